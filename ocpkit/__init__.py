@@ -1,0 +1,36 @@
+"""Optimal control: declare a problem once, solve it by DDP, and train networks with the same recursion."""
+
+from ocpkit import math
+from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
+from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
+from ocpkit.solution import Iteration, Solution, Status
+from ocpkit.solvers import DDP, FDDP, ILQR
+
+__all__ = [
+    "DDP",
+    "FDDP",
+    "ILQR",
+    "Constraint",
+    "Cost",
+    "Dynamics",
+    "FunctionCost",
+    "FunctionDynamics",
+    "FunctionTerminalCost",
+    "Iteration",
+    "LeastSquares",
+    "Problem",
+    "ProblemError",
+    "Solution",
+    "Stage",
+    "Status",
+    "TerminalCost",
+    "UnsupportedProblem",
+    "discretize",
+    "euler",
+    "implicit_trapezoid",
+    "math",
+    "rk4",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,152 @@
+"""The Bellman step of differential dynamic programming, Eq. 2-5 of Liu, Chen & Theodorou (ICLR 2021).
+
+Notation (fixed for the whole library):
+
+====================  =========================================  ==========
+V_x, V_xx             value gradient and Hessian at x_t           (n,), (n, n)
+Q_x, Q_u              gradient of Q_t(x, u) = ℓ + V'(f(x, u))     (n,), (m,)
+Q_xx, Q_ux, Q_uu      its Hessian                                 (n, n), (m, n), (m, m)
+k, K                  policy δu = k + K δx                        (m,), (m, n)
+====================  =========================================  ==========
+
+A prime marks the next stage. Expansions are around the nominal (x_t, u_t); the update is
+u ← u + α k + K (x̂ − x) along the new trajectory x̂. The co-state of H = ℓ + pᵀ f is V_x.
+
+Methods differ in what goes in, not in the formulas: `curvature` decides what stands for Q_uu, the type of
+V_xx (see `value`) whether matrices are dense or factored, and ``feedback=False`` drops Q_ux, which turns
+DDP into stage-wise Newton, and with Q_uu = I/η into back-propagation with gradient descent (Prop. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ocpkit.errors import NotPositiveDefinite
+from ocpkit.expansion import Expansion
+from ocpkit.linalg import dot, matvec, transpose
+from ocpkit.value import Value, apply_transposed, reduce, regularize, sandwich, solve
+
+
+class ActionValue(NamedTuple):
+    """Gradient and Hessian of Q_t(x, u), the Bellman objective; second derivatives are None where V_xx is."""
+
+    x: Any
+    u: Any
+    xx: Any = None
+    ux: Any = None
+    uu: Any = None
+
+
+class Operator(Protocol):
+    """A symmetric positive definite matrix (m, m) that stands for Q_uu."""
+
+    def solve(self, right: Any) -> Any: ...
+    def matvec(self, vector: Any) -> Any: ...
+    def dense(self) -> Any: ...
+
+
+Curvature = Callable[[int, ActionValue], tuple[Operator, Any]]
+"""Maps (stage, Q) to the operator that stands for Q_uu and the vector that stands for Q_u in k."""
+
+
+@dataclass(frozen=True)
+class BellmanStep:
+    """What one stage yields: the Bellman objective, the policy, and the value at this stage.
+
+    Attributes
+    ----------
+    Q
+        Derivatives of the Bellman objective.
+    k, K
+        Feedforward (m,) and feedback gain (m, n); K is None without feedback.
+    value
+        V_x and V_xx at this stage.
+    expected_change
+        Change of the cost-to-go predicted for a full step by the quadratic model; without a gap, ≤ 0.
+    """
+
+    Q: ActionValue
+    k: Any
+    K: Any
+    value: Value
+    expected_change: Any
+
+
+def action_value(stage: Expansion, V: Value) -> ActionValue:
+    """Eq. 3, or with an outer product for V_xx Eq. 16-17; a gap first moves V_x to where f really lands."""
+    Vx = V.x if stage.gap is None else V.x + matvec(V.xx, stage.gap)
+    Qx = stage.lx + matvec(transpose(stage.fx), Vx)
+    Qu = stage.lu + matvec(transpose(stage.fu), Vx)
+    if V.xx is None:
+        return ActionValue(Qx, Qu)
+    Qxx = sandwich(stage.fx, V.xx, stage.fx) + stage.lxx
+    Qux = sandwich(stage.fu, V.xx, stage.fx) + stage.lux
+    Quu = sandwich(stage.fu, V.xx, stage.fu) + stage.luu
+    if stage.contract is not None:
+        fxx, fux, fuu = stage.contract(Vx)  # V_x·f_xx, V_x·f_ux, V_x·f_uu
+        Qxx, Qux, Quu = Qxx + fxx, Qux + fux, Quu + fuu
+    return ActionValue(Qx, Qu, Qxx, Qux, Quu)
+
+
+def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, feedback: bool = True) -> BellmanStep:
+    """Eq. 3-5 at stage t: from the expansion of the stage and V' to the policy and V.
+
+    Raises
+    ------
+    NotPositiveDefinite
+        If the curvature has no positive definite operator here.
+    """
+    Q = action_value(stage, V)
+    H, g = curvature(t, Q)
+    k = -H.solve(g)  # Eq. 4
+    change = dot(Q.u, k) / 2
+    if stage.gap is not None:
+        change = change + dot(stage.gap, V.x) + dot(stage.gap, matvec(V.xx, stage.gap)) / 2
+    if not feedback:
+        return BellmanStep(Q, k, None, Value(Q.x, Q.xx), change)
+    K = -solve(H, Q.ux)
+    Vx = Q.x + apply_transposed(Q.ux, k)  # Eq. 5
+    Vxx = reduce(Q.xx, Q.ux, K)
+    return BellmanStep(Q, k, K, Value(Vx, Vxx), change)
+
+
+def backward_pass(
+    stages: Sequence[Expansion],
+    terminal: Value,
+    curvature: Curvature,
+    *,
+    feedback: bool = True,
+    tikhonov: float = 0.0,
+) -> list[BellmanStep]:
+    """Alg. 1, lines 2-6: the Bellman step from the last stage to the first.
+
+    Parameters
+    ----------
+    stages
+        Expansions of stages 0 … T-1.
+    terminal
+        V_T: gradient and Hessian of φ (Hessian None: gradients only, for which feedback must be off).
+    curvature
+        What stands for Q_uu.
+    feedback
+        Keep Q_ux (DDP), or drop it (Prop. 2: stage-wise Newton, gradient descent).
+    tikhonov
+        ε added to V_xx before each step (Alg. 3, line 12; here the terminal value included).
+
+    Raises
+    ------
+    NotPositiveDefinite
+        With the stage at which the curvature failed.
+    """
+    steps: list[BellmanStep] = []
+    V = terminal
+    for t in reversed(range(len(stages))):
+        try:
+            V_next = Value(V.x, regularize(V.xx, tikhonov))
+            steps.append(bellman_step(t, stages[t], V_next, curvature, feedback=feedback))
+        except NotPositiveDefinite as error:
+            raise NotPositiveDefinite(t) from error
+        V = steps[-1].value
+    return steps[::-1]

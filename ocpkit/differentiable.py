@@ -1,0 +1,159 @@
+"""A vector function with its derivatives: traced by CasADi, or measured on a black box.
+
+Both classes offer the same three things about ``g(x, u, p)`` with ``k`` entries and ``z = (x, u)``:
+`value` (k,), `jacobian` (k, n + m) and `hessian_product` Σ_i w_i ∇²g_i (n + m, n + m).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import casadi as ca
+import numpy as np
+from numpy.typing import NDArray
+
+from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
+from ocpkit.errors import ProblemError, unknown_name
+from ocpkit.symbol import symbols, to_casadi
+
+Array = NDArray[np.float64]
+DERIVATIVES = ("casadi", "central", "complex")
+
+
+class Differentiable(Protocol):
+    """A vector function of (x, [u,] p) and its derivatives in the stacked variable z = (x, u)."""
+
+    size: int
+
+    def value(self, *arguments: Array) -> Array: ...
+    def jacobian(self, *arguments: Array) -> Array: ...
+    def hessian_product(self, weights: Array, *arguments: Array) -> Array: ...
+
+
+class BufferedFunction:
+    """A CasADi function that reads and writes NumPy memory, about 50 times faster than a plain call."""
+
+    def __init__(self, function: ca.Function) -> None:
+        self.function = function
+        self._allocate()
+
+    def _allocate(self) -> None:
+        self._inputs = [np.zeros(self.function.nnz_in(i)) for i in range(self.function.n_in())]
+        rows, columns = self.function.size_out(0)
+        self._output = np.zeros((columns, rows))  # CasADi stores by column
+        self._buffer, self._evaluate = self.function.buffer()
+        for i, values in enumerate(self._inputs):
+            self._buffer.set_arg(i, values.data)
+        self._buffer.set_res(0, self._output.data)
+
+    def __call__(self, *arguments: Array) -> Array:
+        for memory, argument in zip(self._inputs, arguments, strict=True):
+            memory[:] = argument
+        self._evaluate()
+        return self._output.T.copy()
+
+    def __getstate__(self) -> ca.Function:
+        return self.function
+
+    def __setstate__(self, function: ca.Function) -> None:
+        self.function = function
+        self._allocate()
+
+
+class Traced:
+    """Exact derivatives of a function written with `ocpkit.math`, by tracing it once with CasADi."""
+
+    def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str) -> None:
+        columns, arrays = zip(*(symbols(label, n) for label, n in zip("xup"[: len(sizes) - 1] + "p", sizes)))
+        try:
+            graph = to_casadi(function(*arrays))
+        except (TypeError, IndexError, ValueError, AttributeError, NotImplementedError) as error:
+            raise ProblemError(f"{name}: the function could not be traced: {error}") from error
+        if graph.shape[1] != 1:
+            raise ProblemError(f"{name}: returned a matrix of shape {graph.shape}, expected a vector or scalar")
+        self.size = graph.shape[0]
+        variables, weights = ca.vertcat(*columns[:-1]), ca.SX.sym("w", self.size)
+        hessian, _ = ca.hessian(ca.dot(weights, graph), variables)
+        self.graph = ca.Function("value", columns, [graph])
+        self._value = BufferedFunction(self.graph)
+        jacobian = ca.densify(ca.jacobian(graph, variables))
+        self._jacobian = BufferedFunction(ca.Function("jacobian", columns, [jacobian]))
+        self._hessian = BufferedFunction(ca.Function("hessian", (weights, *columns), [ca.densify(hessian)]))
+
+    def value(self, *arguments: Array) -> Array:
+        return self._value(*arguments)[:, 0]
+
+    def jacobian(self, *arguments: Array) -> Array:
+        return self._jacobian(*arguments)
+
+    def hessian_product(self, weights: Array, *arguments: Array) -> Array:
+        return self._hessian(weights, *arguments)
+
+
+class BlackBox:
+    """Derivatives of any Python function by central differences or by the complex step."""
+
+    def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str, method: str) -> None:
+        self._function, self._sizes, self._name = function, sizes, name
+        self._first = complex_jacobian if method == "complex" else central_jacobian
+        self.size = len(self.value(*(np.zeros(n) for n in sizes)))
+
+    def value(self, *arguments: Array) -> Array:
+        try:
+            value = np.atleast_1d(np.asarray(self._function(*arguments)))
+        except (TypeError, IndexError, ValueError) as error:
+            raise ProblemError(
+                f"{self._name}: the function failed on arrays of sizes {self._sizes}: {error}"
+            ) from error
+        if value.ndim != 1:
+            raise ProblemError(f"{self._name}: returned shape {value.shape}, expected a vector or scalar")
+        return value
+
+    def _of_stacked(self, arguments: tuple[Array, ...]) -> tuple[Callable[[Array], Array], Array]:
+        cuts, p = np.cumsum(self._sizes[:-2]), arguments[-1]
+        return lambda z: self.value(*np.split(z, cuts), p), np.concatenate(arguments[:-1])
+
+    def jacobian(self, *arguments: Array) -> Array:
+        return self._first(*self._of_stacked(arguments))
+
+    def hessian_product(self, weights: Array, *arguments: Array) -> Array:
+        function, z = self._of_stacked(arguments)
+        return central_hessian(lambda y: float(weights @ function(y)), z)
+
+
+def differentiable(function: Callable[..., Any], sizes: Sequence[int], name: str, derivatives: str) -> Differentiable:
+    """Choose how `function` is differentiated.
+
+    Parameters
+    ----------
+    function
+        Takes one array per entry of `sizes`; the last one (the parameters) may be left out of its signature.
+    sizes
+        Lengths of the arguments: (n, m, n_p) for a stage, (n, n_p) at the end.
+    name
+        How messages call the function.
+    derivatives
+        ``"casadi"`` (traced, exact), ``"central"`` or ``"complex"`` (black box).
+    """
+    function = _with_parameters(function, len(sizes), name)
+    if derivatives == "casadi":
+        return Traced(function, sizes, name)
+    if derivatives in DERIVATIVES:
+        return BlackBox(function, sizes, name, derivatives)
+    raise unknown_name("way to differentiate", derivatives, DERIVATIVES)
+
+
+def _with_parameters(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
+    """Accept functions of (x, u) and of (x, u, p) alike."""
+    if not callable(function):
+        raise ProblemError(f"{name}: expected a function, got {type(function).__name__}")
+    parameters = list(inspect.signature(function).parameters.values())
+    required = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) or len(required) == count:
+        return function
+    if len(required) == count - 1:
+        return lambda *arguments: function(*arguments[:-1])
+    wanted = "(x, u) or (x, u, p)" if count == 3 else "(x) or (x, p)"
+    raise ProblemError(f"{name}: the function takes {len(required)} arguments, expected {wanted}")

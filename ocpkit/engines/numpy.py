@@ -1,0 +1,121 @@
+"""The readable reference engine: a Python loop over the stages, NumPy inside each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.bellman import BellmanStep, Curvature, backward_pass
+from ocpkit.expansion import Expansion, expand, expand_first_order
+from ocpkit.problem import Array, Problem
+from ocpkit.trajectory import Trajectory
+from ocpkit.value import Value
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The result of a backward pass: affine policies and value models along a trajectory."""
+
+    steps: list[BellmanStep]
+    terminal: Value
+
+    @property
+    def gradient_norm(self) -> float:
+        """max_t ‖Q_u‖_∞."""
+        return max((float(np.abs(s.Q.u).max()) for s in self.steps if s.Q.u.size), default=0.0)
+
+    @property
+    def expected_change(self) -> float:
+        """Change of J that the quadratic model predicts for the full step."""
+        return float(sum(s.expected_change for s in self.steps))
+
+
+class NumpyEngine:
+    """Rollouts, expansions and the two passes of DDP on one problem."""
+
+    name = "numpy"
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def rollout(self, controls: Sequence[Array]) -> Trajectory:
+        """Simulate from x0 (Alg. 1, input)."""
+        states, cost = self.problem.rollout(controls)
+        return Trajectory(states, [np.asarray(u) for u in controls], cost)
+
+    def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
+        """Take a state guess as it is; its first state is replaced by x0."""
+        problem = self.problem
+        states, controls = [problem.x0, *states[1:]], list(controls)
+        with np.errstate(all="ignore"):
+            gaps = [
+                stage.dynamics.step(states[t], controls[t], problem.parameter(t)) - states[t + 1]
+                for t, stage in enumerate(problem.stages)
+            ]
+        return Trajectory(states, controls, problem.cost(states, controls), gaps)
+
+    def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[list[Expansion], Value]:
+        """Derivatives of every stage and of the terminal cost along a trajectory."""
+        problem, x, u, gaps = self.problem, trajectory.states, trajectory.controls, trajectory.gaps
+        final, p_final = x[-1], problem.parameter(problem.horizon)
+        with np.errstate(all="ignore"):
+            stages = [
+                expand(
+                    stage, x[t], u[t], problem.parameter(t), second_order=second_order, gap=gaps[t] if gaps else None
+                )
+                for t, stage in enumerate(problem.stages)
+            ]
+            phi = problem.terminal_cost
+            hessian = (phi.hessian if second_order else phi.gauss_newton_hessian)(final, p_final)
+            return stages, Value(phi.gradient(final, p_final), hessian)
+
+    def expand_first_order(self, trajectory: Trajectory) -> tuple[list[Expansion], Value]:
+        """Gradients only, for back-propagation and Pontryagin's adjoint."""
+        problem, x, u = self.problem, trajectory.states, trajectory.controls
+        with np.errstate(all="ignore"):
+            stages = [
+                expand_first_order(stage, x[t], u[t], problem.parameter(t)) for t, stage in enumerate(problem.stages)
+            ]
+            return stages, Value(problem.terminal_cost.gradient(x[-1], problem.parameter(problem.horizon)))
+
+    def backward_pass(
+        self, stages: list[Expansion], terminal: Value, curvature: Curvature, *, feedback: bool, tikhonov: float
+    ) -> Policy:
+        """Alg. 1, lines 2-6 (raises NotPositiveDefinite, see `bellman.backward_pass`)."""
+        with np.errstate(all="ignore"):
+            steps = backward_pass(stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov)
+        return Policy(steps, terminal)
+
+    def forward_pass(self, nominal: Trajectory, policy: Policy, step_size: float) -> Trajectory:
+        """Alg. 1, lines 7-12: u ← u + α k + K (x̂ − x) along x̂; open gaps shrink by (1 − α).
+
+        Stops early, with cost +inf, where the new states are not finite.
+        """
+        problem, x, gaps = self.problem, nominal.states, nominal.gaps
+        states, controls = [x[0]], list[Array]()
+        with np.errstate(all="ignore"):
+            for t, (stage, step) in enumerate(zip(problem.stages, policy.steps)):
+                u = nominal.controls[t] + step_size * step.k
+                if step.K is not None:
+                    u = u + step.K @ (states[t] - x[t])
+                following = stage.dynamics.step(states[t], u, problem.parameter(t))
+                if gaps is not None and step_size < 1:
+                    following = following - (1 - step_size) * gaps[t]
+                if not np.isfinite(following).all():
+                    return Trajectory(states, controls, float("inf"))
+                controls.append(u)
+                states.append(following)
+        remaining = [(1 - step_size) * gap for gap in gaps] if gaps is not None and step_size < 1 else None
+        return Trajectory(states, controls, problem.cost(states, controls), remaining)
+
+
+def first_not_finite(stages: Sequence[Expansion], terminal: Value) -> int | None:
+    """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""
+    for t, stage in enumerate(stages):
+        blocks = (stage.fx, stage.fu, stage.lx, stage.lu, stage.lxx, stage.lux, stage.luu)
+        if not all(np.isfinite(block).all() for block in blocks):
+            return t
+    finite = np.isfinite(terminal.x).all() and (terminal.xx is None or np.isfinite(terminal.xx).all())
+    return None if finite else len(stages)

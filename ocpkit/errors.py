@@ -1,0 +1,30 @@
+"""The exceptions of ocpkit: each says what was wrong, where, and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProblemError(ValueError):
+    """A problem, model, guess or option was declared wrongly."""
+
+
+class UnsupportedProblem(ProblemError):
+    """The problem is valid, but the chosen solver or engine cannot treat it."""
+
+
+class NotPositiveDefinite(ArithmeticError):
+    """Q_uu of a stage has no Cholesky factor: the Bellman minimisation has no solution there."""
+
+    def __init__(self, stage: int | None = None) -> None:
+        super().__init__(f"Q_uu is not positive definite at stage {stage}")
+        self.stage = stage
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ProblemError:
+    """Build the error for a name that does not exist, with the nearest known names."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
+    return ProblemError(f"unknown {kind} {name!r}; {hint}")

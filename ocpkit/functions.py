@@ -1,0 +1,281 @@
+"""The short way: plain functions become dynamics, costs and a Problem."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ocpkit.differentiable import differentiable
+from ocpkit.errors import ProblemError
+from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, _blocks
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Mark a function r(x, u) as residuals of the cost ½‖r‖², so that Gauss-Newton uses r_zᵀ r_z exactly."""
+
+    residual: Callable[..., Any]
+
+
+class FunctionDynamics(Dynamics):
+    """x_{t+1} = f(x, u[, p]) from a plain function.
+
+    Parameters
+    ----------
+    function
+        Returns the next state; written with `ocpkit.math` unless `derivatives` says otherwise.
+    state_size, control_size
+        n and m.
+    next_state_size
+        n', by default n.
+    parameter_size
+        Length of p.
+    derivatives
+        ``"casadi"``, ``"central"`` or ``"complex"``.
+
+    Raises
+    ------
+    ProblemError
+        If the function cannot be traced or returns a vector of another length than n'.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        state_size: int,
+        control_size: int,
+        *,
+        next_state_size: int | None = None,
+        parameter_size: int = 0,
+        derivatives: str = "casadi",
+        name: str = "dynamics",
+    ) -> None:
+        self.state_size, self.control_size = state_size, control_size
+        self.next_state_size = state_size if next_state_size is None else next_state_size
+        self.function = function
+        self._f = differentiable(function, (state_size, control_size, parameter_size), name, derivatives)
+        if self._f.size != self.next_state_size:
+            raise ProblemError(
+                f"{name}: the function returned a state of shape ({self._f.size},), expected ({self.next_state_size},)"
+            )
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        return self._f.value(x, u, p)
+
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        jacobian = self._f.jacobian(x, u, p)
+        return jacobian[:, : self.state_size], jacobian[:, self.state_size :]
+
+    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
+        return _blocks(self._f.hessian_product(costate, x, u, p), self.state_size)
+
+
+class _ScalarOfFunction:
+    """ℓ(z, p), or ½‖r(z, p)‖² for residuals, with gradient and Hessian in z = (x, u) or z = x."""
+
+    def __init__(self, function: Any, sizes: tuple[int, ...], name: str, derivatives: str) -> None:
+        self.least_squares = isinstance(function, LeastSquares)
+        self.function = function.residual if self.least_squares else function
+        self._g = differentiable(self.function, sizes, name, derivatives)
+        if not self.least_squares and self._g.size != 1:
+            raise ProblemError(
+                f"{name}: a cost must be one number, the function returned {self._g.size} "
+                "(wrap residuals of ½‖r‖² in ocpkit.LeastSquares)"
+            )
+
+    def value(self, *arguments: Array) -> float:
+        g = self._g.value(*arguments)
+        return float(0.5 * g @ g) if self.least_squares else float(g[0])
+
+    def gradient(self, *arguments: Array) -> Array:
+        jacobian = self._g.jacobian(*arguments)
+        return jacobian.T @ self._g.value(*arguments) if self.least_squares else jacobian[0]
+
+    def hessian(self, *arguments: Array) -> Array:
+        if not self.least_squares:
+            return self._g.hessian_product(np.ones(1), *arguments)
+        return self.gauss_newton(*arguments) + self._g.hessian_product(self._g.value(*arguments), *arguments)
+
+    def gauss_newton(self, *arguments: Array) -> Array:
+        if not self.least_squares:
+            return self.hessian(*arguments)
+        jacobian = self._g.jacobian(*arguments)
+        return jacobian.T @ jacobian
+
+
+class FunctionCost(Cost):
+    """ℓ(x, u[, p]) from a plain function, or ½‖r(x, u[, p])‖² from `LeastSquares` residuals."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | LeastSquares,
+        state_size: int,
+        control_size: int,
+        *,
+        parameter_size: int = 0,
+        derivatives: str = "casadi",
+        name: str = "cost",
+    ) -> None:
+        self.state_size, self.control_size = state_size, control_size
+        self.scalar = _ScalarOfFunction(function, (state_size, control_size, parameter_size), name, derivatives)
+
+    def value(self, x: Array, u: Array, p: Array) -> float:
+        return self.scalar.value(x, u, p)
+
+    def gradient(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        gradient = self.scalar.gradient(x, u, p)
+        return gradient[: self.state_size], gradient[self.state_size :]
+
+    def hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+        return _blocks(self.scalar.hessian(x, u, p), self.state_size)
+
+    def gauss_newton_hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+        return _blocks(self.scalar.gauss_newton(x, u, p), self.state_size)
+
+
+class FunctionTerminalCost(TerminalCost):
+    """φ(x[, p]) from a plain function, or ½‖r(x[, p])‖² from `LeastSquares` residuals."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | LeastSquares,
+        state_size: int,
+        *,
+        parameter_size: int = 0,
+        derivatives: str = "casadi",
+        name: str = "terminal cost",
+    ) -> None:
+        self.state_size = state_size
+        self.scalar = _ScalarOfFunction(function, (state_size, parameter_size), name, derivatives)
+
+    def value(self, x: Array, p: Array) -> float:
+        return self.scalar.value(x, p)
+
+    def gradient(self, x: Array, p: Array) -> Array:
+        return self.scalar.gradient(x, p)
+
+    def hessian(self, x: Array, p: Array) -> Array:
+        return self.scalar.hessian(x, p)
+
+    def gauss_newton_hessian(self, x: Array, p: Array) -> Array:
+        return self.scalar.gauss_newton(x, p)
+
+
+def problem_from_functions(
+    *,
+    dynamics: Callable[..., Any],
+    cost: Callable[..., Any] | LeastSquares,
+    terminal_cost: Callable[..., Any] | LeastSquares,
+    x0: ArrayLike,
+    horizon: int,
+    control_size: int | None = None,
+    parameters: ArrayLike = NO_PARAMETERS,
+    control_bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    constraints: tuple[Constraint, ...] = (),
+    terminal_constraints: tuple[Constraint, ...] = (),
+    controls: ArrayLike | None = None,
+    states: ArrayLike | None = None,
+    derivatives: str = "casadi",
+    name: str = "problem",
+) -> Problem:
+    """Build a homogeneous `Problem` from two or three plain functions.
+
+    Parameters
+    ----------
+    dynamics
+        ``f(x, u)`` or ``f(x, u, p)``, returns the next state (use `ocpkit.rk4` for a continuous model).
+    cost
+        ``ℓ(x, u[, p])``, one number, or `LeastSquares` of residuals.
+    terminal_cost
+        ``φ(x[, p])``, one number, or `LeastSquares` of residuals.
+    x0
+        Initial state ``(n,)``.
+    horizon
+        Number of stages T ≥ 1.
+    control_size
+        m; found by calling the functions when it is not given and `controls` is not either.
+    parameters
+        p ``(n_p,)`` or one row per stage ``(T + 1, n_p)``.
+    control_bounds
+        (lower, upper), scalars or ``(m,)`` each.
+    controls, states
+        Guesses ``(T, m)`` and ``(T + 1, n)``; one vector ``(m,)`` is repeated over the horizon.
+    derivatives
+        ``"casadi"`` (default), ``"central"`` or ``"complex"``.
+
+    Raises
+    ------
+    ProblemError
+        If anything does not fit; the message names the part and the shapes.
+    """
+    x0 = np.atleast_1d(np.asarray(x0, dtype=float))
+    if x0.ndim != 1 or len(x0) == 0:
+        raise ProblemError(f"x0 has shape {x0.shape}, expected a vector with at least one entry")
+    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise ProblemError(f"horizon must be a whole number of at least 1, got {horizon!r}")
+    p = np.asarray(parameters, dtype=float)
+    if p.ndim not in (1, 2):
+        raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
+    guess = None if controls is None else np.atleast_1d(np.asarray(controls, dtype=float))
+    if control_size is None:
+        control_size = guess.shape[-1] if guess is not None else _find_control_size(dynamics, cost, x0, p)
+    if guess is not None and guess.shape == (control_size,):
+        guess = np.tile(guess, (horizon, 1))
+    n, sizes = len(x0), {"parameter_size": p.shape[-1], "derivatives": derivatives}
+    lower, upper = control_bounds if control_bounds is not None else (-np.inf, np.inf)
+    stage = Stage(
+        dynamics=FunctionDynamics(dynamics, n, control_size, name=f"{name}: dynamics", **sizes),
+        cost=FunctionCost(cost, n, control_size, name=f"{name}: cost", **sizes),
+        control_lower=lower,
+        control_upper=upper,
+        constraints=constraints,
+        name=name,
+    )
+    return Problem(
+        stages=(stage,) * int(horizon),
+        terminal_cost=FunctionTerminalCost(terminal_cost, n, name=f"{name}: terminal cost", **sizes),
+        x0=x0,
+        parameters=p,
+        controls=() if guess is None else tuple(guess),
+        states=None if states is None else tuple(np.asarray(states, dtype=float)),
+        terminal_constraints=terminal_constraints,
+        name=name,
+    )
+
+
+def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
+    """Find m by calling the functions with controls of different lengths.
+
+    Functions that unpack u or multiply it by a matrix accept one length; functions that index u accept
+    every length from some m ≥ 1 on. Anything else (u used whole, as in ``x + u``) is ambiguous.
+    """
+    cost = cost.residual if isinstance(cost, LeastSquares) else cost
+    p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
+
+    def accepts(m: int) -> bool:
+        try:
+            with np.errstate(all="ignore"):
+                _call(cost, x0, np.zeros(m), p)
+                return bool(np.shape(_call(dynamics, x0, np.zeros(m), p)) == x0.shape)
+        except (IndexError, ValueError, TypeError):
+            return False
+
+    accepted = [m for m in range(largest + 1) if accepts(m)]
+    if accepted and accepted[0] > 0 and (len(accepted) == 1 or accepted == list(range(accepted[0], largest + 1))):
+        return accepted[0]
+    raise ProblemError(
+        f"the number of controls cannot be told from the functions (lengths that they accept: {accepted}); "
+        "give control_size="
+    )
+
+
+def _call(function: Any, *arguments: Array) -> Any:
+    """Call with or without p, by the function's signature."""
+    return function(*arguments[: max(2, len(inspect.signature(function).parameters))])

@@ -1,0 +1,103 @@
+"""Continuous dynamics ẋ = f(x, u) become a discrete step x_{t+1} = F(x_t, u_t).
+
+The control is held over the step (zero-order hold). Each rule is one function of the vector field
+``g(x)`` with u and p already fixed; a user's own rule is passed to `discretize` in the same form.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ocpkit import math as m
+from ocpkit.errors import ProblemError
+
+VectorField = Callable[[Any], Any]
+Rule = Callable[[VectorField, Any, float], Any]
+NEWTON_ITERATIONS = 4  # quadratic convergence: 1e-1, 1e-2, 1e-4, 1e-8, 1e-16
+
+
+def euler_rule(field: VectorField, x: Any, h: float) -> Any:
+    """Explicit Euler, first order: x + h g(x)."""
+    return x + h * field(x)
+
+
+def rk4_rule(field: VectorField, x: Any, h: float) -> Any:
+    """The classical Runge-Kutta rule, fourth order (Kutta 1901)."""
+    k1 = field(x)
+    k2 = field(x + (h / 2) * k1)
+    k3 = field(x + (h / 2) * k2)
+    k4 = field(x + h * k3)
+    return x + (h / 6) * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def implicit_trapezoid_rule(field: VectorField, x: Any, h: float) -> Any:
+    """Trapezoidal rule, second order and A-stable: y = x + h/2 (g(x) + g(y)), by Newton from an Euler step."""
+    at_x = field(x)
+    identity = np.eye(len(x))
+
+    def residual(y: Any) -> Any:
+        return y - x - (h / 2) * (at_x + field(y))
+
+    y = x + h * at_x
+    for _ in range(NEWTON_ITERATIONS):
+        slope = m.jacobian(field, y)
+        unit = identity if isinstance(slope, np.ndarray) else slope.new_tensor(identity)
+        y = y - m.solve(unit - (h / 2) * slope, residual(y))
+    return y
+
+
+def discretize(rule: Rule, f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+    """Turn ``f(x, u)`` or ``f(x, u, p)`` [state units per second] into the step over `dt`.
+
+    Parameters
+    ----------
+    rule
+        One step ``rule(field, x, h)`` of an integration scheme.
+    f
+        Continuous dynamics, written with `ocpkit.math`; returns the rate of change, same shape as x.
+    dt
+        Sampling time [s], positive.
+    substeps
+        Number of equal inner steps, at least 1.
+
+    Returns
+    -------
+    callable
+        A function with the signature of `f`.
+
+    Raises
+    ------
+    ProblemError
+        If `dt` is not positive and finite or `substeps` is below 1.
+    """
+    if not (np.isfinite(dt) and dt > 0):
+        raise ProblemError(f"dt must be a positive number of seconds, got {dt!r}")
+    if substeps != int(substeps) or substeps < 1:
+        raise ProblemError(f"substeps must be a whole number of at least 1, got {substeps!r}")
+
+    @functools.wraps(f)
+    def step(x: Any, u: Any, *p: Any) -> Any:
+        for _ in range(int(substeps)):
+            x = rule(lambda y: m.array(f(y, u, *p)), x, dt / substeps)
+        return x
+
+    return step
+
+
+def euler(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+    """Discretise by explicit Euler (see `discretize`)."""
+    return discretize(euler_rule, f, dt, substeps)
+
+
+def rk4(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+    """Discretise by the classical fourth-order Runge-Kutta rule (see `discretize`)."""
+    return discretize(rk4_rule, f, dt, substeps)
+
+
+def implicit_trapezoid(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+    """Discretise by the implicit trapezoidal rule, for stiff systems (see `discretize`)."""
+    return discretize(implicit_trapezoid_rule, f, dt, substeps)

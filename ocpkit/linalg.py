@@ -1,0 +1,118 @@
+"""The linear algebra of the Bellman step, one name for NumPy arrays and torch tensors, batched or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ocpkit.errors import NotPositiveDefinite
+
+
+def transpose(matrix: Any) -> Any:
+    """Swap the last two dimensions."""
+    return matrix.swapaxes(-1, -2)
+
+
+def matvec(matrix: Any, vector: Any) -> Any:
+    """Matrix times vector, over any leading batch dimensions."""
+    return matrix @ vector if vector.ndim == 1 else (matrix @ vector[..., None])[..., 0]
+
+
+def psd_root(matrix: Any) -> Any:
+    """Return R with R Rᵀ = the nearest positive semidefinite matrix (r, r) to a symmetric one."""
+    if matrix.shape[-1] == 1:
+        return matrix.clip(0) ** 0.5
+    eigenvalues, vectors = eigh((matrix + transpose(matrix)) / 2)
+    return vectors * eigenvalues.clip(0)[..., None, :] ** 0.5
+
+
+def eigh(matrix: Any) -> tuple[Any, Any]:
+    """Eigenvalues (…, r) and orthonormal eigenvectors (…, r, r) of a symmetric matrix."""
+    if isinstance(matrix, np.ndarray):
+        eigenvalues, vectors = np.linalg.eigh(matrix)
+        return eigenvalues, vectors
+    import torch
+
+    values, basis = torch.linalg.eigh(matrix)
+    return values, basis
+
+
+def identity_like(matrix: Any) -> Any:
+    """Return the identity of the same size, library, dtype and device as a square matrix (…, r, r)."""
+    unit = np.eye(matrix.shape[-1])
+    return unit if isinstance(matrix, np.ndarray) else matrix.new_tensor(unit)
+
+
+def dot(a: Any, b: Any) -> Any:
+    """Inner product over the last dimension."""
+    return (a * b).sum(-1)
+
+
+class Cholesky:
+    """A symmetric positive definite matrix (m, m), factored once and solved with many times.
+
+    Raises
+    ------
+    NotPositiveDefinite
+        If there is no factor, or the matrix is not finite.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix
+        if not isinstance(matrix, np.ndarray):
+            self._factor = _torch_cholesky(matrix)
+        elif matrix.ndim == 2:
+            self._factor = _lapack_cholesky(matrix)
+        else:
+            try:
+                self._factor = np.linalg.cholesky(matrix)
+            except np.linalg.LinAlgError as error:
+                raise NotPositiveDefinite from error
+
+    def solve(self, right: Any) -> Any:
+        """Solve for a vector (m,) or matrix (m, k)."""
+        if right.shape[-1] == 0:
+            return right
+        vector = right.ndim < self._matrix.ndim
+        columns = right[..., None] if vector else right
+        solution: Any
+        if not isinstance(right, np.ndarray):
+            import torch
+
+            solution = torch.cholesky_solve(columns, self._factor)
+        elif self._matrix.ndim == 2:
+            from scipy.linalg.lapack import dpotrs
+
+            solution = dpotrs(self._factor, columns, lower=1)[0]
+        else:
+            solution = np.linalg.solve(self._matrix, columns)
+        return solution[..., 0] if vector else solution
+
+    def matvec(self, vector: Any) -> Any:
+        """Multiply a vector (m,)."""
+        return matvec(self._matrix, vector)
+
+    def dense(self) -> Any:
+        """Return the matrix."""
+        return self._matrix
+
+
+def _lapack_cholesky(matrix: Any) -> Any:
+    from scipy.linalg.lapack import dpotrf
+
+    if matrix.shape[-1] == 0:
+        return matrix
+    factor, failed = dpotrf(matrix, lower=1)
+    if failed or not np.isfinite(factor[-1, -1]):
+        raise NotPositiveDefinite
+    return factor
+
+
+def _torch_cholesky(matrix: Any) -> Any:
+    import torch
+
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed.any():
+        raise NotPositiveDefinite
+    return factor

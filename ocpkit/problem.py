@@ -1,0 +1,362 @@
+"""What a user declares: the discrete-time optimal control problem (Eq. OCP of Liu et al. 2021)
+
+    minimise   J = φ(x_T, p) + Σ_{t<T} ℓ_t(x_t, u_t, p)
+    subject to x_{t+1} = f_t(x_t, u_t, p),   x_0 given,   lower ≤ u_t ≤ upper.
+
+Sizes may differ from stage to stage. Subclass `Dynamics`, `Cost` and `TerminalCost` to control the
+derivatives; everybody else hands plain functions to `Problem.from_functions`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ocpkit.differences import central_jacobian
+from ocpkit.errors import ProblemError
+
+Array = NDArray[np.float64]
+NO_PARAMETERS: Array = np.zeros(0)
+
+
+class Dynamics(ABC):
+    """One step of the system, x_{t+1} = f(x, u, p).
+
+    Attributes
+    ----------
+    state_size, control_size, next_state_size : int
+        Lengths n, m and n' of x, u and the next state.
+    """
+
+    state_size: int
+    control_size: int
+    next_state_size: int
+
+    @abstractmethod
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        """Return the next state ``(n',)``."""
+
+    @abstractmethod
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        """Return f_x ``(n', n)`` and f_u ``(n', m)``."""
+
+    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
+        """Return v·f_xx ``(n, n)``, v·f_ux ``(m, n)`` and v·f_uu ``(m, m)`` for a vector v ``(n',)``.
+
+        By default central differences of `jacobians`; override for exact second-order DDP.
+        """
+        n = self.state_size
+
+        def gradient(z: Array) -> Array:
+            return np.concatenate([costate @ j for j in self.jacobians(z[:n], z[n:], p)])
+
+        hessian = central_jacobian(gradient, np.concatenate([x, u]))
+        return _blocks((hessian + hessian.T) / 2, n)
+
+
+class Cost(ABC):
+    """The running cost ℓ(x, u, p) of one stage."""
+
+    state_size: int
+    control_size: int
+
+    @abstractmethod
+    def value(self, x: Array, u: Array, p: Array) -> float:
+        """Return ℓ."""
+
+    @abstractmethod
+    def gradient(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        """Return ℓ_x ``(n,)`` and ℓ_u ``(m,)``."""
+
+    @abstractmethod
+    def hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+        """Return ℓ_xx ``(n, n)``, ℓ_ux ``(m, n)`` and ℓ_uu ``(m, m)``."""
+
+    def gauss_newton_hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+        """Return the Hessian without the curvature of residuals; by default `hessian` itself."""
+        return self.hessian(x, u, p)
+
+
+class TerminalCost(ABC):
+    """The cost φ(x, p) of the final state."""
+
+    state_size: int
+
+    @abstractmethod
+    def value(self, x: Array, p: Array) -> float:
+        """Return φ."""
+
+    @abstractmethod
+    def gradient(self, x: Array, p: Array) -> Array:
+        """Return φ_x ``(n,)``."""
+
+    @abstractmethod
+    def hessian(self, x: Array, p: Array) -> Array:
+        """Return φ_xx ``(n, n)``."""
+
+    def gauss_newton_hessian(self, x: Array, p: Array) -> Array:
+        """Return the Hessian without the curvature of residuals; by default `hessian` itself."""
+        return self.hessian(x, p)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """lower ≤ g(x, u, p) ≤ upper, entry by entry; an equality where both bounds agree.
+
+    Parameters
+    ----------
+    function
+        g(x, u) or g(x, u, p) at a stage; g(x) or g(x, p) at the end. Written with `ocpkit.math`.
+    lower, upper
+        Bounds, scalars or one entry per row of g; ±inf where there is none. The default is g ≤ 0.
+    name
+        How reports call it.
+    """
+
+    function: Callable[..., Any]
+    lower: ArrayLike = -np.inf
+    upper: ArrayLike = 0.0
+    name: str = "constraint"
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ProblemError(f"{self.name}: expected a function, got {type(self.function).__name__}")
+        lower, upper = np.asarray(self.lower, dtype=float), np.asarray(self.upper, dtype=float)
+        if np.isnan(lower).any() or np.isnan(upper).any():
+            raise ProblemError(f"{self.name}: a bound is NaN; use ±inf where there is none")
+        try:
+            contradictory = np.argwhere(np.atleast_1d(lower > upper))
+        except ValueError as error:
+            raise ProblemError(f"{self.name}: bounds of shapes {lower.shape} and {upper.shape} do not match") from error
+        if len(contradictory):
+            raise ProblemError(f"{self.name}: lower bound above upper bound at entry {contradictory[0].tolist()}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One time step: dynamics, running cost, and what the control must respect.
+
+    Raises
+    ------
+    ProblemError
+        If dynamics and cost disagree in sizes, or the bounds contradict each other; names the stage.
+    """
+
+    dynamics: Dynamics
+    cost: Cost
+    control_lower: ArrayLike = -np.inf
+    control_upper: ArrayLike = np.inf
+    constraints: tuple[Constraint, ...] = ()
+    name: str = "stage"
+
+    def __post_init__(self) -> None:
+        for kind, part in (("dynamics", self.dynamics), ("cost", self.cost)):
+            for size in ("state_size", "control_size"):
+                if not isinstance(getattr(part, size, None), (int, np.integer)):
+                    raise ProblemError(f"stage {self.name!r}: {kind} must define the integer {size}")
+        sizes = (self.dynamics.state_size, self.dynamics.control_size)
+        if sizes != (self.cost.state_size, self.cost.control_size):
+            raise ProblemError(
+                f"stage {self.name!r}: dynamics takes (state, control) sizes {sizes}, "
+                f"cost takes {(self.cost.state_size, self.cost.control_size)}"
+            )
+        if min(sizes) < 0 or self.dynamics.next_state_size < 1 or sizes[0] < 1:
+            raise ProblemError(f"stage {self.name!r}: sizes must be positive, got (n, m) = {sizes}")
+        for side in ("control_lower", "control_upper"):
+            bound = _vector(getattr(self, side), sizes[1], f"stage {self.name!r}: {side}", finite=False)
+            object.__setattr__(self, side, bound)
+        Constraint(abs, self.control_lower, self.control_upper, f"stage {self.name!r}: control bounds")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any control has a finite bound."""
+        return bool(np.isfinite(self.control_lower).any() or np.isfinite(self.control_upper).any())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An optimal control problem: a horizon of stages, a terminal cost and an initial state.
+
+    Parameters
+    ----------
+    stages
+        T ≥ 1 stages; repeat one object for a homogeneous horizon.
+    terminal_cost
+        φ.
+    x0
+        Initial state ``(n_0,)``.
+    parameters
+        p ``(n_p,)``, or one row per stage and one for the end, ``(T + 1, n_p)``.
+    controls, states
+        Default guess: T controls (zeros if not given); T + 1 states, possibly with gaps (none: rolled out).
+    terminal_constraints
+        Constraints on x_T.
+    name
+        How reports call it.
+
+    Raises
+    ------
+    ProblemError
+        For an empty horizon, sizes that do not chain, wrong shapes, or numbers that are not finite.
+    """
+
+    stages: tuple[Stage, ...]
+    terminal_cost: TerminalCost
+    x0: Array
+    parameters: Array = field(default_factory=lambda: NO_PARAMETERS)
+    controls: tuple[Array, ...] = ()
+    states: tuple[Array, ...] | None = None
+    terminal_constraints: tuple[Constraint, ...] = ()
+    name: str = "problem"
+
+    def __post_init__(self) -> None:
+        def set_(key: str, value: object) -> None:
+            object.__setattr__(self, key, value)
+
+        set_("stages", tuple(self.stages))
+        if not self.stages:
+            raise ProblemError("the horizon must hold at least 1 stage, got 0")
+        set_("x0", _vector(self.x0, self.stages[0].dynamics.state_size, "x0"))
+        set_("parameters", _parameters(self.parameters, self.horizon))
+        self._check_chain()
+        controls = self.controls if len(self.controls) else [np.zeros(m) for m in self.control_sizes]
+        set_("controls", _series(controls, self.control_sizes, "controls"))
+        if self.states is not None:
+            set_("states", _series(self.states, self.state_sizes, "states"))
+        self._check_models()
+
+    def _check_chain(self) -> None:
+        sizes = [*(stage.dynamics.state_size for stage in self.stages), self.terminal_cost.state_size]
+        for t, stage in enumerate(self.stages):
+            if stage.dynamics.next_state_size != sizes[t + 1]:
+                follower = f"stage {t + 1}" if t + 1 < self.horizon else "the terminal cost"
+                raise ProblemError(
+                    f"stage {t} ({stage.name!r}) ends in a state of size {stage.dynamics.next_state_size}, "
+                    f"but {follower} takes {sizes[t + 1]}"
+                )
+
+    def _check_models(self) -> None:
+        """Evaluate each distinct stage once, so that a wrong shape is named here and not inside a solver."""
+        seen: set[int] = set()
+        for t, stage in enumerate(self.stages):
+            if id(stage) in seen:
+                continue
+            seen.add(id(stage))
+            n, m = stage.dynamics.state_size, stage.dynamics.control_size
+            x = self.x0 if t == 0 else np.zeros(n)
+            u, p, where = self.controls[t], self.parameter(t), f"stage {t} ({stage.name!r})"
+            with np.errstate(all="ignore"):
+                _expect(stage.dynamics.step(x, u, p), (stage.dynamics.next_state_size,), f"{where}: dynamics.step")
+                for block, shape in zip(stage.dynamics.jacobians(x, u, p), ((-1, n), (-1, m)), strict=True):
+                    rows = stage.dynamics.next_state_size
+                    _expect(block, (rows, shape[1]), f"{where}: dynamics.jacobians")
+                _expect(stage.cost.value(x, u, p), (), f"{where}: cost.value")
+                for block, size in zip(stage.cost.gradient(x, u, p), (n, m), strict=True):
+                    _expect(block, (size,), f"{where}: cost.gradient")
+                for block, shape in zip(stage.cost.hessian(x, u, p), ((n, n), (m, n), (m, m)), strict=True):
+                    _expect(block, shape, f"{where}: cost.hessian")
+        n, p = self.terminal_cost.state_size, self.parameter(self.horizon)
+        with np.errstate(all="ignore"):
+            _expect(self.terminal_cost.value(np.zeros(n), p), (), "terminal cost: value")
+            _expect(self.terminal_cost.gradient(np.zeros(n), p), (n,), "terminal cost: gradient")
+            _expect(self.terminal_cost.hessian(np.zeros(n), p), (n, n), "terminal cost: hessian")
+
+    @property
+    def horizon(self) -> int:
+        """Number of stages T."""
+        return len(self.stages)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Sizes of x_0 … x_T."""
+        return (*(stage.dynamics.state_size for stage in self.stages), self.terminal_cost.state_size)
+
+    @property
+    def control_sizes(self) -> tuple[int, ...]:
+        """Sizes of u_0 … u_{T-1}."""
+        return tuple(stage.dynamics.control_size for stage in self.stages)
+
+    def parameter(self, t: int) -> Array:
+        """Return p of stage t (t = T: of the terminal cost)."""
+        return self.parameters if self.parameters.ndim == 1 else self.parameters[t]
+
+    def replace(self, **changes: Any) -> Problem:
+        """Return a copy with other ``x0``, ``parameters``, guesses, …; traced functions are shared."""
+        return dataclasses.replace(self, **changes)
+
+    def rollout(self, controls: Sequence[ArrayLike] | Array | None = None) -> tuple[list[Array], float]:
+        """Simulate from x0; return the T + 1 states and J (NaN or inf if the model blows up)."""
+        controls = _series(self.controls if controls is None else controls, self.control_sizes, "controls")
+        states = [self.x0]
+        with np.errstate(all="ignore"):
+            for t, stage in enumerate(self.stages):
+                states.append(stage.dynamics.step(states[t], controls[t], self.parameter(t)))
+        return states, self.cost(states, controls)
+
+    def cost(self, states: Sequence[Array], controls: Sequence[Array]) -> float:
+        """Return J of a trajectory (which need not satisfy the dynamics)."""
+        with np.errstate(all="ignore"):
+            running = sum(
+                stage.cost.value(states[t], controls[t], self.parameter(t)) for t, stage in enumerate(self.stages)
+            )
+            return float(running + self.terminal_cost.value(states[-1], self.parameter(self.horizon)))
+
+    @classmethod
+    def from_functions(cls, **declaration: Any) -> Problem:
+        """Build a homogeneous problem from plain functions; see `ocpkit.functions.problem_from_functions`."""
+        from ocpkit.functions import problem_from_functions
+
+        return problem_from_functions(**declaration)
+
+
+def _blocks(hessian: Array, n: int) -> tuple[Array, Array, Array]:
+    """Cut a Hessian in z = (x, u) into its xx, ux and uu blocks."""
+    return hessian[:n, :n], hessian[n:, :n], hessian[n:, n:]
+
+
+def _expect(value: Any, shape: tuple[int, ...], what: str) -> None:
+    if np.shape(value) != shape:
+        raise ProblemError(f"{what} returned shape {np.shape(value)}, expected {shape}")
+
+
+def _vector(value: ArrayLike, size: int, what: str, *, finite: bool = True) -> Array:
+    """Check and copy one vector; a scalar is spread over the entries where bounds are meant (`finite=False`)."""
+    try:
+        vector = np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{what} must be a vector of real numbers: {error}") from error
+    if vector.ndim == 0 and not finite:
+        vector = np.full(size, float(vector))
+    if vector.shape != (size,):
+        raise ProblemError(f"{what} has shape {vector.shape}, expected ({size},)")
+    if np.isnan(vector).any() or (finite and not np.isfinite(vector).all()):
+        raise ProblemError(f"{what} is not finite at entry {int(np.argmin(np.isfinite(vector)))}: {vector}")
+    vector.setflags(write=False)
+    return vector
+
+
+def _series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
+    """Check a sequence of vectors, one per stage."""
+    try:
+        count = len(values)
+    except TypeError as error:
+        raise ProblemError(f"{what} must be a sequence of {len(sizes)} vectors, got {values!r}") from error
+    if count != len(sizes):
+        raise ProblemError(f"{what} has {count} entries, expected {len(sizes)}, one per stage")
+    return tuple(_vector(value, size, f"{what}[{t}]") for t, (value, size) in enumerate(zip(values, sizes)))
+
+
+def _parameters(value: ArrayLike, horizon: int) -> Array:
+    p = np.array(value, dtype=float)
+    if p.ndim not in (1, 2) or (p.ndim == 2 and len(p) != horizon + 1):
+        raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
+    if not np.isfinite(p).all():
+        raise ProblemError(f"parameters are not finite: {p}")
+    p.setflags(write=False)
+    return p

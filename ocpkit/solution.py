@@ -1,0 +1,215 @@
+"""What every solver returns: the trajectory, the policy around it, and an honest status."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit.errors import ProblemError
+from ocpkit.problem import Array
+
+Series = tuple[Array, ...]
+
+
+class Status(Enum):
+    """Why a solver stopped; the value is the sentence that a user reads."""
+
+    CONVERGED = "converged: the optimality conditions hold to the tolerances"
+    STALLED = (
+        "stalled: no step lowers the cost any more, yet the gradient is above its tolerance; "
+        "rescale the cost, loosen the tolerance, or start elsewhere"
+    )
+    ITERATION_LIMIT = (
+        "iteration limit: stopped before convergence; raise max_iterations or warm-start from this solution"
+    )
+    TIME_LIMIT = "time limit: stopped before convergence; raise time_limit or warm-start from this solution"
+    INTERRUPTED = "interrupted: stopped from the keyboard; this is the best iterate so far"
+    STOPPED = "stopped: a callback asked for it; this is the best iterate so far"
+    INFEASIBLE = (
+        "infeasible: the dynamics or constraints could not be satisfied; check the model, the bounds and the guess"
+    )
+    DIVERGED = (
+        "diverged: the iterates blew up; this is the last finite iterate. Lower the learning rate or use another solver"
+    )
+    INVALID_INPUT = (
+        "invalid input: the model is not finite at the guess; give other controls, or a state guess to start from"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """One line of a solver's history.
+
+    Attributes
+    ----------
+    index
+        0 is the guess itself.
+    cost
+        J after the iteration.
+    expected_decrease, actual_decrease
+        Predicted by the model for the step taken, and achieved (of the merit function while gaps are open).
+    gradient_norm
+        max_t ‖Q_u‖_∞ at the new iterate.
+    regularization
+        Levenberg or Tikhonov damping that was used.
+    step_size
+        α of the line search; 0 if no step was accepted.
+    gap
+        max_t ‖f(x_t, u_t) − x_{t+1}‖_∞, or another constraint violation.
+    seconds
+        Wall-clock time since the start.
+    """
+
+    index: int
+    cost: float
+    expected_decrease: float = 0.0
+    actual_decrease: float = 0.0
+    gradient_norm: float = float("nan")
+    regularization: float = 0.0
+    step_size: float = 0.0
+    gap: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """A trajectory with its locally optimal feedback policy.
+
+    Attributes
+    ----------
+    states, controls
+        T + 1 states and T controls: arrays (T + 1, n), (T, m), or tuples of vectors where sizes change.
+    feedforward, feedback_gains
+        k (T, m) and K (T, m, n) at the returned trajectory; None from solvers without a policy.
+    value_gradients, value_hessians
+        V_x (T + 1, n), the co-states, and V_xx (T + 1, n, n); None where the solver has none.
+    cost
+        J of the trajectory.
+    status
+        Why the solver stopped.
+    history
+        One `Iteration` per iteration, the guess first.
+    details
+        What else the solver wants said (engine chosen and why, and so on).
+    """
+
+    problem_name: str
+    solver: str
+    states: Any
+    controls: Any
+    cost: float
+    status: Status
+    history: tuple[Iteration, ...]
+    feedforward: Any = None
+    feedback_gains: Any = None
+    value_gradients: Any = None
+    value_hessians: Any = None
+    seconds: float = 0.0
+    details: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def success(self) -> bool:
+        """Whether the solver converged."""
+        return self.status is Status.CONVERGED
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations after the guess."""
+        return max(0, len(self.history) - 1)
+
+    def policy(self, t: int, x: ArrayLike) -> Array:
+        """Feedback controller u = u_t + K_t (x − x_t) at stage t; open loop where there are no gains.
+
+        Raises
+        ------
+        ProblemError
+            If t is outside 0 … T-1 or x has the wrong shape.
+        """
+        if not 0 <= t < len(self.controls):
+            raise ProblemError(f"stage {t} is outside the horizon 0 … {len(self.controls) - 1}")
+        state = np.asarray(x, dtype=float)
+        if state.shape != self.states[t].shape:
+            raise ProblemError(f"state of shape {state.shape} at stage {t}, expected {self.states[t].shape}")
+        if self.feedback_gains is None:
+            return np.array(self.controls[t])
+        return np.asarray(self.controls[t] + self.feedback_gains[t] @ (state - self.states[t]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one ``.npz`` file, atomically; `load` reads it back."""
+        meta = {"problem_name": self.problem_name, "solver": self.solver, "cost": self.cost, "seconds": self.seconds}
+        meta |= {"status": self.status.name, "details": self.details, "history": [asdict(i) for i in self.history]}
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
+        for name in _ARRAYS:
+            series = getattr(self, name)
+            if isinstance(series, tuple):
+                arrays |= {f"{name}/{t}": entry for t, entry in enumerate(series)}
+            elif series is not None:
+                arrays[name] = series
+        target = Path(path)
+        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".npz", delete=False) as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(stream.name, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Solution:
+        """Read a solution written by `save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ProblemError
+            If the file is damaged or not a solution.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                meta = json.loads(str(data["meta"]))
+                series = {name: _read_series(data, name) for name in _ARRAYS}
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error
+        meta["status"] = Status[meta["status"]]
+        meta["history"] = tuple(Iteration(**entry) for entry in meta["history"])
+        return cls(**meta, **series)
+
+    def __str__(self) -> str:
+        last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
+        rows = [
+            ("problem", f"{self.problem_name} (horizon {len(self.controls)})"),
+            ("solver", self.solver),
+            ("status", self.status.value),
+            ("cost J", f"{self.cost:.10g}"),
+            ("iterations", str(self.iterations)),
+            ("gradient |Qu|", f"{last.gradient_norm:.2e}"),
+            ("gap", f"{last.gap:.2e}"),
+            ("seconds", f"{self.seconds:.3f}"),
+            *self.details.items(),
+        ]
+        return "\n".join(f"{name:<14} {text}" for name, text in rows)
+
+
+_ARRAYS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians")
+
+
+def _read_series(data: Any, name: str) -> Any:
+    if name in data:
+        return data[name]
+    keys = sorted((key for key in data.files if key.startswith(f"{name}/")), key=lambda key: int(key.split("/")[1]))
+    return tuple(data[key] for key in keys) or None
+
+
+def as_series(entries: Sequence[Array] | None) -> Any:
+    """Stack equal shapes into one array; keep a tuple where they differ."""
+    if entries is None:
+        return None
+    same = len({np.shape(entry) for entry in entries}) == 1
+    return np.stack(entries) if same else tuple(np.asarray(entry) for entry in entries)

@@ -1,0 +1,266 @@
+"""Differential dynamic programming (Alg. 1; Jacobson & Mayne 1970) and iLQR (Li & Todorov 2004).
+
+    minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t)
+
+Each iteration expands the problem along the current trajectory, computes affine policies backward
+(`bellman.backward_pass`) and applies them forward. What makes it global:
+
+* *line search*: α = 1, ½, ¼, … until the cost (with open gaps: the merit J + ν Σ|gap|) has fallen by at least
+  a fraction of what the quadratic model promises;
+* *regularisation*: Q_uu + μ I, or V_xx + μ I, with the schedule of Tassa, Erez & Todorov (2012): μ grows when
+  Q_uu is not positive definite or no step is accepted, and shrinks after good steps;
+* *gaps*: a state guess need not satisfy the dynamics; the forward pass closes the gaps by a factor 1 − α
+  (Mastalli et al. 2020, FDDP).
+
+DDP expands the dynamics to second order and converges quadratically; iLQR drops V_x·f_xx and uses
+Gauss-Newton for least-squares costs, and converges linearly but with cheaper, always convex steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ocpkit.bellman import Curvature
+from ocpkit.curvature import Exact
+from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
+from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
+from ocpkit.problem import Problem
+from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.trajectory import Trajectory
+
+ROUNDING = 16 * float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDP(Solver):
+    """Differential dynamic programming.
+
+    Parameters
+    ----------
+    second_order
+        Keep V_x·f_xx, V_x·f_ux, V_x·f_uu and the full Hessian of least-squares costs (DDP), or not (iLQR).
+    feedback
+        Keep Q_ux; without it this is stage-wise Newton (Prop. 2).
+    curvature
+        What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below.
+    gradient_tolerance
+        Converged when max_t ‖Q_u‖_∞ is at most this [cost per unit of control].
+    cost_tolerance
+        Converged also when the undamped quadratic model promises a decrease of at most this times 1 + |J|.
+    gap_tolerance
+        Largest defect of the dynamics that counts as closed [state units].
+    regularize
+        Where the damping μ goes: ``"control"`` (Q_uu) or ``"state"`` (V_xx).
+    initial_regularization, min_regularization, max_regularization
+        Bounds of μ; below the minimum it is zero, above the maximum the solver gives up.
+    regularization_factor
+        Base δ₀ of the schedule; repeated failures raise μ by δ₀, δ₀², δ₀³, …
+    tikhonov
+        Constant ε added to V_xx (Alg. 3, line 12).
+    line_search
+        False: always take the full step, as training does.
+    min_step_size
+        Smallest α tried.
+    armijo
+        Fraction of the promised decrease that a step must achieve.
+    infeasible_start
+        Start from a state guess even if there is none: x0 at every stage.
+    """
+
+    second_order: bool = True
+    feedback: bool = True
+    curvature: Curvature | None = None
+    gradient_tolerance: float = 1e-6
+    cost_tolerance: float = 1e-12
+    gap_tolerance: float = 1e-9
+    regularize: str = "control"
+    initial_regularization: float = 0.0
+    min_regularization: float = 1e-6
+    max_regularization: float = 1e12
+    regularization_factor: float = 2.0
+    tikhonov: float = 0.0
+    line_search: bool = True
+    min_step_size: float = 1e-3
+    armijo: float = 1e-4
+    infeasible_start: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "gradient_tolerance", "cost_tolerance", "gap_tolerance", "min_regularization")
+        positive(self, "max_regularization", "min_step_size", "armijo")
+        if self.regularize not in ("control", "state"):
+            raise unknown_name("target of the regularisation", self.regularize, ("control", "state"))
+        if self.regularization_factor <= 1:
+            raise ProblemError(f"regularization_factor must be above 1, got {self.regularization_factor!r}")
+        if self.initial_regularization < 0 or self.tikhonov < 0:
+            raise ProblemError("initial_regularization and tikhonov must not be negative")
+
+    def begin(self, problem: Problem, guess: Guess) -> DDPRun:
+        if self.infeasible_start and guess.states is None:
+            if len(set(problem.state_sizes)) > 1:
+                raise ProblemError("the state size changes along the horizon: infeasible_start needs states=")
+            guess = replace(guess, states=(problem.x0,) * (problem.horizon + 1))
+        return DDPRun(self, problem, guess)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILQR(DDP):
+    """Iterative LQR: `DDP` with first-order dynamics (the Gauss-Newton form of the paper, Sec. 3.2)."""
+
+    second_order: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FDDP(DDP):
+    """Feasibility-driven DDP: `DDP` from a state guess with gaps, by default x0 at every stage."""
+
+    infeasible_start: bool = True
+
+
+@dataclass
+class Regularization:
+    """The schedule of Tassa et al. (2012): quadratic growth on failure, quadratic decay on success."""
+
+    options: DDP
+    value: float
+    growth: float = 1.0
+
+    def increase(self) -> bool:
+        """Raise μ; False once it exceeds its maximum."""
+        base = self.options.regularization_factor
+        self.growth = max(base, self.growth * base)
+        self.value = max(self.options.min_regularization, self.value * self.growth)
+        return self.value <= self.options.max_regularization
+
+    def decrease(self) -> None:
+        """Lower μ, to zero below its minimum."""
+        base = self.options.regularization_factor
+        self.growth = min(1 / base, self.growth / base)
+        lowered = self.value * self.growth
+        self.value = lowered if lowered >= self.options.min_regularization else 0.0
+
+
+class DDPRun(Run):
+    """One DDP solve in progress."""
+
+    def __init__(self, options: DDP, problem: Problem, guess: Guess) -> None:
+        self.options = options
+        self.engine = NumpyEngine(problem)
+        self.trajectory = guess.trajectory(self.engine)
+        self.regularization = Regularization(options, options.initial_regularization)
+        self.gap_weight = 0.0
+        self.details = {"engine": self.engine.name}
+
+    def start(self) -> Iteration:
+        if not self.trajectory.finite:
+            self.status = Status.INVALID_INPUT
+        elif self._backward_pass():
+            self._check_convergence()
+        return self._record()
+
+    def step(self) -> Iteration:
+        assert self.policy is not None
+        damping, candidate, step_size, expected, actual = self.regularization.value, None, 0.0, 0.0, 0.0
+        promised = self._promised_decrease(self.policy)
+        for step_size in self._step_sizes():
+            candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
+            expected, actual = step_size * promised, self._merit(self.trajectory) - self._merit(candidate)
+            if self._accepts(candidate, expected, actual):
+                break
+        else:
+            candidate = None
+        if candidate is None:
+            self._reject()
+            return self._record(expected_decrease=promised, regularization=damping)
+        self.trajectory = candidate
+        if step_size >= 0.5:
+            self.regularization.decrease()
+        if self._backward_pass():
+            self._check_convergence()
+        return self._record(
+            expected_decrease=expected, actual_decrease=actual, regularization=damping, step_size=step_size
+        )
+
+    def _step_sizes(self) -> list[float]:
+        if not self.options.line_search:
+            return [1.0]
+        count = int(np.floor(-np.log2(self.options.min_step_size)))
+        return [0.5**i for i in range(count + 1)]
+
+    def _promised_decrease(self, policy: Policy) -> float:
+        """Decrease of the merit for a full step; raises ν until closing the gaps is worth its cost."""
+        total_gap = self.trajectory.total_gap
+        if total_gap > 0:
+            self.gap_weight = max(self.gap_weight, 2 * policy.expected_change / total_gap)
+        return self.gap_weight * total_gap - policy.expected_change
+
+    def _merit(self, trajectory: Trajectory) -> float:
+        return trajectory.cost + self.gap_weight * trajectory.total_gap
+
+    def _accepts(self, candidate: Trajectory, expected: float, actual: float) -> bool:
+        """Armijo's condition, lenient by the rounding of J (a convex model falls by at least α times its full step)."""
+        if not candidate.finite:
+            return False
+        noise = ROUNDING * (1 + abs(self.trajectory.cost))
+        return not self.options.line_search or actual >= self.options.armijo * expected - noise
+
+    def _reject(self) -> None:
+        """No step was good enough: damp more, or admit that this is the end."""
+        if self.options.curvature is not None or not self.regularization.increase():
+            finite = self.options.line_search
+            self.status = Status.DIVERGED if not finite else self._end_of_progress()
+        elif self._backward_pass():
+            self._check_convergence()
+
+    def _backward_pass(self) -> bool:
+        """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
+        options = self.options
+        stages, terminal = self.engine.expand(self.trajectory, second_order=options.second_order)
+        while True:
+            mu = self.regularization.value
+            on_state = options.regularize == "state"
+            try:
+                self.policy = self.engine.backward_pass(
+                    stages,
+                    terminal,
+                    options.curvature or Exact(0.0 if on_state else mu),
+                    feedback=options.feedback,
+                    tikhonov=options.tikhonov + (mu if on_state else 0.0),
+                )
+                return True
+            except NotPositiveDefinite as error:
+                bad = first_not_finite(stages, terminal)
+                if bad is not None:
+                    self.details["reason"] = f"derivatives are not finite at stage {bad}"
+                    self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
+                    return False
+                if options.curvature is not None or not self.regularization.increase():
+                    self.details["reason"] = str(error)
+                    self.status = self._end_of_progress()
+                    return False
+
+    def _end_of_progress(self) -> Status:
+        return Status.STALLED if self.trajectory.gap <= self.options.gap_tolerance else Status.INFEASIBLE
+
+    def _check_convergence(self) -> None:
+        assert self.policy is not None
+        options, cost = self.options, self.trajectory.cost
+        if self.trajectory.gap > options.gap_tolerance:
+            return
+        undamped = self.regularization.value == 0 and options.curvature is None and options.feedback
+        settled = undamped and -self.policy.expected_change <= options.cost_tolerance * (1 + abs(cost))
+        if self.policy.gradient_norm <= options.gradient_tolerance or settled:
+            self.status = Status.CONVERGED
+
+    def _record(self, regularization: float | None = None, **numbers: float) -> Iteration:
+        return Iteration(
+            index=0,
+            cost=self.trajectory.cost,
+            gradient_norm=self.policy.gradient_norm if self.policy is not None else float("nan"),
+            regularization=self.regularization.value if regularization is None else regularization,
+            gap=self.trajectory.gap,
+            **numbers,
+        )

@@ -1,0 +1,224 @@
+"""The loop that every solver shares: limits, callbacks, interrupts, and the Solution at the end."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit.engines.numpy import NumpyEngine, Policy
+from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.problem import Array, Problem, _series
+from ocpkit.solution import Iteration, Solution, Status, as_series
+from ocpkit.trajectory import Trajectory
+
+Callback = Callable[[Iteration], object]
+"""Called after every iteration; returning ``False`` stops the solver."""
+
+
+class Run(ABC):
+    """One solve in progress: holds the best iterate, advances by `step`, and says when it is over.
+
+    Attributes
+    ----------
+    trajectory
+        Best iterate so far.
+    policy
+        Backward pass at that iterate, if the method has one.
+    status
+        None while there is more to do.
+    """
+
+    trajectory: Trajectory
+    policy: Policy | None = None
+    status: Status | None = None
+    details: dict[str, str]
+
+    @abstractmethod
+    def start(self) -> Iteration:
+        """Evaluate the guess."""
+
+    @abstractmethod
+    def step(self) -> Iteration:
+        """Do one iteration."""
+
+    def costates(self) -> list[Array] | None:
+        """Return V_x along the trajectory, T + 1 vectors, if the method knows it."""
+        if self.policy is None:
+            return None
+        return [*(step.value.x for step in self.policy.steps), self.policy.terminal.x]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """Options that all solvers share, and `solve`.
+
+    Parameters
+    ----------
+    max_iterations
+        Iteration limit.
+    time_limit
+        Wall-clock budget [s], checked after every iteration.
+    """
+
+    max_iterations: int = 500
+    time_limit: float = float("inf")
+
+    handles_bounds = False
+
+    def __post_init__(self) -> None:
+        positive(self, "time_limit")
+        if self.max_iterations != int(self.max_iterations) or self.max_iterations < 0:
+            raise ProblemError(f"max_iterations must be a whole number of at least 0, got {self.max_iterations!r}")
+
+    @abstractmethod
+    def begin(self, problem: Problem, guess: Guess) -> Run:
+        """Set up a run."""
+
+    def solve(
+        self,
+        problem: Problem,
+        guess: Solution | None = None,
+        *,
+        controls: ArrayLike | Sequence[ArrayLike] | None = None,
+        states: ArrayLike | Sequence[ArrayLike] | None = None,
+        callback: Callback | None = None,
+    ) -> Solution:
+        """Solve a problem.
+
+        Parameters
+        ----------
+        problem
+            What to solve.
+        guess
+            Warm start: the controls of an earlier solution.
+        controls, states
+            Guesses that take precedence; T controls, T + 1 states (which may leave gaps).
+        callback
+            Called with every `Iteration`; return ``False`` to stop.
+
+        Returns
+        -------
+        Solution
+            Always, also when interrupted or out of time; look at its ``status``.
+
+        Raises
+        ------
+        ProblemError
+            If a guess does not fit the problem, or the solver cannot treat it.
+        """
+        self.check(problem)
+        chosen = Guess.choose(problem, guess, controls, states)
+        return drive(self, problem, self.begin(problem, chosen), callback)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse problems that this solver would silently solve wrongly."""
+        name = type(self).__name__
+        for t, stage in enumerate(problem.stages):
+            if stage.constraints or (stage.bounded and not self.handles_bounds):
+                kind = "constraints" if stage.constraints else "control bounds"
+                raise UnsupportedProblem(
+                    f"{name} cannot treat the {kind} of stage {t} ({stage.name!r}); use the solver 'ipopt'"
+                    + ("" if stage.constraints else ", or 'msa', 'emsa' or 'gd', which respect control bounds")
+                )
+        if problem.terminal_constraints:
+            raise UnsupportedProblem(f"{name} cannot treat terminal constraints; use the solver 'ipopt'")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Where a run starts: controls, and states if the start may be infeasible."""
+
+    controls: tuple[Array, ...]
+    states: tuple[Array, ...] | None
+
+    @classmethod
+    def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
+        """Take the arguments first, then the warm start, then the problem's own guess."""
+        if controls is None:
+            controls = problem.controls if solution is None else solution.controls
+        if states is None and solution is None:
+            states = problem.states
+        return cls(
+            _series(controls, problem.control_sizes, "controls"),
+            None if states is None else _series(states, problem.state_sizes, "states"),
+        )
+
+    def trajectory(self, engine: NumpyEngine) -> Trajectory:
+        """Roll the controls out, or keep the states with their gaps."""
+        if self.states is None:
+            return engine.rollout(self.controls)
+        return engine.with_gaps(self.states, self.controls)
+
+
+@dataclass
+class _Clock:
+    start: float = field(default_factory=time.perf_counter)
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None) -> Solution:
+    """Iterate until the run is over, a limit is reached, or somebody stops it."""
+    clock, history, status = _Clock(), list[Iteration](), Status.INTERRUPTED
+    try:
+        advance = run.start
+        while True:
+            iteration = replace(advance(), index=len(history), seconds=clock())
+            history.append(iteration)
+            stopped = callback is not None and callback(iteration) is False
+            if run.status is not None:
+                status = run.status
+            elif stopped:
+                status = Status.STOPPED
+            elif len(history) > solver.max_iterations:
+                status = Status.ITERATION_LIMIT
+            elif clock() >= solver.time_limit:
+                status = Status.TIME_LIMIT
+            else:
+                advance = run.step
+                continue
+            break
+    except KeyboardInterrupt:
+        pass
+    return _solution(solver, problem, run, status, tuple(history), clock())
+
+
+def _solution(
+    solver: Solver, problem: Problem, run: Run, status: Status, history: tuple[Iteration, ...], seconds: float
+) -> Solution:
+    best, policy = run.trajectory, run.policy
+    steps = policy.steps if policy is not None else []
+    has_gains = bool(steps) and steps[0].K is not None
+    has_hessians = policy is not None and isinstance(policy.terminal.xx, np.ndarray)
+    return Solution(
+        problem_name=problem.name,
+        solver=type(solver).__name__,
+        states=as_series(best.states),
+        controls=as_series(best.controls),
+        cost=best.cost,
+        status=status,
+        history=history,
+        feedforward=as_series([s.k for s in steps] or None),
+        feedback_gains=as_series([s.K for s in steps]) if has_gains else None,
+        value_gradients=as_series(run.costates()),
+        value_hessians=as_series([*(s.value.xx for s in steps), policy.terminal.xx])
+        if policy is not None and has_hessians
+        else None,
+        seconds=seconds,
+        details=run.details,
+    )
+
+
+def positive(options: Any, *names: str) -> None:
+    """Check that the named options of a solver are positive numbers."""
+    for name in names:
+        value = getattr(options, name)
+        if not (isinstance(value, (int, float, np.number)) and value > 0):
+            raise ProblemError(f"{name} must be a positive number, got {value!r}")

@@ -1,0 +1,41 @@
+"""States and controls along the horizon, with the gaps of an infeasible (multiple-shooting) trajectory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.problem import Array
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """T + 1 states, T controls and J.
+
+    Attributes
+    ----------
+    gaps
+        Defects f(x_t, u_t) − x_{t+1}, one per stage; None for a trajectory that was rolled out.
+    """
+
+    states: list[Array]
+    controls: list[Array]
+    cost: float
+    gaps: list[Array] | None = None
+
+    @property
+    def gap(self) -> float:
+        """Largest defect, max_t ‖·‖_∞."""
+        return 0.0 if self.gaps is None else max(float(np.abs(gap).max()) for gap in self.gaps)
+
+    @property
+    def total_gap(self) -> float:
+        """Sum of absolute defects, the ℓ1 norm that the merit function weighs."""
+        return 0.0 if self.gaps is None else float(sum(np.abs(gap).sum() for gap in self.gaps))
+
+    @property
+    def finite(self) -> bool:
+        """Whether J and every state and gap are finite numbers."""
+        arrays = [*self.states, *(self.gaps or [])]
+        return bool(np.isfinite(self.cost)) and all(bool(np.isfinite(a).all()) for a in arrays)
