@@ -6,18 +6,21 @@ from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCos
 from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
 from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.solution import Iteration, Solution, Status
-from ocpkit.solvers import DDP, FDDP, ILQR
+from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, MSA, GradientDescent
 
 __all__ = [
     "DDP",
+    "EMSA",
     "FDDP",
     "ILQR",
+    "MSA",
     "Constraint",
     "Cost",
     "Dynamics",
     "FunctionCost",
     "FunctionDynamics",
     "FunctionTerminalCost",
+    "GradientDescent",
     "Iteration",
     "LeastSquares",
     "Problem",

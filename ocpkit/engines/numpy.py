@@ -100,6 +100,8 @@ class NumpyEngine:
                 u = nominal.controls[t] + step_size * step.k
                 if step.K is not None:
                     u = u + step.K @ (states[t] - x[t])
+                if stage.bounded:
+                    u = np.clip(u, stage.control_lower, stage.control_upper)
                 following = stage.dynamics.step(states[t], u, problem.parameter(t))
                 if gaps is not None and step_size < 1:
                     following = following - (1 - step_size) * gaps[t]

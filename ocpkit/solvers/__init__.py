@@ -1,5 +1,7 @@
 """Solvers: each one a choice of parts (expansion, value, curvature, globalisation)."""
 
 from ocpkit.solvers.ddp import DDP, FDDP, ILQR
+from ocpkit.solvers.gradient import GradientDescent
+from ocpkit.solvers.pmp import EMSA, MSA
 
-__all__ = ["DDP", "FDDP", "ILQR"]
+__all__ = ["DDP", "EMSA", "FDDP", "ILQR", "MSA", "GradientDescent"]

@@ -1,0 +1,93 @@
+"""What gradient descent and Pontryagin's methods share: the adjoint sweep and their test of optimality.
+
+The co-state p_t of Eq. 19b and the back-propagated gradient ∇_{x_t} J are one recursion (Lemma 5): the
+Bellman step without second derivatives, p_t = Q_x, and ∇_u H = ∇_{u_t} J = Q_u (Eq. 21, 22).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.bellman import Curvature
+from ocpkit.curvature import Identity
+from ocpkit.engines.numpy import NumpyEngine, first_not_finite
+from ocpkit.problem import Array, Problem
+from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.driver import Guess, Run, Solver, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderSolver(Solver):
+    """Options of the methods that know gradients only.
+
+    Parameters
+    ----------
+    gradient_tolerance
+        Converged when max_t ‖∇_u J‖_∞, projected on the control bounds, is at most this.
+    """
+
+    max_iterations: int = 2000
+    gradient_tolerance: float = 1e-5
+
+    handles_bounds = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "gradient_tolerance")
+
+
+class FirstOrderRun(Run):
+    """A run that keeps one trajectory, its co-states and its projected gradient."""
+
+    curvature: Curvature = Identity(1.0)
+
+    def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
+        self.tolerance = options.gradient_tolerance
+        self.engine, self.problem = NumpyEngine(problem), problem
+        self.trajectory = self.engine.rollout(self._clip(guess.controls))
+        self.details = {"engine": self.engine.name}
+
+    def start(self) -> Iteration:
+        if not self.trajectory.finite:
+            self.status = Status.INVALID_INPUT
+            return Iteration(index=0, cost=self.trajectory.cost)
+        self.adjoint_sweep()
+        return self.record()
+
+    def adjoint_sweep(self) -> None:
+        """Eq. 19b backward along the current trajectory; sets the status when the gradient vanishes."""
+        stages, terminal = self.engine.expand_first_order(self.trajectory)
+        bad = first_not_finite(stages, terminal)
+        if bad is not None:
+            self.details["reason"] = f"derivatives are not finite at stage {bad}"
+            self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
+            return
+        self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
+        if self.gradient_norm() <= self.tolerance:
+            self.status = Status.CONVERGED
+
+    def gradients(self) -> list[Array]:
+        """∇_{u_t} J of every stage (Eq. 22)."""
+        return [step.Q.u for step in self.policy.steps] if self.policy is not None else []
+
+    def costate_after(self, t: int) -> Array:
+        """p_{t+1}, the co-state that the Hamiltonian of stage t uses."""
+        costates = self.costates()
+        assert costates is not None
+        return costates[t + 1]
+
+    def gradient_norm(self) -> float:
+        """max_t ‖u_t − clip(u_t − ∇_{u_t} J)‖_∞: the gradient, where no bound holds the control."""
+        controls = self.trajectory.controls
+        moved = self._clip([u - g for u, g in zip(controls, self.gradients())])
+        return max((float(np.abs(u - v).max()) for u, v in zip(controls, moved) if u.size), default=0.0)
+
+    def record(self, **numbers: float) -> Iteration:
+        """One line of history at the current iterate."""
+        norm = self.gradient_norm() if self.policy is not None else float("nan")
+        return Iteration(index=0, cost=self.trajectory.cost, gradient_norm=norm, **numbers)
+
+    def _clip(self, controls: list[Array] | tuple[Array, ...]) -> list[Array]:
+        return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.problem.stages)]

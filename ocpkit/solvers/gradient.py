@@ -1,0 +1,92 @@
+"""Gradient descent as back-propagation (Alg. 2): DDP with Q_ux dropped and M/η in the place of Q_uu (Prop. 2).
+
+    u_t ← u_t − η M_t⁻¹ ∇_{u_t} J,     ∇_{u_t} J = ℓ_u + f_uᵀ p_{t+1},     p_t = ℓ_x + f_xᵀ p_{t+1}
+
+With M = I this is gradient descent; the adaptive diagonals make it RMSprop and Adam. Control bounds are kept
+by projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocpkit.bellman import Curvature
+from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
+from ocpkit.errors import unknown_name
+from ocpkit.linalg import dot
+from ocpkit.problem import Problem
+from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.ddp import ROUNDING
+from ocpkit.solvers.driver import Guess, positive
+from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
+from ocpkit.trajectory import Trajectory
+
+SMALLEST_STEP = 1e-30
+RULES = {"identity": Identity, "rmsprop": AdaptiveDiagonal, "adam": Adam}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDescent(FirstOrderSolver):
+    """Gradient descent through back-propagation.
+
+    Parameters
+    ----------
+    learning_rate
+        η; with the line search the first step tried.
+    rule
+        ``"identity"`` (gradient descent), ``"rmsprop"`` or ``"adam"``.
+    line_search
+        Halve the step until the cost falls enough and double it after success; False: constant η, as in training.
+    armijo
+        Fraction of the decrease of the linear model that a step must achieve.
+    """
+
+    learning_rate: float = 1.0
+    rule: str = "identity"
+    line_search: bool = True
+    armijo: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "learning_rate", "armijo")
+        if self.rule not in RULES:
+            raise unknown_name("rule", self.rule, RULES)
+
+    def begin(self, problem: Problem, guess: Guess) -> GradientRun:
+        return GradientRun(self, problem, guess)
+
+
+class GradientRun(FirstOrderRun):
+    """One descent in progress."""
+
+    def __init__(self, options: GradientDescent, problem: Problem, guess: Guess) -> None:
+        super().__init__(options, problem, guess)
+        self.options = options
+        self.curvature: Curvature = RULES[options.rule](options.learning_rate)
+        self.step_size = 1.0
+
+    def step(self) -> Iteration:
+        assert self.policy is not None
+        before, step_size = self.trajectory, self.step_size
+        while True:
+            candidate = self.engine.forward_pass(before, self.policy, step_size)
+            expected, actual = self._linear_decrease(candidate), before.cost - candidate.cost
+            if self._accepts(candidate.finite, expected, actual):
+                break
+            step_size /= 2
+            exhausted = candidate.finite and expected <= ROUNDING * (1 + abs(before.cost))
+            if not self.options.line_search or exhausted or step_size < SMALLEST_STEP:
+                self.status = Status.STALLED if self.options.line_search else Status.DIVERGED
+                return self.record(expected_decrease=expected)
+        self.trajectory = candidate
+        self.step_size = 2 * step_size if self.options.line_search else 1.0
+        self.adjoint_sweep()
+        return self.record(expected_decrease=expected, actual_decrease=actual, step_size=step_size)
+
+    def _linear_decrease(self, candidate: Trajectory) -> float:
+        """−∇Jᵀ δu for the step really taken, after projection on the bounds."""
+        moves = zip(self.gradients(), self.trajectory.controls, candidate.controls)
+        return float(sum(dot(gradient, u - v) for gradient, u, v in moves))
+
+    def _accepts(self, finite: bool, expected: float, actual: float) -> bool:
+        return finite and (not self.options.line_search or actual >= self.options.armijo * expected)

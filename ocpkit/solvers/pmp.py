@@ -1,0 +1,268 @@
+"""Pontryagin's principle by successive approximations: MSA and E-MSA (Li, Chen, Tai & E 2017).
+
+With the discrete Hamiltonian H_t(x, p, u) = ℓ_t(x, u) + pᵀ f_t(x, u) (Eq. 20), one iteration
+
+1. rolls the states forward, x_{t+1} = ∇_p H_t (Eq. 19a);
+2. sweeps the co-states backward, p_t = ∇_x H_t, p_T = ∇φ (Eq. 19b);
+3. minimises at every stage, u_t = argmin_v H_t(x_t, p_{t+1}, v) (Eq. 19c), or takes a gradient step on it.
+
+Step 3 ignores that new controls move the states, so MSA diverges where stages are strongly coupled.
+E-MSA adds ½ρ‖x_{t+1} − f_t(x_t, v)‖² + ½ρ‖p_t − ∇_x H_t(x_t, p_{t+1}, v)‖² to H (Eq. 23, 24), which for
+large enough ρ makes every iteration a descent; here ρ grows until it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.engines.numpy import Policy
+from ocpkit.errors import ProblemError, unknown_name
+from ocpkit.problem import Array, Problem, Stage
+from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.driver import Guess, positive
+from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
+from ocpkit.trajectory import Trajectory
+
+Objective = Callable[[Array], tuple[float, Array]]
+BLOW_UP = 1e8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSA(FirstOrderSolver):
+    """The method of successive approximations.
+
+    Parameters
+    ----------
+    minimisation
+        ``"exact"``: argmin of the Hamiltonian; ``"gradient"``: one step −η ∇_u H (gradient descent, Eq. 22).
+    learning_rate
+        η of the gradient step.
+    relaxation
+        Fraction of the way from the old control to the minimiser, in (0, 1].
+    patience
+        Iterations without a new best cost after which the method is reported as diverging.
+    stage_iterations
+        Limit of L-BFGS iterations per stage.
+    """
+
+    max_iterations: int = 500
+    minimisation: str = "exact"
+    learning_rate: float = 1e-2
+    relaxation: float = 1.0
+    patience: int = 20
+    stage_iterations: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "learning_rate", "patience", "stage_iterations")
+        if self.minimisation not in ("exact", "gradient"):
+            raise unknown_name("minimisation", self.minimisation, ("exact", "gradient"))
+        if not 0 < self.relaxation <= 1:
+            raise ProblemError(f"relaxation must lie in (0, 1], got {self.relaxation!r}")
+
+    def begin(self, problem: Problem, guess: Guess) -> MSARun:
+        return MSARun(self, problem, guess)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMSA(FirstOrderSolver):
+    """The extended method of successive approximations, with the augmented Hamiltonian.
+
+    Parameters
+    ----------
+    penalty
+        First ρ.
+    penalty_factor
+        ρ is multiplied by this when the cost does not fall, and divided by its root when it does.
+    min_penalty, max_penalty
+        Bounds of ρ; above the maximum the method gives up.
+    squared
+        True: ½ρ‖·‖² as in Li et al.; False: ½ρ‖·‖, the norms as printed in Eq. 23.
+    stage_iterations
+        Limit of L-BFGS iterations per stage.
+    """
+
+    max_iterations: int = 500
+    penalty: float = 1.0
+    penalty_factor: float = 4.0
+    min_penalty: float = 1e-8
+    max_penalty: float = 1e12
+    squared: bool = True
+    stage_iterations: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "penalty", "min_penalty", "max_penalty", "stage_iterations")
+        if self.penalty_factor <= 1:
+            raise ProblemError(f"penalty_factor must be above 1, got {self.penalty_factor!r}")
+
+    def begin(self, problem: Problem, guess: Guess) -> EMSARun:
+        return EMSARun(self, problem, guess)
+
+
+def hamiltonian(stage: Stage, x: Array, costate: Array, u: Array, p: Array) -> tuple[float, Array, Array]:
+    """Eq. 20 with its gradients: H, H_x (n,), H_u (m,); `costate` is p_{t+1}, `p` the problem's parameters."""
+    value = stage.cost.value(x, u, p) + float(costate @ stage.dynamics.step(x, u, p))
+    (lx, lu), (fx, fu) = stage.cost.gradient(x, u, p), stage.dynamics.jacobians(x, u, p)
+    return value, lx + fx.T @ costate, lu + fu.T @ costate
+
+
+def augmented_hamiltonian(
+    stage: Stage, x: Array, costate: Array, p: Array, following: Array, own_costate: Array, rho: float, squared: bool
+) -> Objective:
+    """Eq. 23 as a function of the control: returns H̃ and its gradient (m,)."""
+
+    def objective(u: Array) -> tuple[float, Array]:
+        value, Hx, Hu = hamiltonian(stage, x, costate, u, p)
+        state_error = following - stage.dynamics.step(x, u, p)
+        costate_error = own_costate - Hx
+        Hux = stage.cost.hessian(x, u, p)[1] + stage.dynamics.hessian_product(x, u, p, costate)[1]
+        fu = stage.dynamics.jacobians(x, u, p)[1]
+        penalty_x, slope_x = _penalty(state_error, rho, squared)
+        penalty_p, slope_p = _penalty(costate_error, rho, squared)
+        return value + penalty_x + penalty_p, Hu - fu.T @ slope_x - Hux @ slope_p
+
+    return objective
+
+
+def _penalty(error: Array, rho: float, squared: bool) -> tuple[float, Array]:
+    """½ρ‖e‖² or ½ρ‖e‖, and its gradient in e (zero at the kink)."""
+    if squared:
+        return 0.5 * rho * float(error @ error), rho * error
+    norm = float(np.sqrt(error @ error))
+    return 0.5 * rho * norm, 0.5 * rho * error / max(norm, float(np.finfo(float).tiny))
+
+
+def minimise_control(objective: Objective, u: Array, lower: Array, upper: Array, iterations: int) -> Array:
+    """argmin over lower ≤ u ≤ upper by L-BFGS-B; where the objective is linear, the bound that it points to.
+
+    Raises
+    ------
+    FloatingPointError
+        If the objective is linear and unbounded below, or not finite.
+    """
+    if not u.size:
+        return u
+    _, gradient = objective(u)
+    probe = np.where(np.isfinite(lower), lower, u - 1), np.where(np.isfinite(upper), upper, u + 1)
+    if all(np.array_equal(objective(v)[1], gradient) for v in probe):
+        bound = np.where(gradient > 0, lower, np.where(gradient < 0, upper, u))
+        if not np.isfinite(bound).all():
+            raise FloatingPointError("the Hamiltonian is linear in a control without bounds: it has no minimum")
+        return np.asarray(bound)
+    from scipy.optimize import minimize
+
+    result = minimize(
+        objective,
+        u,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(lower, upper)),
+        options={"maxiter": iterations, "ftol": 1e-15, "gtol": 1e-10},
+    )
+    if not np.isfinite(result.x).all():
+        raise FloatingPointError("the minimisation of the Hamiltonian left the finite numbers")
+    return np.asarray(result.x)
+
+
+class MSARun(FirstOrderRun):
+    """One MSA solve: the current iterate may be worse than the best one, which is what is returned."""
+
+    def __init__(self, options: MSA, problem: Problem, guess: Guess) -> None:
+        super().__init__(options, problem, guess)
+        self.options = options
+        self.best: tuple[Trajectory, Policy] | None = None
+        self.stagnant = 0
+
+    def step(self) -> Iteration:
+        assert self.policy is not None
+        if self.best is None:
+            self.best = self.trajectory, self.policy
+        best_cost = self.best[0].cost
+        try:
+            with np.errstate(all="ignore"):
+                controls = self._clip([self._improve(t) for t in range(self.problem.horizon)])
+        except FloatingPointError as error:
+            return self._give_up(str(error))
+        previous, self.trajectory = self.trajectory.cost, self.engine.rollout(controls)
+        if not self.trajectory.finite or abs(self.trajectory.cost) > BLOW_UP * (1 + abs(best_cost)):
+            return self._give_up("the cost blew up")
+        self.adjoint_sweep()
+        if self.status is not None:
+            return self.record(actual_decrease=previous - self.trajectory.cost, step_size=1.0)
+        self.stagnant += 1
+        if self.trajectory.cost < best_cost:
+            self.best, self.stagnant = (self.trajectory, self.policy), 0
+        if self.stagnant >= self.options.patience:
+            return self._give_up(f"no better cost in {self.stagnant} iterations")
+        return self.record(actual_decrease=previous - self.trajectory.cost, step_size=1.0)
+
+    def _improve(self, t: int) -> Array:
+        """Step 3 at one stage."""
+        options, u = self.options, self.trajectory.controls[t]
+        if options.minimisation == "gradient":
+            return u - options.learning_rate * self.gradients()[t]
+        stage, p = self.problem.stages[t], self.problem.parameter(t)
+        x, costate = self.trajectory.states[t], self.costate_after(t)
+
+        def objective(v: Array) -> tuple[float, Array]:
+            value, _, Hu = hamiltonian(stage, x, costate, v, p)
+            return value, Hu
+
+        lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+        minimiser = minimise_control(objective, u, lower, upper, options.stage_iterations)
+        return u + options.relaxation * (minimiser - u)
+
+    def _give_up(self, reason: str) -> Iteration:
+        self.details["reason"] = f"{reason}: MSA ignores how new controls move the states; use 'emsa' or 'ddp'"
+        self.status = Status.DIVERGED
+        if self.best is not None:
+            self.trajectory, self.policy = self.best
+        return self.record()
+
+
+class EMSARun(FirstOrderRun):
+    """One E-MSA solve; every accepted iterate lowers the cost."""
+
+    def __init__(self, options: EMSA, problem: Problem, guess: Guess) -> None:
+        super().__init__(options, problem, guess)
+        self.options, self.penalty = options, options.penalty
+
+    def step(self) -> Iteration:
+        options, before = self.options, self.trajectory
+        while self.penalty <= options.max_penalty:
+            rho = self.penalty
+            try:
+                with np.errstate(all="ignore"):
+                    candidate = self.engine.rollout([self._improve(t) for t in range(self.problem.horizon)])
+            except FloatingPointError:
+                self.penalty *= options.penalty_factor
+                continue
+            if candidate.finite and candidate.cost < before.cost:
+                self.trajectory = candidate
+                self.penalty = max(options.min_penalty, rho / options.penalty_factor**0.5)
+                self.adjoint_sweep()
+                return self.record(actual_decrease=before.cost - candidate.cost, regularization=rho, step_size=1.0)
+            self.penalty *= options.penalty_factor
+        self.status = Status.STALLED
+        return self.record(regularization=self.penalty)
+
+    def _improve(self, t: int) -> Array:
+        """Eq. 24 at one stage."""
+        stage, p, now = self.problem.stages[t], self.problem.parameter(t), self.trajectory
+        assert self.policy is not None
+        objective = augmented_hamiltonian(
+            stage,
+            now.states[t],
+            self.costate_after(t),
+            p,
+            now.states[t + 1],
+            self.policy.steps[t].value.x,
+            self.penalty,
+            self.options.squared,
+        )
+        lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+        return minimise_control(objective, now.controls[t], lower, upper, self.options.stage_iterations)
