@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.expansion import Expansion
 from ocpkit.linalg import dot, matvec, transpose
-from ocpkit.value import Value, apply_transposed, reduce, regularize, sandwich, solve
+from ocpkit.value import Value, apply_transposed, reduce, sandwich, solve
 
 
 class ActionValue(NamedTuple):
@@ -42,9 +42,11 @@ class ActionValue(NamedTuple):
 class Operator(Protocol):
     """A symmetric positive definite matrix (m, m) that stands for Q_uu."""
 
-    def solve(self, right: Any) -> Any: ...
-    def matvec(self, vector: Any) -> Any: ...
-    def dense(self) -> Any: ...
+    def solve(self, right: Any) -> Any:
+        """Return the inverse times a vector (m,) or matrix (m, k)."""
+
+    def dense(self) -> Any:
+        """Return the matrix (tests and small problems)."""
 
 
 Curvature = Callable[[int, ActionValue], tuple[Operator, Any]]
@@ -63,15 +65,20 @@ class BellmanStep:
         Feedforward (m,) and feedback gain (m, n); K is None without feedback.
     value
         V_x and V_xx at this stage.
-    expected_change
-        Change of the cost-to-go predicted for a full step by the quadratic model; without a gap, ≤ 0.
+    gap_change
+        Change of the cost-to-go that closing the stage's gap brings, to second order.
     """
 
     Q: ActionValue
     k: Any
     K: Any
     value: Value
-    expected_change: Any
+    gap_change: Any = 0.0
+
+    @property
+    def expected_change(self) -> Any:
+        """Change of the cost-to-go predicted for a full step by the quadratic model; without a gap, ≤ 0."""
+        return dot(self.Q.u, self.k) / 2 + self.gap_change
 
 
 def action_value(stage: Expansion, V: Value) -> ActionValue:
@@ -101,15 +108,14 @@ def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, fe
     Q = action_value(stage, V)
     H, g = curvature(t, Q)
     k = -H.solve(g)  # Eq. 4
-    change = dot(Q.u, k) / 2
-    if stage.gap is not None:
-        change = change + dot(stage.gap, V.x) + dot(stage.gap, matvec(V.xx, stage.gap)) / 2
+    gap = stage.gap
+    change = 0.0 if gap is None else dot(gap, V.x) + dot(gap, matvec(V.xx, gap)) / 2
     if not feedback:
-        return BellmanStep(Q, k, None, Value(Q.x, Q.xx), change)
+        return BellmanStep(Q, k, None, type(V)(Q.x, Q.xx), change)
     K = -solve(H, Q.ux)
     Vx = Q.x + apply_transposed(Q.ux, k)  # Eq. 5
     Vxx = reduce(Q.xx, Q.ux, K)
-    return BellmanStep(Q, k, K, Value(Vx, Vxx), change)
+    return BellmanStep(Q, k, K, type(V)(Vx, Vxx), change)
 
 
 def backward_pass(
@@ -144,8 +150,7 @@ def backward_pass(
     V = terminal
     for t in reversed(range(len(stages))):
         try:
-            V_next = Value(V.x, regularize(V.xx, tikhonov))
-            steps.append(bellman_step(t, stages[t], V_next, curvature, feedback=feedback))
+            steps.append(bellman_step(t, stages[t], V.regularized(tikhonov), curvature, feedback=feedback))
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(t) from error
         V = steps[-1].value

@@ -14,6 +14,9 @@ from ocpkit.bellman import ActionValue, Curvature
 from ocpkit.errors import ProblemError
 from ocpkit.linalg import Cholesky, identity_like
 
+Memory = dict[int, dict[str, Any]]
+"""What an adaptive curvature remembers of each stage, by name."""
+
 
 @dataclass(frozen=True)
 class DiagonalOperator:
@@ -35,6 +38,26 @@ class DiagonalOperator:
 
 
 @dataclass(frozen=True)
+class ScaledIdentity:
+    """The matrix s I (m, m), s > 0, of the size and library of the vectors (m,) `like`."""
+
+    scale: float
+    like: Any
+
+    def solve(self, right: Any) -> Any:
+        """Divide by s."""
+        return right / self.scale
+
+    def matvec(self, vector: Any) -> Any:
+        """Multiply by s."""
+        return self.scale * vector
+
+    def dense(self) -> Any:
+        """Return the matrix (tests and small problems)."""
+        return self.scale * identity_like(self.like)
+
+
+@dataclass(frozen=True)
 class Exact:
     """Q_uu + μ I, the Hessian of the Bellman objective with Levenberg damping μ ≥ 0."""
 
@@ -44,17 +67,23 @@ class Exact:
         return Cholesky(Q.uu + self.regularization * identity_like(Q.uu)), Q.u
 
 
-@dataclass(frozen=True)
+@dataclass
 class Identity:
-    """I/η: gradient descent with learning rate η (Prop. 2)."""
+    """I/η: gradient descent with learning rate η (Prop. 2); with momentum, g is the velocity μ g + Q_u (Polyak 1964)."""
 
     learning_rate: float
+    momentum: float = 0.0
+    memory: Memory = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        _check_rate(self.learning_rate)
+        _check_rate(self.learning_rate, self.momentum)
 
-    def __call__(self, t: int, Q: ActionValue) -> tuple[DiagonalOperator, Any]:
-        return DiagonalOperator(1 / self.learning_rate + 0 * Q.u), Q.u
+    def __call__(self, t: int, Q: ActionValue) -> tuple[ScaledIdentity, Any]:
+        direction = Q.u
+        if self.momentum:
+            memory = self.memory.setdefault(t, {})
+            memory["velocity"] = direction = self.momentum * memory.get("velocity", 0.0) + Q.u
+        return ScaledIdentity(1 / self.learning_rate, Q.u), direction
 
 
 @dataclass
@@ -64,14 +93,14 @@ class AdaptiveDiagonal:
     learning_rate: float
     decay: float = 0.99
     epsilon: float = 1e-8
-    _square: dict[int, Any] = field(default_factory=dict, repr=False)
+    memory: Memory = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _check_rate(self.learning_rate, self.decay)
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[DiagonalOperator, Any]:
-        self._square[t] = self.decay * self._square.get(t, 0.0) + (1 - self.decay) * Q.u**2
-        return DiagonalOperator((self._square[t] ** 0.5 + self.epsilon) / self.learning_rate), Q.u
+        square = _average(self.memory.setdefault(t, {}), "square", Q.u**2, self.decay)
+        return DiagonalOperator((square**0.5 + self.epsilon) / self.learning_rate), Q.u
 
 
 @dataclass
@@ -81,16 +110,17 @@ class Adam:
     learning_rate: float
     decays: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
-    _moments: dict[int, tuple[int, Any, Any]] = field(default_factory=dict, repr=False)
+    memory: Memory = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _check_rate(self.learning_rate, *self.decays)
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[DiagonalOperator, Any]:
-        (b1, b2), (count, mean, square) = self.decays, self._moments.get(t, (0, 0.0, 0.0))
-        count, mean, square = count + 1, b1 * mean + (1 - b1) * Q.u, b2 * square + (1 - b2) * Q.u**2
-        self._moments[t] = count, mean, square
-        root = (square / (1 - b2**count)) ** 0.5
+        memory, (b1, b2) = self.memory.setdefault(t, {}), self.decays
+        memory["count"] = count = memory.get("count", 0) + 1
+        mean = _average(memory, "mean", Q.u, b1)
+        square = _average(memory, "square", Q.u**2, b2)
+        root = square**0.5 / (1 - b2**count) ** 0.5
         return DiagonalOperator((root + self.epsilon) / self.learning_rate), mean / (1 - b1**count)
 
 
@@ -103,6 +133,15 @@ class Proximal:
     def __call__(self, t: int, Q: ActionValue) -> tuple[Cholesky, Any]:
         operator, direction = self.base(t, Q)
         return Cholesky(Q.uu + operator.dense()), direction
+
+
+def _average(memory: dict[str, Any], name: str, new: Any, decay: float) -> Any:
+    """Update an exponential moving average in place, from zero: a ← β a + (1−β) new."""
+    if name not in memory:
+        memory[name] = 0 * new
+    memory[name] *= decay
+    memory[name] += (1 - decay) * new
+    return memory[name]
 
 
 def _check_rate(learning_rate: float, *decays: float) -> None:

@@ -15,7 +15,9 @@ def transpose(matrix: Any) -> Any:
 
 
 def matvec(matrix: Any, vector: Any) -> Any:
-    """Matrix times vector, over any leading batch dimensions."""
+    """Matrix times vector, over any leading batch dimensions; operators bring their own `matvec`."""
+    if hasattr(matrix, "matvec"):
+        return matrix.matvec(vector)
     return matrix @ vector if vector.ndim == 1 else (matrix @ vector[..., None])[..., 0]
 
 
@@ -40,13 +42,16 @@ def eigh(matrix: Any) -> tuple[Any, Any]:
 
 def identity_like(matrix: Any) -> Any:
     """Return the identity of the same size, library, dtype and device as a square matrix (…, r, r)."""
-    unit = np.eye(matrix.shape[-1])
-    return unit if isinstance(matrix, np.ndarray) else matrix.new_tensor(unit)
+    if isinstance(matrix, np.ndarray):
+        return np.eye(matrix.shape[-1])
+    import torch
+
+    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
 
 
 def dot(a: Any, b: Any) -> Any:
-    """Inner product over the last dimension."""
-    return (a * b).sum(-1)
+    """Inner product over the last dimension (of operators' own vectors: their `inner_product`)."""
+    return a.inner_product(b) if hasattr(a, "inner_product") else (a * b).sum(-1)
 
 
 class Cholesky:
@@ -69,10 +74,12 @@ class Cholesky:
                 self._factor = np.linalg.cholesky(matrix)
             except np.linalg.LinAlgError as error:
                 raise NotPositiveDefinite from error
+            if not np.isfinite(self._factor[..., -1:, -1:]).all():
+                raise NotPositiveDefinite
 
     def solve(self, right: Any) -> Any:
         """Solve for a vector (m,) or matrix (m, k)."""
-        if right.shape[-1] == 0:
+        if 0 in right.shape:
             return right
         vector = right.ndim < self._matrix.ndim
         columns = right[..., None] if vector else right

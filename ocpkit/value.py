@@ -48,6 +48,10 @@ class Value:
     x: Any
     xx: Any = None
 
+    def regularized(self, tikhonov: float) -> Value:
+        """Return the value with V_xx + ε I (Alg. 3, line 12)."""
+        return type(self)(self.x, regularize(self.xx, tikhonov))
+
 
 def outer_value(gradient: Any, factor: Any) -> Value:
     """Make a value whose Hessian is Z Zᵀ; `factor` is z (n,) or Z (n, r)."""

@@ -1,0 +1,1 @@
+"""The neural adapter: layers are stages, weights are controls."""

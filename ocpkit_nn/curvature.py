@@ -1,0 +1,197 @@
+"""What stands for Q_uu on a layer: the shared M/η of a baseline, alone or beside the sample's own f_uᵀ V_xx f_u.
+
+The element-wise rules are those of `ocpkit.curvature`, written in place for the size of networks (a test holds
+them to each other); Kronecker factors (KFAC, Martens & Grosse 2015; Eq. 15) and EKFAC (George et al. 2018)
+need a layer's inputs and exist only here. Their moments are exponential averages from the first value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocpkit.linalg import identity_like
+from ocpkit_nn.metric import Metric, SampleMetric
+from ocpkit_nn.vectors import Combination, ControlBase, small_product
+
+Memory = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LayerGradients:
+    """What a curvature may look at: E[Q_u] and the samples behind it.
+
+    Attributes
+    ----------
+    mean
+        E[Q_u] (o, i).
+    base, coefficients
+        Per-sample Q_u^i = base_i c_i, c (B, R).
+    factors
+        Returns rows x̄ (N, i) and V_h (N, o) of the layer, or None where it has no Kronecker factors.
+    columns
+        Coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
+    """
+
+    mean: Tensor
+    base: ControlBase
+    coefficients: Tensor
+    factors: Callable[[], tuple[Tensor, Tensor]] | None
+    columns: Tensor | None = None
+
+
+Rule = Callable[[LayerGradients, Memory, dict[str, Any]], tuple[Metric, Tensor]]
+"""Maps (gradients, memory of the stage, options of the parameter group) to M/η and the direction g."""
+
+
+def identity(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """M = I: SGD, with momentum if asked for."""
+    direction = gradients.mean
+    if options["momentum"]:
+        velocity = memory.setdefault("velocity", torch.zeros_like(direction))
+        direction = velocity.mul_(options["momentum"]).add_(direction).clone()
+    return Metric(options["lr"]), direction
+
+
+def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """M = diag(√E[Q_u ⊙ Q_u] + ε): RMSprop."""
+    mean = gradients.mean
+    square = memory.setdefault("square", torch.zeros_like(mean))
+    square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
+    return Metric(square.sqrt().add_(options["eps"]).reciprocal_().mul_(options["lr"])), mean
+
+
+def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """M = diag(√v̂ + ε) and g = m̂ of Adam."""
+    new, (b1, b2) = gradients.mean, options["betas"]
+    memory["count"] = count = memory.get("count", 0) + 1
+    mean, square = (memory.setdefault(name, torch.zeros_like(new)) for name in ("mean", "square"))
+    mean.lerp_(new, 1 - b1)
+    square.mul_(b2).addcmul_(new, new, value=1 - b2)
+    inverse = (square / (1 - b2**count)).sqrt_().add_(options["eps"]).reciprocal_().mul_(options["lr"])
+    return Metric(inverse), mean / (1 - b1**count)
+
+
+def kronecker(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """M = E[x xᵀ] ⊗ E[V_h V_hᵀ] + γ I (Eq. 15): KFAC. Layers without factors: the diagonal of E[Q_u ⊙ Q_u] + γ."""
+    if gradients.factors is None:
+        return _sampled_diagonal(gradients, memory, options)
+    (a, A), (s, S) = _kronecker_basis(gradients, memory, options)
+    moment = s.clamp_min(0)[:, None] * a.clamp_min(0)
+    return Metric(_damped_inverse(moment, options), A, S), gradients.mean
+
+
+def ekfac(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """KFAC's eigenbasis with E[(U_Sᵀ Q_u U_A)²] + γ for its eigenvalues: EKFAC."""
+    if gradients.factors is None:
+        return _sampled_diagonal(gradients, memory, options)
+    (_, A), (_, S) = _kronecker_basis(gradients, memory, options)
+    moment = _moment(memory, "scales", _second_moment(gradients, A, S), options["decay"])
+    return Metric(_damped_inverse(moment, options), A, S), gradients.mean
+
+
+def _sampled_diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    moment = _moment(memory, "scales", _second_moment(gradients, None, None), options["decay"])
+    return Metric(_damped_inverse(moment, options)), gradients.mean
+
+
+def _damped_inverse(moment: Tensor, options: dict[str, Any]) -> Tensor:
+    return (moment + options["damping"]).reciprocal_().mul_(options["lr"])
+
+
+def _second_moment(gradients: LayerGradients, A: Tensor | None, S: Tensor | None) -> Tensor:
+    """E[(U_Sᵀ Q_u^i U_A)²] element-wise, (o, i)."""
+    samples = torch.einsum("rboi,br->boi", gradients.base.dense(), gradients.coefficients)
+    if A is not None and S is not None:
+        samples = S.T @ samples @ A
+    return (samples**2).mean(0)
+
+
+def _kronecker_basis(
+    gradients: LayerGradients, memory: Memory, options: dict[str, Any]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Eigenvalues and eigenvectors of the averaged A = E[x̄ x̄ᵀ] and S = E[V_h V_hᵀ], renewed every so many steps."""
+    assert gradients.factors is not None
+    memory["count"] = count = memory.get("count", 0) + 1
+    inputs, cotangents = gradients.factors()
+    samples = len(gradients.coefficients)
+    _moment(memory, "A", inputs.T @ inputs / len(inputs), options["decay"])
+    _moment(memory, "S", cotangents.T @ cotangents / samples, options["decay"])
+    if "basis_A" not in memory or (count - 1) % options["basis_every"] == 0:
+        for factor in "AS":
+            memory[f"values_{factor}"], memory[f"basis_{factor}"] = torch.linalg.eigh(memory[factor])
+    return (memory["values_A"], memory["basis_A"]), (memory["values_S"], memory["basis_S"])
+
+
+def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:
+    """Average exponentially, starting at the first value."""
+    if name not in memory:
+        memory[name] = new.clone()
+    else:
+        memory[name].mul_(decay).add_(new, alpha=1 - decay)
+    moment: Tensor = memory[name]
+    return moment
+
+
+def exact(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
+    """M = E[Q_uu] + γ I: vanilla DDP (Table 2); without feedback, of the empirical outer products E[Q_u Q_uᵀ]."""
+    columns = gradients.coefficients[..., None] if gradients.columns is None else gradients.columns
+    return SampleMetric(gradients.base, columns, options["damping"], options["lr"]), gradients.mean
+
+
+RULES: dict[str, Rule] = {
+    "identity": identity,
+    "diagonal": diagonal,
+    "adam": adam,
+    "kronecker": kronecker,
+    "ekfac": ekfac,
+    "exact": exact,
+}
+
+
+@dataclass
+class SampleHessian:
+    """What stands for Q_uu^i in the Bellman step of sample i.
+
+    Attributes
+    ----------
+    metric
+        M/η, shared by the batch.
+    columns
+        q_u^i (…, r), with f_uᵀ V_xx f_u = q_u q_uᵀ.
+    proximal
+        True: M/η + q_u q_uᵀ, which keeps the feedback bounded. False: M/η alone, as printed in Alg. 3.
+    """
+
+    metric: Metric
+    columns: Combination
+    proximal: bool
+
+    def solve(self, right: Combination) -> Combination:
+        """Solve by Woodbury: (M + q qᵀ)⁻¹ b = M⁻¹ (b − q (I + qᵀM⁻¹q)⁻¹ qᵀM⁻¹ b)."""
+        coefficients = right.coefficients
+        if self.proximal:
+            gamma = self.columns.coefficients
+            left = small_product(gamma.transpose(1, 2), self.columns.base.gram(self.metric))
+            core, columns = small_product(left, gamma), coefficients.reshape(*coefficients.shape[:2], -1)
+            small = small_product(left, columns)
+            if core.shape[-1] == 1:
+                small = small / (1 + core)
+            else:
+                small = torch.linalg.solve(identity_like(core) + core, small)
+            coefficients = coefficients - small_product(gamma, small).reshape(coefficients.shape)
+        return Combination(right.base, coefficients, self.metric)
+
+    def dense(self) -> Tensor:
+        """Return the matrices (B, m, m) (tests and small layers)."""
+        base = self.columns.base
+        like = base.dense()[0, 0]
+        shared = self.metric.dense(like).expand(len(self.columns.coefficients), -1, -1)
+        if not self.proximal:
+            return shared
+        q = torch.einsum("rboi,brs->bois", base.dense(), self.columns.coefficients).flatten(1, 2)
+        return shared + q @ q.transpose(1, 2)

@@ -1,0 +1,132 @@
+"""A folder or .zip of images, `train/<class>/*.png` and `test/<class>/*.png`, decoded once, then cached."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocpkit_nn.data.dataset import Arrays, split
+from ocpkit_nn.data.errors import DataError
+from ocpkit_nn.data.npz import read_npz
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+def image_folder(path: Path, seed: int = 0) -> Arrays:
+    """Read images of one size, in grey or colour, their classes numbered in alphabetical order.
+
+    Decoded images are kept under `OCPKIT_CACHE` (default `~/.cache/ocpkit`) and read from there as long as
+    the files' names, sizes and times stay the same. Without `test/`, training images are split 80/20.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or .zip that holds `train/`.
+    seed : int
+
+    Raises
+    ------
+    DataError
+        If there are no images, an image is damaged or of another size, or a class is in `test/` only.
+    ImportError
+        If Pillow is not installed.
+    """
+    if path.is_dir():
+        stamps = {
+            file.relative_to(path).as_posix(): f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+            for file in path.glob("*/*/*")
+        }
+        arrays = _cached(path, stamps, lambda name: (path / name).read_bytes())
+    else:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                stamps = {info.filename: f"{info.file_size} {info.CRC}" for info in archive.infolist()}
+                arrays = _cached(path, stamps, archive.read)
+        except (zipfile.BadZipFile, RuntimeError) as error:
+            raise DataError(f"{path} is damaged, encrypted or not a .zip file: {error}") from error
+    if len(arrays.test_targets) == 0:
+        return split(str(path), arrays.train_inputs, arrays.train_targets, seed)
+    return arrays
+
+
+def _cached(path: Path, stamps: dict[str, str], read: Callable[[str], bytes]) -> Arrays:
+    """Return the images whose names are keys of `stamps`, from the cache if the stamps are those cached."""
+    images = sorted(name for name in stamps if _is_sample(name))
+    key = hashlib.sha256("\n".join(f"{name} {stamps[name]}" for name in images).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("OCPKIT_CACHE") or Path.home() / ".cache" / "ocpkit")
+    file = folder / f"images-{path.stem}-{key}.npz"
+    try:
+        return Arrays(**read_npz(file))
+    except (DataError, TypeError):
+        arrays = _decode_all(path, images, read)
+    try:
+        _write(file, arrays)
+    except OSError as error:
+        warnings.warn(f"decoded images are not cached, set OCPKIT_CACHE to a writable folder: {error}", stacklevel=4)
+    return arrays
+
+
+def _is_sample(name: str) -> bool:
+    path = PurePosixPath(name)
+    return len(path.parts) == 3 and path.parts[0] in ("train", "test") and path.suffix.lower() in _SUFFIXES
+
+
+def _decode_all(path: Path, names: list[str], read: Callable[[str], bytes]) -> Arrays:
+    parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in ("train", "test")}
+    if not parts["train"]:
+        raise DataError(f"{path} holds no images; expected train/<class>/*{' *'.join(_SUFFIXES)}")
+    classes = sorted({name.split("/")[1] for name in parts["train"]})
+    unknown = {name.split("/")[1] for name in parts["test"]} - set(classes)
+    if unknown:
+        raise DataError(f"{path}: classes {sorted(unknown)} occur in test/ and not in train/ ({classes})")
+    first = _decode(path, parts["train"][0], read, mode=None)
+    arrays: list[NDArray[Any]] = []
+    for selected in parts.values():
+        inputs = np.empty((len(selected), *first.shape), dtype=np.uint8)
+        for index, name in enumerate(selected):
+            image = _decode(path, name, read, mode="L" if first.shape[0] == 1 else "RGB")
+            if image.shape != first.shape:
+                raise DataError(
+                    f"{path}: {name} is (C, H, W) = {image.shape}, the first image {first.shape}; "
+                    "resize them to one size"
+                )
+            inputs[index] = image
+        arrays += [inputs, np.array([classes.index(name.split("/")[1]) for name in selected], dtype=np.int64)]
+    return Arrays(*arrays)
+
+
+def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | None) -> NDArray[np.uint8]:
+    """Return one image as (C, H, W); without a mode, grey images keep one channel and others get three."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError("images are read by Pillow, which is not installed: pip install pillow") from error
+    try:
+        with Image.open(io.BytesIO(read(name))) as image:
+            pixels = np.asarray(image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB")))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: {name} is damaged or not an image: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _write(file: Path, arrays: Arrays) -> None:
+    """Write under another name and rename, so that no reader ever sees half a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
+        try:
+            np.savez(temporary, **arrays._asdict())
+        except BaseException:
+            temporary.close()
+            os.unlink(temporary.name)
+            raise
+    os.replace(temporary.name, file)

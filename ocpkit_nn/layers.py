@@ -1,0 +1,302 @@
+"""Layers as maps h = g(x, u): their values and the products of their Jacobians with vectors (Eq. 13, 14).
+
+No Jacobian is formed. Cotangents are (R, B, *shape of h): R vectors for each of B samples. A layer's control u
+is one matrix (o, i), the bias its last column; its per-sample gradients are a `ControlBase`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from ocpkit_nn.vectors import ControlBase, DenseBase, OuterBase
+
+
+class Layer(ABC):
+    """A module with parameters, seen as the controlled part of a stage."""
+
+    factored = False  # whether E[x xᵀ] ⊗ E[V_h V_hᵀ] (Eq. 15) exists for this layer
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module, self.name = module, name
+        self.parameters: list[nn.Parameter] = [p for p in module.parameters() if p.requires_grad]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return h = g(x, u)."""
+        result: Tensor = self.module(x)
+        return result
+
+    @abstractmethod
+    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        """Return g_xᵀ v, (R, B, *shape of x)."""
+
+    @abstractmethod
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
+        """Return g_uᵀ v for every sample."""
+
+    def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows x̄ (N, i) and V_h (N, o) whose second moments are Kronecker's A and S."""
+        raise NotImplementedError(f"{self.name}: no Kronecker factors for {type(self.module).__name__}")
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """Return the control as one matrix (o, i)."""
+
+    @abstractmethod
+    def add_(self, change: Tensor) -> None:
+        """Add a matrix (o, i) to the control in place."""
+
+
+class _WeightAndBias(Layer):
+    """A layer whose control is a weight (o, …) and perhaps a bias (o,)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        self.weight = module.weight  # type: ignore[assignment]
+        self.bias = module.bias  # type: ignore[assignment]
+
+    def matrix(self) -> Tensor:
+        weight = self.weight.detach().flatten(1)
+        return weight if self.bias is None else torch.cat([weight, self.bias.detach()[:, None]], dim=1)
+
+    def add_(self, change: Tensor) -> None:
+        if self.bias is not None:
+            self.bias += change[:, -1]
+            change = change[:, :-1]
+        self.weight += change.reshape(self.weight.shape)
+
+
+def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
+
+
+class LinearLayer(_WeightAndBias):
+    """h = W x + b (Eq. 13) on inputs (B, n)."""
+
+    factored = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        return cotangents @ self.weight.detach()
+
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> OuterBase:
+        return OuterBase(_append_one(x, self.bias), cotangents)
+
+    def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        return _append_one(x, self.bias), cotangents.flatten(0, 1)
+
+
+class ConvLayer(_WeightAndBias):
+    """h = ω ∗ x + b (Eq. 14), one- and two-dimensional, with stride, zero padding, dilation and groups."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
+        if isinstance(module.padding, str) or module.padding_mode != "zeros":
+            raise ValueError(
+                f"{name}: padding {module.padding!r} of mode {module.padding_mode!r} is not supported; "
+                "give zero padding as numbers"
+            )
+        self.factored = module.groups == 1
+        self._two = isinstance(module, nn.Conv2d)
+        shapes = (module.stride, module.padding, module.dilation, module.kernel_size)
+        self._stride, self._padding, self._dilation, self._kernel = (
+            shape if self._two else _as_row(shape, fill) for shape, fill in zip(shapes, (1, 0, 1, 1))
+        )
+        self._groups = module.groups
+
+    def _image(self, x: Tensor) -> Tensor:
+        """View a sequence (…, C, L) as an image of one row (…, C, 1, L)."""
+        return x if self._two else x.unsqueeze(-2)
+
+    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        weight, v = self._image(self.weight.detach()), self._image(cotangents)
+        size = (v.shape[0] * v.shape[1], *self._image(x).shape[1:])
+        pulled = conv2d_input(size, weight, v.flatten(0, 1), self._stride, self._padding, self._dilation, self._groups)
+        return pulled.reshape(*cotangents.shape[:2], *x.shape[1:])
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Return the patches that the kernel sees, (B, C·k·k, positions)."""
+        return F.unfold(self._image(x), self._kernel, self._dilation, self._padding, self._stride)
+
+    def sample_gradients(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        """Return the gradients of every sample, (R, B, o, i)."""
+        patches, (R, B, o) = self.patches(x), cotangents.shape[:3]
+        v = cotangents.reshape(R, B, self._groups, o // self._groups, -1)
+        patches = patches.reshape(B, self._groups, -1, patches.shape[-1])
+        weight = (v @ patches.transpose(2, 3)).reshape(R, B, o, -1)
+        return weight if self.bias is None else torch.cat([weight, v.sum(-1).reshape(R, B, o, 1)], dim=3)
+
+    def mean_gradient(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        """Return the sum of the samples' gradients over one batch of cotangents (B, …), (o, i)."""
+        image, v, shape = self._image(x), self._image(cotangents), self._image(self.weight).shape
+        weight = conv2d_weight(image, shape, v, self._stride, self._padding, self._dilation, self._groups).flatten(1)
+        return weight if self.bias is None else torch.cat([weight, v.sum((0, 2, 3))[:, None]], dim=1)
+
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> ConvBase:
+        return ConvBase(self, x, cotangents)
+
+    def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.patches(x).transpose(1, 2)
+        return _append_one(rows, self.bias).flatten(0, 1), cotangents.flatten(3).transpose(2, 3).flatten(0, 2)
+
+
+class ConvBase(DenseBase):
+    """Per-sample gradients of a convolution; their mean alone never forms them."""
+
+    def __init__(self, layer: ConvLayer, x: Tensor, cotangents: Tensor) -> None:
+        self._layer, self._x, self._cotangents = layer, x, cotangents
+        self._formed: Tensor | None = None
+
+    @property
+    def vectors(self) -> Tensor:  # type: ignore[override]
+        """(R, B, o, i)."""
+        if self._formed is None:
+            self._formed = self._layer.sample_gradients(self._x, self._cotangents)
+        return self._formed
+
+    def mean(self, coefficients: Tensor) -> Tensor:
+        if self._formed is not None:
+            return super().mean(coefficients)
+        weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self._cotangents.ndim - 2))
+        return self._layer.mean_gradient(self._x, (self._cotangents * weights).sum(0)) / coefficients.shape[0]
+
+
+def _as_row(shape: Sequence[int] | int, fill: int) -> tuple[int, int]:
+    return fill, shape if isinstance(shape, int) else shape[0]
+
+
+class ModuleLayer(Layer):
+    """Any module with parameters, through `torch.func`: per-sample VJPs, the control as one row (1, m)."""
+
+    def _split(self, row: Tensor) -> dict[str, Tensor]:
+        """Cut a row (…, m) into tensors named and shaped as the parameters."""
+        named = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
+        pieces = row.split([p.numel() for p in named.values()], dim=-1)
+        return {k: piece.reshape(*row.shape[:-1], *p.shape) for (k, p), piece in zip(named.items(), pieces)}
+
+    def _at(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        result: Tensor = functional_call(self.module, parameters, (x.unsqueeze(0),)).squeeze(0)
+        return result
+
+    def _current(self) -> dict[str, Tensor]:
+        return {k: p.detach() for k, p in self.module.named_parameters() if p.requires_grad}
+
+    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        current = self._current()
+
+        def one(x_i: Tensor, v_i: Tensor) -> Tensor:
+            pull = vjp(lambda y: self._at(current, y), x_i)[1]
+            pulled: Tensor = vmap(pull)(v_i)[0]
+            return pulled
+
+        result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1, randomness="same")(x, cotangents)
+        return result
+
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
+        current = self._current()
+
+        def one(x_i: Tensor, v_i: Tensor) -> Tensor:
+            pull = vjp(lambda u: self._at(u, x_i), current)[1]
+            pulled = vmap(pull)(v_i)[0]
+            return torch.cat([pulled[k].flatten(1) for k in current], dim=1)
+
+        rows: Tensor = vmap(one, in_dims=(0, 1), out_dims=1, randomness="same")(x, cotangents)
+        return DenseBase(rows[:, :, None, :])
+
+    def matrix(self) -> Tensor:
+        return torch.cat([p.flatten() for p in self._current().values()])[None]
+
+    def add_(self, change: Tensor) -> None:
+        named = dict(self.module.named_parameters())
+        for name, piece in self._split(change[0]).items():
+            named[name].add_(piece)
+
+
+class BatchNormLayer(Layer):
+    """Batch normalisation with its statistics held constant during a step: h = γ (x − μ)/σ + β per channel.
+
+    The mean and variance of the batch couple its samples, which no trajectory of its own can see; they are
+    measured once per step, at the nominal states, and treated as constants of the step (and of its second
+    forward pass).
+    """
+
+    module: nn.BatchNorm1d | nn.BatchNorm2d
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        self._scale: Tensor | None = None
+        self._shift: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; in training this measures the batch and updates the running statistics."""
+        module = self.module
+        axes = [0, *range(2, x.ndim)]
+        if module.training or module.running_mean is None:
+            mean, variance = x.mean(axes), x.var(axes, unbiased=False)
+            result = super().forward(x)
+        else:
+            assert module.running_var is not None
+            mean, variance, result = module.running_mean, module.running_var, super().forward(x)
+        self._shift, self._scale = mean.detach(), (variance.detach() + module.eps).rsqrt()
+        return result
+
+    def _channelwise(self, v: Tensor, x: Tensor) -> Tensor:
+        return v.reshape(-1, *[1] * (x.ndim - 2))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return (x − μ)/σ with the statistics of the last `forward`."""
+        assert self._shift is not None
+        assert self._scale is not None
+        return (x - self._channelwise(self._shift, x)) * self._channelwise(self._scale, x)
+
+    def forward_again(self, x: Tensor) -> Tensor:
+        """Return h with the statistics of the last `forward`."""
+        weight, bias = self.parameters
+        return self.normalised(x) * self._channelwise(weight.detach(), x) + self._channelwise(bias.detach(), x)
+
+    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        assert self._scale is not None
+        return cotangents * self._channelwise(self.parameters[0].detach() * self._scale, x)
+
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
+        v = cotangents.reshape(*cotangents.shape[:3], -1)
+        hat = self.normalised(x).reshape(*x.shape[:2], -1)
+        return DenseBase(torch.stack([(v * hat).sum(-1), v.sum(-1)], dim=3))
+
+    def matrix(self) -> Tensor:
+        return torch.stack([p.detach() for p in self.parameters], dim=1)
+
+    def add_(self, change: Tensor) -> None:
+        for parameter, column in zip(self.parameters, change.T):
+            parameter.add_(column)
+
+
+def as_layer(module: nn.Module, name: str) -> Layer:
+    """Choose how a module with parameters is differentiated: by its own products, or by `torch.func`."""
+    if any(not p.requires_grad for p in module.parameters()):
+        return ModuleLayer(module, name)
+    if type(module) is nn.Linear:
+        return LinearLayer(module, name)
+    if type(module) in (nn.Conv1d, nn.Conv2d):
+        return ConvLayer(module, name)
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
+        return BatchNormLayer(module, name)
+    for inner in module.modules():
+        if isinstance(inner, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"{name}: batch normalisation inside {type(module).__name__} couples the samples of a batch; put it "
+                "at the top level of the Sequential, or use group or layer normalisation"
+            )
+    return ModuleLayer(module, name)

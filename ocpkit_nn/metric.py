@@ -1,0 +1,100 @@
+"""The shared control cost M/η of a layer as an operator on its control, a matrix (o, i).
+
+Every curvature of Table 2 is a diagonal in some pair of orthonormal bases: the identity and the adaptive
+diagonals in the given one, Kronecker factors A ⊗ S and EKFAC in the eigenvectors of A and S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Metric:
+    """M/η = (U_S ⊗ U_A) diag(1/w) (U_S ⊗ U_A)ᵀ, kept by its inverse since that is what is used.
+
+    Attributes
+    ----------
+    inverse
+        w (o, i), or one number for a multiple of the identity.
+    input_basis, output_basis
+        U_A (i, i) and U_S (o, o), None for the identity.
+    """
+
+    inverse: Tensor | float
+    input_basis: Tensor | None = None
+    output_basis: Tensor | None = None
+
+    gram: Any = None  # set by metrics that are no rotated diagonal: (base) -> base_iᵀ M⁻¹ base_i
+
+    def _rotated(self, control: Tensor, scaling: Tensor | float) -> Tensor:
+        if self.output_basis is None or self.input_basis is None:
+            return control * scaling
+        rotated = self.output_basis.T @ control @ self.input_basis
+        return self.output_basis @ (rotated * scaling) @ self.input_basis.T
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return M⁻¹η times controls (…, o, i)."""
+        return self._rotated(right, self.inverse)
+
+    def matvec(self, right: Tensor) -> Tensor:
+        """Return M/η times controls (…, o, i)."""
+        return self._rotated(right, 1 / self.inverse)
+
+    def rotate(self, inputs: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Express the factors of v ⊗ x in the bases in which M is diagonal."""
+        if self.output_basis is None or self.input_basis is None:
+            return inputs, cotangents
+        return inputs @ self.input_basis, cotangents @ self.output_basis
+
+    def output_weights(self, inputs: Tensor) -> Tensor:
+        """Return f_u M⁻¹η f_uᵀ of a Linear layer, Σ_j x_j² w_kj, as its diagonal (B, o), or (B, 1)."""
+        squares = inputs * inputs
+        if isinstance(self.inverse, Tensor):
+            return squares @ self.inverse.T
+        return squares.sum(1, keepdim=True) * self.inverse
+
+    def dense(self, like: Tensor) -> Tensor:
+        """Return the matrix (o·i, o·i) for controls such as `like` (o, i) (tests and small layers)."""
+        unit = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
+        return self.matvec(unit.reshape(-1, *like.shape)).reshape(unit.shape)
+
+
+class SampleMetric(Metric):
+    """M/η = ((1/B) Σ_i q_i q_iᵀ + γ I)/η with the columns q_i (r each) of a batch: E[Q_uu] of vanilla DDP (Table 2).
+
+    Solved in the space of the N = B r columns by Woodbury, O(N³), so M is never formed.
+    """
+
+    def __init__(self, base: Any, gamma: Tensor, damping: float, learning_rate: float) -> None:
+        super().__init__(learning_rate / damping)
+        self._base, self._gamma, self._batch = base, gamma, len(gamma)
+        mix = torch.block_diag(*gamma)  # (B R, B r)
+        self._columns_to_base = mix
+        cross = mix.T @ base.cross_gram() @ mix
+        unit = torch.eye(len(cross), dtype=cross.dtype, device=cross.device)
+        self._inner = torch.linalg.inv(damping * self._batch * unit + cross)
+        self._damping, self._rate = damping, learning_rate
+        self.gram = self._sample_gram
+
+    def solve(self, right: Tensor) -> Tensor:
+        inner = self._base.inner(right).reshape(-1)  # (B R)
+        weights = self._columns_to_base @ (self._inner @ (self._columns_to_base.T @ inner))
+        correction = self._base.mean(weights.reshape(self._batch, -1)) * self._batch
+        return (right - correction) * (self._rate / self._damping)
+
+    def matvec(self, right: Tensor) -> Tensor:
+        inner = self._columns_to_base @ (self._columns_to_base.T @ self._base.inner(right).reshape(-1))
+        return (self._base.mean(inner.reshape(self._batch, -1)) + self._damping * right) / self._rate
+
+    def _sample_gram(self, base: Any) -> Tensor:
+        """base_iᵀ M⁻¹ base_i for the base that M was built from."""
+        cross, mix = base.cross_gram(), self._columns_to_base
+        solved = (cross - cross @ mix @ self._inner @ mix.T @ cross) * (self._rate / self._damping)
+        size = len(cross) // self._batch
+        blocks = solved.reshape(self._batch, size, self._batch, size)
+        return torch.einsum("irjs->ijrs", blocks)[range(self._batch), range(self._batch)]

@@ -1,0 +1,271 @@
+"""DDPNOpt (Alg. 3 of Liu, Chen & Theodorou 2021) with the face of a `torch.optim.Optimizer`.
+
+One step is one iteration of differential dynamic programming on a mini-batch: B trajectories that share each
+layer's control. The backward pass is the core's (`ocpkit.bellman.backward_pass`) with V_xx^i kept as outer
+products; the forward pass applies
+
+    u ← u + k + (1/B) Σ_i K_i (x̂_i − x_i),     k = −η M⁻¹ E[Q_u],     K_i = −(Q_uu^i)⁻¹ Q_ux^i
+
+along the new activations x̂. With Q_ux dropped it *is* the baseline whose M it borrows (Prop. 2). By default
+Q_uu^i = M/η + f_uᵀ V_xx f_u: M/η is a proximal control cost, and Bellman's principle asks for the second term,
+without which the feedback is unbounded and training diverges at large learning rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit.bellman import ActionValue
+from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.losses import CrossEntropy, Loss
+from ocpkit_nn.metric import Metric
+from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass, parallel_pass
+from ocpkit_nn.stages import Linearisation, Stage, as_stages
+from ocpkit_nn.suggest import unknown_name
+from ocpkit_nn.vectors import StateBase
+
+FEEDBACK = ("full", "value", "none")
+CONTROL_HESSIAN = ("proximal", "literal")
+TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
+DECAYS = {"diagonal": 0.99}
+
+
+class DDPNOpt(torch.optim.Optimizer):
+    """Differential dynamic programming as a training optimiser.
+
+    Parameters
+    ----------
+    model
+        An `nn.Sequential`, another module, or a list of blocks (see `stages.as_stages`).
+    loss
+        A `losses.Loss`; its mean over the batch is minimised.
+    lr
+        Learning rate η.
+    curvature
+        M: ``"identity"`` (SGD), ``"diagonal"`` (RMSprop), ``"adam"``, ``"kronecker"`` (KFAC), ``"ekfac"``,
+        or ``"exact"``: E[Q_uu] + γ I, vanilla DDP.
+    feedback
+        ``"full"``: Alg. 3. ``"value"``: Q_ux in the backward recursion only, no second forward pass.
+        ``"none"``: Q_ux ≡ 0, the baseline itself.
+    terminal
+        V_xx at the output: ``"empirical"`` ∇φ∇φᵀ (the paper's), ``"ggn"`` (exact, C columns), ``"montecarlo"`` (one
+        unbiased random column) or ``"rank"`` (`rank` leading columns).
+    control_hessian
+        ``"proximal"``: Q_uu^i = M/η + f_uᵀ V_xx f_u. ``"literal"``: M/η, as printed.
+    curvature_scale
+        Factor of the terminal Hessian of each sample; None is 1/B, its share of the batch's curvature.
+    rank
+        Columns for ``terminal="rank"``.
+    tikhonov
+        ε added to V_xx at every layer (Alg. 3, line 12), exactly: as many columns as the layer is wide.
+    momentum
+        Of ``"identity"``.
+    decay
+        Averaging of second moments; by default 0.99 for ``"diagonal"`` and 0.95 for Kronecker factors.
+    betas, eps
+        As in torch's Adam and RMSprop.
+    damping
+        γ added to Kronecker curvature.
+    basis_every
+        Steps between two eigendecompositions of the Kronecker factors.
+    weight_decay
+        λ of the running cost ℓ_t = ½ λ ‖u_t‖², added to E[Q_u] as torch does.
+    max_grad_norm
+        If given, a batch whose gradient norm is larger has its whole cost scaled down to that norm.
+    groups
+        Parameter groups with options of their own, as in torch; the rest of the model uses the defaults.
+    generator
+        Source of randomness for ``terminal="montecarlo"``.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, options out of range, or a model that is no chain of stages.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[nn.Module],
+        loss: Loss | None = None,
+        lr: float = 1e-3,
+        *,
+        curvature: str = "diagonal",
+        feedback: str = "full",
+        terminal: str = "empirical",
+        control_hessian: str = "proximal",
+        curvature_scale: float | None = None,
+        rank: int | None = None,
+        tikhonov: float = 0.0,
+        momentum: float = 0.0,
+        decay: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        damping: float = 0.03,
+        basis_every: int = 1,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        groups: list[dict[str, Any]] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _choose("curvature", curvature, RULES)
+        _choose("feedback", feedback, FEEDBACK)
+        _choose("terminal curvature", terminal, TERMINAL)
+        _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
+        model = model if isinstance(model, nn.Module) else list(model)
+        self.preparation, self.stages = as_stages(model)
+        self.loss = CrossEntropy() if loss is None else loss
+        self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
+        self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
+        self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
+        self._policies: list[LayerPolicy] = []
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "decay": DECAYS.get(curvature, 0.95) if decay is None else decay,
+            "betas": betas,
+            "eps": eps,
+            "damping": damping,
+            "basis_every": basis_every,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(_with_rest(groups or [], self.stages), defaults)
+        for group in self.param_groups:
+            _check_options(group)
+        self._check_groups()
+
+    @torch.no_grad()
+    def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
+        """Train on one mini-batch.
+
+        Parameters
+        ----------
+        inputs
+            x_0 (B, …).
+        targets
+            (B,), whatever the loss takes.
+
+        Returns
+        -------
+        float
+            Mean loss of the batch before the step.
+        """
+        states, linearisations, outputs = self._simulate(inputs)
+        mean_loss = float(self.loss.value(outputs, targets).mean())
+        self._policies = self._backward_pass(linearisations, outputs, targets)
+        self._forward_pass(states, self._policies)
+        return mean_loss
+
+    def _simulate(self, inputs: Tensor) -> tuple[list[Tensor], list[Linearisation], Tensor]:
+        """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
+        x = inputs
+        for module in self.preparation:
+            x = module(x)
+        states, linearisations = [], []
+        for stage in self.stages:
+            states.append(x)
+            x, linearisation = stage.linearise(x)
+            linearisations.append(linearisation)
+        return states, linearisations, x
+
+    def _backward_pass(
+        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor
+    ) -> list[LayerPolicy]:
+        """Terminal value (line 6) and backward Bellman pass (lines 7-13)."""
+        gradient, feedback = self.loss.gradient(outputs, targets), self.feedback != "none"
+        scale = 1 / len(outputs) if self.curvature_scale is None else self.curvature_scale
+        if self.max_grad_norm is not None:
+            clip = self._clip_factor(gradient, linearisations)
+            gradient, scale = gradient * clip, scale * (clip if self.terminal != "empirical" else 1 / clip)
+        rank_one = self.terminal == "empirical" and self.proximal and self.rule is not RULES["exact"]
+        if not feedback or (rank_one and self.tikhonov == 0):
+            return parallel_pass(linearisations, gradient, self._rule, feedback=feedback, scale=scale)
+        columns = self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
+        if self.terminal == "empirical":
+            columns = gradient[:, None]
+        terminal = batch_value(gradient, scale**0.5 * columns.transpose(0, 1))
+        return bellman_pass(
+            linearisations, terminal, self._rule, feedback=True, proximal=self.proximal, tikhonov=self.tikhonov
+        )
+
+    def _rule(self, t: int, linearisation: Linearisation, Q: ActionValue) -> tuple[Metric, Tensor]:
+        """Ask the baseline for its M/η and direction at stage t."""
+        layer, options = linearisation.layer, self._groups[t]
+        mean = Q.u.base.mean(Q.u.coefficients)
+        if options["weight_decay"]:
+            mean = mean + options["weight_decay"] * layer.matrix()
+        factors = (lambda: linearisation.factors(Q.u.coefficients)) if layer.factored else None
+        columns = None if Q.ux is None else Q.ux.left.coefficients
+        gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, columns)
+        return self.rule(gradients, self.state[layer.parameters[0]], options)
+
+    def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:
+        """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
+        base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
+        for linearisation in reversed(linearisations):
+            total += float((linearisation.pull_control(base).mean(weight) ** 2).sum())
+            base = linearisation.pull_state(base)
+        assert self.max_grad_norm is not None
+        return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
+
+    def _forward_pass(self, states: list[Tensor], policies: list[LayerPolicy]) -> None:
+        """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
+        x, last = states[0], len(states) - 1
+        for t, (stage, policy) in enumerate(zip(self.stages, policies)):
+            change = policy.feedforward
+            if self.feedback == "full" and t > 0:
+                assert policy.gain is not None
+                change = change + policy.gain.matvec(x - states[t])
+            stage.layer.add_(change)
+            if self.feedback == "full" and t < last:
+                x = stage.forward_again(x)
+
+    def policies(self) -> list[FeedbackGain | None]:
+        """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
+        return [policy.gain for policy in self._policies]
+
+    def _check_groups(self) -> None:
+        owner = {id(p): group for group in self.param_groups for p in group["params"]}
+        self._groups = [owner[id(stage.layer.parameters[0])] for stage in self.stages]
+        for stage, group in zip(self.stages, self._groups):
+            if any(owner[id(p)] is not group for p in stage.layer.parameters):
+                raise ValueError(
+                    f"the parameters of stage {stage.name} are in different groups; a control has one group"
+                )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` saved; training then goes on bit for bit."""
+        super().load_state_dict(state_dict)
+        self._check_groups()
+
+
+def _with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[str, Any]]:
+    """Add the parameters that no group names."""
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    named = {id(p) for group in groups for p in group["params"]}
+    every = [p for stage in stages for p in stage.layer.parameters]
+    unknown = named - {id(p) for p in every}
+    if unknown:
+        raise ValueError(f"{len(unknown)} parameters in groups do not belong to the model's stages")
+    rest = [p for p in every if id(p) not in named]
+    return [*groups, {"params": rest}] if rest else groups
+
+
+def _choose(kind: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise ValueError(unknown_name(kind, name, known))
+
+
+def _check_options(group: dict[str, Any]) -> None:
+    for name in ("lr", "eps", "damping"):
+        if not group[name] > 0:
+            raise ValueError(f"{name} must be positive, got {group[name]!r}")
+    for name in ("momentum", "decay"):
+        if not 0 <= group[name] < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {group[name]!r}")
+    if group["weight_decay"] < 0 or group["basis_every"] < 1:
+        raise ValueError("weight_decay must not be negative and basis_every must be at least 1")

@@ -1,0 +1,131 @@
+"""The backward pass of DDPNOpt (Alg. 3, lines 6-13) in its two forms.
+
+`bellman_pass` is the core's recursion on implicit batch arrays, for any number of columns. `parallel_pass` is
+the same mathematics for the paper's rank-one case z ∥ V_x with the proximal Q_uu, where one scalar per sample
+is all that is left of the recursion:
+
+    c = q_uᵀ M⁻¹ q_u,   V_x ← Q_x/(1 + c),   z ← q_x/√(1 + c),   K δx = −M⁻¹ q_u (q_xᵀ δx)/(1 + c).
+
+The tests hold the second to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocpkit.bellman import ActionValue, backward_pass
+from ocpkit.expansion import Expansion
+from ocpkit.value import OuterProduct, Value
+from ocpkit_nn.curvature import SampleHessian
+from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.metric import Metric
+from ocpkit_nn.stages import Jacobian, Linearisation
+from ocpkit_nn.vectors import Combination, StateBase
+
+LayerRule = Callable[[int, Linearisation, ActionValue], tuple[Metric, Tensor]]
+"""Maps (stage, linearisation, Q) to M/η and the direction g that stands for E[Q_u]."""
+
+
+@dataclass(frozen=True)
+class LayerPolicy:
+    """k (o, i) of one layer, and its feedback gain unless Q_ux was dropped."""
+
+    feedforward: Tensor
+    gain: FeedbackGain | None
+
+
+class BatchValue(Value):
+    """V_x^i and V_xx^i = Z Zᵀ as combinations of one base."""
+
+    def regularized(self, tikhonov: float) -> BatchValue:
+        """Add ε I exactly: the columns become a root of V_xx + ε I, as many as the layer is wide."""
+        if tikhonov == 0.0 or self.xx is None:
+            return self
+        gradient, columns = self.x.base.combine(self.x.coefficients), self.xx.left
+        Z = torch.einsum("rb...,brs->bs...", columns.base.vectors, columns.coefficients)
+        shape, flat = Z.shape[2:], Z.flatten(2)
+        unit = torch.eye(flat.shape[2], dtype=flat.dtype, device=flat.device)
+        root = torch.linalg.cholesky(flat.transpose(1, 2) @ flat + tikhonov * unit)
+        roots = root.permute(2, 0, 1).reshape(-1, len(flat), *shape)
+        return batch_value(gradient, roots)
+
+
+def batch_value(gradient: Tensor, columns: Tensor) -> BatchValue:
+    """Make the value V_x^i = gradient (B, …), V_xx^i = Σ_r column_r column_rᵀ for columns (r, B, …)."""
+    base, count = StateBase(torch.cat([gradient[None], columns])), len(gradient)
+    unit = torch.eye(len(columns) + 1, dtype=gradient.dtype, device=gradient.device)
+    factor = Combination(base, unit[:, 1:].expand(count, -1, -1))
+    return BatchValue(Combination(base, unit[0].expand(count, -1)), OuterProduct(factor, factor))
+
+
+def bellman_pass(
+    linearisations: list[Linearisation],
+    terminal: Value,
+    rule: LayerRule,
+    *,
+    feedback: bool,
+    proximal: bool,
+    tikhonov: float,
+) -> list[LayerPolicy]:
+    """Run the core's backward pass on a batch of trajectories that share their controls."""
+    curvature = _BatchCurvature(linearisations, rule, proximal)
+    stages = [Expansion(Jacobian(lin.pull_state), Jacobian(lin.pull_control), 0.0, 0.0) for lin in linearisations]
+    steps = backward_pass(stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov)
+    policies = []
+    for t, step in enumerate(steps):
+        metric, gain = curvature.metrics[t], None
+        if step.K is not None:
+            left, right = step.K.left, step.K.right
+            core = left.coefficients @ right.coefficients.transpose(1, 2)
+            gain = FeedbackGain(left.base, right.base, core, metric)
+        policies.append(LayerPolicy(curvature.feedforward[t], gain))
+    return policies
+
+
+class _BatchCurvature:
+    """Asks the baseline's rule for the shared M/η and hands Q_uu^i to the Bellman step."""
+
+    def __init__(self, linearisations: list[Linearisation], rule: LayerRule, proximal: bool) -> None:
+        self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
+        self.feedforward: dict[int, Tensor] = {}
+        self.metrics: dict[int, Metric] = {}
+
+    def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
+        metric, direction = self.rule(t, self.linearisations[t], Q)
+        self.metrics[t], self.feedforward[t] = metric, -metric.solve(direction)
+        columns = Q.u if Q.ux is None else Q.ux.left
+        return SampleHessian(metric, columns, self.proximal and Q.ux is not None), Q.u
+
+
+def parallel_pass(
+    linearisations: list[Linearisation], gradient: Tensor, rule: LayerRule, *, feedback: bool, scale: float
+) -> list[LayerPolicy]:
+    """One ordinary back-propagation, and one scalar per sample and layer.
+
+    Parameters
+    ----------
+    gradient
+        ∇φ of every sample, (B, …).
+    scale
+        Factor of ∇φ ∇φᵀ in the terminal Hessian.
+    """
+    base = StateBase(gradient[None])
+    weight = gradient.new_ones(len(gradient), 1)  # V_x = weight · base, z zᵀ = scale · weight · base baseᵀ
+    policies: list[LayerPolicy] = []
+    for t in reversed(range(len(linearisations))):
+        linearisation = linearisations[t]
+        control, state = linearisation.pull_control(base), linearisation.pull_state(base)
+        metric, direction = rule(t, linearisation, ActionValue(None, Combination(control, weight)))
+        gain = None
+        if feedback and t > 0:
+            curvature = scale * weight
+            damped = 1 / (1 + curvature * control.gram(metric)[..., 0])
+            gain = FeedbackGain(control, state, (-curvature * damped)[..., None], metric)
+            weight = weight * damped
+        policies.append(LayerPolicy(metric.solve(direction).neg_(), gain))
+        base = state
+    return policies[::-1]

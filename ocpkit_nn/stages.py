@@ -1,0 +1,184 @@
+"""A network as a horizon of stages: x_{t+1} = f_t(x_t, u_t) = σ_t(g_t(x_t, u_t)), the weights u_t as controls.
+
+Modules without parameters (activations, pooling, flatten, dropout) are absorbed into the layer before them, as
+Eq. 12 absorbs the activation; those before the first layer only prepare x_0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit_nn.layers import BatchNormLayer, Layer, as_layer
+from ocpkit_nn.vectors import Combination, ControlBase, StateBase
+
+# σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
+_PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
+    nn.Tanh: torch.ops.aten.tanh_backward.default,
+    nn.Sigmoid: torch.ops.aten.sigmoid_backward.default,
+    nn.ReLU: lambda v, y: torch.ops.aten.threshold_backward.default(v, y.expand_as(v), 0),
+}
+
+
+class Dropout:
+    """Dropout whose mask is drawn at the nominal states and kept for the second forward pass."""
+
+    def __init__(self, module: nn.Dropout) -> None:
+        self.module, self.mask = module, torch.ones(())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.mask = self.module(torch.ones_like(x))
+        return x * self.mask
+
+    def again(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+class Stage:
+    """One layer with what follows it, for a batch of trajectories that share the control.
+
+    Attributes
+    ----------
+    layer
+        The part g with parameters.
+    tail
+        Modules without parameters after it, σ of Eq. 12.
+    """
+
+    def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
+        self.layer, self.name = layer, layer.name
+        self.tail: list[Any] = [Dropout(m) if type(m) is nn.Dropout else m for m in tail]
+        self._pull = _PULL_BY_OUTPUT.get(type(tail[0])) if len(tail) == 1 else None
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
+        """Evaluate at x (B, …) and remember what the Jacobian products need."""
+        h = self.layer.forward(x)
+        if not self.tail:
+            return h, Linearisation(self.layer, x)
+        if self._pull is not None:
+            y, pull = self.tail[0](h), self._pull
+            return y, Linearisation(self.layer, x, pull=lambda v: pull(v, y))
+        with torch.enable_grad():
+            h = h.detach().requires_grad_()
+            y = h
+            for module in self.tail:
+                y = module(y)
+
+        def through_graph(cotangents: Tensor) -> Tensor:
+            return torch.stack([torch.autograd.grad(y, h, v, retain_graph=True)[0] for v in cotangents])
+
+        return y.detach(), Linearisation(self.layer, x, pull=through_graph)
+
+    def forward_again(self, x: Tensor) -> Tensor:
+        """Evaluate at new states with the masks and statistics of the last `linearise`."""
+        y: Tensor = self.layer.forward_again(x) if isinstance(self.layer, BatchNormLayer) else self.layer.forward(x)
+        for module in self.tail:
+            y = module.again(y) if isinstance(module, Dropout) else module(y)
+        return y
+
+
+class Linearisation:
+    """f_x and f_u of one stage at one batch of states, as products with one base of vectors."""
+
+    def __init__(self, layer: Layer, x: Tensor, pull: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.layer, self.x = layer, x
+        self._through_tail = pull  # v ↦ V_h = σ_hᵀ v (Eq. 12)
+        self._base: StateBase | None = None
+
+    def _see(self, base: StateBase) -> None:
+        """Pull a new base; V_h is computed once for both products, the one for the state only if it is needed."""
+        if self._base is not base:
+            self._base = base
+            vectors = base.vectors
+            self.cotangents = cotangents = vectors if self._through_tail is None else self._through_tail(vectors)
+            self._state = StateBase(lambda: self.layer.pull_state(self.x, cotangents))
+            self._control = self.layer.pull_control(self.x, cotangents)
+
+    def pull_state(self, base: StateBase) -> StateBase:
+        """f_xᵀ v."""
+        self._see(base)
+        return self._state
+
+    def pull_control(self, base: StateBase) -> ControlBase:
+        """f_uᵀ v, per sample."""
+        self._see(base)
+        return self._control
+
+    def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Kronecker's rows x̄ and V_h (see `Layer.factors`) for the combination c (B, R) of the base."""
+        weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self.cotangents.ndim - 2))
+        return self.layer.factors(self.x, (self.cotangents * weights).sum(0, keepdim=True))
+
+
+class Jacobian:
+    """f_x or f_u as the Bellman step uses it: only its transpose is ever multiplied."""
+
+    def __init__(self, pull: Any) -> None:
+        self._pull = pull
+
+    def swapaxes(self, first: int, second: int) -> Jacobian:
+        """Return the transpose."""
+        return self
+
+    def __matmul__(self, right: Combination) -> Combination:
+        return Combination(self._pull(right.base), right.coefficients)
+
+
+def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], list[Stage]]:
+    """Turn a network into (modules that prepare x_0, stages).
+
+    Parameters
+    ----------
+    model
+        An `nn.Sequential` (nested ones are opened), any other module (one stage), or a list of blocks, each a
+        module applied after the one before; residual blocks and modules of one's own are fine.
+
+    Raises
+    ------
+    ValueError
+        If nothing has parameters, weights are shared between stages, or a block couples the batch's samples.
+    TypeError
+        If a block is not a module.
+    """
+    preparation: list[nn.Module] = []
+    groups: list[tuple[str, nn.Module, list[nn.Module]]] = []
+    for name, module in _flatten(model, ""):
+        if any(p.requires_grad for p in module.parameters()):
+            groups.append((name, module, []))
+        elif any(isinstance(inner, nn.modules.batchnorm._BatchNorm) for inner in module.modules()):
+            raise ValueError(f"{name}: batch normalisation is a stage of its own only with affine=True")
+        elif not isinstance(module, nn.Identity):
+            (groups[-1][2] if groups else preparation).append(module)
+    if not groups:
+        raise ValueError("the network has no trainable parameters, so there is nothing to control")
+    _check_not_shared([(name, module) for name, module, _ in groups])
+    return preparation, [Stage(as_layer(module, name), tail) for name, module, tail in groups]
+
+
+def _flatten(model: nn.Module | Iterable[nn.Module], prefix: str) -> Iterable[tuple[str, nn.Module]]:
+    if isinstance(model, nn.Module) and not isinstance(model, (nn.Sequential, nn.ModuleList)):
+        yield prefix or type(model).__name__, model
+        return
+    for index, block in enumerate(model):  # type: ignore[arg-type]
+        if not isinstance(block, nn.Module):
+            raise TypeError(f"block {index} is a {type(block).__name__}, expected an nn.Module")
+        name = f"{prefix}{index}"
+        if isinstance(block, nn.Sequential):
+            yield from _flatten(block, f"{name}.")
+        else:
+            yield f"{name} ({type(block).__name__})", block
+
+
+def _check_not_shared(named: list[tuple[str, nn.Module]]) -> None:
+    owner: dict[int, str] = {}
+    for name, module in named:
+        for key, parameter in module.named_parameters():
+            if id(parameter) in owner:
+                raise ValueError(
+                    f"{key!r} of stage {name} is shared with stage {owner[id(parameter)]}: a control belongs to one "
+                    "stage; put the layers that share it into one module, which then is one stage"
+                )
+            owner[id(parameter)] = name

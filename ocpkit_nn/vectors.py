@@ -1,0 +1,254 @@
+"""Vectors of a batch, kept implicit: per-sample combinations of back-propagated base vectors.
+
+A batch has B trajectories that share each control. With first-order layer dynamics everything that the
+factored Bellman recursion (Prop. 3) handles is a linear combination of R ordinary back-propagated vectors per
+sample, so the recursion itself only touches small coefficients: V_x^i = base_i α_i and Z^i = base_i Γ_i.
+
+Shapes: bases are (R, B, …), coefficients (B, R) for a vector and (B, R, r) for r columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocpkit_nn.metric import Metric
+
+
+class Base(ABC):
+    """R vectors for each of B samples, and the two sums over them that the recursion needs."""
+
+    @abstractmethod
+    def gram(self, metric: Metric | None) -> Tensor:
+        """Return the inner products base_iᵀ M⁻¹ base_i, (B, R, R)."""
+
+
+class StateBase(Base):
+    """Vectors in the space of a layer's input or output, computed when first asked for.
+
+    Parameters
+    ----------
+    vectors
+        (R, B, *shape), or a function that returns them: nobody needs Q_x of the first layer.
+    """
+
+    def __init__(self, vectors: Tensor | Callable[[], Tensor]) -> None:
+        self._vectors = vectors
+
+    @property
+    def vectors(self) -> Tensor:
+        """(R, B, *shape)."""
+        if not isinstance(self._vectors, Tensor):
+            self._vectors = self._vectors()
+        return self._vectors
+
+    def gram(self, metric: Metric | None) -> Tensor:
+        flat = self.vectors.flatten(2).transpose(0, 1)
+        return flat @ flat.transpose(1, 2)
+
+    def inner(self, deviation: Tensor) -> Tensor:
+        """Return base_iᵀ δx_i, (B, R), for δx (B, *shape)."""
+        if self.vectors.shape[0] == 1:
+            return (self.vectors[0] * deviation).flatten(1).sum(1, keepdim=True)
+        return (self.vectors * deviation).flatten(2).sum(2).T
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Return base_i c_i, (B, *shape), for c (B, R)."""
+        weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self.vectors.ndim - 2))
+        return (self.vectors * weights).sum(0)
+
+
+class ControlBase(Base):
+    """Vectors in the space of a layer's control, each a matrix (o, i) with the bias as its last column."""
+
+    _grams: tuple[Metric | None, Tensor] | None = None
+
+    def gram(self, metric: Metric | None) -> Tensor:
+        if self._grams is None or self._grams[0] is not metric:
+            gram = self._gram(metric) if metric is None or metric.gram is None else metric.gram(self)
+            self._grams = metric, gram
+        return self._grams[1]
+
+    @abstractmethod
+    def _gram(self, metric: Metric | None) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(o, i) of the control."""
+
+    @abstractmethod
+    def cross_gram(self) -> Tensor:
+        """Return the inner products of all vectors of all samples, (B R, B R), the sample first."""
+
+    @abstractmethod
+    def mean(self, coefficients: Tensor) -> Tensor:
+        """Return (1/B) Σ_i base_i c_i, (o, i), for c (B, R)."""
+
+    @abstractmethod
+    def inner(self, matrix: Tensor) -> Tensor:
+        """Return base_iᵀ u, (B, R), for one control u (o, i)."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """Return the vectors themselves, (R, B, o, i)."""
+
+
+@dataclass
+class OuterBase(ControlBase):
+    """Vectors v_i ⊗ x_i of a Linear layer (Eq. 13), never formed.
+
+    Attributes
+    ----------
+    inputs
+        x̄ (B, i), with a last column of ones if the layer has a bias.
+    cotangents
+        v (R, B, o), V_h of Eq. 12.
+    """
+
+    inputs: Tensor
+    cotangents: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.cotangents.shape[2], self.inputs.shape[1]
+
+    def _gram(self, metric: Metric | None) -> Tensor:
+        inputs, cotangents = self.inputs, self.cotangents
+        if metric is not None:
+            inputs, cotangents = metric.rotate(inputs, cotangents)
+            weighted = cotangents * metric.output_weights(inputs)
+        else:
+            weighted = cotangents * (inputs * inputs).sum(1, keepdim=True)
+        if cotangents.shape[0] == 1:
+            return (weighted * cotangents).sum(2)[0, :, None, None]
+        return weighted.transpose(0, 1) @ cotangents.permute(1, 2, 0)
+
+    def cross_gram(self) -> Tensor:
+        R, B, o = self.cotangents.shape
+        rows = self.cotangents.transpose(0, 1).reshape(B * R, o)
+        return rows @ rows.T * (self.inputs @ self.inputs.T).repeat_interleave(R, 0).repeat_interleave(R, 1)
+
+    def mean(self, coefficients: Tensor) -> Tensor:
+        if self.cotangents.shape[0] == 1:
+            combined = self.cotangents[0] * (coefficients / coefficients.shape[0])
+        else:
+            combined = torch.einsum("rbo,br->bo", self.cotangents, coefficients) / coefficients.shape[0]
+        return combined.T @ self.inputs
+
+    def inner(self, matrix: Tensor) -> Tensor:
+        return (self.cotangents * (self.inputs @ matrix.T)).sum(2).T
+
+    def dense(self) -> Tensor:
+        return self.cotangents[..., :, None] * self.inputs[None, :, None, :]
+
+
+@dataclass
+class DenseBase(ControlBase):
+    """Per-sample vectors of any other layer, kept as they are.
+
+    Attributes
+    ----------
+    vectors
+        (R, B, o, i).
+    """
+
+    vectors: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.vectors.shape[2], self.vectors.shape[3]
+
+    def _gram(self, metric: Metric | None) -> Tensor:
+        solved = self.vectors if metric is None else metric.solve(self.vectors)
+        if self.vectors.shape[0] == 1:
+            return (self.vectors * solved).flatten(2).sum(2)[0, :, None, None]
+        return self.vectors.flatten(2).transpose(0, 1) @ solved.flatten(2).permute(1, 2, 0)
+
+    def cross_gram(self) -> Tensor:
+        rows = self.vectors.transpose(0, 1).flatten(0, 1).flatten(1)
+        return rows @ rows.T
+
+    def mean(self, coefficients: Tensor) -> Tensor:
+        R, B, o, i = self.vectors.shape
+        weights = (coefficients / B).T.reshape(R * B)
+        return (weights @ self.vectors.reshape(R * B, o * i)).reshape(o, i)
+
+    def inner(self, matrix: Tensor) -> Tensor:
+        return (self.vectors * matrix).flatten(2).sum(2).T
+
+    def dense(self) -> Tensor:
+        return self.vectors
+
+
+def small_product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply per-sample matrices; one inner column needs no matrix product."""
+    return a * b if a.shape[-1] == 1 else a @ b
+
+
+@dataclass
+class Combination:
+    """Per-sample combinations of a base, the array type that the Bellman step sees on the neural side.
+
+    Attributes
+    ----------
+    base
+        Where the vectors come from.
+    coefficients
+        (B, R): one vector per sample; (B, R, r): r columns per sample.
+    metric
+        If given, the vectors are M⁻¹ times the combination.
+    """
+
+    base: Any
+    coefficients: Tensor
+    metric: Metric | None = None
+
+    ndim: int = field(default=1, init=False)
+
+    def swapaxes(self, first: int, second: int) -> Transposed:
+        """Return the transpose, which can be multiplied by another combination of the same space."""
+        return Transposed(self)
+
+    def __neg__(self) -> Combination:
+        return Combination(self.base, -self.coefficients, self.metric)
+
+    def __add__(self, other: Any) -> Combination:
+        if isinstance(other, float) and other == 0.0:
+            return self
+        return Combination(self.base, self.coefficients + other.coefficients, self.metric)
+
+    __radd__ = __add__
+
+    def __matmul__(self, small: Tensor) -> Combination:
+        """Multiply the columns (r) by per-sample matrices (B, r, s)."""
+        return Combination(self.base, small_product(self.coefficients, small), self.metric)
+
+    def matvec(self, small: Tensor) -> Combination:
+        """Multiply the columns (r) by per-sample vectors (B, r)."""
+        return Combination(self.base, small_product(self.coefficients, small[..., None])[..., 0], self.metric)
+
+    def inner_product(self, other: Combination) -> Tensor:
+        """Return the inner product of two vectors per sample, (B,)."""
+        product: Tensor = Combination(self.base, self.coefficients[..., None]).swapaxes(-1, -2) @ other
+        return product[..., 0]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The transpose of a combination's columns."""
+
+    columns: Combination
+
+    def __matmul__(self, other: Combination) -> Tensor:
+        """Return the per-sample products, (B, r) for a vector and (B, r, s) for columns."""
+        gram: Tensor = self.columns.base.gram(other.metric)
+        left = small_product(self.columns.coefficients.transpose(1, 2), gram)
+        if other.coefficients.ndim == 2:
+            return small_product(left, other.coefficients[..., None])[..., 0]
+        return small_product(left, other.coefficients)
