@@ -6,17 +6,21 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.errors import ProblemError
-from ocpkit.problem import Array
+from ocpkit.problem import Array, real_array
+
+if TYPE_CHECKING:
+    from ocpkit.models.task import Task
 
 Series = tuple[Array, ...]
 
@@ -125,7 +129,7 @@ class Solution:
     @property
     def iterations(self) -> int:
         """Number of iterations after the guess."""
-        return max(0, len(self.history) - 1)
+        return self.history[-1].index if self.history else 0
 
     def policy(self, t: int, x: ArrayLike) -> Array:
         """Feedback controller u = u_t + K_t (x − x_t) at stage t; open loop where there are no gains.
@@ -135,9 +139,9 @@ class Solution:
         ProblemError
             If t is outside 0 … T-1 or x has the wrong shape.
         """
-        if not 0 <= t < len(self.controls):
+        if t not in range(len(self.controls)):
             raise ProblemError(f"stage {t} is outside the horizon 0 … {len(self.controls) - 1}")
-        state = np.asarray(x, dtype=float)
+        state = real_array(x, "the state")
         if state.shape != self.states[t].shape:
             raise ProblemError(f"state of shape {state.shape} at stage {t}, expected {self.states[t].shape}")
         if self.feedback_gains is None:
@@ -172,14 +176,26 @@ class Solution:
             If the file is damaged or not a solution.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            meta["status"] = Status[meta["status"]]
+            meta["history"] = tuple(Iteration(**entry) for entry in meta["history"])
+            return cls(**meta, **series)
+        except (KeyError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error
-        meta["status"] = Status[meta["status"]]
-        meta["history"] = tuple(Iteration(**entry) for entry in meta["history"])
-        return cls(**meta, **series)
+
+    def plot(self, task: Task | None = None, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw states, controls and convergence as a matplotlib figure; see `ocpkit.plot.plot_solution`."""
+        from ocpkit.plot import plot_solution
+
+        return plot_solution(self, task, path)
+
+    def animate(self, task: Task, path: str | os.PathLike[str]) -> None:
+        """Film the trajectory to a ``.gif`` or ``.mp4``; see `ocpkit.plot.animate`."""
+        from ocpkit.plot import animate
+
+        animate(self, task, path)
 
     def __str__(self) -> str:
         last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)

@@ -2,6 +2,7 @@
 
 from ocpkit.solvers.ddp import DDP, FDDP, ILQR
 from ocpkit.solvers.gradient import GradientDescent
+from ocpkit.solvers.nlp import IPOPT, SQP, Fatrop
 from ocpkit.solvers.pmp import EMSA, MSA
 
-__all__ = ["DDP", "EMSA", "FDDP", "ILQR", "MSA", "GradientDescent"]
+__all__ = ["DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP", "Fatrop", "GradientDescent"]

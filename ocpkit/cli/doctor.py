@@ -1,0 +1,94 @@
+"""`ocpkit doctor`: what this installation has, and what is missing for what."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ocpkit.cli.machine import CORE, EXTRAS, package_version, processor, program
+from ocpkit.cli.report import print_json
+
+PLUGINS = {"ipopt": "solver ipopt", "fatrop": "solver fatrop", "sqpmethod": "solver sqp"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part: what was found (None: missing), what needs it, and how to get it."""
+
+    name: str
+    found: str | None
+    needed_for: str = ""
+    remedy: str = ""
+
+
+def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False) -> None:
+    """Show versions, compiler and devices, and what is missing for what."""
+    findings = [Finding("python", platform.python_version()), Finding("machine", processor())]
+    findings += [*_packages(), *_plugins(), *_tools(), _cuda(), _data()]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("part", "found", "needed for"):
+        table.add_column(column)
+    for finding in findings:
+        found = escape(finding.found) if finding.found else "[yellow]missing[/]"
+        table.add_row(finding.name, found, finding.needed_for)
+    console = Console()
+    console.print(table)
+    missing = (f"[yellow]for {f.needed_for}[/]: {escape(f.remedy)}" for f in findings if f.found is None)
+    for line in dict.fromkeys(missing):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _packages() -> list[Finding]:
+    uses = {"plot": "pictures and animations", "nn": "training networks"}
+    core = [Finding(name, package_version(name), "everything", "pip install --force-reinstall ocpkit") for name in CORE]
+    extras = [
+        Finding(name, package_version(name), uses[extra], f"pip install 'ocpkit[{extra}]'")
+        for name, extra in EXTRAS.items()
+    ]
+    return core + extras
+
+
+def _plugins() -> list[Finding]:
+    import casadi
+
+    remedy = "install CasADi's own wheel: pip install --force-reinstall casadi"
+    return [
+        Finding(f"casadi: {name}", "yes" if casadi.has_nlpsol(name) else None, use, remedy)
+        for name, use in PLUGINS.items()
+    ]
+
+
+def _tools() -> list[Finding]:
+    compiler = program(os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return [
+        Finding("C compiler", compiler, "the compiled engine, to come", "install gcc or clang"),
+        Finding("ffmpeg", program("ffmpeg", flag="-version"), ".mp4 animations", "install ffmpeg, or animate to .gif"),
+    ]
+
+
+def _cuda() -> Finding:
+    use, remedy = "training on a GPU", "needs an NVIDIA GPU, its driver and a CUDA build of torch; the CPU works too"
+    if package_version("torch") is None:
+        return Finding("CUDA devices", None, use, remedy)
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("CUDA devices", ", ".join(names) or None, use, remedy)
+
+
+def _data() -> Finding:
+    folder, use = os.environ.get("OCPKIT_DATA", ""), "MNIST, CIFAR-10, SVHN, …"
+    found = folder if folder and Path(folder).is_dir() else None
+    wrong = f"OCPKIT_DATA names {folder}, which is no folder; " if folder else ""
+    return Finding("OCPKIT_DATA", found, use, wrong + "set OCPKIT_DATA to the folder of the data sets")

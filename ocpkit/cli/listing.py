@@ -1,0 +1,44 @@
+"""`ocpkit list`: the tasks and the solvers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ocpkit.cli.report import print_json
+from ocpkit.solvers import registry
+
+
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False) -> None:
+    """List the tasks that come with ocpkit, and the solvers."""
+    from ocpkit import models
+
+    tasks = [_task_record(models.get(name)) for name in models.names()]
+    solvers = [{"name": name, "summary": registry.summary(name)} for name in registry.names()]
+    if as_json:
+        print_json({"tasks": tasks, "solvers": solvers})
+        return
+    console = Console()
+    console.print(_table("task", tasks), _table("solver", solvers), sep="\n")
+    console.print("Solve one: [bold]ocpkit solve cartpole --animate[/]", highlight=False)
+
+
+def _task_record(task: Any) -> dict[str, Any]:
+    problem = task.build()
+    sizes = {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "T": problem.horizon}
+    return {"name": task.name, **sizes, "summary": task.summary, "source": task.source}
+
+
+def _table(kind: str, records: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column(kind, style="cyan", no_wrap=True)
+    numbers = [key for key in ("n", "m", "T") if key in records[0]]
+    for key in numbers:
+        table.add_column(key, justify="right")
+    table.add_column("summary")
+    for record in records:
+        table.add_row(record["name"], *(str(record[key]) for key in numbers), record["summary"])
+    return table

@@ -1,0 +1,45 @@
+"""How results are printed: a short table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import typer
+
+from ocpkit.solution import Solution
+
+
+def print_json(value: Any) -> None:
+    """Print valid JSON: NaN and infinities, which JSON lacks, become null."""
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def as_record(solution: Solution, solver: str) -> dict[str, Any]:
+    """Collect everything of a solution but its arrays (those go to ``--save``)."""
+    return {
+        "problem": solution.problem_name,
+        "solver": solver,
+        "horizon": len(solution.controls),
+        "status": solution.status.name.lower(),
+        "message": solution.status.value,
+        "success": solution.success,
+        "cost": solution.cost,
+        "iterations": solution.iterations,
+        "seconds": solution.seconds,
+        "details": solution.details,
+        "history": [asdict(iteration) for iteration in solution.history],
+    }

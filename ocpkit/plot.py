@@ -1,0 +1,253 @@
+"""Pictures of a solution: trajectories with their units, convergence, and an animation of the task.
+
+matplotlib's object interface only, so that nothing here needs a display or touches the user's own figures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocpkit.errors import ProblemError
+from ocpkit.models.task import Task
+from ocpkit.problem import Array, Problem
+from ocpkit.solution import Solution
+
+try:
+    from matplotlib import animation
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:
+    raise ImportError("pictures need matplotlib and pillow: pip install 'ocpkit[plot]'") from error
+
+# Okabe & Ito (2008), distinguishable with colour-blindness; yellow left out: too pale on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Group = tuple[str, dict[int, str]]
+"""A unit and the entries that share it, index to name."""
+MAX_STEPS = 120
+"""Longest animation, in frames; at most 25 more hold its end."""
+INTERVALS = 4, 10
+"""Hundredths of a second between frames (the unit of a GIF): 25 to 10 frames per second."""
+
+
+def plot_solution(
+    solution: Solution,
+    task: Task | None = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    problem: Problem | None = None,
+) -> Any:
+    """Draw states, controls and convergence; entries of one unit share a panel.
+
+    Parameters
+    ----------
+    solution
+        What to draw.
+    task
+        Gives labels, units and the time axis; without it entries are numbered and time counts stages.
+    path
+        Where to save the picture, if anywhere; the suffix chooses the format.
+    problem
+        Gives the control bounds.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    states, controls = _table(solution.states), _table(solution.controls)
+    state_groups = _by_unit(task.state_labels if task else _numbered("x", states.shape[1]))
+    control_groups = _by_unit(task.control_labels if task else _numbered("u", controls.shape[1]))
+    figure, panels = _panels(len(state_groups) + len(control_groups) + 1)
+    times = _times(solution, task)
+    for group in state_groups:
+        axes = next(panels)
+        _draw_states(axes, times, states, group)
+        _finish(axes, "states", group, times, task)
+    for group in control_groups:
+        axes = next(panels)
+        _draw_controls(axes, times, controls, group, problem)
+        _finish(axes, "controls", group, times, task)
+    _draw_convergence(next(panels), solution)
+    name = solution.problem_name if task is None else task.name
+    outcome = solution.status.name.lower().replace("_", " ")
+    result = f"J = {solution.cost:.6g}, {solution.iterations} iteration{'s' * (solution.iterations != 1)}, {outcome}"
+    figure.suptitle(f"{name} · {solution.solver}: {result}", fontsize="medium")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _numbered(symbol: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{symbol}[{i}]" for i in range(count))
+
+
+def _table(series: Any) -> Array:
+    """Stack vectors of possibly different sizes into one array, NaN where an entry does not exist."""
+    table: Array = np.full((len(series), max(len(entry) for entry in series)), np.nan)
+    for row, entry in zip(table, series):
+        row[: len(entry)] = entry
+    return table
+
+
+def _by_unit(labels: Sequence[str]) -> list[Group]:
+    """Group labels such as "angle [rad]" by unit: [("rad", {0: "angle"}), …]; no unit counts as one."""
+    groups: dict[str, dict[int, str]] = {}
+    for i, label in enumerate(labels):
+        match = re.fullmatch(r"(.*\S)\s+\[(.*)\]", label)
+        name, unit = match.groups() if match else (label, "")
+        groups.setdefault(unit, {})[i] = name
+    return list(groups.items())
+
+
+def _panels(count: int) -> tuple[Any, Iterator[Any]]:
+    """Lay out a figure of one or two columns, filled column by column."""
+    columns = 1 if count <= 3 else 2
+    rows = -(-count // columns)
+    figure = Figure(figsize=(6.0 * columns, 0.5 + 2.3 * rows), layout="constrained")
+    places = (1 + columns * (i % rows) + i // rows for i in range(count))
+    return figure, (figure.add_subplot(rows, columns, place) for place in places)
+
+
+def _draw_states(axes: Any, times: Array, states: Array, group: Group) -> None:
+    for (i, name), style in zip(group[1].items(), _styles()):
+        axes.plot(times, states[:, i], label=name, **style)
+
+
+def _draw_controls(axes: Any, times: Array, controls: Array, group: Group, problem: Problem | None) -> None:
+    """Controls are held over a stage, so they are steps; bounds are dotted."""
+    for (i, name), style in zip(group[1].items(), _styles()):
+        axes.stairs(controls[:, i], times, baseline=None, label=name, **style)
+        for bound in _bounds(problem, i):
+            axes.stairs(bound, times, baseline=None, color=style["color"], linestyle=":", linewidth=1)
+
+
+def _bounds(problem: Problem | None, i: int) -> list[Array]:
+    """Lower and upper bound of control i over the stages, if finite anywhere."""
+    if problem is None:
+        return []
+    lower = _table([np.asarray(stage.control_lower) for stage in problem.stages])
+    upper = _table([np.asarray(stage.control_upper) for stage in problem.stages])
+    return [np.where(np.isfinite(b[:, i]), b[:, i], np.nan) for b in (lower, upper) if np.isfinite(b[:, i]).any()]
+
+
+def _times(solution: Solution, task: Task | None) -> Array:
+    return np.arange(len(solution.states), dtype=float) * (task.time_step if task else 1.0)
+
+
+def _styles() -> Any:
+    """Colours first, then the same colours dashed and dash-dotted."""
+    return cycle([{"color": c, "linestyle": s, "linewidth": 1.6} for s in ("-", "--", "-.") for c in COLORS])
+
+
+def _finish(axes: Any, what: str, group: Group, times: Array, task: Task | None) -> None:
+    unit, entries = group
+    alone = next(iter(entries.values())) if len(entries) == 1 else what
+    axes.set_ylabel(f"{alone} [{unit}]" if unit else alone)
+    axes.set_xlabel(f"time [{task.time_unit}]" if task else "stage")
+    axes.set_xlim(times[0], times[-1])
+    axes.grid(alpha=0.3)
+    if 1 < len(entries) <= 4:
+        axes.legend(fontsize="small", framealpha=0.7)
+    elif 4 < len(entries) <= 24:
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(entries) // 8))
+
+
+def _draw_convergence(axes: Any, solution: Solution) -> None:
+    """Distance to the final cost, gradient and gap over the iterations; zeros do not show on a log axis."""
+    history = solution.history
+    curves = {
+        "|J − J final|": [abs(row.cost - solution.cost) for row in history],
+        r"$\|Q_u\|_\infty$": [row.gradient_norm for row in history],
+        "gap": [row.gap for row in history],
+    }
+    for (name, values), style in zip(curves.items(), _styles()):
+        shown = np.array(values, dtype=float)
+        shown[~(np.isfinite(shown) & (shown > 0))] = np.nan
+        if np.isfinite(shown).any():
+            marker = "o" if len(history) <= 60 else ""
+            axes.semilogy([row.index for row in history], shown, label=name, marker=marker, markersize=3, **style)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("convergence")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize="small", framealpha=0.7)
+
+
+def picture_formats() -> frozenset[str]:
+    """Suffixes that a picture may have."""
+    return frozenset(FigureCanvasAgg.filetypes)
+
+
+def animation_writer(path: str | os.PathLike[str], fps: float = 25.0) -> Any:
+    """Choose matplotlib's writer by suffix.
+
+    Raises
+    ------
+    ProblemError
+        If the suffix is neither .gif nor .mp4, or .mp4 is asked for and there is no ffmpeg.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise ProblemError(f"cannot write {path}: an animation ends in .gif or .mp4")
+    if suffix == ".gif":
+        return animation.PillowWriter(fps=fps)
+    if not animation.FFMpegWriter.isAvailable():
+        raise ProblemError(f"cannot write {path}: .mp4 needs the program ffmpeg; install it, or write a .gif")
+    return animation.FFMpegWriter(fps=fps)
+
+
+def animate(solution: Solution, task: Task, path: str | os.PathLike[str]) -> None:
+    """Film the trajectory with the task's drawing, in real time where frames suffice, and hold its end.
+
+    Parameters
+    ----------
+    solution
+        What to film.
+    task
+        Gives the drawing, the view and the time step.
+    path
+        A ``.gif`` or ``.mp4`` file.
+    """
+    times = _times(solution, task)
+    shown, fps = _frames(times, real_time=task.time_unit == "s")
+    writer = animation_writer(path, fps)
+    controls = [*solution.controls, solution.controls[-1]]
+    figure, axes = _stage_for(task)
+    stamp = figure.text(0.54, 0.95, "", fontfamily="monospace", horizontalalignment="center")
+    empty = set(axes.get_children())
+    with writer.saving(figure, os.fspath(path), dpi=100):
+        for t in shown:
+            for artist in set(axes.get_children()) - empty:  # clear() would build new ticks
+                artist.remove()
+            axes.set_prop_cycle(None)
+            task.draw(axes, solution.states[t], controls[t])
+            stamp.set_text(f"{task.name}   {times[t]:.2f} {task.time_unit}")
+            writer.grab_frame()
+
+
+def _stage_for(task: Task) -> tuple[Any, Any]:
+    """Make empty axes that show the task's view; their place is fixed, since a layout per frame costs most."""
+    left, right, bottom, top, *depth = task.view
+    figure = Figure(figsize=(5.0, 4.0))
+    axes = figure.add_axes((0.13, 0.13, 0.83, 0.79), projection="3d" if depth else None)
+    axes.set(xlim=(left, right), ylim=(bottom, top), **({"zlim": depth} if depth else {}))
+    axes.set_aspect("equal")
+    return figure, axes
+
+
+def _frames(times: Array, *, real_time: bool) -> tuple[list[int], float]:
+    """Choose the stages to show, the last one held for a second, and the frames per second."""
+    last = len(times) - 1
+    hundredths = 100 * (times[-1] - times[0]) if real_time else INTERVALS[1] * last
+    interval = np.clip(np.ceil(hundredths / min(last, MAX_STEPS)), *INTERVALS)
+    steps = round(np.clip(hundredths / interval, 1, min(last, MAX_STEPS)))
+    shown = np.linspace(0, last, steps + 1).round().astype(int)
+    return [*shown.tolist(), *[last] * round(100 / interval)], float(100 / interval)
