@@ -20,7 +20,7 @@ DDP into stage-wise Newton, and with Q_uu = I/η into back-propagation with grad
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from ocpkit.errors import NotPositiveDefinite
@@ -105,17 +105,25 @@ def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, fe
     NotPositiveDefinite
         If the curvature has no positive definite operator here.
     """
-    Q = action_value(stage, V)
+    step = minimise(t, action_value(stage, V), curvature, feedback=feedback, value=type(V))
+    gap = stage.gap
+    if gap is None:
+        return step
+    return replace(step, gap_change=dot(gap, V.x) + dot(gap, matvec(V.xx, gap)) / 2)
+
+
+def minimise(
+    t: int, Q: ActionValue, curvature: Curvature, *, feedback: bool = True, value: type[Value] = Value
+) -> BellmanStep:
+    """Eq. 4 and 5: minimise the quadratic model Q over affine policies; `value` is the class of the result's V."""
     H, g = curvature(t, Q)
     k = -H.solve(g)  # Eq. 4
-    gap = stage.gap
-    change = 0.0 if gap is None else dot(gap, V.x) + dot(gap, matvec(V.xx, gap)) / 2
     if not feedback:
-        return BellmanStep(Q, k, None, type(V)(Q.x, Q.xx), change)
+        return BellmanStep(Q, k, None, value(Q.x, Q.xx))
     K = -solve(H, Q.ux)
     Vx = Q.x + apply_transposed(Q.ux, k)  # Eq. 5
     Vxx = reduce(Q.xx, Q.ux, K)
-    return BellmanStep(Q, k, K, type(V)(Vx, Vxx), change)
+    return BellmanStep(Q, k, K, value(Vx, Vxx))
 
 
 def backward_pass(

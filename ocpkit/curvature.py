@@ -69,7 +69,7 @@ class Exact:
 
 @dataclass
 class Identity:
-    """I/η: gradient descent with learning rate η (Prop. 2); with momentum, g is the velocity μ g + Q_u (Polyak 1964)."""
+    """I/η: gradient descent with rate η (Prop. 2); with momentum, g is the velocity μ g + Q_u (Polyak 1964)."""
 
     learning_rate: float
     momentum: float = 0.0

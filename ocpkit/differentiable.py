@@ -69,7 +69,7 @@ class Traced:
         columns, arrays = zip(*(symbols(label, n) for label, n in zip("xup"[: len(sizes) - 1] + "p", sizes)))
         try:
             graph = to_casadi(function(*arrays))
-        except (TypeError, IndexError, ValueError, AttributeError, NotImplementedError) as error:
+        except Exception as error:  # whatever a user's own code raises when it meets a symbol
             raise ProblemError(f"{name}: the function could not be traced: {error}") from error
         if graph.shape[1] != 1:
             raise ProblemError(f"{name}: returned a matrix of shape {graph.shape}, expected a vector or scalar")
@@ -97,13 +97,17 @@ class BlackBox:
 
     def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str, method: str) -> None:
         self._function, self._sizes, self._name = function, sizes, name
+        self.size = 0
         self._first = complex_jacobian if method == "complex" else central_jacobian
         self.size = len(self.value(*(np.zeros(n) for n in sizes)))
 
     def value(self, *arguments: Array) -> Array:
         try:
             value = np.atleast_1d(np.asarray(self._function(*arguments)))
-        except (TypeError, IndexError, ValueError) as error:
+        except Exception as error:
+            out_of_domain = isinstance(error, ArithmeticError) or "math domain error" in str(error)
+            if self.size and out_of_domain:  # at a trial point; solvers then back off
+                return np.full(self.size, np.nan)
             raise ProblemError(
                 f"{self._name}: the function failed on arrays of sizes {self._sizes}: {error}"
             ) from error
@@ -116,7 +120,10 @@ class BlackBox:
         return lambda z: self.value(*np.split(z, cuts), p), np.concatenate(arguments[:-1])
 
     def jacobian(self, *arguments: Array) -> Array:
-        return self._first(*self._of_stacked(arguments))
+        try:
+            return self._first(*self._of_stacked(arguments))
+        except TypeError as error:
+            raise ProblemError(f"{self._name}: {error}") from error
 
     def hessian_product(self, weights: Array, *arguments: Array) -> Array:
         function, z = self._of_stacked(arguments)
@@ -137,7 +144,10 @@ def differentiable(function: Callable[..., Any], sizes: Sequence[int], name: str
     derivatives
         ``"casadi"`` (traced, exact), ``"central"`` or ``"complex"`` (black box).
     """
-    function = _with_parameters(function, len(sizes), name)
+    function = with_parameters(function, len(sizes), name)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
+            raise ProblemError(f"{name}: sizes must be whole numbers of at least 0, got {tuple(sizes)}")
     if derivatives == "casadi":
         return Traced(function, sizes, name)
     if derivatives in DERIVATIVES:
@@ -145,7 +155,7 @@ def differentiable(function: Callable[..., Any], sizes: Sequence[int], name: str
     raise unknown_name("way to differentiate", derivatives, DERIVATIVES)
 
 
-def _with_parameters(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
+def with_parameters(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
     """Accept functions of (x, u) and of (x, u, p) alike."""
     if not callable(function):
         raise ProblemError(f"{name}: expected a function, got {type(function).__name__}")

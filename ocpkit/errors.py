@@ -25,6 +25,6 @@ class NotPositiveDefinite(ArithmeticError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ProblemError:
     """Build the error for a name that does not exist, with the nearest known names."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
     return ProblemError(f"unknown {kind} {name!r}; {hint}")

@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ocpkit.differentiable import differentiable
+from ocpkit.differentiable import differentiable, with_parameters
 from ocpkit.errors import ProblemError
-from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, _blocks
+from ocpkit.problem import (
+    NO_PARAMETERS,
+    Constraint,
+    Cost,
+    Dynamics,
+    Problem,
+    Stage,
+    TerminalCost,
+    _blocks,
+    real_array,
+)
 
 Array = NDArray[np.float64]
 
@@ -59,22 +69,22 @@ class FunctionDynamics(Dynamics):
     ) -> None:
         self.state_size, self.control_size = state_size, control_size
         self.next_state_size = state_size if next_state_size is None else next_state_size
-        self.function = function
-        self._f = differentiable(function, (state_size, control_size, parameter_size), name, derivatives)
-        if self._f.size != self.next_state_size:
+        self.function, self.parameter_size = function, parameter_size
+        self.f = differentiable(function, (state_size, control_size, parameter_size), name, derivatives)
+        if self.f.size != self.next_state_size:
             raise ProblemError(
-                f"{name}: the function returned a state of shape ({self._f.size},), expected ({self.next_state_size},)"
+                f"{name}: the function returned a state of shape ({self.f.size},), expected ({self.next_state_size},)"
             )
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
-        return self._f.value(x, u, p)
+        return self.f.value(x, u, p)
 
     def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
-        jacobian = self._f.jacobian(x, u, p)
+        jacobian = self.f.jacobian(x, u, p)
         return jacobian[:, : self.state_size], jacobian[:, self.state_size :]
 
     def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
-        return _blocks(self._f.hessian_product(costate, x, u, p), self.state_size)
+        return _blocks(self.f.hessian_product(costate, x, u, p), self.state_size)
 
 
 class _ScalarOfFunction:
@@ -83,30 +93,30 @@ class _ScalarOfFunction:
     def __init__(self, function: Any, sizes: tuple[int, ...], name: str, derivatives: str) -> None:
         self.least_squares = isinstance(function, LeastSquares)
         self.function = function.residual if self.least_squares else function
-        self._g = differentiable(self.function, sizes, name, derivatives)
-        if not self.least_squares and self._g.size != 1:
+        self.g = differentiable(self.function, sizes, name, derivatives)
+        if not self.least_squares and self.g.size != 1:
             raise ProblemError(
-                f"{name}: a cost must be one number, the function returned {self._g.size} "
+                f"{name}: a cost must be one number, the function returned {self.g.size} "
                 "(wrap residuals of ½‖r‖² in ocpkit.LeastSquares)"
             )
 
     def value(self, *arguments: Array) -> float:
-        g = self._g.value(*arguments)
+        g = self.g.value(*arguments)
         return float(0.5 * g @ g) if self.least_squares else float(g[0])
 
     def gradient(self, *arguments: Array) -> Array:
-        jacobian = self._g.jacobian(*arguments)
-        return jacobian.T @ self._g.value(*arguments) if self.least_squares else jacobian[0]
+        jacobian = self.g.jacobian(*arguments)
+        return jacobian.T @ self.g.value(*arguments) if self.least_squares else jacobian[0]
 
     def hessian(self, *arguments: Array) -> Array:
         if not self.least_squares:
-            return self._g.hessian_product(np.ones(1), *arguments)
-        return self.gauss_newton(*arguments) + self._g.hessian_product(self._g.value(*arguments), *arguments)
+            return self.g.hessian_product(np.ones(1), *arguments)
+        return self.gauss_newton(*arguments) + self.g.hessian_product(self.g.value(*arguments), *arguments)
 
     def gauss_newton(self, *arguments: Array) -> Array:
         if not self.least_squares:
             return self.hessian(*arguments)
-        jacobian = self._g.jacobian(*arguments)
+        jacobian = self.g.jacobian(*arguments)
         return jacobian.T @ jacobian
 
 
@@ -124,6 +134,7 @@ class FunctionCost(Cost):
         name: str = "cost",
     ) -> None:
         self.state_size, self.control_size = state_size, control_size
+        self.parameter_size = parameter_size
         self.scalar = _ScalarOfFunction(function, (state_size, control_size, parameter_size), name, derivatives)
 
     def value(self, x: Array, u: Array, p: Array) -> float:
@@ -153,6 +164,7 @@ class FunctionTerminalCost(TerminalCost):
         name: str = "terminal cost",
     ) -> None:
         self.state_size = state_size
+        self.parameter_size = parameter_size
         self.scalar = _ScalarOfFunction(function, (state_size, parameter_size), name, derivatives)
 
     def value(self, x: Array, p: Array) -> float:
@@ -215,21 +227,24 @@ def problem_from_functions(
     ProblemError
         If anything does not fit; the message names the part and the shapes.
     """
-    x0 = np.atleast_1d(np.asarray(x0, dtype=float))
+    x0 = np.atleast_1d(real_array(x0, "x0"))
     if x0.ndim != 1 or len(x0) == 0:
         raise ProblemError(f"x0 has shape {x0.shape}, expected a vector with at least one entry")
     if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
         raise ProblemError(f"horizon must be a whole number of at least 1, got {horizon!r}")
-    p = np.asarray(parameters, dtype=float)
+    p = real_array(parameters, "parameters")
     if p.ndim not in (1, 2):
         raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
-    guess = None if controls is None else np.atleast_1d(np.asarray(controls, dtype=float))
+    guess = None if controls is None else np.atleast_1d(real_array(controls, "controls"))
+    states = None if states is None else np.atleast_1d(real_array(states, "states"))
+    for part, function, count in (("dynamics", dynamics, 3), ("cost", cost, 3), ("terminal cost", terminal_cost, 2)):
+        with_parameters(_residual_or(function), count, f"{name}: {part}")
     if control_size is None:
         control_size = guess.shape[-1] if guess is not None else _find_control_size(dynamics, cost, x0, p)
     if guess is not None and guess.shape == (control_size,):
         guess = np.tile(guess, (horizon, 1))
     n, sizes = len(x0), {"parameter_size": p.shape[-1], "derivatives": derivatives}
-    lower, upper = control_bounds if control_bounds is not None else (-np.inf, np.inf)
+    lower, upper = _pair(control_bounds, f"{name}: control_bounds") if control_bounds is not None else (-np.inf, np.inf)
     stage = Stage(
         dynamics=FunctionDynamics(dynamics, n, control_size, name=f"{name}: dynamics", **sizes),
         cost=FunctionCost(cost, n, control_size, name=f"{name}: cost", **sizes),
@@ -244,10 +259,23 @@ def problem_from_functions(
         x0=x0,
         parameters=p,
         controls=() if guess is None else tuple(guess),
-        states=None if states is None else tuple(np.asarray(states, dtype=float)),
+        states=None if states is None else tuple(states),
         terminal_constraints=terminal_constraints,
         name=name,
     )
+
+
+def _residual_or(function: Any) -> Any:
+    """Return the function itself, or the residual function of `LeastSquares`."""
+    return function.residual if isinstance(function, LeastSquares) else function
+
+
+def _pair(bounds: Any, what: str) -> tuple[ArrayLike, ArrayLike]:
+    try:
+        lower, upper = bounds
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{what} must be a pair (lower, upper), got {bounds!r}") from error
+    return lower, upper
 
 
 def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
@@ -256,7 +284,7 @@ def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
     Functions that unpack u or multiply it by a matrix accept one length; functions that index u accept
     every length from some m ≥ 1 on. Anything else (u used whole, as in ``x + u``) is ambiguous.
     """
-    cost = cost.residual if isinstance(cost, LeastSquares) else cost
+    cost = _residual_or(cost)
     p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
 
     def accepts(m: int) -> bool:

@@ -172,6 +172,7 @@ class Stage:
             bound = _vector(getattr(self, side), sizes[1], f"stage {self.name!r}: {side}", finite=False)
             object.__setattr__(self, side, bound)
         Constraint(abs, self.control_lower, self.control_upper, f"stage {self.name!r}: control bounds")
+        object.__setattr__(self, "constraints", _constraints(self.constraints, f"stage {self.name!r}: constraints"))
 
     @property
     def bounded(self) -> bool:
@@ -219,9 +220,10 @@ class Problem:
         def set_(key: str, value: object) -> None:
             object.__setattr__(self, key, value)
 
-        set_("stages", tuple(self.stages))
-        if not self.stages:
-            raise ProblemError("the horizon must hold at least 1 stage, got 0")
+        set_("stages", _stages(self.stages))
+        if not isinstance(getattr(self.terminal_cost, "state_size", None), (int, np.integer)):
+            raise ProblemError("terminal_cost must be a TerminalCost, which defines the integer state_size")
+        set_("terminal_constraints", _constraints(self.terminal_constraints, "terminal_constraints"))
         set_("x0", _vector(self.x0, self.stages[0].dynamics.state_size, "x0"))
         set_("parameters", _parameters(self.parameters, self.horizon))
         self._check_chain()
@@ -252,6 +254,7 @@ class Problem:
             x = self.x0 if t == 0 else np.zeros(n)
             u, p, where = self.controls[t], self.parameter(t), f"stage {t} ({stage.name!r})"
             with np.errstate(all="ignore"):
+                _expect_parameters((stage.dynamics, stage.cost), p, where)
                 _expect(stage.dynamics.step(x, u, p), (stage.dynamics.next_state_size,), f"{where}: dynamics.step")
                 for block, shape in zip(stage.dynamics.jacobians(x, u, p), ((-1, n), (-1, m)), strict=True):
                     rows = stage.dynamics.next_state_size
@@ -259,9 +262,16 @@ class Problem:
                 _expect(stage.cost.value(x, u, p), (), f"{where}: cost.value")
                 for block, size in zip(stage.cost.gradient(x, u, p), (n, m), strict=True):
                     _expect(block, (size,), f"{where}: cost.gradient")
-                for block, shape in zip(stage.cost.hessian(x, u, p), ((n, n), (m, n), (m, m)), strict=True):
-                    _expect(block, shape, f"{where}: cost.hessian")
+                second = {"cost.hessian": stage.cost.hessian(x, u, p)}
+                second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
+                if type(stage.dynamics).hessian_product is not Dynamics.hessian_product:
+                    v = np.zeros(stage.dynamics.next_state_size)
+                    second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, v)
+                for kind, blocks in second.items():
+                    for block, shape in zip(blocks, ((n, n), (m, n), (m, m)), strict=True):
+                        _expect(block, shape, f"{where}: {kind}")
         n, p = self.terminal_cost.state_size, self.parameter(self.horizon)
+        _expect_parameters((self.terminal_cost,), p, "the terminal cost")
         with np.errstate(all="ignore"):
             _expect(self.terminal_cost.value(np.zeros(n), p), (), "terminal cost: value")
             _expect(self.terminal_cost.gradient(np.zeros(n), p), (n,), "terminal cost: gradient")
@@ -325,12 +335,50 @@ def _expect(value: Any, shape: tuple[int, ...], what: str) -> None:
         raise ProblemError(f"{what} returned shape {np.shape(value)}, expected {shape}")
 
 
+def _expect_parameters(parts: Sequence[Any], p: Array, where: str) -> None:
+    """Functions are traced for one length of p; hand-written parts may take any."""
+    for part in parts:
+        size = getattr(part, "parameter_size", len(p))
+        if size != len(p):
+            raise ProblemError(
+                f"{where}: {type(part).__name__} was declared with parameter_size={size}, but the problem has "
+                f"{len(p)} parameters"
+            )
+
+
+def _stages(value: Any) -> tuple[Stage, ...]:
+    if not isinstance(value, Sequence) or not all(isinstance(stage, Stage) for stage in value):
+        raise ProblemError(f"stages must be a sequence of Stage objects, got {value!r:.80}")
+    if not value:
+        raise ProblemError("the horizon must hold at least 1 stage, got 0")
+    return tuple(value)
+
+
+def _constraints(value: Any, what: str) -> tuple[Constraint, ...]:
+    if not isinstance(value, Sequence) or not all(isinstance(entry, Constraint) for entry in value):
+        raise ProblemError(f"{what} must be a sequence of Constraint objects, got {value!r:.80}")
+    return tuple(value)
+
+
+def real_array(value: Any, what: str) -> Array:
+    """Copy anything array-like to floats.
+
+    Raises
+    ------
+    ProblemError
+        If it holds text, complex numbers, or rows of different lengths.
+    """
+    if value is None:
+        raise ProblemError(f"{what} is missing (None)")
+    try:
+        return np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{what} must hold real numbers: {error}") from error
+
+
 def _vector(value: ArrayLike, size: int, what: str, *, finite: bool = True) -> Array:
     """Check and copy one vector; a scalar is spread over the entries where bounds are meant (`finite=False`)."""
-    try:
-        vector = np.array(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ProblemError(f"{what} must be a vector of real numbers: {error}") from error
+    vector = real_array(value, what)
     if vector.ndim == 0 and not finite:
         vector = np.full(size, float(vector))
     if vector.shape != (size,):
@@ -353,7 +401,7 @@ def _series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
 
 
 def _parameters(value: ArrayLike, horizon: int) -> Array:
-    p = np.array(value, dtype=float)
+    p = real_array(value, "parameters")
     if p.ndim not in (1, 2) or (p.ndim == 2 and len(p) != horizon + 1):
         raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
     if not np.isfinite(p).all():

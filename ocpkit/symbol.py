@@ -20,7 +20,10 @@ class Symbol:
     __slots__ = ("sx",)
 
     def __init__(self, value: Any) -> None:
-        self.sx: ca.SX = value.sx if isinstance(value, Symbol) else ca.SX(value)
+        try:
+            self.sx: ca.SX = value.sx if isinstance(value, Symbol) else ca.SX(value)
+        except (NotImplementedError, TypeError) as error:
+            raise TypeError(f"{value!r} is not a number") from error
 
     def __repr__(self) -> str:
         return f"Symbol({self.sx})"
@@ -28,7 +31,7 @@ class Symbol:
     def __bool__(self) -> bool:
         raise TypeError(
             "a Python branch (if, and, or, min, max, array comparison) on a state or control cannot be "
-            "traced; use ocpkit.math.where, minimum, maximum, or derivatives='central'"
+            "traced; use ocpkit.math.where, minimum, maximum, less, greater, or derivatives='central'"
         )
 
     def __float__(self) -> float:
@@ -62,7 +65,7 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
     _forward, _reflected = _binary(getattr(operator, _name))
     setattr(Symbol, f"__{_name}__", _forward)
     setattr(Symbol, f"__r{_name}__", _reflected)
-for _name in ("lt", "le", "gt", "ge"):
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Symbol, f"__{_name}__", _binary(getattr(operator, _name))[0])
 for _name in ("neg", "abs", "pos"):
     setattr(Symbol, f"__{_name}__", _unary(getattr(operator, _name)))

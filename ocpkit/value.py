@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ocpkit.errors import UnsupportedProblem
 from ocpkit.linalg import identity_like, matvec, psd_root, transpose
 
 
@@ -84,21 +83,18 @@ def reduce(Qxx: Any, Qux: Any, K: Any) -> Any:
     """Compute V_xx = Q_xx + Q_uxᵀ K (Eq. 5); factored: Z = q_x (I − q_uᵀ Q_uu⁻¹ q_u)^{1/2} (Eq. 17).
 
     Beyond q_uᵀ Q_uu⁻¹ q_u ≤ 1 the paper's z would be imaginary (V_xx negative); the root is then taken of
-    the nearest positive semidefinite matrix, so that such a direction carries no curvature upstream.
-
-    Raises
-    ------
-    UnsupportedProblem
-        If Q_xx or Q_ux has lost its factors, because the running cost depends on the state.
+    the nearest positive semidefinite matrix, so that such a direction carries no curvature upstream. Where
+    Q_xx is dense (a running cost that depends on the state), so is the result.
     """
     if not isinstance(K, OuterProduct):
         hessian = Qxx + transpose(Qux) @ K
-        return (hessian + transpose(hessian)) / 2
-    if not (isinstance(Qxx, OuterProduct) and isinstance(Qux, OuterProduct)):
-        raise UnsupportedProblem("a factored V_xx needs a running cost of the control alone, ℓ_t(u_t) (Prop. 3)")
-    core = transpose(Qux.left) @ K.left
-    Z = Qxx.left @ psd_root(identity_like(core) + core)
-    return OuterProduct(Z, Z)
+    else:
+        core = transpose(Qux.left) @ K.left
+        if isinstance(Qxx, OuterProduct):
+            Z = Qxx.left @ psd_root(identity_like(core) + core)
+            return OuterProduct(Z, Z)
+        hessian = Qxx + Qux.right @ core @ transpose(Qux.right)
+    return (hessian + transpose(hessian)) / 2
 
 
 def regularize(hessian: Any, tikhonov: float) -> Any:

@@ -14,22 +14,25 @@ without which the feedback is unbounded and training diverges at large learning 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ocpkit.bellman import ActionValue
+from ocpkit.value import Value
 from ocpkit_nn.curvature import RULES, LayerGradients
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass, parallel_pass
+from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.stages import Linearisation, Stage, as_stages
 from ocpkit_nn.suggest import unknown_name
 from ocpkit_nn.vectors import StateBase
 
 FEEDBACK = ("full", "value", "none")
+DYNAMICS = ("first", "second")
 CONTROL_HESSIAN = ("proximal", "literal")
 TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
 DECAYS = {"diagonal": 0.99}
@@ -57,6 +60,8 @@ class DDPNOpt(torch.optim.Optimizer):
         unbiased random column) or ``"rank"`` (`rank` leading columns).
     control_hessian
         ``"proximal"``: Q_uu^i = M/η + f_uᵀ V_xx f_u. ``"literal"``: M/η, as printed.
+    dynamics
+        ``"first"``: layers are linearised (Eq. 12). ``"second"``: Eq. 26-27 (DDPNOpt2nd), for Linear layers.
     curvature_scale
         Factor of the terminal Hessian of each sample; None is 1/B, its share of the batch's curvature.
     rank
@@ -98,6 +103,7 @@ class DDPNOpt(torch.optim.Optimizer):
         feedback: str = "full",
         terminal: str = "empirical",
         control_hessian: str = "proximal",
+        dynamics: str = "first",
         curvature_scale: float | None = None,
         rank: int | None = None,
         tikhonov: float = 0.0,
@@ -116,8 +122,12 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("feedback", feedback, FEEDBACK)
         _choose("terminal curvature", terminal, TERMINAL)
         _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
+        _choose("order of the dynamics", dynamics, DYNAMICS)
         model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
+        if dynamics == "second":
+            check_second_order(self.stages)
+        self.dynamics = dynamics
         self.loss = CrossEntropy() if loss is None else loss
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
@@ -181,26 +191,42 @@ class DDPNOpt(torch.optim.Optimizer):
         if self.max_grad_norm is not None:
             clip = self._clip_factor(gradient, linearisations)
             gradient, scale = gradient * clip, scale * (clip if self.terminal != "empirical" else 1 / clip)
+        if feedback and self.dynamics == "second":
+            columns = self._terminal_columns(outputs, targets, gradient)
+            terminal = Value(gradient, scale * columns.transpose(1, 2) @ columns)
+            return second_order_pass(
+                self.stages,
+                linearisations,
+                outputs,
+                terminal,
+                self._rule,
+                scale=scale,
+                proximal=self.proximal,
+                tikhonov=self.tikhonov,
+            )
         rank_one = self.terminal == "empirical" and self.proximal and self.rule is not RULES["exact"]
         if not feedback or (rank_one and self.tikhonov == 0):
             return parallel_pass(linearisations, gradient, self._rule, feedback=feedback, scale=scale)
-        columns = self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
-        if self.terminal == "empirical":
-            columns = gradient[:, None]
-        terminal = batch_value(gradient, scale**0.5 * columns.transpose(0, 1))
+        columns = self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
         return bellman_pass(
-            linearisations, terminal, self._rule, feedback=True, proximal=self.proximal, tikhonov=self.tikhonov
+            linearisations,
+            batch_value(gradient, scale**0.5 * columns),
+            self._rule,
+            proximal=self.proximal,
+            tikhonov=self.tikhonov,
         )
 
-    def _rule(self, t: int, linearisation: Linearisation, Q: ActionValue) -> tuple[Metric, Tensor]:
+    def _terminal_columns(self, outputs: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
+        """Columns Z (B, r, C) of the terminal Hessian Z Zᵀ."""
+        if self.terminal == "empirical":
+            return gradient[:, None]
+        return self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
+
+    def _rule(self, t: int, gradients: LayerGradients) -> tuple[Metric, Tensor]:
         """Ask the baseline for its M/η and direction at stage t."""
-        layer, options = linearisation.layer, self._groups[t]
-        mean = Q.u.base.mean(Q.u.coefficients)
+        layer, options = self.stages[t].layer, self._groups[t]
         if options["weight_decay"]:
-            mean = mean + options["weight_decay"] * layer.matrix()
-        factors = (lambda: linearisation.factors(Q.u.coefficients)) if layer.factored else None
-        columns = None if Q.ux is None else Q.ux.left.coefficients
-        gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, columns)
+            gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
         return self.rule(gradients, self.state[layer.parameters[0]], options)
 
     def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:

@@ -20,14 +20,14 @@ from torch import Tensor
 from ocpkit.bellman import ActionValue, backward_pass
 from ocpkit.expansion import Expansion
 from ocpkit.value import OuterProduct, Value
-from ocpkit_nn.curvature import SampleHessian
+from ocpkit_nn.curvature import LayerGradients, SampleHessian
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.stages import Jacobian, Linearisation
 from ocpkit_nn.vectors import Combination, StateBase
 
-LayerRule = Callable[[int, Linearisation, ActionValue], tuple[Metric, Tensor]]
-"""Maps (stage, linearisation, Q) to M/η and the direction g that stands for E[Q_u]."""
+LayerRule = Callable[[int, LayerGradients], tuple[Metric, Tensor]]
+"""Maps (stage, gradients) to M/η and the direction g that stands for E[Q_u]."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,18 @@ def bellman_pass(
     terminal: Value,
     rule: LayerRule,
     *,
-    feedback: bool,
     proximal: bool,
     tikhonov: float,
 ) -> list[LayerPolicy]:
     """Run the core's backward pass on a batch of trajectories that share their controls."""
     curvature = _BatchCurvature(linearisations, rule, proximal)
     stages = [Expansion(Jacobian(lin.pull_state), Jacobian(lin.pull_control), 0.0, 0.0) for lin in linearisations]
-    steps = backward_pass(stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov)
+    steps = backward_pass(stages, terminal, curvature, tikhonov=tikhonov)
     policies = []
     for t, step in enumerate(steps):
-        metric, gain = curvature.metrics[t], None
-        if step.K is not None:
-            left, right = step.K.left, step.K.right
-            core = left.coefficients @ right.coefficients.transpose(1, 2)
-            gain = FeedbackGain(left.base, right.base, core, metric)
+        left, right = step.K.left, step.K.right
+        core = left.coefficients @ right.coefficients.transpose(1, 2)
+        gain = FeedbackGain(left.base, right.base, core, curvature.metrics[t]) if t > 0 else None
         policies.append(LayerPolicy(curvature.feedforward[t], gain))
     return policies
 
@@ -95,10 +92,17 @@ class _BatchCurvature:
         self.metrics: dict[int, Metric] = {}
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
-        metric, direction = self.rule(t, self.linearisations[t], Q)
+        columns = Q.ux.left
+        metric, direction = self.rule(t, _gradients(self.linearisations[t], Q.u, columns))
         self.metrics[t], self.feedforward[t] = metric, -metric.solve(direction)
-        columns = Q.u if Q.ux is None else Q.ux.left
-        return SampleHessian(metric, columns, self.proximal and Q.ux is not None), Q.u
+        return SampleHessian(metric, columns, self.proximal), Q.u
+
+
+def _gradients(linearisation: Linearisation, Qu: Combination, columns: Combination | None = None) -> LayerGradients:
+    """What the baseline's rule may look at."""
+    factors = (lambda: linearisation.factors(Qu.coefficients)) if linearisation.layer.factored else None
+    mean = Qu.base.mean(Qu.coefficients)
+    return LayerGradients(mean, Qu.base, Qu.coefficients, factors, None if columns is None else columns.coefficients)
 
 
 def parallel_pass(
@@ -119,7 +123,7 @@ def parallel_pass(
     for t in reversed(range(len(linearisations))):
         linearisation = linearisations[t]
         control, state = linearisation.pull_control(base), linearisation.pull_state(base)
-        metric, direction = rule(t, linearisation, ActionValue(None, Combination(control, weight)))
+        metric, direction = rule(t, _gradients(linearisation, Combination(control, weight)))
         gain = None
         if feedback and t > 0:
             curvature = scale * weight

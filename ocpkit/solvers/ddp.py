@@ -10,7 +10,8 @@ Each iteration expands the problem along the current trajectory, computes affine
 * *regularisation*: Q_uu + μ I, or V_xx + μ I, with the schedule of Tassa, Erez & Todorov (2012): μ grows when
   Q_uu is not positive definite or no step is accepted, and shrinks after good steps;
 * *gaps*: a state guess need not satisfy the dynamics; the forward pass closes the gaps by a factor 1 − α
-  (Mastalli et al. 2020, FDDP).
+  (Mastalli et al. 2020, FDDP). While gaps are open the model is Gauss-Newton's: V_x is not yet a co-state, and
+  V_x·f_xx would add curvature that means nothing.
 
 DDP expands the dynamics to second order and converges quadratically; iLQR drops V_x·f_xx and uses
 Gauss-Newton for least-squares costs, and converges linearly but with cheaper, always convex steps.
@@ -28,10 +29,12 @@ from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
 from ocpkit.problem import Problem
 from ocpkit.solution import Iteration, Status
-from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.solvers.driver import Guess, Run, Solver, not_negative, positive
 from ocpkit.trajectory import Trajectory
 
 ROUNDING = 16 * float(np.finfo(float).eps)
+BLOWN_UP = 1e100  # a cost beyond this, of either sign, means that the problem has no minimum in reach
+IDLE_LIMIT = 10  # steps in a row without a change of J or of the gradient, after which the search has stalled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +93,16 @@ class DDP(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "gradient_tolerance", "cost_tolerance", "gap_tolerance", "min_regularization")
-        positive(self, "max_regularization", "min_step_size", "armijo")
+        positive(self, "max_regularization", "min_step_size", "armijo", "regularization_factor")
+        not_negative(self, "initial_regularization", "tikhonov")
         if self.regularize not in ("control", "state"):
             raise unknown_name("target of the regularisation", self.regularize, ("control", "state"))
         if self.regularization_factor <= 1:
             raise ProblemError(f"regularization_factor must be above 1, got {self.regularization_factor!r}")
-        if self.initial_regularization < 0 or self.tikhonov < 0:
-            raise ProblemError("initial_regularization and tikhonov must not be negative")
+        if self.min_regularization > self.max_regularization:
+            raise ProblemError("min_regularization must not be above max_regularization")
+        if self.min_step_size > 1 or self.armijo >= 1:
+            raise ProblemError("min_step_size must be at most 1 and armijo below 1")
 
     def begin(self, problem: Problem, guess: Guess) -> DDPRun:
         if self.infeasible_start and guess.states is None:
@@ -152,6 +158,7 @@ class DDPRun(Run):
         self.trajectory = guess.trajectory(self.engine)
         self.regularization = Regularization(options, options.initial_regularization)
         self.gap_weight = 0.0
+        self.idle = 0
         self.details = {"engine": self.engine.name}
 
     def start(self) -> Iteration:
@@ -175,11 +182,7 @@ class DDPRun(Run):
         if candidate is None:
             self._reject()
             return self._record(expected_decrease=promised, regularization=damping)
-        self.trajectory = candidate
-        if step_size >= 0.5:
-            self.regularization.decrease()
-        if self._backward_pass():
-            self._check_convergence()
+        self._accept(candidate, step_size, actual)
         return self._record(
             expected_decrease=expected, actual_decrease=actual, regularization=damping, step_size=step_size
         )
@@ -204,8 +207,25 @@ class DDPRun(Run):
         """Armijo's condition, lenient by the rounding of J (a convex model falls by at least α times its full step)."""
         if not candidate.finite:
             return False
-        noise = ROUNDING * (1 + abs(self.trajectory.cost))
-        return not self.options.line_search or actual >= self.options.armijo * expected - noise
+        return not self.options.line_search or actual >= self.options.armijo * expected - self._noise
+
+    @property
+    def _noise(self) -> float:
+        """Changes of J up to this are rounding."""
+        return ROUNDING * (1 + abs(self.trajectory.cost))
+
+    def _accept(self, candidate: Trajectory, step_size: float, actual: float) -> None:
+        """Move there; give up after many steps that changed nothing but rounding."""
+        assert self.policy is not None
+        slope, lowered = self.policy.gradient_norm, actual > self._noise
+        self.trajectory = candidate
+        if step_size >= 0.5:
+            self.regularization.decrease()
+        if self._backward_pass():
+            self._check_convergence()
+        self.idle = 0 if lowered or self.policy.gradient_norm < 0.9 * slope else self.idle + 1
+        if self.status is None and self.options.line_search and self.idle >= IDLE_LIMIT:
+            self.status = self._end_of_progress()
 
     def _reject(self) -> None:
         """No step was good enough: damp more, or admit that this is the end."""
@@ -218,7 +238,8 @@ class DDPRun(Run):
     def _backward_pass(self) -> bool:
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
         options = self.options
-        stages, terminal = self.engine.expand(self.trajectory, second_order=options.second_order)
+        second_order = options.second_order and self.trajectory.gap <= options.gap_tolerance
+        stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         while True:
             mu = self.regularization.value
             on_state = options.regularize == "state"
@@ -243,6 +264,8 @@ class DDPRun(Run):
                     return False
 
     def _end_of_progress(self) -> Status:
+        if abs(self.trajectory.cost) > BLOWN_UP:
+            return Status.DIVERGED
         return Status.STALLED if self.trajectory.gap <= self.options.gap_tolerance else Status.INFEASIBLE
 
     def _check_convergence(self) -> None:

@@ -73,7 +73,7 @@ class Solver(ABC):
 
     def __post_init__(self) -> None:
         positive(self, "time_limit")
-        if self.max_iterations != int(self.max_iterations) or self.max_iterations < 0:
+        if not isinstance(self.max_iterations, (int, np.integer)) or self.max_iterations < 0:
             raise ProblemError(f"max_iterations must be a whole number of at least 0, got {self.max_iterations!r}")
 
     @abstractmethod
@@ -112,6 +112,7 @@ class Solver(ABC):
         ProblemError
             If a guess does not fit the problem, or the solver cannot treat it.
         """
+        check_call(problem, guess, callback)
         self.check(problem)
         chosen = Guess.choose(problem, guess, controls, states)
         return drive(self, problem, self.begin(problem, chosen), callback)
@@ -157,7 +158,9 @@ class Guess:
 
 
 @dataclass
-class _Clock:
+class Clock:
+    """Seconds since the start of a solve."""
+
     start: float = field(default_factory=time.perf_counter)
 
     def __call__(self) -> float:
@@ -166,11 +169,12 @@ class _Clock:
 
 def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None) -> Solution:
     """Iterate until the run is over, a limit is reached, or somebody stops it."""
-    clock, history, status = _Clock(), list[Iteration](), Status.INTERRUPTED
+    clock, history, status = Clock(), list[Iteration](), Status.INTERRUPTED
     try:
         advance = run.start
         while True:
-            iteration = replace(advance(), index=len(history), seconds=clock())
+            with np.errstate(all="ignore"):  # a blow-up is a status, not a warning
+                iteration = replace(advance(), index=len(history), seconds=clock())
             history.append(iteration)
             stopped = callback is not None and callback(iteration) is False
             if run.status is not None:
@@ -216,9 +220,27 @@ def _solution(
     )
 
 
+def check_call(problem: Any, guess: Any, callback: Any) -> None:
+    """Check the kinds of the arguments of `solve`."""
+    if not isinstance(problem, Problem):
+        raise ProblemError(f"expected a Problem to solve, got {type(problem).__name__}")
+    if guess is not None and not isinstance(guess, Solution):
+        raise ProblemError(f"a warm start must be a Solution, got {type(guess).__name__}; give arrays as controls=")
+    if callback is not None and not callable(callback):
+        raise ProblemError(f"callback must be a function of one Iteration, got {type(callback).__name__}")
+
+
 def positive(options: Any, *names: str) -> None:
     """Check that the named options of a solver are positive numbers."""
     for name in names:
         value = getattr(options, name)
         if not (isinstance(value, (int, float, np.number)) and value > 0):
             raise ProblemError(f"{name} must be a positive number, got {value!r}")
+
+
+def not_negative(options: Any, *names: str) -> None:
+    """Check that the named options of a solver are finite numbers of at least 0."""
+    for name in names:
+        value = getattr(options, name)
+        if not (isinstance(value, (int, float, np.number)) and 0 <= value < float("inf")):
+            raise ProblemError(f"{name} must be a number of at least 0, got {value!r}")

@@ -28,6 +28,8 @@ from ocpkit.trajectory import Trajectory
 
 Objective = Callable[[Array], tuple[float, Array]]
 BLOW_UP = 1e8
+SETTLED = 1e-6
+"""Relative change of the controls below which MSA rests, as far as L-BFGS resolves a minimum (√ε)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,31 +176,46 @@ class MSARun(FirstOrderRun):
     def __init__(self, options: MSA, problem: Problem, guess: Guess) -> None:
         super().__init__(options, problem, guess)
         self.options = options
-        self.best: tuple[Trajectory, Policy] | None = None
+        self.current: tuple[Trajectory, Policy] | None = None
         self.stagnant = 0
 
     def step(self) -> Iteration:
+        """Advance the current iterate, then put the best one back in its place."""
         assert self.policy is not None
-        if self.best is None:
-            self.best = self.trajectory, self.policy
-        best_cost = self.best[0].cost
+        best = self.trajectory, self.policy
+        if self.current is not None:
+            self.trajectory, self.policy = self.current
+        try:
+            return self._advance(*best)
+        finally:
+            self.current = self.trajectory, self.policy
+            if self.status is not Status.CONVERGED and not self.trajectory.cost < best[0].cost:
+                self.trajectory, self.policy = best
+
+    def _advance(self, best: Trajectory, best_policy: Policy) -> Iteration:
+        previous = self.trajectory
         try:
             with np.errstate(all="ignore"):
                 controls = self._clip([self._improve(t) for t in range(self.problem.horizon)])
         except FloatingPointError as error:
-            return self._give_up(str(error))
-        previous, self.trajectory = self.trajectory.cost, self.engine.rollout(controls)
-        if not self.trajectory.finite or abs(self.trajectory.cost) > BLOW_UP * (1 + abs(best_cost)):
-            return self._give_up("the cost blew up")
+            return self._give_up(best, best_policy, str(error))
+        self.trajectory = self.engine.rollout(controls)
+        if not self.trajectory.finite or abs(self.trajectory.cost) > BLOW_UP * (1 + abs(best.cost)):
+            return self._give_up(best, best_policy, "the cost blew up")
         self.adjoint_sweep()
-        if self.status is not None:
-            return self.record(actual_decrease=previous - self.trajectory.cost, step_size=1.0)
-        self.stagnant += 1
-        if self.trajectory.cost < best_cost:
-            self.best, self.stagnant = (self.trajectory, self.policy), 0
-        if self.stagnant >= self.options.patience:
-            return self._give_up(f"no better cost in {self.stagnant} iterations")
-        return self.record(actual_decrease=previous - self.trajectory.cost, step_size=1.0)
+        self.stagnant = 0 if self.trajectory.cost < best.cost else self.stagnant + 1
+        if self.status is None and self.stagnant >= self.options.patience:
+            if all(np.allclose(u, v, rtol=SETTLED, atol=SETTLED) for u, v in zip(controls, previous.controls)):
+                self.status = Status.STALLED
+            else:
+                return self._give_up(best, best_policy, f"no better cost in {self.stagnant} iterations")
+        return self.record(actual_decrease=previous.cost - self.trajectory.cost, step_size=1.0)
+
+    def _give_up(self, best: Trajectory, best_policy: Policy, reason: str) -> Iteration:
+        self.details["reason"] = f"{reason}: MSA ignores how new controls move the states; use 'emsa' or 'ddp'"
+        self.status = Status.DIVERGED
+        self.trajectory, self.policy = best, best_policy
+        return self.record()
 
     def _improve(self, t: int) -> Array:
         """Step 3 at one stage."""
@@ -215,13 +232,6 @@ class MSARun(FirstOrderRun):
         lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
         minimiser = minimise_control(objective, u, lower, upper, options.stage_iterations)
         return u + options.relaxation * (minimiser - u)
-
-    def _give_up(self, reason: str) -> Iteration:
-        self.details["reason"] = f"{reason}: MSA ignores how new controls move the states; use 'emsa' or 'ddp'"
-        self.status = Status.DIVERGED
-        if self.best is not None:
-            self.trajectory, self.policy = self.best
-        return self.record()
 
 
 class EMSARun(FirstOrderRun):

@@ -1,0 +1,84 @@
+"""SGD with the vanishing-gradient regulariser of Pascanu, Mikolov & Bengio (2013): "SGD-VGR" in the experiments.
+
+    Ω = Σ_t (1/B) Σ_i (‖f_xᵀ p_{t+1}‖ / ‖p_{t+1}‖ − 1)²
+
+asks every layer to keep the norm of the back-propagated gradient. As in the original, only the immediate
+derivative of Ω_t with respect to the layer's own weights is used; x_t and p_{t+1} count as constants. The
+original writes the ratio of squared norms; both have their minimum where the norm is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit_nn.losses import CrossEntropy, Loss
+from ocpkit_nn.pmp import _apply
+from ocpkit_nn.stages import as_stages
+
+
+class SGDVGR(torch.optim.SGD):
+    """SGD on loss + `strength` · Ω.
+
+    Parameters
+    ----------
+    model, loss
+        As in `DDPNOpt`.
+    lr, momentum, weight_decay
+        As in `torch.optim.SGD`.
+    strength
+        Weight of Ω.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[nn.Module],
+        loss: Loss | None = None,
+        lr: float = 0.1,
+        *,
+        strength: float = 1.0,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        model = model if isinstance(model, nn.Module) else list(model)
+        self.preparation, self.stages = as_stages(model)
+        self.loss, self.strength = CrossEntropy() if loss is None else loss, strength
+        parameters = [p for stage in self.stages for p in stage.layer.parameters]
+        super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
+        """Train on one mini-batch; return its mean loss before the step."""
+        x, states = inputs, []
+        with torch.no_grad():
+            for module in self.preparation:
+                x = module(x)
+        outputs = []
+        for stage in self.stages:
+            states.append(x.detach().requires_grad_())
+            outputs.append(_apply(stage, states[-1]))
+            x = outputs[-1]
+        value = float(self.loss.value(x.detach(), targets).mean())
+        costate = self.loss.gradient(x.detach(), targets)
+        for t in reversed(range(len(self.stages))):
+            costate = self._layer_gradients(t, states[t], outputs[t], costate)
+        super().step()
+        return value
+
+    def _layer_gradients(self, t: int, state: Tensor, output: Tensor, costate: Tensor) -> Tensor:
+        """Set p.grad of stage t to the gradient of loss + Ω_t; return p_t."""
+        parameters, batch = self.stages[t].layer.parameters, len(state)
+        with torch.enable_grad():
+            product = (costate * output).sum()
+            pulled = torch.autograd.grad(product, state, create_graph=True)[0]
+            gradients = list(torch.autograd.grad(product / batch, parameters, retain_graph=True))
+            if t > 0:
+                before, after = pulled.flatten(1).norm(dim=1), costate.flatten(1).norm(dim=1)
+                ratio = before / after.clamp_min(torch.finfo(after.dtype).tiny)
+                omega = self.strength * ((ratio - 1) ** 2).mean()
+                extra = torch.autograd.grad(omega, parameters, allow_unused=True)
+                gradients = [g if e is None else g + e for g, e in zip(gradients, extra)]
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = gradient.detach()
+        return pulled.detach()

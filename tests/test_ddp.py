@@ -1,0 +1,445 @@
+"""DDP, iLQR and FDDP: exact on LQR, fast near the optimum, honest about how they ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from problems import BY_NAME, CASES, LQR, LQRS, Case, HandWritten, HandWrittenCost, runs
+from scipy.linalg import solve_discrete_are
+from strategies import smooth_problems
+
+import ocpkit.math as m
+from ocpkit import (
+    DDP,
+    FDDP,
+    ILQR,
+    Dynamics,
+    FunctionCost,
+    FunctionTerminalCost,
+    Iteration,
+    Problem,
+    Solution,
+    Stage,
+    Status,
+)
+from ocpkit.curvature import Identity
+from ocpkit.differences import central_jacobian
+from ocpkit.solvers import registry
+
+
+def gradient(problem: Problem, controls: Any) -> np.ndarray:
+    """∇_u J by central differences of rollouts: knows no adjoint."""
+    cuts = np.cumsum(problem.control_sizes)[:-1]
+    cost = lambda flat: np.asarray(problem.rollout(np.split(flat, cuts))[1])  # noqa: E731
+    return central_jacobian(cost, np.concatenate(list(controls)))
+
+
+# ------------------------------------------------------------------------------------------- optimality
+@pytest.mark.parametrize("size", LQRS, ids=str)
+@pytest.mark.parametrize("solver", [DDP(), ILQR(), FDDP()], ids=lambda s: type(s).__name__)
+def test_lqr_in_one_iteration(size: Any, solver: DDP) -> None:
+    lqr = LQRS[size]
+    solution, (P, K) = solver.solve(lqr.problem()), lqr.riccati()
+    assert solution.status is Status.CONVERGED
+    assert solution.iterations == 1
+    assert solution.cost == pytest.approx(lqr.optimum, rel=1e-10)
+    np.testing.assert_allclose(solution.feedback_gains, K, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(solution.value_hessians, P, rtol=1e-10, atol=1e-10)
+    x = lqr.x0
+    for u, gain in zip(solution.controls, K):
+        np.testing.assert_allclose(u, gain @ x, rtol=1e-9, atol=1e-10)
+        x = lqr.A @ x + lqr.B @ u
+
+
+def test_long_horizon_gain_is_the_stationary_one() -> None:
+    """SciPy's algebraic Riccati equation, with the cross term."""
+    lqr = replace(LQR.random(3, 2, 1, seed=5), horizon=200)
+    P = solve_discrete_are(lqr.A, lqr.B, lqr.Q, lqr.R, s=lqr.S.T)
+    K = -np.linalg.solve(lqr.R + lqr.B.T @ P @ lqr.B, lqr.B.T @ P @ lqr.A + lqr.S)
+    solution = DDP().solve(lqr.problem())
+    np.testing.assert_allclose(solution.feedback_gains[0], K, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(solution.value_hessians[0], P, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("case", "solver"), runs("ddp", "ilqr", "fddp"), ids=str)
+def test_converges_within_its_budget(case: Case, solver: str) -> None:
+    problem = case.problem()
+    solution = registry.make(solver).solve(problem)
+    assert solution.status is Status.CONVERGED
+    assert solution.iterations <= case.budget[solver]
+    if case.optimum is not None:
+        assert solution.cost == pytest.approx(case.optimum, rel=1e-8)
+    states, cost = problem.rollout(solution.controls)
+    assert cost == pytest.approx(solution.cost, rel=1e-9)
+    for ours, theirs in zip(solution.states, states):
+        np.testing.assert_allclose(ours, theirs, atol=1e-8)
+    assert np.abs(gradient(problem, solution.controls)).max() < 1e-3 * (1 + abs(cost))
+
+
+def errors_after(solver: DDP, starts: list[Problem], optimum: np.ndarray) -> np.ndarray:
+    """Distance to the optimal controls after the iterations of `solver`, from each start."""
+    return np.array([np.abs(solver.solve(start).controls - optimum).max() for start in starts])
+
+
+def test_ddp_converges_quadratically_and_ilqr_linearly() -> None:
+    """One iteration turns an error e into C e² (DDP) or C e (iLQR): the exponents, over three decades of e."""
+    problem = BY_NAME["pendulum"].problem()
+    sharp = {"gradient_tolerance": 1e-13, "cost_tolerance": 1e-300}
+    optimum = DDP(**sharp).solve(problem).controls
+    sizes = 10.0 ** np.arange(-1.0, -4.1, -0.5)
+    starts = [problem.replace(controls=tuple(optimum + e)) for e in sizes]
+    once = {"max_iterations": 1} | sharp
+    for solver, exponent in ((DDP(**once), 2.0), (ILQR(**once), 1.0)):
+        errors = errors_after(solver, starts, optimum)
+        exponents = np.diff(np.log(errors)) / np.diff(np.log(sizes))
+        np.testing.assert_allclose(exponents[1:], exponent, atol=0.1, err_msg=str(errors))
+    assert DDP(**sharp).solve(starts[0]).iterations <= 6
+    assert ILQR(gradient_tolerance=1e-9, cost_tolerance=1e-300).solve(starts[0]).iterations > 20
+
+
+def test_theorem_1_against_brute_force() -> None:
+    """Dynamic programming on a fine grid of a scalar problem finds DDP's value at every stage."""
+    horizon, x, u = 4, np.linspace(-2.5, 2.5, 2001), np.linspace(-2, 2, 801)
+    value = np.cos(2 * x) + 2 * x**2
+    grid, tables = x[:, None] + 0.3 * (np.sin(x)[:, None] + u[None, :]), [value]
+    running = 0.1 * x[:, None] ** 2 + 0.3 * u[None, :] ** 2 + 0.05 * np.sin(3 * x)[:, None] * u[None, :]
+    for _ in range(horizon):
+        value = (running + np.interp(grid, x, value)).min(axis=1)
+        tables.insert(0, value)
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + 0.3 * (m.sin(x) + u),
+        cost=lambda x, u: 0.1 * x[0] ** 2 + 0.3 * u[0] ** 2 + 0.05 * m.sin(3 * x[0]) * u[0],
+        terminal_cost=lambda x: m.cos(2 * x[0]) + 2 * x[0] ** 2,
+        x0=[0.9],
+        horizon=horizon,
+        control_size=1,
+    )
+    for start in (0.9, -0.4, 1.3):
+        solution = DDP().solve(problem.replace(x0=[start]))
+        assert solution.success
+        assert solution.cost == pytest.approx(np.interp(start, x, tables[0]), abs=1e-4)
+        slope = (np.interp(start + 0.02, x, tables[0]) - np.interp(start - 0.02, x, tables[0])) / 0.04
+        assert solution.value_gradients[0][0] == pytest.approx(slope, abs=5e-3)
+        for t, state in enumerate(solution.states):
+            tail = problem.replace(x0=state, stages=problem.stages[t:], controls=()) if t < horizon else None
+            to_go = DDP().solve(tail).cost if tail else problem.terminal_cost.value(state, np.zeros(0))
+            assert to_go == pytest.approx(np.interp(state[0], x, tables[t]), abs=1e-4)
+
+
+# ------------------------------------------------------------------------------------- random problems
+@given(smooth_problems())
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+def test_random_smooth_problems_ddp(problem: Problem) -> None:
+    check_random(DDP(max_iterations=200), problem)
+
+
+@given(smooth_problems(max_horizon=12))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_random_smooth_problems_ilqr(problem: Problem) -> None:
+    check_random(ILQR(max_iterations=200), problem)
+
+
+@given(smooth_problems(max_horizon=12))
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_random_smooth_problems_state_regularization(problem: Problem) -> None:
+    check_random(DDP(max_iterations=200, regularize="state"), problem)
+
+
+def check_random(solver: DDP, problem: Problem) -> None:
+    """No exception, J never increases, and the status is true."""
+    solution = solver.solve(problem)
+    costs = np.array([line.cost for line in solution.history])
+    assert (np.diff(costs) <= 1e-14 * (1 + np.abs(costs[:-1])) * 16).all()
+    assert solution.cost == costs[-1]
+    assert problem.rollout(solution.controls)[1] == pytest.approx(solution.cost, rel=1e-10, abs=1e-10)
+    if solution.success:
+        slope = np.abs(gradient(problem, solution.controls)).max()
+        assert slope <= 1e-4 * (1 + abs(solution.cost)), slope
+    else:
+        assert solution.status in (Status.ITERATION_LIMIT, Status.STALLED)
+
+
+# ---------------------------------------------------------------------------------------------- statuses
+class WrongGradient(HandWrittenCost):
+    def gradient(self, x: Any, u: Any, p: Any) -> Any:
+        return tuple(-g for g in super().gradient(x, u, p))
+
+
+def flat_end(size: int = 2) -> FunctionTerminalCost:
+    return FunctionTerminalCost(lambda x: 0 * x[0], size)
+
+
+class Brittle(Dynamics):
+    """x' = x + √(−(u − 1)²): a number at u = 1 only, so that no step is possible."""
+
+    state_size = control_size = next_state_size = 1
+
+    def step(self, x: Any, u: Any, p: Any) -> Any:
+        return x + np.sqrt(-((u - 1.0) ** 2))
+
+    def jacobians(self, x: Any, u: Any, p: Any) -> Any:
+        return np.eye(1), np.eye(1)
+
+    def hessian_product(self, x: Any, u: Any, p: Any, costate: Any) -> Any:
+        return np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1))
+
+
+def test_status_converged_at_the_guess() -> None:
+    problem = LQRS[2, 1, 20].problem()
+    first = DDP().solve(problem)
+    again = DDP().solve(problem, first)
+    assert again.status is Status.CONVERGED
+    assert again.iterations == 0
+
+
+def test_status_stalled() -> None:
+    """A gradient of the wrong sign: no step can lower the cost, and DDP says so instead of pretending."""
+    stage = Stage(HandWritten(), WrongGradient())
+    problem = Problem(stages=(stage,) * 5, terminal_cost=flat_end(), x0=np.array([1.5, 0.0]))
+    solution = DDP().solve(problem)
+    assert solution.status is Status.STALLED
+    assert solution.iterations < 100
+    assert solution.cost == pytest.approx(solution.history[0].cost, rel=1e-12)
+
+
+def test_status_iteration_limit() -> None:
+    solution = DDP(max_iterations=3).solve(BY_NAME["pendulum"].problem())
+    assert solution.status is Status.ITERATION_LIMIT
+    assert solution.iterations == 3
+    assert DDP(max_iterations=0).solve(BY_NAME["pendulum"].problem()).iterations == 0
+
+
+def test_status_time_limit() -> None:
+    solution = DDP(time_limit=1e-9).solve(BY_NAME["pendulum"].problem())
+    assert solution.status is Status.TIME_LIMIT
+    assert solution.iterations == 0
+
+
+def test_status_stopped() -> None:
+    solution = DDP().solve(BY_NAME["pendulum"].problem(), callback=lambda line: line.index < 4)
+    assert solution.status is Status.STOPPED
+    assert solution.iterations == 4
+
+
+def test_status_interrupted_in_a_callback() -> None:
+    def interrupt(line: Iteration) -> None:
+        if line.index == 4:
+            raise KeyboardInterrupt
+
+    solution = DDP().solve(BY_NAME["pendulum"].problem(), callback=interrupt)
+    assert solution.status is Status.INTERRUPTED
+    assert solution.iterations == 4
+    assert solution.cost == solution.history[4].cost
+
+
+class Interrupting(HandWritten):
+    calls = 0
+
+    def step(self, x: Any, u: Any, p: Any) -> Any:
+        self.calls += 1
+        if self.calls == 60:
+            raise KeyboardInterrupt
+        return super().step(x, u, p)
+
+
+def test_status_interrupted_in_the_model() -> None:
+    dynamics = Interrupting()
+    stage = Stage(dynamics, HandWrittenCost())
+    problem = Problem(stages=(stage,) * 25, terminal_cost=flat_end(), x0=np.array([1.5, 0.0]))
+    solution = DDP().solve(problem)
+    assert solution.status is Status.INTERRUPTED
+    assert len(solution.history) >= 1
+    assert problem.rollout(solution.controls)[1] == pytest.approx(solution.cost)
+
+
+def test_status_infeasible() -> None:
+    cost = FunctionCost(lambda x, u: x[0] ** 2 + u[0] ** 2, 1, 1)
+    problem = Problem(
+        stages=(Stage(Brittle(), cost),) * 4,
+        terminal_cost=FunctionTerminalCost(lambda x: x[0] ** 2, 1),
+        x0=np.ones(1),
+        controls=(np.ones(1),) * 4,
+        states=tuple(np.array([float(t + 1)]) for t in range(5)),
+    )
+    solution = FDDP().solve(problem)
+    assert solution.status is Status.INFEASIBLE
+    assert solution.history[-1].gap == 1.0
+
+
+def test_status_of_a_problem_without_a_minimum() -> None:
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: -u @ u,
+        terminal_cost=lambda x: x[0],
+        x0=[0.5],
+        horizon=3,
+        control_size=1,
+    )
+    solution = DDP().solve(problem)
+    assert solution.status is Status.DIVERGED
+    assert np.isfinite(solution.cost)
+
+
+def test_status_diverged_by_a_large_learning_rate() -> None:
+    solver = DDP(curvature=Identity(10.0), line_search=False, feedback=False)
+    solution = solver.solve(BY_NAME["hand-written"].problem())
+    assert solution.status is Status.DIVERGED
+    assert all(np.isfinite(x).all() for x in (solution.states, solution.controls))
+
+
+def test_status_invalid_input_names_what_is_not_finite() -> None:
+    """J is finite at the guess, but a derivative is not."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: m.sqrt(u[0]) + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=3,
+    )
+    solution = DDP().solve(problem)
+    assert solution.status is Status.INVALID_INPUT
+    assert "derivatives are not finite at stage" in solution.details["reason"]
+
+
+# ---------------------------------------------------------------------------------------- globalisation
+def test_backs_off_where_the_model_is_not_a_number() -> None:
+    """A full step leaves the domain of the logarithm; the line search comes back into it."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: 0.01 * u[0] ** 2,
+        terminal_cost=lambda x: x[0] - 0.05 * m.log(x[0]),
+        x0=[3.0],
+        horizon=5,
+        control_size=1,
+    )
+    solution = DDP().solve(problem)
+    tried = [line.step_size for line in solution.history]
+    assert solution.success
+    assert min(tried[1:]) < 1
+    assert solution.history[-1].cost < solution.history[0].cost
+    assert np.abs(gradient(problem, solution.controls)).max() < 1e-5
+
+
+@pytest.mark.parametrize("where", ["control", "state"])
+def test_regularization_gets_through_negative_curvature(where: str) -> None:
+    case = BY_NAME["pendulum"]
+    solution = DDP(regularize=where).solve(case.problem())
+    assert solution.success
+    assert max(line.regularization for line in solution.history) > 0
+    assert solution.cost == pytest.approx(case.optimum, rel=1e-8)
+
+
+def test_history_is_consistent() -> None:
+    history = DDP().solve(BY_NAME["pendulum"].problem()).history
+    assert [line.index for line in history] == list(range(len(history)))
+    for before, line in pairwise(history):
+        assert line.actual_decrease == pytest.approx(before.cost - line.cost, abs=1e-12)
+        assert line.seconds >= before.seconds
+        if line.step_size:
+            assert line.actual_decrease >= 1e-4 * line.expected_decrease - 1e-13
+    last = history[-1]
+    assert last.actual_decrease == pytest.approx(last.expected_decrease, rel=0.1)  # the model is good near the end
+
+
+def test_fddp_closes_gaps_and_finds_the_same_optimum() -> None:
+    problem = BY_NAME["cart-pole"].problem()
+    torn = DDP().solve(problem).states + 0.3 * np.random.default_rng(0).standard_normal((101, 4))
+    solution = FDDP().solve(problem, states=torn)
+    gaps = [iteration.gap for iteration in solution.history]
+    assert gaps[0] > 0.3
+    assert gaps[-1] == 0
+    assert (np.diff(gaps) <= 0).all()
+    assert solution.status is Status.CONVERGED
+    assert solution.cost == pytest.approx(BY_NAME["cart-pole"].optimum, rel=1e-8)
+    np.testing.assert_allclose(np.stack(problem.rollout(solution.controls)[0]), solution.states, atol=1e-8)
+
+
+def test_fddp_solves_where_the_rollout_blows_up() -> None:
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + 0.1 * x**3 + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[3.0],
+        horizon=30,
+        control_size=1,
+    )
+    assert not np.isfinite(problem.rollout()[1])
+    assert DDP().solve(problem).status is Status.INVALID_INPUT
+    solution = FDDP().solve(problem)
+    assert solution.status is Status.CONVERGED
+    assert np.isfinite(problem.rollout(solution.controls)[1])
+
+
+def test_state_guess_of_the_problem_is_used() -> None:
+    problem = BY_NAME["pendulum"].problem()
+    guessed = problem.replace(states=tuple(np.linspace([0.0, 0.0], [np.pi, 0.0], 61)))
+    assert DDP().solve(guessed).history[0].gap > 0.05
+    assert DDP().solve(problem).history[0].gap == 0
+
+
+def test_warm_start_saves_iterations() -> None:
+    problem = BY_NAME["pendulum"].problem()
+    cold = DDP().solve(problem)
+    moved = problem.replace(x0=np.array([0.02, 0.0]))
+    warm = DDP().solve(moved, cold)
+    assert warm.success
+    assert warm.iterations < cold.iterations / 2
+    assert warm.iterations < DDP().solve(moved).iterations
+
+
+def test_parameters_change_without_tracing_again() -> None:
+    problem = BY_NAME["parameters"].problem()
+    ends = [DDP().solve(problem.replace(parameters=np.array([p, 0.0, 0.3]))).states[-1][0] for p in (0.5, 1.0, 2.0)]
+    np.testing.assert_allclose(ends, [0.5, 1.0, 2.0], rtol=0.1)
+    assert np.all(np.diff(ends) > 0.4)
+
+
+# ---------------------------------------------------------------------------------------------- Solution
+@pytest.mark.parametrize("case", [BY_NAME["least-squares"], BY_NAME["varying-sizes"]], ids=str)
+def test_solution_round_trip(case: Case, tmp_path: Path) -> None:
+    solution = DDP().solve(case.problem())
+    solution.save(tmp_path / "s.npz")
+    loaded = Solution.load(tmp_path / "s.npz")
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.npz"]
+    for name in ("problem_name", "solver", "cost", "status", "history", "seconds", "details"):
+        assert getattr(loaded, name) == getattr(solution, name)
+    for name in ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians"):
+        ours, theirs = getattr(loaded, name), getattr(solution, name)
+        assert type(ours) is type(theirs)
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs):
+            np.testing.assert_array_equal(a, b)
+    assert str(loaded) == str(solution)
+
+
+def test_policy_tracks_against_a_disturbance() -> None:
+    """u = u_t + K_t (x − x_t) keeps the cost near the optimum where the open loop drifts away."""
+    problem = BY_NAME["pendulum"].problem()
+    solution = DDP().solve(problem)
+    np.testing.assert_array_equal(solution.policy(3, solution.states[3]), solution.controls[3])
+    disturbed = problem.replace(x0=np.array([0.05, 0.0]))
+    states = [disturbed.x0]
+    for t, stage in enumerate(problem.stages):
+        states.append(stage.dynamics.step(states[t], solution.policy(t, states[t]), np.zeros(0)))
+    closed = problem.cost(states, [solution.policy(t, x) for t, x in enumerate(states[:-1])])
+    open_loop = disturbed.rollout(solution.controls)[1]
+    best = DDP().solve(disturbed, solution).cost
+    assert best <= closed
+    assert closed - best < 0.2 * (open_loop - best)
+
+
+def test_printing_tells_the_essentials() -> None:
+    text = str(DDP().solve(BY_NAME["pendulum"].problem()))
+    for piece in ("pendulum (horizon 60)", "DDP", "converged: the optimality", "20.44948", "iterations", "gap"):
+        assert piece in text
+
+
+def test_all_cases_are_named_once() -> None:
+    assert len(BY_NAME) == len(CASES)
