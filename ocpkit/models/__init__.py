@@ -1,0 +1,44 @@
+"""The classic control tasks by name; each lives in its own module, which is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ocpkit.errors import unknown_name
+
+if TYPE_CHECKING:
+    from ocpkit.models.task import Task
+
+_MODULES = {
+    "double-integrator": "double_integrator",
+    "pendulum": "pendulum",
+    "cartpole": "cartpole",
+    "acrobot": "acrobot",
+    "car-parking": "car_parking",
+    "unicycle": "unicycle",
+    "planar-quadrotor": "planar_quadrotor",
+    "quadrotor": "quadrotor",
+    "two-link-arm": "two_link_arm",
+    "rocket-landing": "rocket_landing",
+    "growth": "growth",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all tasks."""
+    return tuple(_MODULES)
+
+
+def get(name: str) -> Task:
+    """Return a task.
+
+    Raises
+    ------
+    ProblemError
+        If there is no task of this name; says which ones are near.
+    """
+    if name not in _MODULES:
+        raise unknown_name("task", name, _MODULES)
+    task: Task = import_module(f"ocpkit.models.{_MODULES[name]}").TASK
+    return task

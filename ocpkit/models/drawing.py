@@ -1,0 +1,58 @@
+"""Pieces of the tasks' drawings: each puts one thing on matplotlib axes, sizes in data units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+BODY, LINK, ACCENT, THRUST, GOAL, GROUND = "#3b6ea5", "#444444", "#d1495b", "#f4a259", "#2a9d5c", "#999999"
+"""Colours: bodies, rods, what moves or matters, jets, goals, the ground."""
+
+
+def rod(axes: Any, *points: Sequence[float], width: float = 5.0, color: str = LINK) -> None:
+    """Draw a chain of rods through the points (in the plane or in space); `width` in printer's points."""
+    axes.plot(*zip(*points), color=color, linewidth=width, solid_capstyle="round", solid_joinstyle="round")
+
+
+def disc(axes: Any, centre: Sequence[float], radius: float, color: str = ACCENT) -> None:
+    """Draw a filled circle."""
+    angle = np.linspace(0, 2 * np.pi, 40)
+    axes.fill(centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle), color=color, zorder=3)
+
+
+def box(axes: Any, centre: Sequence[float], size: Sequence[float], angle: float = 0.0, color: str = BODY) -> None:
+    """Draw a filled rectangle of (length, width), turned counter-clockwise by `angle` [rad] about its centre."""
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.asarray(size) / 2
+    axes.fill(*placed(corners, centre, angle).T, color=color)
+
+
+def placed(points: Any, centre: Sequence[float], angle: float) -> Any:
+    """Turn points (k, 2) of a body counter-clockwise by `angle` [rad] and move its origin to `centre`."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) + np.asarray(centre)
+
+
+def arrow(axes: Any, start: Sequence[float], step: Sequence[float], color: str = ACCENT) -> None:
+    """Draw an arrow from `start` along `step`."""
+    axes.annotate(
+        "",
+        xy=(start[0] + step[0], start[1] + step[1]),
+        xytext=tuple(start),
+        arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0},
+    )
+
+
+def ground(axes: Any, height: float = 0.0) -> None:
+    """Draw a horizontal line."""
+    axes.axhline(height, color=GROUND, linewidth=1.0, zorder=0)
+
+
+def goal(axes: Any, *place: float, label: str = "goal") -> None:
+    """Mark a point, in the plane or in space, with a labelled cross."""
+    axes.plot(*([value] for value in place), marker="x", markersize=9, markeredgewidth=2.2, color=GOAL)
+    if len(place) == 2:
+        axes.annotate(label, place, xytext=(12, 8), textcoords="offset points", color=GOAL, annotation_clip=True)
+    else:
+        axes.text(*place, f"  {label}", color=GOAL)
