@@ -123,8 +123,17 @@ def _kronecker_basis(
     _moment(memory, "S", cotangents.T @ cotangents / samples, options["decay"])
     if "basis_A" not in memory or (count - 1) % options["basis_every"] == 0:
         for factor in "AS":
-            memory[f"values_{factor}"], memory[f"basis_{factor}"] = torch.linalg.eigh(memory[factor])
+            memory[f"values_{factor}"], memory[f"basis_{factor}"] = _eigenbasis(memory[factor])
     return (memory["values_A"], memory["basis_A"]), (memory["values_S"], memory["basis_S"])
+
+
+def _eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; a float32 matrix with many equal eigenvalues may need double precision."""
+    try:
+        return torch.linalg.eigh(matrix)
+    except RuntimeError:
+        values, basis = torch.linalg.eigh(matrix.double())
+        return values.to(matrix.dtype), basis.to(matrix.dtype)
 
 
 def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:

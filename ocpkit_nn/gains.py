@@ -39,7 +39,11 @@ class FeedbackGain:
 
     def matvec(self, deviation: Tensor) -> Tensor:
         """Return the batch's change of control (1/B) Σ_i K_i δx_i, a matrix (o, i), for δX (B, *shape)."""
-        return self.metric.solve(self.control.mean(self._coefficients(deviation)))
+        return self.metric.solve(self.unscaled(deviation))
+
+    def unscaled(self, deviation: Tensor) -> Tensor:
+        """Return `matvec` before M⁻¹, a new matrix (o, i)."""
+        return self.control.mean(self._coefficients(deviation))
 
     def rmatvec(self, control: Tensor) -> Tensor:
         """Return the adjoint (1/B) K_iᵀ u for every sample, (B, *shape), for u (o, i)."""

@@ -7,7 +7,7 @@ is one matrix (o, i), the bias its last column; its per-sample gradients are a `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,7 @@ def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class LinearLayer(_WeightAndBias):
-    """h = W x + b (Eq. 13) on inputs (B, n)."""
+    """h = W x + b (Eq. 13) on inputs (B, n), or (B, …, n) with the weights shared by all positions of a sample."""
 
     factored = True
 
@@ -90,11 +90,14 @@ class LinearLayer(_WeightAndBias):
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
         return cotangents @ self.weight.detach()
 
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> OuterBase:
-        return OuterBase(_append_one(x, self.bias), cotangents)
+    def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
+        rows = _append_one(x, self.bias)
+        if x.ndim == 2:
+            return OuterBase(rows, cotangents)
+        return DenseBase(cotangents.flatten(2, -2).transpose(2, 3) @ rows.flatten(1, -2))
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        return _append_one(x, self.bias), cotangents.flatten(0, 1)
+        return _append_one(x, self.bias).flatten(0, -2), cotangents.flatten(0, -2)
 
 
 class ConvLayer(_WeightAndBias):
@@ -201,8 +204,7 @@ class ModuleLayer(Layer):
             pulled: Tensor = vmap(pull)(v_i)[0]
             return pulled
 
-        result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1, randomness="same")(x, cotangents)
-        return result
+        return self._for_every_sample(one, x, cotangents)
 
     def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
         current = self._current()
@@ -212,8 +214,18 @@ class ModuleLayer(Layer):
             pulled = vmap(pull)(v_i)[0]
             return torch.cat([pulled[k].flatten(1) for k in current], dim=1)
 
-        rows: Tensor = vmap(one, in_dims=(0, 1), out_dims=1, randomness="same")(x, cotangents)
-        return DenseBase(rows[:, :, None, :])
+        return DenseBase(self._for_every_sample(one, x, cotangents)[:, :, None, :])
+
+    def _for_every_sample(self, one: Callable[[Tensor, Tensor], Tensor], x: Tensor, cotangents: Tensor) -> Tensor:
+        try:
+            result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1)(x, cotangents)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"stage {self.name}: {type(self.module).__name__} cannot be differentiated one sample at a time; its "
+                "forward must treat every sample alike, without branches on values, .item(), random numbers or changes "
+                "of buffers (write branches with torch.where, and put dropout at the top level of the Sequential)"
+            ) from error
+        return result
 
     def matrix(self) -> Tensor:
         return torch.cat([p.flatten() for p in self._current().values()])[None]
@@ -285,18 +297,29 @@ class BatchNormLayer(Layer):
 
 def as_layer(module: nn.Module, name: str) -> Layer:
     """Choose how a module with parameters is differentiated: by its own products, or by `torch.func`."""
-    if any(not p.requires_grad for p in module.parameters()):
-        return ModuleLayer(module, name)
-    if type(module) is nn.Linear:
+    trainable = all(p.requires_grad for p in module.parameters())
+    if trainable and type(module) is nn.Linear:
         return LinearLayer(module, name)
-    if type(module) in (nn.Conv1d, nn.Conv2d):
+    if trainable and type(module) in (nn.Conv1d, nn.Conv2d):
         return ConvLayer(module, name)
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
+    if trainable and type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
         return BatchNormLayer(module, name)
     for inner in module.modules():
         if isinstance(inner, nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"{name}: batch normalisation inside {type(module).__name__} couples the samples of a batch; put it "
-                "at the top level of the Sequential, or use group or layer normalisation"
+                "at the top level of the Sequential, all of it trainable, or use group or layer normalisation"
             )
+    check_not_random(module, name)
     return ModuleLayer(module, name)
+
+
+def check_not_random(module: nn.Module, name: str) -> None:
+    """Refuse blocks that would be another function at every evaluation of one step."""
+    for inner in module.modules():
+        if isinstance(inner, nn.RReLU) or (isinstance(inner, nn.modules.dropout._DropoutNd) and inner.p > 0):
+            kind = "dropout" if hasattr(inner, "p") else "a random slope"
+            raise ValueError(
+                f"{name}: {kind} inside {type(module).__name__} would be drawn anew for every derivative and for the "
+                "second forward pass; put nn.Dropout at the top level of the Sequential instead, where its mask is kept"
+            )

@@ -91,6 +91,10 @@ class SampleMetric(Metric):
         inner = self._columns_to_base @ (self._columns_to_base.T @ self._base.inner(right).reshape(-1))
         return (self._base.mean(inner.reshape(self._batch, -1)) + self._damping * right) / self._rate
 
+    def dense(self, like: Tensor) -> Tensor:
+        unit = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
+        return torch.stack([self.matvec(row.reshape(like.shape)).flatten() for row in unit])
+
     def _sample_gram(self, base: Any) -> Tensor:
         """base_iᵀ M⁻¹ base_i for the base that M was built from."""
         cross, mix = base.cross_gram(), self._columns_to_base

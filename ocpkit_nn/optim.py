@@ -240,14 +240,10 @@ class DDPNOpt(torch.optim.Optimizer):
 
     def _forward_pass(self, states: list[Tensor], policies: list[LayerPolicy]) -> None:
         """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
-        x, last = states[0], len(states) - 1
+        x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
-            change = policy.feedforward
-            if self.feedback == "full" and t > 0:
-                assert policy.gain is not None
-                change = change + policy.gain.matvec(x - states[t])
-            stage.layer.add_(change)
-            if self.feedback == "full" and t < last:
+            stage.layer.add_(policy.change(x - states[t] if full and t > 0 else None))
+            if full and t < last:
                 x = stage.forward_again(x)
 
     def policies(self) -> list[FeedbackGain | None]:

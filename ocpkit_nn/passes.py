@@ -32,10 +32,32 @@ LayerRule = Callable[[int, LayerGradients], tuple[Metric, Tensor]]
 
 @dataclass(frozen=True)
 class LayerPolicy:
-    """k (o, i) of one layer, and its feedback gain unless Q_ux was dropped."""
+    """δu = k + (1/B) Σ_i K_i δx_i of one layer, with k = −M⁻¹ g.
 
-    feedforward: Tensor
-    gain: FeedbackGain | None
+    Attributes
+    ----------
+    direction
+        g (o, i), the baseline's stand-in for E[Q_u].
+    metric
+        M/η.
+    gain
+        K_i, or None: Q_ux was dropped, or nothing precedes the layer.
+    """
+
+    direction: Tensor
+    metric: Metric
+    gain: FeedbackGain | None = None
+
+    @property
+    def feedforward(self) -> Tensor:
+        """k (o, i)."""
+        return -self.metric.solve(self.direction)
+
+    def change(self, deviation: Tensor | None = None) -> Tensor:
+        """Return δu (o, i) for the deviations δX (B, …) of the batch; one M⁻¹ serves both terms."""
+        if self.gain is None or deviation is None:
+            return self.feedforward
+        return self.metric.solve(self.gain.unscaled(deviation).sub_(self.direction))
 
 
 class BatchValue(Value):
@@ -79,7 +101,7 @@ def bellman_pass(
         left, right = step.K.left, step.K.right
         core = left.coefficients @ right.coefficients.transpose(1, 2)
         gain = FeedbackGain(left.base, right.base, core, curvature.metrics[t]) if t > 0 else None
-        policies.append(LayerPolicy(curvature.feedforward[t], gain))
+        policies.append(LayerPolicy(curvature.directions[t], curvature.metrics[t], gain))
     return policies
 
 
@@ -88,13 +110,13 @@ class _BatchCurvature:
 
     def __init__(self, linearisations: list[Linearisation], rule: LayerRule, proximal: bool) -> None:
         self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
-        self.feedforward: dict[int, Tensor] = {}
+        self.directions: dict[int, Tensor] = {}
         self.metrics: dict[int, Metric] = {}
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.ux.left
         metric, direction = self.rule(t, _gradients(self.linearisations[t], Q.u, columns))
-        self.metrics[t], self.feedforward[t] = metric, -metric.solve(direction)
+        self.metrics[t], self.directions[t] = metric, direction
         return SampleHessian(metric, columns, self.proximal), Q.u
 
 
@@ -130,6 +152,6 @@ def parallel_pass(
             damped = 1 / (1 + curvature * control.gram(metric)[..., 0])
             gain = FeedbackGain(control, state, (-curvature * damped)[..., None], metric)
             weight = weight * damped
-        policies.append(LayerPolicy(metric.solve(direction).neg_(), gain))
+        policies.append(LayerPolicy(direction, metric, gain))
         base = state
     return policies[::-1]

@@ -81,7 +81,7 @@ def second_order_pass(
         if t > 0:
             core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
             gain = FeedbackGain(step.K.left.base, IdentityBase(x), core, curvature.metric)
-        policies.append(LayerPolicy(curvature.feedforward, gain))
+        policies.append(LayerPolicy(curvature.direction, curvature.metric, gain))
         V, y = step.value, x
     return policies[::-1]
 
@@ -127,7 +127,7 @@ class _Curvature:
     """Hands Q_uu^i = M/η + g_uᵀ V_hh g_u to the Bellman step."""
 
     metric: Metric
-    feedforward: Tensor
+    direction: Tensor
 
     def __init__(self, layer: Layer, x: Tensor, Vh: Tensor, rule: LayerRule, proximal: bool) -> None:
         self.layer, self.x, self.Vh, self.rule, self.proximal = layer, x, Vh, rule, proximal
@@ -137,6 +137,5 @@ class _Curvature:
         factors = lambda: self.layer.factors(self.x, self.Vh[None])  # noqa: E731
         mean = Q.u.base.mean(Q.u.coefficients)
         gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, columns.coefficients)
-        self.metric, direction = self.rule(t, gradients)
-        self.feedforward = -self.metric.solve(direction)
+        self.metric, self.direction = self.rule(t, gradients)
         return SampleHessian(self.metric, columns, self.proximal), Q.u

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn.layers import BatchNormLayer, Layer, as_layer
+from ocpkit_nn.layers import BatchNormLayer, Layer, as_layer, check_not_random
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
@@ -23,10 +23,13 @@ _PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
 class Dropout:
     """Dropout whose mask is drawn at the nominal states and kept for the second forward pass."""
 
-    def __init__(self, module: nn.Dropout) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module, self.mask = module, torch.ones(())
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -50,8 +53,9 @@ class Stage:
 
     def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
         self.layer, self.name = layer, layer.name
-        self.tail: list[Any] = [Dropout(m) if type(m) is nn.Dropout else m for m in tail]
+        self.tail: list[Any] = [Dropout(m) if type(m) in _DROPOUTS else m for m in tail]
         self._pull = _PULL_BY_OUTPUT.get(type(tail[0])) if len(tail) == 1 else None
+        self._overwrites = any(getattr(m, "inplace", False) for m in tail)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
@@ -63,7 +67,7 @@ class Stage:
             return y, Linearisation(self.layer, x, pull=lambda v: pull(v, y))
         with torch.enable_grad():
             h = h.detach().requires_grad_()
-            y = h
+            y = h.clone() if self._overwrites else h
             for module in self.tail:
                 y = module(y)
 
@@ -139,7 +143,7 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
     Raises
     ------
     ValueError
-        If nothing has parameters, weights are shared between stages, or a block couples the batch's samples.
+        If nothing has parameters, weights are shared between stages, or a block is random or couples samples.
     TypeError
         If a block is not a module.
     """
@@ -151,6 +155,8 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
         elif any(isinstance(inner, nn.modules.batchnorm._BatchNorm) for inner in module.modules()):
             raise ValueError(f"{name}: batch normalisation is a stage of its own only with affine=True")
         elif not isinstance(module, nn.Identity):
+            if groups and type(module) not in _DROPOUTS:
+                check_not_random(module, name)
             (groups[-1][2] if groups else preparation).append(module)
     if not groups:
         raise ValueError("the network has no trainable parameters, so there is nothing to control")

@@ -1,0 +1,142 @@
+"""Files that survive: written in full or not at all, the one before kept, damage found when they are read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit.errors import ProblemError
+from ocpkit_nn.data import Dataset
+from ocpkit_nn.networks import build
+
+LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+TEMPORARY = ".tmp"
+FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
+    """Write another file, put it on the disk, then rename it: no reader, crash or kill meets half a file.
+
+    Parameters
+    ----------
+    path
+        What to write.
+    write
+        Gets the open file.
+    keep
+        Where the file that is replaced goes, if anywhere.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    if keep is not None and path.exists():
+        os.replace(path, keep)
+    os.replace(temporary, path)
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write `checkpoint.pt`; the one before becomes `checkpoint.previous.pt`."""
+    state = {"format": FORMAT, **state}
+    write_atomically(folder / LATEST, lambda file: torch.save(state, file), keep=folder / PREVIOUS)
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """Read the latest checkpoint that is whole, on the CPU; None where there is none at all.
+
+    If the latest is damaged it is replaced by the previous one, with a warning.
+
+    Raises
+    ------
+    ProblemError
+        If there are checkpoints, all damaged.
+    """
+    damaged: list[str] = []
+    for path in (folder / LATEST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            state = _read(path)
+        except Exception as error:  # whatever a damaged file makes its readers raise
+            damaged.append(f"{path} is damaged ({_first_line(error)})")
+            continue
+        if damaged:
+            os.replace(path, folder / LATEST)
+            warnings.warn(f"{damaged[0]}; going on from the checkpoint before it", stacklevel=2)
+        return state
+    if damaged:
+        raise ProblemError(f"{' and '.join(damaged)}: nothing to resume from; start again in another folder")
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        if (record := archive.testzip()) is not None:
+            raise ValueError(f"wrong checksum of {record}")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("format") != FORMAT:
+        raise ValueError(f"format {state.get('format')!r}, expected {FORMAT}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def save_model(path: Path, model: nn.Module, spec: str, dataset: Dataset) -> None:
+    """Write the weights with what `load_model` needs to build the network again."""
+    state = {
+        "format": FORMAT,
+        "model": spec,
+        "data": dataset.name,
+        "input_shape": list(dataset.input_shape),
+        "classes": dataset.classes,
+        "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+    }
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_model(path: str | os.PathLike[str]) -> nn.Module:
+    """Build the network that a run has saved as `model.pt`, with its weights, in evaluation mode, on the CPU.
+
+    A network from a file of one's own is built by running that file again. Its inputs are standardised ones.
+
+    Raises
+    ------
+    ProblemError
+        If the file is damaged, or its weights do not fit the network.
+    """
+    path = Path(path)
+    try:
+        state = _read(path)
+        one = torch.zeros(1, *state["input_shape"]), torch.zeros(1, dtype=torch.int64)
+        model = build(state["model"], Dataset(state["data"], *one, *one, classes=state["classes"]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ProblemError(f"{path} cannot be loaded: {_first_line(error)}") from error
+    load_weights(model, state["state_dict"], state["model"])
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], spec: str) -> None:
+    """Load weights, or say in one line that they belong to another network.
+
+    Raises
+    ------
+    ProblemError
+        If names or shapes differ.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split("\n", 1)[-1].split())
+        raise ProblemError(f"the saved weights are not those of the network {spec!r}: {detail}") from error

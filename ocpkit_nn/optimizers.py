@@ -1,0 +1,125 @@
+"""The optimisers that `train` knows: one table from a name to a factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit_nn.losses import Loss
+from ocpkit_nn.optim import DDPNOpt
+
+if TYPE_CHECKING:
+    from ocpkit_nn.options import TrainOptions
+
+
+class Stepper(Protocol):
+    """What trains: one mini-batch in, its mean loss before the step out."""
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class Backpropagation:
+    """A `torch.optim.Optimizer` on the gradient of the mean loss."""
+
+    def __init__(self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.param_groups = optimizer.param_groups
+        self.state_dict = optimizer.state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` saved."""
+        self.optimizer.load_state_dict(state_dict)
+        self.param_groups = self.optimizer.param_groups
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float:
+        """Train on one mini-batch and return its mean loss before the step."""
+        self.optimizer.zero_grad()
+        mean_loss = self.loss.value(self.model(inputs), targets).mean()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(mean_loss.detach())
+
+
+def _sgd(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
+    return Backpropagation(model, loss, torch.optim.SGD(_trainable(model), **settings))
+
+
+def _rmsprop(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
+    if options.decay is not None:
+        settings["alpha"] = options.decay
+    return Backpropagation(model, loss, torch.optim.RMSprop(_trainable(model), **settings))
+
+
+def _adam(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    settings: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    return Backpropagation(model, loss, torch.optim.Adam(_trainable(model), **settings))
+
+
+def _ddpnopt(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    return _solver(model, loss, options)
+
+
+def _kfac(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    return _solver(model, loss, options, curvature="kronecker", feedback="none")
+
+
+def _ekfac(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+    return _solver(model, loss, options, curvature="ekfac", feedback="none")
+
+
+def _solver(model: nn.Module, loss: Loss, options: TrainOptions, **fixed: Any) -> DDPNOpt:
+    assert options.lr is not None
+    settings = {**given(options, *TAKES["ddpnopt"]), **fixed}
+    generator = torch.Generator(options.device).manual_seed(options.seed)
+    return DDPNOpt(model, loss, options.lr, weight_decay=options.weight_decay, generator=generator, **settings)
+
+
+def given(options: TrainOptions, *names: str) -> dict[str, Any]:
+    """Return those of the named options that are not left to the optimiser."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, Loss, TrainOptions], Stepper]] = {
+    "ddpnopt": _ddpnopt,
+    "sgd": _sgd,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+    "kfac": _kfac,
+    "ekfac": _ekfac,
+}
+"""Factories by name; the options that they get are resolved."""
+
+TAKES: dict[str, tuple[str, ...]] = {
+    "ddpnopt": (
+        *("curvature", "feedback", "terminal", "rank", "control_hessian", "momentum", "decay"),
+        *("damping", "basis_every", "max_grad_norm"),
+    ),
+    "sgd": ("momentum",),
+    "rmsprop": ("momentum", "decay"),
+    "adam": (),
+    "kfac": ("decay", "damping", "basis_every", "max_grad_norm"),
+    "ekfac": ("decay", "damping", "basis_every", "max_grad_norm"),
+}
+"""Options, beyond those of all, that an optimiser takes; another one given to it is an error."""
+
+CURVATURES = {"sgd": "identity", "rmsprop": "diagonal", "adam": "adam", "kfac": "kronecker", "ekfac": "ekfac"}
+"""The curvature whose DDPNOpt is the optimiser's twin."""
+
+LEARNING_RATES = {"identity": 0.1, "diagonal": 1e-3, "adam": 1e-3, "kronecker": 0.03, "ekfac": 0.03}
+"""Default learning rates by curvature; an optimiser without curvature uses the one of the identity."""
+
+BASIS_EVERY = 10
+"""Steps between two eigendecompositions of a CNN's large Kronecker factors, which would else take most of the time."""

@@ -1,0 +1,252 @@
+"""A training run in progress: what advances it by a batch, and what must be saved so that it can go on."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocpkit.errors import ProblemError
+from ocpkit_nn import checkpoint
+from ocpkit_nn.data import Dataset, batches, load
+from ocpkit_nn.losses import by_name
+from ocpkit_nn.networks import build
+from ocpkit_nn.optimizers import OPTIMIZERS
+from ocpkit_nn.options import TrainOptions
+from ocpkit_nn.record import Row
+
+EVALUATION_BATCH = 1000
+OnBatch = Callable[[int, int, int, int], object]
+"""Gets (epoch, epochs, batch, batches of an epoch), counted from one."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss or the weights are no longer finite; the last good checkpoint is kept."""
+
+
+class Training:
+    """A run in progress: what changes while it lasts is what `state` returns and `restore` takes.
+
+    Attributes
+    ----------
+    epochs_done, batches_done
+        Whole epochs, and batches of the one that has begun.
+    seconds
+        Time of all steps [s].
+    rows
+        One for each whole epoch.
+    """
+
+    def __init__(self, options: TrainOptions) -> None:
+        data = load(options.data, seed=options.seed)
+        self.options = options = options.resolved(data.name)
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        assert options.epochs is not None
+        self.device, self.epochs = torch.device(options.device), options.epochs
+        self.fingerprint = _fingerprint(data)
+        self.loss = by_name(options.loss, data.classes)
+        self.model = _network(options.model, data).to(self.device)
+        self.data = _moved(data, self.device)
+        self._check_fit()
+        self.optimizer = OPTIMIZERS[options.optimizer](self.model, self.loss, options)
+        if options.schedule != "constant" and not hasattr(self.optimizer, "param_groups"):
+            raise ProblemError(f"{options.optimizer} has no learning rate to schedule")
+        self.order = torch.Generator().manual_seed(options.seed)
+        self.epochs_done = self.batches_done = 0
+        self.seconds = 0.0
+        self.rows: list[Row] = []
+        self._order_of_epoch = self.order.get_state()
+
+    def advance(self, on_batch: OnBatch | None, stop: Callable[[], bool]) -> bool:
+        """Train until the epoch is whole (then True) or `stop` says so (then False)."""
+        size = self.options.batch_size
+        assert size is not None
+        total = math.ceil(len(self.data.train_inputs) / size)
+        self.order.set_state(self._order_of_epoch)
+        self.model.train()
+        every = batches(self.data.train_inputs, self.data.train_targets, size, self.order)
+        for index, (inputs, targets) in enumerate(every):
+            if index < self.batches_done:
+                continue
+            if stop():
+                return False
+            began = time.perf_counter()
+            self._schedule((self.epochs_done * total + index) / (self.epochs * total))
+            self._step(inputs, targets)
+            self.batches_done = index + 1
+            self.seconds += time.perf_counter() - began
+            if on_batch is not None:
+                on_batch(self.epochs_done + 1, self.epochs, self.batches_done, total)
+        self.rows.append(self._evaluate())
+        self._order_of_epoch = self.order.get_state()
+        self.epochs_done, self.batches_done = self.epochs_done + 1, 0
+        return True
+
+    def _schedule(self, progress: float) -> None:
+        """Set the learning rate for the share of the run that is over."""
+        if self.options.schedule == "cosine":
+            for group in self.optimizer.param_groups:  # type: ignore[attr-defined]
+                group["lr"] = self.options.lr * 0.5 * (1 + math.cos(math.pi * progress))  # type: ignore[operator]
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> None:
+        try:
+            loss = self.optimizer.step(inputs, targets)
+        except (RuntimeError, ValueError, TypeError) as error:
+            # Drawing from, or decomposing, what is not finite raises before a loss is returned.
+            if isinstance(error, torch.linalg.LinAlgError) or not _finite(self.model, inputs):  # type: ignore[attr-defined]
+                raise self._diverged(f"the step failed ({_first_line(error)})", f"in {self._place()}") from error
+            what = f"{type(error).__name__}: {_first_line(error)}"
+            raise ProblemError(f"{self._place()}, inputs {tuple(inputs.shape)}: {what}") from error
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}", f"in {self._place()}")
+
+    @torch.no_grad()
+    def _evaluate(self) -> Row:
+        self.model.eval()
+        train_loss, _ = self._mean_loss_and_accuracy(self.data.train_inputs, self.data.train_targets)
+        test_loss, accuracy = self._mean_loss_and_accuracy(self.data.test_inputs, self.data.test_targets)
+        weights = _finite_weights(self.model)
+        if not (weights and math.isfinite(train_loss) and math.isfinite(test_loss)):
+            what = f"the losses are {train_loss} and {test_loss}" if weights else "the weights are not finite"
+            raise self._diverged(what, f"at the end of epoch {self.epochs_done + 1}")
+        return Row(self.epochs_done + 1, train_loss, test_loss, accuracy, self.seconds)
+
+    def _mean_loss_and_accuracy(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        total, right = 0.0, 0
+        for x, y in zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH)):
+            outputs = self.model(x)
+            total += float(self.loss.value(outputs, y).double().sum())
+            right += int((self.loss.predict(outputs) == y).sum())
+        return total / len(inputs), 100 * right / len(inputs)
+
+    @torch.no_grad()
+    def _check_fit(self) -> None:
+        """Run two test samples through the network and the loss."""
+        self.model.eval()
+        inputs, targets, classes = self.data.test_inputs[:2], self.data.test_targets[:2], self.data.classes
+        try:
+            outputs = self.model(inputs)
+        except Exception as error:  # whatever a network of one's own raises
+            raise ProblemError(
+                f"the network {self.options.model!r} cannot take samples of shape {self.data.input_shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        expected = (len(inputs), classes)
+        if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ProblemError(
+                f"the network {self.options.model!r} must map (B, …) to (B, {classes}), one output for each class; "
+                f"{len(inputs)} samples gave {found}"
+            )
+        self.loss.value(outputs, targets)
+
+    def _place(self) -> str:
+        return f"epoch {self.epochs_done + 1}, batch {self.batches_done + 1}"
+
+    def _diverged(self, what: str, place: str) -> TrainingDiverged:
+        out = self.options.out
+        kept = "" if out is None else f" {Path(out) / checkpoint.LATEST} holds the last good weights."
+        advice = f"Start again with a smaller lr (now {self.options.lr:g})."
+        return TrainingDiverged(f"training diverged {place}: {what}.{kept} {advice}")
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a run which goes on from here must have."""
+        draws = getattr(self.optimizer, "generator", None)
+        return {
+            "options": self.options.record(),
+            "fingerprint": self.fingerprint,
+            "epochs_done": self.epochs_done,
+            "batches_done": self.batches_done,
+            "seconds": self.seconds,
+            "rows": [asdict(row) for row in self.rows],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self._order_of_epoch,
+            "draws": None if draws is None else draws.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        ProblemError
+            If options, data or network are not those of the saved run.
+        """
+        begun = state["epochs_done"] + (state["batches_done"] > 0)
+        self.options.check_continues(state["options"], begun)
+        if state["fingerprint"] != self.fingerprint:
+            raise ProblemError(f"cannot resume: the data of {self.options.data} are not those the run began with")
+        checkpoint.load_weights(self.model, state["model"], self.options.model)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epochs_done, self.batches_done = state["epochs_done"], state["batches_done"]
+        self.seconds, self.rows = state["seconds"], [Row(**row) for row in state["rows"]]
+        self._order_of_epoch = state["order"]
+        if state["draws"] is not None:
+            self.optimizer.generator.set_state(state["draws"])  # type: ignore[attr-defined]
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+
+@contextmanager
+def reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch inside the block, with cuDNN's sums in a fixed order; leave random state and threads as they were."""
+    devices, threads = [device] if device.type == "cuda" else [], torch.get_num_threads()
+    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _network(spec: str, data: Dataset) -> nn.Module:
+    try:
+        return build(spec, data)
+    except (ValueError, TypeError, OSError):
+        raise
+    except Exception as error:  # whatever a file of one's own raises
+        raise ProblemError(f"network {spec!r}: {type(error).__name__}: {error}") from error
+
+
+def _moved(data: Dataset, device: torch.device) -> Dataset:
+    names = ("train_inputs", "train_targets", "test_inputs", "test_targets")
+    return data if device.type == "cpu" else replace(data, **{name: getattr(data, name).to(device) for name in names})
+
+
+def _fingerprint(data: Dataset) -> int:
+    """Return a checksum of all samples: a resumed run must see the data it began with."""
+    value = 0
+    for part in (data.train_inputs, data.train_targets, data.test_inputs, data.test_targets):
+        value = zlib.crc32(part.contiguous().numpy().data, value)
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _finite(model: nn.Module, inputs: Tensor) -> bool:
+    with torch.no_grad():
+        if not _finite_weights(model):
+            return False
+        try:
+            return bool(model(inputs).isfinite().all())
+        except (RuntimeError, ValueError, TypeError):  # then it is the network that failed, not its numbers
+            return True
+
+
+def _finite_weights(model: nn.Module) -> bool:
+    return all(bool(value.isfinite().all()) for value in model.parameters())

@@ -1,0 +1,259 @@
+"""How much of the mathematics do the tests hold fast? Break one piece at a time and see whether they notice.
+
+    python tests/mutation.py                          every mutant of the default files
+    python tests/mutation.py --file bellman.py        of one file
+    python tests/mutation.py --sample 40 --jobs 2     a random sample, two at a time
+
+A mutant is the source with one small change inside a function: a sign flipped, a transpose or a term of a sum
+dropped, the operands of @ swapped, a condition negated, a constant changed, a statement removed. The tests
+run against each one in a copy of the repository, which is thrown away; a mutant on which no test fails
+has survived. Exit status 1 if a survivor is not on the list of equivalent mutants below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import multiprocessing
+import os
+import queue
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ["bellman.py", "value.py", "curvature.py", "linalg.py", "solvers/pmp.py"]
+UNIT_TESTS = ["bellman", "value", "curvature", "linalg", "pmp"]
+LIKELY_KILLER = {"solvers/pmp.py": "pontryagin"}
+"""Which tests to run first on the mutants of a file, by name; "representations" for all others."""
+PRELOAD = ["torch", "casadi", "scipy.optimize", "scipy.linalg.lapack", "numpy"]
+
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+"""(file, before, after) → why no test can tell the two apart."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: where, what, and the whole source that has it."""
+
+    file: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def excuse(self) -> str | None:
+        """Why this mutant is equivalent, if it is known to be."""
+        return EQUIVALENT.get((self.file, self.before, self.after))
+
+    @property
+    def verdict(self) -> str:
+        """What to say of it when no test fails."""
+        return f"equivalent: {self}\n    {self.excuse}" if self.excuse else f"SURVIVED: {self}"
+
+    def __str__(self) -> str:
+        return f"ocpkit/{self.file}:{self.line}: {self.before}  →  {self.after}"
+
+
+# ---- the mutants -----------------------------------------------------------------------------------------------
+
+SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
+
+
+def alternatives(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what a node could wrongly have been."""
+    match node:
+        case ast.BinOp(left, op, right):
+            if type(op) in SWAPPED:
+                yield ast.BinOp(left, SWAPPED[type(op)](), right)
+            if isinstance(op, (ast.Add, ast.Sub)):
+                yield left
+                yield right
+            if isinstance(op, ast.MatMult):
+                yield ast.BinOp(right, op, left)
+        case ast.AugAssign(target, op, value) if type(op) in SWAPPED:
+            yield ast.AugAssign(target, SWAPPED[type(op)](), value)
+        case ast.UnaryOp(ast.USub() | ast.Not(), operand):
+            yield operand
+        case ast.Call(ast.Name("transpose"), [matrix]) | ast.Attribute(matrix, "T"):
+            yield matrix
+        case ast.Compare():
+            yield ast.UnaryOp(ast.Not(), node)
+        case ast.BoolOp(op, values):
+            yield ast.BoolOp(ast.And() if isinstance(op, ast.Or) else ast.Or(), values)
+            yield from values
+        case ast.IfExp(_, body, orelse):
+            yield body
+            yield orelse
+        case ast.Constant(bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(int() | float() as value):
+            yield ast.Constant({0: 1, 1: 0}.get(value, 2 * value))
+        case ast.Expr(ast.Call()) | ast.Raise() | ast.AugAssign():
+            yield ast.Pass()
+
+
+class Mutate(ast.NodeTransformer):
+    """Apply the alternative with a given number; without a number only count them."""
+
+    def __init__(self, target: int = -1) -> None:
+        self.target, self.count, self.inside = target, 0, False
+        self.change: tuple[int, str, str] | None = None
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Mutate the body, not the signature, the decorators or the docstring."""
+        outside, self.inside = self.inside, True
+        start = 1 if ast.get_docstring(node) else 0
+        node.body[start:] = [self.visit(statement) for statement in node.body[start:]]
+        self.inside = outside
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is not None:
+            node.value = self.visit(node.value)
+        return node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        for other in alternatives(node) if self.inside else ():
+            if self.count == self.target:
+                self.change = (node.lineno, first_line(node), first_line(other))  # type: ignore[attr-defined]
+            self.count += 1
+            if self.change is not None:
+                return ast.copy_location(other, node)
+        return node if self.change is not None else super().generic_visit(node)
+
+
+def first_line(node: ast.AST) -> str:
+    return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).splitlines()[0]
+
+
+def mutants(file: str) -> list[Mutant]:
+    """Return every mutant of one file."""
+    text = (ROOT / "ocpkit" / file).read_text(encoding="utf-8")
+    counter = Mutate()
+    counter.visit(ast.parse(text))
+    found = []
+    for number in range(counter.count):
+        mutate = Mutate(number)
+        tree = mutate.visit(ast.parse(text))
+        assert mutate.change is not None
+        found.append(Mutant(file, *mutate.change, ast.unparse(ast.fix_missing_locations(tree))))
+    return found
+
+
+# ---- the tests -------------------------------------------------------------------------------------------------
+
+
+def run_tests(directory: str, tests: list[str], log: str) -> None:
+    """In a fresh process: run the tests in a copy of the repository and exit with pytest's status."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(directory)
+    sys.path.insert(0, directory)
+    import ocpkit
+
+    assert Path(ocpkit.__file__).is_relative_to(directory), "the tests would not see the mutant"
+    import pytest
+
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=line"]
+    sys.exit(pytest.main([*options, *tests]))
+
+
+class Laboratory:
+    """Copies of the repository, one per worker, in which mutants are tried."""
+
+    def __init__(self, folder: Path, jobs: int, timeout: float, tests: list[str]) -> None:
+        self.timeout, self.tests, self.copies = timeout, tests, queue.Queue[Path]()
+        for job in range(jobs):
+            home = folder / str(job)
+            home.mkdir()
+            shutil.copy(ROOT / "pyproject.toml", home)
+            for part in ("ocpkit", "tests"):
+                shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
+            self.copies.put(home)
+
+    def survives(self, mutant: Mutant | None) -> bool:
+        """Whether every test passes on a mutant (None: on the source as it is)."""
+        home = self.copies.get()
+        target = home / "ocpkit" / (mutant.file if mutant else "bellman.py")
+        original = target.read_text(encoding="utf-8")
+        try:
+            if mutant is not None:
+                target.write_text(mutant.source, encoding="utf-8")
+            first = LIKELY_KILLER.get(mutant.file if mutant else "", "representations")
+            tests = sorted(self.tests, key=lambda test: first not in test)
+            process = multiprocessing.Process(target=run_tests, args=(str(home), tests, str(home / "log")))
+            process.start()
+            process.join(self.timeout)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            return process.exitcode == 0
+        finally:
+            target.write_text(original, encoding="utf-8")
+            self.copies.put(home)
+
+
+def default_tests() -> list[str]:
+    """The properties, and the unit tests of the mutated files where they exist."""
+    units = [f"tests/test_{name}.py" for name in UNIT_TESTS]
+    properties = sorted((ROOT / "tests/properties").glob("test_*.py"))
+    return [*(str(path.relative_to(ROOT)) for path in properties), *(test for test in units if (ROOT / test).exists())]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", action="append", help="file below ocpkit/ to mutate (repeatable)")
+    parser.add_argument("--sample", type=int, help="try only this many mutants, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds per mutant; longer counts as killed")
+    parser.add_argument("tests", nargs="*", default=default_tests(), help="what pytest runs")
+    options = parser.parse_args()
+
+    every = [mutant for file in options.file or FILES for mutant in mutants(file)]
+    if options.sample is not None:
+        every = random.Random(options.seed).sample(every, min(options.sample, len(every)))
+    os.environ |= {"HYPOTHESIS_PROFILE": "mutation", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    multiprocessing.set_start_method("forkserver")
+    multiprocessing.set_forkserver_preload(PRELOAD)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        laboratory = Laboratory(Path(folder), options.jobs, options.timeout, options.tests)
+        if not laboratory.survives(None):
+            print((Path(folder) / "0" / "log").read_text(encoding="utf-8"))
+            print("the tests fail on the unchanged source; nothing to learn from mutants")
+            return 2
+        print(f"{len(every)} mutants; the tests take {time.perf_counter() - start:.0f} s on the unchanged source")
+        survivors = []
+        with ThreadPoolExecutor(options.jobs) as workers:
+            for number, (mutant, alive) in enumerate(zip(every, workers.map(laboratory.survives, every)), start=1):
+                if alive:
+                    survivors.append(mutant)
+                    print(f"[{number}/{len(every)}] {mutant.verdict}", flush=True)
+    return report(survivors, every, time.perf_counter() - start)
+
+
+def report(survivors: list[Mutant], every: list[Mutant], seconds: float) -> int:
+    """Print per file how many survived, and the share killed of those that are not equivalent."""
+    open_cases = [mutant for mutant in survivors if mutant.excuse is None]
+    counted = len(every) - (len(survivors) - len(open_cases))
+    killed = counted - len(open_cases)
+    for file in dict.fromkeys(mutant.file for mutant in every):
+        total, alive = (sum(m.file == file for m in group) for group in (every, open_cases))
+        print(f"{file:<16} {total:>4} mutants, {alive} survived")
+    print(f"killed {killed} of {counted} ({100 * killed / max(counted, 1):.1f} %) in {seconds:.0f} s")
+    return 1 if open_cases else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

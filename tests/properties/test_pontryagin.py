@@ -1,0 +1,274 @@
+"""Pontryagin's methods: the augmented Hamiltonian, descent, bounds, and honest divergence."""
+
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ocpkit.math as m
+from ocpkit import DDP, EMSA, MSA, Problem, ProblemError, Status
+from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
+from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.solvers.driver import Guess
+from ocpkit.solvers.pmp import augmented_hamiltonian, hamiltonian, minimise_control
+from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
+from properties.strategies import positive_definite, problems, seeds, times
+
+NONE = np.zeros(0)
+
+
+def central(function, u, h=1e-5):
+    """Central differences of the value that comes first; error O(h²) + O(1e-16/h)."""
+    units = h * np.eye(len(u))
+    return np.array([(function(u + unit)[0] - function(u - unit)[0]) / (2 * h) for unit in units])
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@given(problem=problems(), seed=seeds, rho=st.sampled_from([0.0, 0.1, 3.0]))
+def test_the_augmented_hamiltonian_is_eq_23_and_its_gradient_is_right(squared, problem, seed, rho):
+    """H + ½ρ‖x_{t+1} − f‖² + ½ρ‖p_t − ∇_x H‖² (or the norms themselves), away from the kink at the nominal u."""
+    rng, oracle = np.random.default_rng(seed), Unrolled(problem)
+    nominal = NumpyEngine(problem).rollout(problem.controls)
+    for t, stage in enumerate(problem.stages):
+        x, u = nominal.states[t], nominal.controls[t]
+        after, own = oracle.gradient[oracle.x[t + 1]], oracle.gradient[oracle.x[t]]
+        objective = augmented_hamiltonian(stage, x, after, NONE, nominal.states[t + 1], own, rho, squared)
+        assert_close(objective(u)[0], hamiltonian(stage, x, after, u, NONE)[0])
+        v = u + rng.normal(size=u.shape)
+        H, Hx, _ = hamiltonian(stage, x, after, v, NONE)
+        errors = [np.linalg.norm(nominal.states[t + 1] - stage.dynamics.step(x, v, NONE)), np.linalg.norm(own - Hx)]
+        value, gradient = objective(v)
+        assert_close(value, H + 0.5 * rho * sum(e**2 if squared else e for e in errors))
+        scale = 1 + np.abs(gradient).max() + abs(value)
+        if squared or min(errors) > 1e-2:
+            assert np.abs(gradient - central(objective, v)).max() <= 1e-5 * scale
+
+
+@given(problems(dynamics_bend=0.3, max_horizon=3), st.booleans())
+@settings(max_examples=10)
+def test_every_emsa_iterate_lowers_the_cost(problem, squared):
+    """From wherever it starts; the history's numbers are those of the trajectory it returns."""
+    costs = []
+    solver = EMSA(max_iterations=5, squared=squared)
+    solution = solver.solve(problem, callback=lambda iteration: costs.append(iteration.cost))
+    accepted = [i for i in solution.history[1:] if i.step_size]
+    for before, after in pairwise(costs):
+        assert after < before or solution.status is Status.STALLED
+    for iteration, before in zip(accepted, solution.history):
+        assert_close(iteration.actual_decrease, before.cost - iteration.cost)
+        assert iteration.regularization > 0
+    assert_close(solution.cost, unrolled_cost(problem, [tensor(u) for u in solution.controls]))
+
+
+def quadratic_of_control(rng, n, m_, coupling=1.0):
+    """A linear-quadratic problem of two stages with blocks that a test can read: x' = A x + B u."""
+    A, B, b = rng.normal(size=(n, n)), coupling * rng.normal(size=(n, m_)), rng.normal(size=m_)
+    Qx, R, P = positive_definite(rng, n), positive_definite(rng, m_), positive_definite(rng, n)
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: times(A, x) + times(B, u),
+        cost=lambda x, u: 0.5 * m.dot(x, times(Qx, x)) + 0.5 * m.dot(u, times(R, u)) + times(b, u),
+        terminal_cost=lambda x: 0.5 * m.dot(x, times(P, x)),
+        x0=rng.normal(size=n),
+        horizon=2,
+        controls=rng.normal(size=(2, m_)),
+    )
+    return problem, B, R, b
+
+
+def first_iterate(solver, problem):
+    """The controls after one MSA iteration, better or worse."""
+    run = solver.begin(problem, Guess.choose(problem, None, None, None))
+    run.start()
+    run.step()
+    return run.current[0].controls
+
+
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1.0, 0.3]))
+def test_an_msa_step_minimises_the_hamiltonian_stage_by_stage(seed, n, m_, relaxation):
+    """Eq. 19c: argmin_v ½vᵀRv + bᵀv + p_{t+1}ᵀBv = −R⁻¹(b + Bᵀp_{t+1}), approached by the relaxation."""
+    problem, B, R, b = quadratic_of_control(np.random.default_rng(seed), n, m_)
+    oracle, controls = Unrolled(problem), first_iterate(MSA(relaxation=relaxation), problem)
+    for t, u in enumerate(problem.controls):
+        minimiser = -np.linalg.solve(R, b + B.T @ oracle.gradient[oracle.x[t + 1]])
+        assert_close(controls[t], u + relaxation * (minimiser - u), 1e-7)
+
+
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.5, 20.0]))
+def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
+    """Eq. 24 on a linear-quadratic problem: (R + ρ BᵀB)(v − u) = −∇_u H, since ∇_x H does not depend on v."""
+    problem, B, R, _ = quadratic_of_control(np.random.default_rng(seed), n, m_)
+    oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1).solve(problem)
+    accepted = solution.history[1].regularization
+    assert accepted >= rho
+    for t, u in enumerate(problem.controls):
+        step = -np.linalg.solve(R + accepted * B.T @ B, oracle.gradient[oracle.u[t]])
+        assert_close(solution.controls[t], u + step, 1e-6)
+
+
+@given(seeds)
+@settings(max_examples=10)
+def test_where_the_stages_are_weakly_coupled_msa_finds_the_optimum(seed):
+    """The fixed point of MSA satisfies Pontryagin's conditions; on a convex problem that is DDP's solution."""
+    problem, *_ = quadratic_of_control(np.random.default_rng(seed), 2, 2, coupling=0.05)
+    solution = MSA(gradient_tolerance=1e-6).solve(problem)
+    assert solution.success
+    assert_close(solution.controls, DDP().solve(problem).controls, 1e-6)
+    assert_close(solution.value_gradients[0], DDP().solve(problem).value_gradients[0], 1e-6)
+
+
+@given(problems(dynamics_bend=0.3, max_horizon=3), st.integers(0, 4))
+@settings(max_examples=10)
+def test_msa_returns_the_best_iterate_also_when_it_is_stopped(problem, limit):
+    """Whatever ended the run: the cost is the least of the history, and belongs to the controls returned."""
+    solution = MSA(max_iterations=limit).solve(problem)
+    assert solution.cost == min(i.cost for i in solution.history)
+    assert_close(problem.rollout(solution.controls)[1], solution.cost)
+    oracle = Unrolled(problem, solution.controls)
+    for costate, x in zip(solution.value_gradients, oracle.x):
+        assert_close(costate, oracle.gradient[x])
+
+
+def test_msa_at_rest_is_stalled_not_diverged():
+    """The controls rest, but L-BFGS cannot bring the gradient below 1e-300."""
+    problem, *_ = quadratic_of_control(np.random.default_rng(0), 2, 2, coupling=0.05)
+    solution = MSA(gradient_tolerance=1e-300).solve(problem)
+    assert solution.status is Status.STALLED
+    assert "reason" not in solution.details
+
+
+@given(seeds)
+@settings(max_examples=5)
+def test_emsa_finds_the_optimum_of_strongly_coupled_problems_too(seed):
+    problem, *_ = quadratic_of_control(np.random.default_rng(seed), 2, 1, coupling=1.0)
+    solution = EMSA(gradient_tolerance=1e-4, max_iterations=3000).solve(problem)
+    assert solution.success
+    assert_close(solution.cost, DDP().solve(problem).cost, 1e-6)
+
+
+STIFF = Problem.from_functions(
+    dynamics=lambda x, u: m.stack([x[0] + 3.0 * u[0]]),
+    cost=lambda x, u: 0.5 * x[0] ** 2 + 0.5 * u[0] ** 2,
+    terminal_cost=lambda x: 0.5 * x[0] ** 2,
+    x0=[1.0],
+    horizon=4,
+    control_size=1,
+)
+"""u = −3 p overshoots: every MSA iteration multiplies the controls by about −9."""
+
+
+def test_msa_says_that_it_diverged_and_what_to_use():
+    """Stiff couplings: the best iterate is returned, with the reason and the way out."""
+    solution = MSA().solve(STIFF)
+    assert solution.status is Status.DIVERGED
+    assert "blew up" in solution.details["reason"]
+    assert "'emsa'" in solution.details["reason"]
+    assert solution.cost == min(i.cost for i in solution.history)
+    assert_close(solution.cost, STIFF.rollout(solution.controls)[1])
+    assert_close(solution.value_gradients[-1], solution.states[-1])
+    assert EMSA().solve(STIFF).success
+
+
+def test_msa_reports_a_cycle_by_its_patience():
+    """x' = x + u from x0 = 1 with φ = ½x²: u ↦ −(1 + u) never settles, and never blows up."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: m.stack([x[0] + u[0]]),
+        cost=lambda x, u: 0.5 * u[0] ** 2,
+        terminal_cost=lambda x: 0.5 * x[0] ** 2,
+        x0=[1.0],
+        horizon=1,
+        control_size=1,
+    )
+    solution = MSA(patience=7).solve(problem)
+    assert solution.status is Status.DIVERGED
+    assert "no better cost in 7 iterations" in solution.details["reason"]
+    assert solution.iterations == 7
+    assert MSA(relaxation=0.5).solve(problem).success
+
+
+def linear_in_the_control(rng, bounds):
+    """x' = A x + B u with costs linear in x and u: H is linear in u, the optimum sits in a corner."""
+    A, B, a, b, c = rng.normal(size=(2, 2)), rng.normal(size=(2, 2)), *rng.normal(size=(3, 2))
+    return Problem.from_functions(
+        dynamics=lambda x, u: times(A, x) + times(B, u),
+        cost=lambda x, u: times(a, x) + times(b, u),
+        terminal_cost=lambda x: times(c, x),
+        x0=rng.normal(size=2),
+        horizon=2,
+        control_size=2,
+        control_bounds=bounds,
+    )
+
+
+@pytest.mark.parametrize("solver", [MSA(), EMSA(penalty=1e-8)], ids=["msa", "emsa"])
+@given(seed=seeds)
+@settings(max_examples=10)
+def test_bang_bang_problems_end_on_the_best_corner(solver, seed):
+    """The minimum over all 2^(mT) corners, found by trying them."""
+    lower, upper = np.array([-1.0, -0.5]), np.array([2.0, 0.25])
+    problem = linear_in_the_control(np.random.default_rng(seed), (lower, upper))
+    best = min(problem.rollout(np.reshape(c, (2, 2)))[1] for c in product(*zip(lower, upper), repeat=2))
+    solution = solver.solve(problem)
+    assert solution.success
+    assert_close(solution.cost, best, 1e-6 if isinstance(solver, EMSA) else 1e-12)
+
+
+def test_a_linear_hamiltonian_without_bounds_has_no_minimum():
+    problem = linear_in_the_control(np.random.default_rng(0), (-np.inf, np.inf))
+    solution = MSA().solve(problem)
+    assert solution.status is Status.DIVERGED
+    assert "linear in a control without bounds" in solution.details["reason"]
+    assert_close(solution.controls, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("solver", [MSA(max_iterations=5), EMSA(max_iterations=5)], ids=["msa", "emsa"])
+@given(problem=problems(dynamics_bend=0.3, max_horizon=3))
+@settings(max_examples=10)
+def test_bounds_are_honoured_and_matter(solver, problem):
+    """Every control of every solution lies in its box; the guess is moved into it first."""
+    stages = tuple(replace(stage, control_lower=-0.1, control_upper=0.2) for stage in problem.stages)
+    boxed = problem.replace(stages=stages)
+    for limit in (0, solver.max_iterations):
+        solution = replace(solver, max_iterations=limit).solve(boxed)
+        for u in solution.controls:
+            assert (u >= -0.1).all()
+            assert (u <= 0.2).all()
+    start = boxed.rollout([np.clip(u, -0.1, 0.2) for u in problem.controls])[1]
+    assert solution.cost <= start
+
+
+@given(seeds, st.integers(1, 3))
+def test_minimise_control_solves_boxed_quadratics(seed, size):
+    """The projected gradient vanishes at the minimiser of ½vᵀRv + bᵀv in a box, half open or not."""
+    rng = np.random.default_rng(seed)
+    R, b = positive_definite(rng, size), 3 * rng.normal(size=size)
+    lower, upper = np.where(rng.random(size) < 0.5, -1.0, -np.inf), np.where(rng.random(size) < 0.5, 0.5, np.inf)
+    u = minimise_control(lambda v: (0.5 * v @ R @ v + b @ v, R @ v + b), np.zeros(size), lower, upper, 100)
+    assert np.abs(u - np.clip(u - (R @ u + b), lower, upper)).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "message"),
+    [
+        (MSA, {"minimisation": "exactly"}, "minimisation"),
+        (MSA, {"relaxation": 0.0}, "relaxation"),
+        (MSA, {"relaxation": 1.5}, "relaxation"),
+        (MSA, {"learning_rate": 0.0}, "learning_rate"),
+        (MSA, {"patience": 0}, "patience"),
+        (MSA, {"time_limit": -1.0}, "time_limit"),
+        (EMSA, {"penalty": 0.0}, "penalty"),
+        (EMSA, {"penalty_factor": 1.0}, "penalty_factor"),
+        (EMSA, {"max_iterations": -1}, "max_iterations"),
+        (Identity, {"learning_rate": 0.0}, "learning_rate"),
+        (Identity, {"learning_rate": np.inf}, "learning_rate"),
+        (Identity, {"learning_rate": 0.1, "momentum": 1.0}, "decay"),
+        (AdaptiveDiagonal, {"learning_rate": -1.0}, "learning_rate"),
+        (AdaptiveDiagonal, {"learning_rate": 0.1, "decay": 1.0}, "decay"),
+        (Adam, {"learning_rate": 0.1, "decays": (0.9, -0.1)}, "decay"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(make, option, message):
+    with pytest.raises(ProblemError, match=message):
+        make(**option)
