@@ -1,13 +1,31 @@
-"""Optimal control: declare a problem once, solve it by DDP, and train networks with the same recursion."""
+"""Optimal control: declare a problem once, solve it by DDP, and train networks with the same recursion.
+
+Everything in ``__all__`` is loaded when it is first used, so that the import costs little more than CasADi's.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ocpkit import math
-from ocpkit.check import DerivativeReport, check_derivatives
-from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
-from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
-from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
-from ocpkit.solution import Iteration, Solution, Status
-from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, Fatrop, GradientDescent
+
+if TYPE_CHECKING:
+    from ocpkit.check import DerivativeReport, check_derivatives
+    from ocpkit.errors import ProblemError, UnsupportedProblem
+    from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+    from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
+    from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
+    from ocpkit.solution import Iteration, Solution, Status
+    from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, Fatrop, GradientDescent
+
+_HOMES = {
+    "check": ("DerivativeReport", "check_derivatives"),
+    "errors": ("ProblemError", "UnsupportedProblem"),
+    "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
+    "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
+    "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
+    "solution": ("Iteration", "Solution", "Status"),
+    "solvers": ("DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP", "Fatrop", "GradientDescent"),
+}
 
 __all__ = [
     "DDP",
@@ -43,3 +61,16 @@ __all__ = [
     "rk4",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"ocpkit.{home}"), name)
+            return value
+    raise AttributeError(f"module 'ocpkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
