@@ -92,7 +92,10 @@ class FeedbackGain:
             matrix = torch.stack([torch.as_tensor(forward(e)) for e in np.eye(n)], dim=1)
             U, values, Vt = torch.linalg.svd(matrix, full_matrices=False)
             return U[:, :k], values[:k], Vt[:k]
+        random = np.random.default_rng(0)
+        if not forward(random.normal(size=n)).any():  # K̄ = 0 (every path is dead), which Lanczos refuses
+            return to_tensor(np.eye(o * i, k), (o * i, k)), like.new_zeros(k), to_tensor(np.eye(k, n), (k, n))
         operator = LinearOperator((o * i, n), matvec=forward, rmatvec=adjoint, dtype=float)
-        U, values, Vt = svds(operator, k=k, v0=np.ones(min(o * i, n)), solver="arpack")
+        U, values, Vt = svds(operator, k=k, v0=random.normal(size=min(o * i, n)), solver="arpack")
         order = np.argsort(values)[::-1].copy()
         return torch.as_tensor(U[:, order]), torch.as_tensor(values[order]), torch.as_tensor(Vt[order])

@@ -1,0 +1,179 @@
+"""A network at a batch in two forms, implicit and dense, and random metrics for both.
+
+The dense route is the core's `ocpkit.bellman.backward_pass` on per-sample Jacobians, with V_xx and Q_uu as plain
+matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from nn.dense import DenseStage, assert_near, kronecker
+from nn.strategies import Case, randn
+from ocpkit.bellman import ActionValue, BellmanStep, backward_pass
+from ocpkit.linalg import Cholesky
+from ocpkit.value import Value
+from ocpkit_nn.curvature import LayerGradients
+from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.losses import CrossEntropy
+from ocpkit_nn.metric import Metric, SampleMetric
+from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass
+from ocpkit_nn.stages import Linearisation, as_stages
+
+TERMINALS: dict[str, dict[str, Any]] = {
+    "empirical": {},
+    "ggn": {},
+    "montecarlo": {},
+    "rank": {"rank": 1},
+}
+METRICS = ["identity", "diagonal", "rotated", "adaptive", "samples"]
+
+
+class Net:
+    """A network at a batch: linearised by the library, and by the dense oracle."""
+
+    @torch.no_grad()
+    def __init__(self, case: Case, terminal: str) -> None:
+        torch.manual_seed(3)  # of dropout
+        self.preparation, self.stages = as_stages(case.model)
+        self.linearisations: list[Linearisation] = []
+        self.dense: list[DenseStage] = []
+        x = case.inputs
+        for module in self.preparation:
+            x = module(x)
+        for stage in self.stages:
+            y, linearisation = stage.linearise(x)
+            self.linearisations.append(linearisation)
+            self.dense.append(DenseStage(stage, x))
+            x = y
+        loss, generator = CrossEntropy(), torch.Generator().manual_seed(0)
+        self.gradient = loss.gradient(x, case.targets)
+        factors = loss.factors(x, case.targets, terminal, generator, **TERMINALS[terminal])  # type: ignore[arg-type]
+        self.columns = factors.transpose(0, 1) / len(x) ** 0.5
+        self.expansions = [stage.expansion() for stage in self.dense]
+
+    @property
+    def terminal(self) -> Value:
+        """V_T with V_xx dense, (B, n, n)."""
+        return Value(self.gradient, torch.einsum("rbi,rbj->bij", self.columns, self.columns))
+
+
+class DenseOperator:
+    """Q_uu^i as matrices (B, m, m)."""
+
+    def __init__(self, matrices: Tensor) -> None:
+        self.matrices, self.cholesky = matrices, Cholesky(matrices)
+
+    def solve(self, right: Tensor) -> Tensor:
+        return self.cholesky.solve(right)
+
+
+class RandomMetrics:
+    """One M/η for each stage, for the library as a `Metric` and for the oracle as a matrix.
+
+    With `share` the metric is scaled so that the largest eigenvalue of q_uᵀ M⁻¹ q_u over the batch is `share`.
+    """
+
+    def __init__(self, kind: str, seed: int, *, proximal: bool, share: float | None = None) -> None:
+        self.kind, self.seed, self.proximal, self.share = kind, seed, proximal, share
+        self.scales: dict[int, float] = {}
+        self.seen: dict[int, LayerGradients] = {}
+
+    def _parts(self, t: int, o: int, i: int, mean: Tensor) -> tuple[Any, Tensor | None, Tensor | None]:
+        """(w, U_A, U_S) with M⁻¹ = (U_S ⊗ U_A) diag(w) (U_S ⊗ U_A)ᵀ, before scaling."""
+        generator = torch.Generator().manual_seed(self.seed % 2**31 + t)
+        if self.kind == "identity":
+            return 0.4, None, None
+        if self.kind == "adaptive":
+            return 0.1 / (mean.reshape(o, i).abs() + 0.05), None, None
+        inverse = torch.exp(randn(generator, o, i))
+        if self.kind == "diagonal":
+            return inverse, None, None
+        A, S = (torch.linalg.qr(randn(generator, size, size))[0] for size in (i, o))
+        return inverse, A, S
+
+    def dense(self, t: int, shape: tuple[int, int], mean: Tensor, Quu: Tensor) -> Tensor:
+        """M/η (m, m) of the oracle."""
+        m = shape[0] * shape[1]
+        unit = torch.eye(m, dtype=torch.float64)
+        if self.kind == "samples":
+            return (Quu.mean(0) + 0.5 * unit) / 0.7
+        w, A, S = self._parts(t, *shape, mean)
+        M = unit / w if isinstance(w, float) else torch.diag(1 / w.flatten())
+        if A is not None and S is not None:
+            basis = kronecker(S, A)
+            M = basis @ M @ basis.T
+        if self.share is not None:
+            largest = float(torch.linalg.eigvals(torch.linalg.solve(M, Quu)).real.max())
+            self.scales[t] = max(largest / self.share, 1e-3)
+            M = M * self.scales[t]
+        return M
+
+    def curvature(self, net: Net) -> Callable[[int, ActionValue], tuple[DenseOperator, Tensor]]:
+        def rule(t: int, Q: ActionValue) -> tuple[DenseOperator, Tensor]:
+            shape = net.stages[t].layer.matrix().shape
+            M = self.dense(t, (shape[0], shape[1]), Q.u.mean(0), Q.uu)
+            return DenseOperator(M + Q.uu if self.proximal else M.expand_as(Q.uu)), Q.u
+
+        return rule
+
+    def rule(self, t: int, gradients: LayerGradients) -> tuple[Metric, Tensor]:
+        """The library's form of the same."""
+        self.seen[t] = gradients
+        if self.kind == "samples":
+            assert gradients.columns is not None
+            return SampleMetric(gradients.base, gradients.columns, 0.5, 0.7), gradients.mean
+        w, A, S = self._parts(t, *gradients.base.shape, gradients.mean)
+        return Metric(w / self.scales.get(t, 1.0), A, S), gradients.mean
+
+
+@dataclass
+class Recorder:
+    """Runs the core's backward pass and keeps its steps."""
+
+    steps: list[BellmanStep] = field(default_factory=list)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[BellmanStep]:
+        self.steps = backward_pass(*args, **kwargs)
+        return self.steps
+
+
+def implicit(net: Net, metrics: RandomMetrics, tikhonov: float = 0.0) -> tuple[list[LayerPolicy], list[BellmanStep]]:
+    """`bellman_pass`, and the steps of the core inside it."""
+    recorder = Recorder()
+    terminal = batch_value(net.gradient, net.columns)
+    with torch.no_grad(), patch("ocpkit_nn.passes.backward_pass", recorder):
+        policies = bellman_pass(
+            net.linearisations, terminal, metrics.rule, proximal=metrics.proximal, tikhonov=tikhonov
+        )
+    return policies, recorder.steps
+
+
+def dense_gain(gain: FeedbackGain, M: Tensor) -> Tensor:
+    """K_i (B, m, n) from its factors and the dense M/η."""
+    q, p = gain.control.dense().flatten(2), gain.state.vectors.flatten(2)
+    return torch.linalg.solve(M, torch.einsum("rbm,brs,sbn->bmn", q, gain.core, p))
+
+
+def assert_policies_equal(
+    net: Net, policies: list[LayerPolicy], steps: list[BellmanStep], metrics: RandomMetrics
+) -> None:
+    """k = −M⁻¹η E[Q_u], K_i, and the Q_u^i that the rule saw, against the dense steps."""
+    for t, (policy, step) in enumerate(zip(policies, steps)):
+        gradients = metrics.seen[t]
+        mean = step.Q.u.mean(0)
+        scales, metrics.scales = metrics.scales, {}
+        M = metrics.dense(t, gradients.base.shape, mean, step.Q.uu)
+        metrics.scales = scales
+        assert_near(torch.einsum("rbm,br->bm", gradients.base.dense().flatten(2), gradients.coefficients), step.Q.u)
+        assert_near(gradients.mean.flatten(), mean)
+        assert_near(policy.feedforward.flatten(), -torch.linalg.solve(M, mean))
+        assert (policy.gain is None) == (t == 0)
+        if policy.gain is not None:
+            assert_near(dense_gain(policy.gain, M), step.K.reshape(len(step.K), len(M), -1))

@@ -1,0 +1,141 @@
+"""Prop. 3 on networks: the implicit recursions of `passes` against dense matrices at every stage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nn.dense import assert_near, flat
+from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, assert_policies_equal, implicit
+from nn.strategies import Case, few_examples, networks, randn, randomise, seeds
+from ocpkit.bellman import backward_pass
+from ocpkit_nn.curvature import LayerGradients
+from ocpkit_nn.metric import Metric
+from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.passes import parallel_pass
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("terminal", TERMINALS)
+@few_examples
+@given(case=networks(max_batch=3), seed=seeds, tikhonov=st.sampled_from([0.0, 0.0, 1e-3, 0.3]))
+def test_implicit_recursion_is_the_dense_one(
+    metric: str, terminal: str, case: Case, seed: int, tikhonov: float
+) -> None:
+    """Q, V_x, V_xx, k and K at every stage with Q_uu = M/η + f_uᵀ V_xx f_u, ε included."""
+    net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov)
+    policies, steps = implicit(net, metrics, tikhonov)
+    for step, reference in zip(steps, expected):
+        assert_near(flat(step.Q.x), reference.Q.x)
+        assert_near(flat(step.Q.u), reference.Q.u)
+        q_u, q_x = flat(step.Q.ux.left), flat(step.Q.ux.right)
+        assert_near(q_u @ q_x.transpose(1, 2), reference.Q.ux)
+        assert_near(flat(step.value.x), reference.value.x)
+        Z = flat(step.value.xx.left)
+        assert_near(Z @ Z.transpose(1, 2), reference.value.xx)
+    assert_policies_equal(net, policies, expected, metrics)
+
+
+@pytest.mark.parametrize("metric", METRICS[:-1])
+@few_examples
+@given(case=networks(max_batch=3), seed=seeds)
+def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, seed: int) -> None:
+    """`parallel_pass` with z ∥ V_x against `bellman_pass` and the dense route."""
+    net, metrics = Net(case, "empirical"), RandomMetrics(metric, seed, proximal=True)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    with torch.no_grad():
+        policies = parallel_pass(
+            net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / len(net.gradient)
+        )
+    assert_policies_equal(net, policies, expected, metrics)
+    for policy, other in zip(policies, implicit(net, metrics)[0]):
+        assert_near(policy.feedforward, other.feedforward)
+        if policy.gain is not None and other.gain is not None:
+            x = randn(torch.Generator().manual_seed(seed % 2**31), *policy.gain.state.vectors.shape[1:])
+            assert_near(policy.gain.matvec(x), other.gain.matvec(x))
+
+
+@pytest.mark.parametrize("metric", ["identity", "rotated"])
+@pytest.mark.parametrize("terminal", ["empirical", "ggn"])
+@few_examples
+@given(case=networks(max_batch=3), seed=seeds, share=st.floats(0.05, 0.9))
+def test_literal_formulas_are_the_dense_ones_below_one(
+    metric: str, terminal: str, case: Case, seed: int, share: float
+) -> None:
+    """Q_uu = M/η as printed, while c = q_uᵀ M⁻¹η q_u ≤ 1."""
+    net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=False, share=share)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    policies, steps = implicit(net, metrics)
+    for step, reference in zip(steps, expected):
+        Z = flat(step.value.xx.left)
+        assert_near(Z @ Z.transpose(1, 2), reference.value.xx)
+        assert_near(flat(step.value.x), reference.value.x)
+    assert_policies_equal(net, policies, expected, metrics)
+
+
+@pytest.mark.parametrize("terminal", ["empirical", "ggn"])
+@few_examples
+@given(case=networks(max_batch=3), rate=st.sampled_from([0.1, 1.0, 10.0, 100.0]))
+def test_literal_formulas_beyond_one_keep_the_positive_part(terminal: str, case: Case, rate: float) -> None:
+    """V_xx = q_x P₊(I − c) q_xᵀ, real and semidefinite; V_x = Q_x − Q_uxᵀ M⁻¹η Q_u is not clipped."""
+    net, metrics = Net(case, terminal), RandomMetrics("identity", 0, proximal=False)
+    metrics._parts = lambda *_: (rate, None, None)  # type: ignore[method-assign]
+    _, steps = implicit(net, metrics)
+    Z, Vx = net.columns.permute(1, 2, 0), net.gradient
+    for step, expansion in zip(reversed(steps), reversed(net.expansions)):
+        q_u, q_x = expansion.fu.transpose(1, 2) @ Z, expansion.fx.transpose(1, 2) @ Z
+        c = rate * q_u.transpose(1, 2) @ q_u
+        values, vectors = torch.linalg.eigh(torch.eye(c.shape[1], dtype=c.dtype) - c)
+        Z = q_x @ vectors * values.clamp_min(0).sqrt()[:, None]
+        Qx, Qu = ((f.transpose(1, 2) @ Vx[..., None])[..., 0] for f in (expansion.fx, expansion.fu))
+        Vx = Qx - rate * (q_x @ (q_u.transpose(1, 2) @ Qu[..., None]))[..., 0]
+        own = flat(step.value.xx.left)
+        assert torch.isfinite(own).all()
+        tolerance = 1e-7  # the root of what lies next to zero
+        assert_near(own @ own.transpose(1, 2), Z @ Z.transpose(1, 2), tolerance)
+        assert_near(flat(step.value.x), Vx, tolerance)
+
+
+def test_a_direction_beyond_one_carries_no_curvature_upstream() -> None:
+    """c > 1 really happens, and then the stage's V_xx is zero instead of negative."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    generator = randomise(model, 0)
+    case = Case(model, 3 * randn(generator, 1, 2), torch.tensor([0]))
+    net, metrics = Net(case, "empirical"), RandomMetrics("identity", 0, proximal=False)
+    metrics._parts = lambda *_: (1e3, None, None)  # type: ignore[method-assign]
+    _, steps = implicit(net, metrics)
+    q_u = flat(steps[-1].Q.ux.left)
+    assert 1e3 * (q_u**2).sum() > 1
+    assert (flat(steps[-1].value.xx.left) == 0).all()
+
+
+@few_examples
+@given(case=networks(), curvature=st.sampled_from(["identity", "diagonal", "ekfac", "exact"]))
+def test_without_feedback_nothing_of_the_mixed_term_is_left(case: Case, curvature: str) -> None:
+    """No gains, and Q_u^i is the back-propagated gradient of the sample (Prop. 2)."""
+    seen: dict[int, LayerGradients] = {}
+    net = Net(case, "empirical")
+    with torch.no_grad():
+        policies = parallel_pass(
+            net.linearisations,
+            net.gradient,
+            lambda t, gradients: (seen.setdefault(t, gradients), (Metric(0.1), gradients.mean))[1],
+            feedback=False,
+            scale=1.0,
+        )
+    V = net.gradient
+    for t in reversed(range(len(policies))):
+        expansion = net.expansions[t]
+        assert policies[t].gain is None
+        assert seen[t].columns is None
+        Qu = torch.einsum("bnm,bn->bm", expansion.fu, V)
+        own = torch.einsum("rbm,br->bm", seen[t].base.dense().flatten(2), seen[t].coefficients)
+        assert_near(own, Qu, 1e-10)
+        V = torch.einsum("bnm,bn->bm", expansion.fx, V)
+    optimizer = DDPNOpt(case.model, curvature=curvature, feedback="none", lr=1e-3)
+    optimizer.step(case.inputs, case.targets)
+    assert optimizer.policies() == [None] * len(net.stages)
