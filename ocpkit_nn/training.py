@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
 from ocpkit_nn.data import Dataset, batches, load
-from ocpkit_nn.losses import by_name
+from ocpkit_nn.losses import Loss, by_name
 from ocpkit_nn.networks import build
 from ocpkit_nn.optimizers import OPTIMIZERS
 from ocpkit_nn.options import TrainOptions
@@ -112,21 +112,14 @@ class Training:
     @torch.no_grad()
     def _evaluate(self) -> Row:
         self.model.eval()
-        train_loss, _ = self._mean_loss_and_accuracy(self.data.train_inputs, self.data.train_targets)
-        test_loss, accuracy = self._mean_loss_and_accuracy(self.data.test_inputs, self.data.test_targets)
+        data = self.data
+        train_loss, _ = mean_loss_and_accuracy(self.model, self.loss, data.train_inputs, data.train_targets)
+        test_loss, accuracy = mean_loss_and_accuracy(self.model, self.loss, data.test_inputs, data.test_targets)
         weights = _finite_weights(self.model)
         if not (weights and math.isfinite(train_loss) and math.isfinite(test_loss)):
             what = f"the losses are {train_loss} and {test_loss}" if weights else "the weights are not finite"
             raise self._diverged(what, f"at the end of epoch {self.epochs_done + 1}")
         return Row(self.epochs_done + 1, train_loss, test_loss, accuracy, self.seconds)
-
-    def _mean_loss_and_accuracy(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-        total, right = 0.0, 0
-        for x, y in zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH)):
-            outputs = self.model(x)
-            total += float(self.loss.value(outputs, y).double().sum())
-            right += int((self.loss.predict(outputs) == y).sum())
-        return total / len(inputs), 100 * right / len(inputs)
 
     @torch.no_grad()
     def _check_fit(self) -> None:
@@ -198,6 +191,17 @@ class Training:
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+
+@torch.no_grad()
+def mean_loss_and_accuracy(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return the mean loss over the samples and the share of them that is classified rightly [%]."""
+    total, right = 0.0, 0
+    for x, y in zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH)):
+        outputs = model(x)
+        total += float(loss.value(outputs, y).double().sum())
+        right += int((loss.predict(outputs) == y).sum())
+    return total / len(inputs), 100 * right / len(inputs)
 
 
 @contextmanager

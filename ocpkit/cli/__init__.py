@@ -15,6 +15,7 @@ from ocpkit.cli.compare import compare_command
 from ocpkit.cli.doctor import doctor_command
 from ocpkit.cli.exits import CommandGroup
 from ocpkit.cli.listing import list_command
+from ocpkit.cli.reproduce import reproduce_command
 from ocpkit.cli.solve import SolveCommand, solve_command
 from ocpkit.cli.train import train_command
 
@@ -49,6 +50,7 @@ app.command("list")(list_command)
 app.command("solve", cls=SolveCommand)(solve_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
+app.command("reproduce")(reproduce_command)
 app.command("doctor")(doctor_command)
 
 

@@ -77,7 +77,7 @@ def train_command(
     Exit status: 0 trained, 1 diverged, 2 wrong input, 130 Ctrl-C (saved; --resume goes on).
     """
     given = {name: value for name, value in locals().items() if name not in ("resume", "as_json", "quiet")}
-    _check_installed()
+    check_installed()
     from ocpkit_nn.train import TrainOptions
 
     if resume and out is None:
@@ -92,7 +92,8 @@ def train_command(
         _report(result)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse to train without torch."""
     try:
         import torch  # noqa: F401
     except ImportError as error:

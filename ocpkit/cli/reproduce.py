@@ -1,0 +1,95 @@
+"""`ocpkit reproduce`: the paper's experiments, each by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ocpkit.cli.train import check_installed
+from ocpkit.errors import ProblemError
+
+if TYPE_CHECKING:
+    from ocpkit_nn.experiments.run import Options
+    from ocpkit_nn.experiments.runner import Progress as Done
+
+
+def reproduce_command(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="e3, or all.")],
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", help="Repeat it for more.", show_default="the item's")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 10,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A small form, to see that it works.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ….")] = "cpu",
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Train one run of each kind and print how long all take.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results.", show_default="results, results-quick")
+    ] = None,
+) -> None:
+    """Train what an item lacks, and report it beside the paper's numbers.
+
+    DIR/ITEM gets runs/ (one file for each), results.json, report.md and figures. A stopped item goes on where it was.
+
+    Exit status: 0 done (whatever the verdict), 2 wrong input, 130 Ctrl-C (every finished run is kept).
+    """
+    check_installed()
+    from ocpkit_nn.experiments import registry
+    from ocpkit_nn.experiments.run import Options
+
+    folder = out or Path("results-quick" if quick else "results")
+    options = Options(datasets=tuple(dataset or ()), seeds=seeds, quick=quick, device=device, out=folder)
+    for name in registry.ITEMS if item == "all" else (item,):
+        _reproduce(name, options, jobs, estimate)
+
+
+def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:
+    from ocpkit_nn.experiments import registry
+
+    registry.find(name)
+    with _ProgressBar(name) as bar:
+        try:
+            if estimate:
+                registry.estimate(name, options, jobs=jobs, on_progress=bar.show)
+            else:
+                report = registry.reproduce(name, options, jobs=jobs, on_progress=bar.show)
+        except (ValueError, ImportError) as error:  # of data sets: DataError and its kin
+            raise ProblemError(str(error)) from error
+    if estimate:
+        typer.echo(f"{name}: {bar.last}")
+        return
+    typer.echo(f"{report.title}\n{report.verdict}: {report.text}")
+    typer.echo(f"wrote {options.out / name}: results.json, report.md, figures", err=True)
+
+
+class _ProgressBar:
+    """Runs that are done and CPU time that is left: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task, self.name, self.last = self.bar.add_task(name, total=None), name, ""
+
+    def __enter__(self) -> _ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, progress: Done) -> None:
+        """Show how far the item is."""
+        left = "" if progress.seconds_left is None else f", about {progress.seconds_left / 60:.1f} CPU minutes left"
+        self.last = f"{progress.done} of {progress.total} runs{left}"
+        self.bar.update(
+            self.task, total=progress.total, completed=progress.done, description=f"{self.name}: {self.last}"
+        )
+        if self.bar.disable and progress.done % max(1, progress.total // 20) == 0:
+            typer.echo(f"{self.name}: {self.last}", err=True)

@@ -1,0 +1,69 @@
+"""Figures of E3: heat maps in the form of Fig. 4a and 9, and where the gain comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from ocpkit_nn.experiments.cells import Cells
+from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.report import COLOURS, Picture, figure, heat_map, save
+from ocpkit_nn.experiments.run import Result
+from ocpkit_nn.experiments.statistics import difference, loss
+
+
+def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
+    """Full twin minus baseline, for the training loss (above) and the accuracy (below); blue is better in both."""
+    drawn = figure(3.6 * len(cells.baselines), 5.6)
+    axes = drawn.subplots(2, len(cells.baselines), squeeze=False)
+    for column, name in enumerate(cells.baselines):
+        epsilons, rates = cells.epsilons(name, terminal), cells.rates(name)
+        labels = [f"{rate:g}" for rate in rates], [f"{epsilon:g}" for epsilon in epsilons]
+        for row, (value, digits) in enumerate(((_loss, 3), (_accuracy, 1))):
+            differences = [[_mean(cells, name, r, e, terminal, value) for e in epsilons] for r in rates]
+            heat_map(axes[row, column], differences, *labels, lower_is_better=row == 0, digits=digits)
+        axes[0, column].set_title(f"DDPNOpt − {NAMES[name]}")
+        axes[1, column].set_xlabel("ε")
+    axes[0, 0].set_ylabel("training loss\nlearning rate")
+    axes[1, 0].set_ylabel("accuracy [%]\nlearning rate")
+    caption = f"Full twin minus baseline, {cells.dataset}, terminal curvature “{terminal}” (blue: the feedback helps)"
+    return save(drawn, folder / f"heat-maps-{_stem(cells, terminal)}.png", caption)
+
+
+def _mean(
+    cells: Cells, name: str, rate: float, epsilon: float, terminal: str, value: Callable[[Result], float]
+) -> float:
+    return difference(cells.twin(name, rate, "full", epsilon, terminal), cells.of(name, rate, name), value).mean
+
+
+def _loss(result: Result) -> float:
+    return result.loss
+
+
+def _accuracy(result: Result) -> float:
+    return 0.0 if result.accuracy is None else result.accuracy
+
+
+def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
+    """Mean training loss of the baseline and of the three twins over the learning rate, with standard errors."""
+    drawn = figure(3.6 * len(cells.baselines), 3.2)
+    axes = drawn.subplots(1, len(cells.baselines), squeeze=False)[0]
+    for ax, name in zip(axes, cells.baselines):
+        rates = cells.rates(name)
+        for feedback, colour in COLOURS.items():
+            means = [loss(cells.twin(name, rate, feedback, 0.0, terminal)) for rate in rates]
+            errors = [m.error if math.isfinite(m.error) else 0.0 for m in means]
+            levels = [m.mean if math.isfinite(m.mean) else math.nan for m in means]
+            ax.errorbar(range(len(rates)), levels, errors, color=colour, marker="o", capsize=3, label=feedback)
+        ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate", yscale="log")
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("training loss")
+    axes[0].legend(title="feedback")
+    caption = f"Training loss of the three twins, {cells.dataset}, terminal curvature “{terminal}”, ε = 0"
+    return save(drawn, folder / f"sources-{_stem(cells, terminal)}.png", caption)
+
+
+def _stem(cells: Cells, terminal: str) -> str:
+    return f"{Path(cells.dataset).stem.replace(':', '-')}-{terminal}"

@@ -1,0 +1,102 @@
+"""Tables of E3: beside Tables 9 and 10, where the gain comes from, and the practitioner's rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ocpkit_nn.experiments import paper
+from ocpkit_nn.experiments.cells import DEFAULT_TERMINAL, Cells
+from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.report import Table
+from ocpkit_nn.experiments.run import Result
+from ocpkit_nn.experiments.statistics import Estimate, accuracy, loss
+from ocpkit_nn.experiments.twins import RIVALS
+
+Printed = dict[str, dict[float, tuple[float, ...]]]
+
+
+def beside_table_9(cells: Cells) -> Table:
+    """Mean training loss, ours over the paper's."""
+    return _beside("Training loss beside Table 9: ours (the paper's)", cells, paper.TABLE_9, loss, 4)
+
+
+def beside_table_10(cells: Cells) -> Table:
+    """Mean accuracy, ours over the paper's."""
+    return _beside("Accuracy [%] beside Table 10: ours (the paper's)", cells, paper.TABLE_10, accuracy, 2)
+
+
+def _beside(
+    caption: str, cells: Cells, printed: Printed, mean: Callable[[Sequence[Result]], Estimate], digits: int
+) -> Table:
+    """One row for each learning rate; the columns are the baseline, ε = 0, and ε from small to large."""
+    rows = []
+    for name in cells.baselines:
+        epsilons = [epsilon for epsilon in paper.EPSILONS.get(name, paper.EPSILONS["rmsprop"])]
+        for rate in cells.rates(name):
+            theirs = printed.get(name, {}).get(rate, ())
+            results = [cells.of(name, rate, name), *(cells.twin(name, rate, "full", e) for e in (0.0, *epsilons))]
+            numbers: list[float | None] = [None] * len(results)
+            if theirs:
+                numbers[0], numbers[2:] = theirs[0], list(theirs[1:])
+            texts = (_pair(mean(group), number, digits) for group, number in zip(results, numbers))
+            rows.append((NAMES[name], f"{rate:g}", *texts))
+    header = ("baseline", "rate", "baseline", "twin, ε = 0", "ε₁", "ε₂", "ε₃", "ε₄")
+    epsilons_text = "; ".join(
+        f"{NAMES[name]} {', '.join(f'{e:g}' for e in values)}" for name, values in paper.EPSILONS.items()
+    )
+    return Table(f"{caption}. ε₁ to ε₄: {epsilons_text}; Adam as RMSprop", header, tuple(rows))
+
+
+def _pair(ours: Estimate, theirs: float | None, digits: int) -> str:
+    text = "–" if ours.seeds == 0 else ours.short(digits)
+    return text if theirs is None else f"{text} ({theirs:.{digits}f})"
+
+
+def source_table(cells: Cells, terminal: str) -> Table:
+    """Where the gain comes from, by baseline and rate, at ε = 0."""
+    rows = []
+    for name in cells.baselines:
+        for rate in cells.rates(name):
+            source = cells.source(name, rate, terminal=terminal)
+            parts = (source.baseline, source.noise, source.value, source.feedback, source.total)
+            rows.append((NAMES[name], f"{rate:g}", *(part.text() for part in parts)))
+    return Table(
+        f"Where the gain comes from, {cells.dataset}, terminal curvature {terminal!r}, ε = 0: changes of the training "
+        "loss, mean ± standard error of paired differences",
+        (
+            "baseline",
+            "rate",
+            "loss of the baseline",
+            "none − baseline",
+            "value − baseline",
+            "full − value",
+            "full − baseline",
+        ),
+        tuple(rows),
+    )
+
+
+def rivals_table(cells: Cells) -> Table:
+    """Training loss of the twins and of a practitioner's remedies, at the same rates."""
+    every = list(dict.fromkeys(rival for rivals in RIVALS.values() for rival in rivals))
+    rows = []
+    for name in cells.baselines:
+        for rate in cells.rates(name):
+            twins = [
+                cells.twin(name, rate, feedback, 0.0, terminal)
+                for terminal in (DEFAULT_TERMINAL, "ggn")
+                for feedback in ("full", "value")
+            ]
+            results = [cells.of(name, rate, name), *twins, *(cells.of(name, rate, rival) for rival in every)]
+            means = [loss(group) if group else None for group in results]
+            best = min((m.mean for m in means if m is not None), default=0.0)
+            rows.append((NAMES[name], f"{rate:g}", *(_marked(mean, best) for mean in means)))
+    header = ("baseline", "rate", "baseline", "full", "value", "full, ggn", "value, ggn", *(NAMES[r] for r in every))
+    caption = f"Training loss beside a practitioner's remedies, {cells.dataset}, ε = 0 (lowest of a row in bold)"
+    return Table(caption, header, tuple(rows))
+
+
+def _marked(mean: Estimate | None, best: float) -> str:
+    if mean is None:
+        return ""
+    return f"**{mean.text()}**" if mean.mean == best else mean.text()

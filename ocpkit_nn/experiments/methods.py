@@ -1,0 +1,152 @@
+"""The methods of the experiments by name: baselines, their DDPNOpt twins, the other OCP methods, and rivals.
+
+A twin has the hyper-parameters of its baseline and the feedback beside (Prop. 2): `TWIN` are the options under
+which DDPNOpt with ``feedback="none"`` is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocpkit.errors import ProblemError
+from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
+from ocpkit_nn.experiments.run import Run
+from ocpkit_nn.losses import Loss
+from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optimizers import Backpropagation, Stepper
+from ocpkit_nn.pmp import EMSA
+from ocpkit_nn.suggest import unknown_name
+
+TWIN: dict[str, dict[str, Any]] = {
+    "sgd": {"curvature": "identity"},
+    "sgd-m": {"curvature": "identity", "momentum": 0.9},
+    "rmsprop": {"curvature": "diagonal", "decay": 0.9},
+    "adam": {"curvature": "adam"},
+    "kfac": {"curvature": "kronecker", "decay": 0.95, "damping": 0.03},
+    "ekfac": {"curvature": "ekfac", "decay": 0.95, "damping": 0.03},
+}
+"""DDPNOpt's options by baseline. RMSprop averages over β = 0.9; torch's 0.99 fails at the paper's larger rates."""
+
+NAMES = {
+    "sgd": "SGD",
+    "sgd-m": "SGD-m",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
+    "kfac": "KFAC",
+    "ekfac": "EKFAC",
+    "emsa": "E-MSA",
+    "vanilla-ddp": "vanilla DDP",
+    "ddpnopt": "DDPNOpt",
+    "clip": "gradient clipping",
+    "clip-samples": "per-sample clipping",
+    "warm-up": "warm-up",
+    "normalised": "normalised gradient",
+    "implicit": "implicit SGD",
+}
+"""How tables and figures call the methods."""
+
+
+Factory = Callable[[nn.Module, Loss, Run], Stepper]
+
+
+def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNOpt:
+    """Return torch's own optimiser for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
+    weights, lr, twin = list(model.parameters()), run.learning_rate, TWIN[run.baseline]
+    if run.baseline in ("kfac", "ekfac"):
+        return _solver(model, loss, run, feedback="none")
+    if lr is None:
+        raise ProblemError(f"{run.baseline} needs a learning rate")
+    optimizer: torch.optim.Optimizer
+    if run.baseline == "rmsprop":
+        optimizer = torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
+    elif run.baseline == "adam":
+        optimizer = torch.optim.Adam(weights, lr=lr)
+    else:
+        optimizer = torch.optim.SGD(weights, lr=lr, momentum=twin.get("momentum", 0.0))
+    return Backpropagation(model, loss, optimizer)
+
+
+def _solver(model: nn.Module, loss: Loss, run: Run, **options: Any) -> DDPNOpt:
+    if run.learning_rate is None:
+        raise ProblemError(f"{run.method} needs a learning rate")
+    generator = torch.Generator(run.device).manual_seed(run.seed)
+    options = {**TWIN.get(run.baseline, {}), **options}
+    return DDPNOpt(model, loss, run.learning_rate, tikhonov=run.epsilon or 0.0, generator=generator, **options)
+
+
+def _twin(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    return _solver(model, loss, run, **run.optimizer)
+
+
+def _vanilla_ddp(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    fixed = {"curvature": "exact", "terminal": "ggn", "control_hessian": "literal"}
+    return _solver(model, loss, run, **fixed, **run.optimizer)
+
+
+def _emsa(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    return EMSA(model, loss, **run.optimizer)
+
+
+def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
+    if run.baseline in ("kfac", "ekfac"):
+        return _solver(model, loss, run, feedback="none", max_grad_norm=max_norm)
+    stepper = _baseline(model, loss, run)
+    clip(_optimizer(stepper), max_norm)
+    return stepper
+
+
+def _clip_samples(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
+    return ClippedSamples(model, loss, _optimizer(_baseline(model, loss, run)), max_norm)
+
+
+def _normalised(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    stepper = _baseline(model, loss, run)
+    normalise(_optimizer(stepper))
+    return stepper
+
+
+def _warm_up(model: nn.Module, loss: Loss, run: Run, updates: int = 200) -> Stepper:
+    stepper = _baseline(model, loss, run)
+    warm_up(_optimizer(stepper), updates)
+    return stepper
+
+
+def _implicit(model: nn.Module, loss: Loss, run: Run, iterations: int = 10) -> Stepper:
+    if run.learning_rate is None:
+        raise ProblemError("implicit SGD needs a learning rate")
+    return ImplicitSGD(model, loss, run.learning_rate, iterations)
+
+
+def _optimizer(stepper: Backpropagation | DDPNOpt) -> torch.optim.Optimizer:
+    return stepper if isinstance(stepper, DDPNOpt) else stepper.optimizer
+
+
+METHODS: dict[str, Factory] = {
+    **dict.fromkeys(TWIN, _baseline),
+    "ddpnopt": _twin,
+    "emsa": _emsa,
+    "vanilla-ddp": _vanilla_ddp,
+    "clip": lambda model, loss, run: _clip(model, loss, run, **run.optimizer),
+    "clip-samples": lambda model, loss, run: _clip_samples(model, loss, run, **run.optimizer),
+    "normalised": _normalised,
+    "warm-up": lambda model, loss, run: _warm_up(model, loss, run, **run.optimizer),
+    "implicit": lambda model, loss, run: _implicit(model, loss, run, **run.optimizer),
+}
+"""Factories by name; a rival changes the run's baseline, and `Run.optimizer` are its own arguments."""
+
+
+def build(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    """Return what trains `model`.
+
+    Raises
+    ------
+    ProblemError
+        If the method is unknown or lacks a learning rate.
+    """
+    if run.method not in METHODS:
+        raise ProblemError(unknown_name("method", run.method, METHODS))
+    return METHODS[run.method](model, loss, run)

@@ -1,0 +1,151 @@
+"""What an item says of its results: a verdict, tables beside the paper's, figures in one style."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocpkit.errors import ProblemError
+from ocpkit_nn.checkpoint import TEMPORARY
+from ocpkit_nn.experiments.run import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold"
+NOT_JUDGED = "not judged (the quick form only shows that the experiment runs)"
+COLOURS = {"none": "#000000", "full": "#0072B2", "value": "#D55E00"}
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header.
+
+    Attributes
+    ----------
+    caption
+        One line above it.
+    header, rows
+        Of equal length.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the table, its first column to the left, the others to the right."""
+        rule = ("---", *("---:" for _ in self.header[1:]))
+        lines = ["| " + " | ".join(row) + " |" for row in (self.header, rule, *self.rows)]
+        return "\n".join([f"**{self.caption}**", "", *lines])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn: its file and what it shows."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the results of an item say.
+
+    Attributes
+    ----------
+    title
+        What was to be reproduced.
+    verdict
+        `HOLDS`, `PARTLY` or `FAILS`; `NOT_JUDGED` for the quick form.
+    text
+        A paragraph that gives the rule behind the verdict and the numbers it was computed from.
+    tables, pictures
+        In the order in which they are shown.
+    notes
+        Where the experiment departs from the paper, and why.
+    provenance
+        Number of runs, machine and versions.
+    """
+
+    title: str
+    verdict: str
+    text: str
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: str = ""
+
+    def markdown(self, relative_to: Path, level: int = 1) -> str:
+        """Return the report as Markdown in a file of the folder `relative_to`."""
+        parts = [f"{'#' * level} {self.title}", f"**Verdict: {self.verdict}.** {self.text}"]
+        for picture in self.pictures:
+            path = Path(os.path.relpath(picture.path, relative_to)).as_posix()
+            parts.append(f"![{picture.caption}]({path})\n\n*{picture.caption}*")
+        parts += [table.markdown() for table in self.tables]
+        if self.notes:
+            parts.append("Deviations from the paper:\n\n" + "\n".join(f"- {note}" for note in self.notes))
+        return "\n\n".join([*parts, self.provenance]).rstrip() + "\n"
+
+
+def provenance(results: Sequence[Result]) -> str:
+    """Say on which machines, with which versions and how long the runs took."""
+    seeds = sorted({result.run.seed for result in results})
+    machines = sorted({result.versions.get("machine", "unknown machine") for result in results})
+    software = sorted(
+        {
+            ", ".join(f"{name} {version}" for name, version in result.versions.get("versions", {}).items())
+            for result in results
+        }
+    )
+    hours = sum(result.seconds for result in results) / 3600
+    return (
+        f"{len(results)} runs, seeds {seeds[0]} to {seeds[-1]}, {hours:.2f} CPU hours. "
+        f"{'; '.join(machines)}. {'; '.join(software)}."
+    )
+
+
+def figure(width: float, height: float) -> Figure:
+    """Return an empty figure [inches] that needs no display.
+
+    Raises
+    ------
+    ProblemError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ProblemError("the figures need matplotlib: pip install 'ocpkit[plot]'") from error
+    new = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(new)
+    return new
+
+
+def save(drawn: Figure, path: Path, caption: str) -> Picture:
+    """Write a figure as .png and return it with its caption."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    drawn.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+    os.replace(temporary, path)
+    return Picture(path, caption)
+
+
+def heat_map(
+    axes: Any, values: Any, rows: Sequence[str], columns: Sequence[str], *, lower_is_better: bool, digits: int = 3
+) -> None:
+    """Draw a matrix of differences (rows, columns) with its numbers; blue is better than zero, red worse."""
+    finite = [abs(value) for row in values for value in row if math.isfinite(value)]
+    limit = max(finite, default=0.0) or 1.0
+    axes.imshow(values, cmap="RdBu_r" if lower_is_better else "RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            colour = "white" if abs(value) > 0.6 * limit else "black"
+            axes.text(j, i, f"{value:+.{digits}f}", ha="center", va="center", fontsize=8, color=colour)

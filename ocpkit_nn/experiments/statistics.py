@@ -1,0 +1,88 @@
+"""Groups of results and what is said of them: means with standard errors, and paired differences over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ocpkit_nn.experiments.run import Result
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes
+    ----------
+    mean
+        inf where a training diverged, nan without seeds or where both of a pair diverged.
+    error
+        Standard error of the mean; nan for fewer than two seeds.
+    seeds
+        How many.
+    """
+
+    mean: float
+    error: float
+    seeds: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the mean is more than two standard errors from zero."""
+        return abs(self.mean) > 2 * self.error
+
+    def short(self, digits: int = 3) -> str:
+        """Return the mean alone."""
+        return Estimate(self.mean, math.nan, self.seeds).text(digits)
+
+    def text(self, digits: int = 3) -> str:
+        """Return mean ± error, without the error where there is none."""
+        if not math.isfinite(self.mean):
+            return "–" if math.isnan(self.mean) else "diverged"
+        error = f" ± {self.error:.{digits}f}" if math.isfinite(self.error) else ""
+        return f"{self.mean:.{digits}f}{error}"
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Return the mean of one value per seed and its standard error."""
+    array = np.array(list(values), dtype=float)
+    if not len(array):
+        return Estimate(math.nan, math.nan, 0)
+    if not np.isfinite(array).all():
+        return Estimate(math.nan if np.isnan(array).any() else float(array.sum()), math.nan, len(array))
+    error = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else math.nan
+    return Estimate(float(array.mean()), error, len(array))
+
+
+def group(results: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[Result]]:
+    """Return results by key, in the order of their first member."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups
+
+
+def loss(results: Sequence[Result]) -> Estimate:
+    """Mean final training loss."""
+    return estimate(result.loss for result in results)
+
+
+def accuracy(results: Sequence[Result]) -> Estimate:
+    """Mean accuracy [%]; a training that diverged counts as 0."""
+    return estimate(0.0 if result.accuracy is None else result.accuracy for result in results)
+
+
+def difference(
+    results: Sequence[Result], reference: Sequence[Result], value: Callable[[Result], float] = lambda r: r.loss
+) -> Estimate:
+    """Mean of value(result) − value(reference with the same seed).
+
+    −inf says that a reference diverged where the result did not, +inf the reverse; nan that both did.
+    """
+    others = {result.run.seed: result for result in reference}
+    pairs = [(value(result), value(others[result.run.seed])) for result in results if result.run.seed in others]
+    return estimate(a - b if math.isfinite(a) or math.isfinite(b) else math.nan for a, b in pairs)
