@@ -1,24 +1,29 @@
-"""The linear algebra of the Bellman step, one name for NumPy arrays and torch tensors, batched or not."""
+"""The linear algebra of the Bellman step, one name for NumPy arrays, torch tensors (batched or not) and CasADi."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import casadi as ca
 import numpy as np
 
 from ocpkit.errors import NotPositiveDefinite
 
+SYMBOLIC = (ca.SX, ca.MX)
+
 
 def transpose(matrix: Any) -> Any:
     """Swap the last two dimensions."""
-    return matrix.swapaxes(-1, -2)
+    return matrix.T if isinstance(matrix, SYMBOLIC) else matrix.swapaxes(-1, -2)
 
 
 def matvec(matrix: Any, vector: Any) -> Any:
     """Matrix times vector, over any leading batch dimensions; operators bring their own `matvec`."""
     if hasattr(matrix, "matvec"):
         return matrix.matvec(vector)
-    return matrix @ vector if vector.ndim == 1 else (matrix @ vector[..., None])[..., 0]
+    if isinstance(vector, SYMBOLIC) or vector.ndim == 1:
+        return matrix @ vector
+    return (matrix @ vector[..., None])[..., 0]
 
 
 def psd_root(matrix: Any) -> Any:
@@ -44,6 +49,8 @@ def identity_like(matrix: Any) -> Any:
     """Return the identity of the same size, library, dtype and device as a square matrix (…, r, r)."""
     if isinstance(matrix, np.ndarray):
         return np.eye(matrix.shape[-1])
+    if isinstance(matrix, SYMBOLIC):
+        return ca.DM.eye(matrix.shape[-1])
     import torch
 
     return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
@@ -51,6 +58,8 @@ def identity_like(matrix: Any) -> Any:
 
 def dot(a: Any, b: Any) -> Any:
     """Inner product over the last dimension (of operators' own vectors: their `inner_product`)."""
+    if isinstance(a, SYMBOLIC):
+        return ca.dot(a, b)
     return a.inner_product(b) if hasattr(a, "inner_product") else (a * b).sum(-1)
 
 

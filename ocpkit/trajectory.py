@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,23 +20,23 @@ class Trajectory:
         Defects f(x_t, u_t) − x_{t+1}, one per stage; None for a trajectory that was rolled out.
     """
 
-    states: list[Array]
-    controls: list[Array]
+    states: Sequence[Array]
+    controls: Sequence[Array]
     cost: float
-    gaps: list[Array] | None = None
+    gaps: Sequence[Array] | None = None
 
     @property
     def gap(self) -> float:
         """Largest defect, max_t ‖·‖_∞."""
-        return 0.0 if self.gaps is None else max(float(np.abs(gap).max()) for gap in self.gaps)
+        return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).max())
 
     @property
     def total_gap(self) -> float:
         """Sum of absolute defects, the ℓ1 norm that the merit function weighs."""
-        return 0.0 if self.gaps is None else float(sum(np.abs(gap).sum() for gap in self.gaps))
+        return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).sum())
 
     @property
     def finite(self) -> bool:
         """Whether J and every state and gap are finite numbers."""
-        arrays = [*self.states, *(self.gaps or [])]
-        return bool(np.isfinite(self.cost)) and all(bool(np.isfinite(a).all()) for a in arrays)
+        series = [self.states] if self.gaps is None else [self.states, self.gaps]
+        return bool(np.isfinite(self.cost)) and all(np.isfinite(np.concatenate(entries)).all() for entries in series)

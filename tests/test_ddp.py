@@ -253,7 +253,7 @@ def test_status_interrupted_in_the_model() -> None:
     dynamics = Interrupting()
     stage = Stage(dynamics, HandWrittenCost())
     problem = Problem(stages=(stage,) * 25, terminal_cost=flat_end(), x0=np.array([1.5, 0.0]))
-    solution = DDP().solve(problem)
+    solution = DDP(engine="numpy").solve(problem)
     assert solution.status is Status.INTERRUPTED
     assert len(solution.history) >= 1
     assert problem.rollout(solution.controls)[1] == pytest.approx(solution.cost)

@@ -15,6 +15,7 @@ from ocpkit.cli.find import Target, find
 from ocpkit.cli.live import IterationTable
 from ocpkit.cli.outputs import check_pictures, check_writable
 from ocpkit.cli.report import as_record, print_json
+from ocpkit.engines.choose import ENGINES
 from ocpkit.errors import ProblemError
 from ocpkit.solution import Solution
 from ocpkit.solvers import registry
@@ -40,6 +41,9 @@ def solve_command(
     horizon: Annotated[int | None, typer.Option(min=1, help="Number of stages.", show_default="the task's")] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Wall-clock budget [s].")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help=f"What computes DDP's sweeps: {', '.join(ENGINES)}.", show_default="auto")
+    ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Gradient at which the solver has converged.")] = None,
     warm_start: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Start from a saved solution.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the trajectory.")] = None,
@@ -54,7 +58,9 @@ def solve_command(
 
     Exit status: 0 converged, 1 not converged, 2 wrong input, 130 Ctrl-C (the best iterate is still printed and saved).
     """
-    options = {"max_iterations": max_iterations, "time_limit": time_limit, "tolerance": tolerance}
+    options: dict[str, Any] = {"max_iterations": max_iterations, "time_limit": time_limit, "tolerance": tolerance}
+    if engine is not None:
+        options["engine"] = engine
     method = registry.make(solver, **options)
     for path in (plot, animate, save):
         check_writable(path)

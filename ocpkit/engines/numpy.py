@@ -22,6 +22,27 @@ class Policy:
     terminal: Value
 
     @property
+    def feedforward(self) -> list[Array]:
+        """k of every stage."""
+        return [step.k for step in self.steps]
+
+    @property
+    def feedback_gains(self) -> list[Array] | None:
+        """K of every stage; None without feedback."""
+        return [step.K for step in self.steps] if self.steps[0].K is not None else None
+
+    @property
+    def value_gradients(self) -> list[Array]:
+        """V_x at x_0 … x_T, the co-states."""
+        return [*(step.value.x for step in self.steps), self.terminal.x]
+
+    @property
+    def value_hessians(self) -> list[Array] | None:
+        """V_xx at x_0 … x_T; None where it is not kept as dense matrices."""
+        values = [*(step.value.xx for step in self.steps), self.terminal.xx]
+        return values if isinstance(self.terminal.xx, np.ndarray) else None
+
+    @property
     def gradient_norm(self) -> float:
         """max_t ‖Q_u‖_∞."""
         return max((float(np.abs(s.Q.u).max()) for s in self.steps if s.Q.u.size), default=0.0)
@@ -60,11 +81,10 @@ class NumpyEngine:
         """Derivatives of every stage and of the terminal cost along a trajectory."""
         problem, x, u, gaps = self.problem, trajectory.states, trajectory.controls, trajectory.gaps
         final, p_final = x[-1], problem.parameter(problem.horizon)
+        gap_at = [None] * problem.horizon if gaps is None else gaps
         with np.errstate(all="ignore"):
             stages = [
-                expand(
-                    stage, x[t], u[t], problem.parameter(t), second_order=second_order, gap=gaps[t] if gaps else None
-                )
+                expand(stage, x[t], u[t], problem.parameter(t), second_order=second_order, gap=gap_at[t])
                 for t, stage in enumerate(problem.stages)
             ]
             phi = problem.terminal_cost
@@ -111,6 +131,10 @@ class NumpyEngine:
                 states.append(following)
         remaining = [(1 - step_size) * gap for gap in gaps] if gaps is not None and step_size < 1 else None
         return Trajectory(states, controls, problem.cost(states, controls), remaining)
+
+    def first_not_finite(self, stages: Sequence[Expansion], terminal: Value) -> int | None:
+        """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""
+        return first_not_finite(stages, terminal)
 
 
 def first_not_finite(stages: Sequence[Expansion], terminal: Value) -> int | None:

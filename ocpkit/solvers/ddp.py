@@ -25,7 +25,8 @@ import numpy as np
 
 from ocpkit.bellman import Curvature
 from ocpkit.curvature import Exact
-from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
+from ocpkit.engines.choose import ENGINES, choose_engine
+from ocpkit.engines.interface import AnyPolicy
 from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
 from ocpkit.problem import Problem
 from ocpkit.solution import Iteration, Status
@@ -71,6 +72,9 @@ class DDP(Solver):
         Fraction of the promised decrease that a step must achieve.
     infeasible_start
         Start from a state guess even if there is none: x0 at every stage.
+    engine
+        What computes the sweeps, with equal results: ``"numpy"``, ``"vm"`` (CasADi's virtual machine) or
+        ``"auto"`` (see `ocpkit.engines.choose`).
     """
 
     second_order: bool = True
@@ -89,6 +93,7 @@ class DDP(Solver):
     min_step_size: float = 1e-3
     armijo: float = 1e-4
     infeasible_start: bool = False
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +102,8 @@ class DDP(Solver):
         not_negative(self, "initial_regularization", "tikhonov")
         if self.regularize not in ("control", "state"):
             raise unknown_name("target of the regularisation", self.regularize, ("control", "state"))
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, ENGINES)
         if self.regularization_factor <= 1:
             raise ProblemError(f"regularization_factor must be above 1, got {self.regularization_factor!r}")
         if self.min_regularization > self.max_regularization:
@@ -154,12 +161,13 @@ class DDPRun(Run):
 
     def __init__(self, options: DDP, problem: Problem, guess: Guess) -> None:
         self.options = options
-        self.engine = NumpyEngine(problem)
+        obstacle = "" if options.curvature is None else "a curvature of its own is Python code"
+        self.engine, reason = choose_engine(problem, options.engine, obstacle)
         self.trajectory = guess.trajectory(self.engine)
         self.regularization = Regularization(options, options.initial_regularization)
         self.gap_weight = 0.0
         self.idle = 0
-        self.details = {"engine": self.engine.name}
+        self.details = {"engine": reason}
 
     def start(self) -> Iteration:
         if not self.trajectory.finite:
@@ -193,7 +201,7 @@ class DDPRun(Run):
         count = int(np.floor(-np.log2(self.options.min_step_size)))
         return [0.5**i for i in range(count + 1)]
 
-    def _promised_decrease(self, policy: Policy) -> float:
+    def _promised_decrease(self, policy: AnyPolicy) -> float:
         """Decrease of the merit for a full step; raises ν until closing the gaps is worth its cost."""
         total_gap = self.trajectory.total_gap
         if total_gap > 0:
@@ -253,7 +261,7 @@ class DDPRun(Run):
                 )
                 return True
             except NotPositiveDefinite as error:
-                bad = first_not_finite(stages, terminal)
+                bad = self.engine.first_not_finite(stages, terminal)
                 if bad is not None:
                     self.details["reason"] = f"derivatives are not finite at stage {bad}"
                     self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED

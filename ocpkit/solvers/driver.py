@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.engines.numpy import NumpyEngine, Policy
+from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem, _series
 from ocpkit.solution import Iteration, Solution, Status, as_series
@@ -35,7 +35,7 @@ class Run(ABC):
     """
 
     trajectory: Trajectory
-    policy: Policy | None = None
+    policy: AnyPolicy | None = None
     status: Status | None = None
     details: dict[str, str]
 
@@ -47,11 +47,9 @@ class Run(ABC):
     def step(self) -> Iteration:
         """Do one iteration."""
 
-    def costates(self) -> list[Array] | None:
+    def costates(self) -> Sequence[Array] | None:
         """Return V_x along the trajectory, T + 1 vectors, if the method knows it."""
-        if self.policy is None:
-            return None
-        return [*(step.value.x for step in self.policy.steps), self.policy.terminal.x]
+        return None if self.policy is None else self.policy.value_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +148,7 @@ class Guess:
             None if states is None else _series(states, problem.state_sizes, "states"),
         )
 
-    def trajectory(self, engine: NumpyEngine) -> Trajectory:
+    def trajectory(self, engine: Engine) -> Trajectory:
         """Roll the controls out, or keep the states with their gaps."""
         if self.states is None:
             return engine.rollout(self.controls)
@@ -198,9 +196,6 @@ def _solution(
     solver: Solver, problem: Problem, run: Run, status: Status, history: tuple[Iteration, ...], seconds: float
 ) -> Solution:
     best, policy = run.trajectory, run.policy
-    steps = policy.steps if policy is not None else []
-    has_gains = bool(steps) and steps[0].K is not None
-    has_hessians = policy is not None and isinstance(policy.terminal.xx, np.ndarray)
     return Solution(
         problem_name=problem.name,
         solver=type(solver).__name__,
@@ -209,12 +204,10 @@ def _solution(
         cost=best.cost,
         status=status,
         history=history,
-        feedforward=as_series([s.k for s in steps] or None),
-        feedback_gains=as_series([s.K for s in steps]) if has_gains else None,
-        value_gradients=as_series(run.costates()),
-        value_hessians=as_series([*(s.value.xx for s in steps), policy.terminal.xx])
-        if policy is not None and has_hessians
-        else None,
+        feedforward=None if policy is None else as_series(policy.feedforward),
+        feedback_gains=None if policy is None else as_series(policy.feedback_gains),
+        value_gradients=None if policy is None else as_series(policy.value_gradients),
+        value_hessians=None if policy is None else as_series(policy.value_hessians),
         seconds=seconds,
         details=run.details,
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ocpkit.bellman import Curvature
 from ocpkit.curvature import Identity
-from ocpkit.engines.numpy import NumpyEngine, first_not_finite
+from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
@@ -42,6 +42,7 @@ class FirstOrderRun(Run):
     """A run that keeps one trajectory, its co-states and its projected gradient."""
 
     curvature: Curvature = Identity(1.0)
+    policy: Policy | None = None
 
     def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
         self.tolerance = options.gradient_tolerance

@@ -1,0 +1,320 @@
+"""The engine that needs no compiler: the recursion of `bellman` traced by CasADi and run by its virtual machine.
+
+Each kind of stage gives one function that holds its derivatives and the Bellman step; it is chained over a run of
+equal stages (`mapaccum`), so that a sweep over the horizon is one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from threading import get_ident
+from typing import Any
+
+import casadi as ca
+import numpy as np
+
+from ocpkit.bellman import ActionValue, bellman_step
+from ocpkit.curvature import Exact
+from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
+from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.errors import NotPositiveDefinite
+from ocpkit.problem import Array, Problem
+from ocpkit.trajectory import Trajectory
+from ocpkit.value import Value
+
+
+@dataclass(frozen=True)
+class SweepPolicy:
+    """The result of a backward pass, stage by stage: affine policies and value models."""
+
+    feedforward: Sequence[Array]
+    feedback_gains: Sequence[Array] | None
+    value_gradients: Sequence[Array]
+    value_hessians: Sequence[Array]
+    gradient_norm: float
+    expected_change: float
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """The trajectory that a backward pass expands along, and to which order."""
+
+    trajectory: Trajectory
+    second_order: bool
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Stages first … last - 1, all of one kind."""
+
+    kind: StageGraph
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """Number of stages."""
+        return self.last - self.first
+
+
+class VMEngine:
+    """Rollouts and the two passes of DDP on CasADi's virtual machine; the interface of `NumpyEngine`."""
+
+    name = "vm"
+
+    def __init__(self, problem: Problem, graph: ProblemGraph) -> None:
+        self.problem, self.graph = problem, graph
+        self.runs, t = list[StageRun](), 0
+        for kind, stages in groupby(graph.kind_of_stage):
+            count = len(list(stages))
+            self.runs.append(StageRun(graph.kinds[kind], t, t + count))
+            t += count
+
+    def rollout(self, controls: Sequence[Array]) -> Trajectory:
+        """Simulate from x0 (Alg. 1, input)."""
+        blocks, costs = [self.problem.x0[None]], list[Array]()
+        for run in self.runs:
+            sweep = _sweep("rollout", run)
+            x, cost = sweep(blocks[-1][-1], _rows(controls, run), self._parameters(run))
+            blocks.append(x)
+            costs.append(cost)
+        return Trajectory(_join(blocks), controls, self._cost(costs, blocks[-1][-1]))
+
+    def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
+        """Take a state guess as it is; its first state is replaced by x0."""
+        states = [self.problem.x0, *states[1:]]
+        gaps, costs = list[Array](), list[Array]()
+        for run in self.runs:
+            f, cost = _sweep("step", run)(_rows(states, run), _rows(controls, run), self._parameters(run))
+            gaps += list(f - np.stack(states[run.first + 1 : run.last + 1]))
+            costs.append(cost)
+        return Trajectory(states, controls, self._cost(costs, states[-1]), gaps)
+
+    def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[Expanded, Value]:
+        """Derivatives of the terminal cost; those of the stages are computed inside the backward pass."""
+        _, gradient, hessian = _build_terminal(self.graph.terminal, second_order, get_ident())(
+            trajectory.states[-1], self._final_parameter()
+        )
+        return Expanded(trajectory, second_order), Value(gradient[0], hessian[0])
+
+    def backward_pass(
+        self, stages: Expanded, terminal: Value, curvature: Exact, *, feedback: bool, tikhonov: float
+    ) -> SweepPolicy:
+        """Alg. 1, lines 2-6.
+
+        Raises
+        ------
+        NotPositiveDefinite
+            With the stage at which Q_uu + μ I has no Cholesky factor.
+        """
+        trajectory = stages.trajectory
+        V, blocks, slope, change = (terminal.x, terminal.xx), list[list[Array]](), 0.0, 0.0
+        for run in reversed(self.runs):
+            sweep = _sweep("backward", run, stages.second_order, trajectory.gaps is not None, feedback)
+            backward = [_rows(series, run)[::-1] for series in (trajectory.states, trajectory.controls)]
+            gaps = [] if trajectory.gaps is None else [_rows(trajectory.gaps, run)[::-1]]
+            p = self._parameters(run)[::-1]
+            *outputs, Qu, changes, pivots = sweep(*V, *backward, p, curvature.regularization, tikhonov, *gaps)
+            failed = np.flatnonzero(~(pivots.min(axis=1, initial=np.inf) > 0) | ~np.isfinite(pivots.sum(axis=1)))
+            if len(failed):
+                raise NotPositiveDefinite(run.last - 1 - int(failed[0]))
+            V = outputs[0][-1], outputs[1][-1]
+            blocks.insert(0, [output[::-1] for output in outputs])
+            slope = max(slope, np.abs(Qu).max(initial=0.0))
+            change += changes.sum()
+        Vx, Vxx, k, *K = ([block[i] for block in blocks] for i in range(len(blocks[0])))
+        return SweepPolicy(
+            _join(k),
+            _join(K[0]) if K else None,
+            _join([*Vx, terminal.x[None]]),
+            _join([*Vxx, terminal.xx[None]]),
+            float(slope),
+            float(change),
+        )
+
+    def forward_pass(self, nominal: Trajectory, policy: SweepPolicy, step_size: float) -> Trajectory:
+        """Alg. 1, lines 7-12: u ← u + α k + K (x̂ − x) along x̂; open gaps shrink by (1 − α)."""
+        keep_gaps, feedback = nominal.gaps is not None and step_size < 1, policy.feedback_gains is not None
+        remaining = [(1 - step_size) * gap for gap in nominal.gaps] if keep_gaps and nominal.gaps is not None else None
+        states, controls, costs = [nominal.states[0][None]], list[Array](), list[Array]()
+        for run in self.runs:
+            sweep = _sweep("forward", run, feedback, keep_gaps)
+            around = [_rows(series, run) for series in (nominal.states, nominal.controls, policy.feedforward)]
+            gains = [_rows(series, run) for series in (policy.feedback_gains, remaining) if series is not None]
+            x, u, cost = sweep(states[-1][-1], *around, self._parameters(run), step_size, *gains)
+            states.append(x)
+            controls.append(u)
+            costs.append(cost)
+        return Trajectory(_join(states), _join(controls), self._cost(costs, states[-1][-1]), remaining)
+
+    def first_not_finite(self, stages: Expanded, terminal: Value) -> int | None:
+        """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""
+        reference = NumpyEngine(self.problem)
+        return reference.first_not_finite(*reference.expand(stages.trajectory, second_order=stages.second_order))
+
+    def _parameters(self, run: StageRun) -> Array:
+        p = self.problem.parameters
+        return np.broadcast_to(p, (run.length, len(p))) if p.ndim == 1 else p[run.first : run.last]
+
+    def _final_parameter(self) -> Array:
+        return self.problem.parameter(self.problem.horizon)
+
+    def _cost(self, costs: list[Array], final: Array) -> float:
+        """J from the running costs; summed from the first stage on, like the other engines do."""
+        phi = _build_terminal(self.graph.terminal, False, get_ident())(final, self._final_parameter())[0]
+        return float(sum(np.concatenate(costs)[:, 0].tolist()) + phi[0, 0])
+
+
+class Sweep:
+    """A CasADi function that reads and writes NumPy memory; what belongs to several stages lies side by side.
+
+    Arguments are (L, …) arrays, or what all stages share; results are (L, …) arrays, copied.
+    """
+
+    def __init__(self, function: ca.Function, length: int, ranks: Sequence[int]) -> None:
+        # CasADi stores by column, so that the memory of L matrices (m, n) has the shape (L n, m)
+        self._inputs = [np.zeros(function.size_in(i)[::-1]) for i in range(function.n_in())]
+        self._outputs = [np.zeros(function.size_out(i)[::-1]) for i in range(function.n_out())]
+        self._views = [
+            memory if rank == 1 else memory.reshape(length, len(memory) // length, memory.shape[1]).swapaxes(1, 2)
+            for memory, rank in zip(self._outputs, ranks, strict=True)
+        ]
+        self._buffer, self._evaluate = function.buffer()
+        for i, memory in enumerate(self._inputs):
+            self._buffer.set_arg(i, memory.data)
+        for i, memory in enumerate(self._outputs):
+            self._buffer.set_res(i, memory.data)
+
+    def __call__(self, *arguments: Any) -> list[Array]:
+        for memory, argument in zip(self._inputs, arguments, strict=True):
+            array = np.asarray(argument)
+            memory[:] = array if array.ndim < 3 else array.swapaxes(1, 2).reshape(memory.shape)
+        self._evaluate()
+        return [view.copy() for view in self._views]
+
+
+class SymbolicCholesky:
+    """A symmetric positive definite matrix (m, m) of expressions, factored by unrolled formulas.
+
+    Attributes
+    ----------
+    pivots
+        Squares of the factor's diagonal (m,); one that is not positive means that there is no factor.
+    """
+
+    def __init__(self, matrix: ca.SX) -> None:
+        m = matrix.shape[0]
+        self._factor, pivots = ca.SX.zeros(m, m), list[ca.SX]()
+        L = self._factor
+        for j in range(m):
+            column = matrix[j:, j] - L[j:, :j] @ L[j, :j].T
+            pivots.append(column[0])
+            L[j:, j] = column / ca.sqrt(column[0])
+        self.pivots = ca.vertcat(ca.SX(0, 1), *pivots)
+
+    def solve(self, right: ca.SX) -> ca.SX:
+        """Solve for a matrix (m, k)."""
+        L, m = self._factor, right.shape[0]
+        y = ca.SX.zeros(*right.shape)
+        for i in range(m):
+            y[i, :] = (right[i, :] - L[i, :i] @ y[:i, :]) / L[i, i]
+        for i in reversed(range(m)):
+            y[i, :] = (y[i, :] - L[i + 1 :, i].T @ y[i + 1 :, :]) / L[i, i]
+        return y
+
+    def dense(self) -> ca.SX:
+        """Return the matrix."""
+        return self._factor @ self._factor.T
+
+
+@lru_cache(maxsize=256)
+def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool, ...], thread: int) -> Sweep:
+    """Chain the function of one stage over a run; kept, one for each thread, since it owns memory."""
+    build: Callable[..., tuple[ca.Function, int, tuple[int, ...]]] = _BUILDERS[kind]
+    function, carried, ranks = build(stage, *flags)
+    if length > 1:  # a stage whose state changes size follows no stage of its kind
+        function = function.mapaccum("sweep", length, carried) if carried else function.map(length)
+    return Sweep(function, length, ranks)
+
+
+def _sweep(kind: str, run: StageRun, *flags: bool) -> Sweep:
+    return _build(kind, run.kind, run.length, flags, get_ident())
+
+
+def _step(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
+    """(x, u, p) → f, ℓ."""
+    x, u, p, _ = stage.symbols()
+    return _function([x, u, p], stage.step(x, u, p)), 0, (1, 1)
+
+
+def _rollout(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
+    """The same, with x carried from stage to stage."""
+    return _step(stage)[0], 1, (1, 1)
+
+
+def _forward(stage: StageGraph, feedback: bool, gaps: bool) -> tuple[ca.Function, int, tuple[int, ...]]:
+    """(x̂; x, u, k, p, α[, K][, gap]) → x̂', u + α k + K (x̂ − x), ℓ."""
+    x, u, p, gap = stage.symbols()
+    new, k, alpha = ca.SX.sym("x", x.shape[0]), ca.SX.sym("k", u.shape[0]), ca.SX.sym("alpha")
+    K = ca.SX.sym("K", u.shape[0], x.shape[0])
+    control = u + alpha * k + (K @ (new - x) if feedback else 0)
+    following, cost = stage.step(new, control, p)
+    arguments = [new, x, u, k, p, alpha, *([K] if feedback else []), *([gap] if gaps else [])]
+    return _function(arguments, (following - gap if gaps else following, control, cost)), 1, (1, 1, 1)
+
+
+def _backward(
+    stage: StageGraph, second_order: bool, gaps: bool, feedback: bool
+) -> tuple[ca.Function, int, tuple[int, ...]]:
+    """(V_x', V_xx'; x, u, p, μ, ε[, gap]) → V_x, V_xx, k[, K], Q_u, expected change, pivots of Q_uu + μ I."""
+    x, u, p, gap = stage.symbols()
+    size, mu, epsilon = stage.next_state_size, ca.SX.sym("mu"), ca.SX.sym("epsilon")
+    Vx, Vxx = ca.SX.sym("Vx", size), ca.SX.sym("Vxx", size, size)
+    V = Value(Vx, Vxx + epsilon * ca.DM.eye(size))
+    expansion = stage.expand(x, u, p, Vx + V.xx @ gap if gaps else Vx, second_order=second_order)
+    factors = list[SymbolicCholesky]()
+
+    def damped(t: int, Q: ActionValue) -> tuple[SymbolicCholesky, Any]:
+        factors.append(SymbolicCholesky(Q.uu + mu * ca.DM.eye(Q.uu.shape[0])))
+        return factors[0], Q.u
+
+    step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, feedback=feedback)
+    policy = [step.k, step.K] if feedback else [step.k]
+    outputs = [step.value.x, step.value.xx, *policy, step.Q.u, step.expected_change, factors[0].pivots]
+    arguments = [Vx, Vxx, x, u, p, mu, epsilon, *([gap] if gaps else [])]
+    return _function(arguments, outputs), 2, (1, 2, 1, *([2] if feedback else []), 1, 1, 1)
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "step": _step,
+    "rollout": _rollout,
+    "forward": _forward,
+    "backward": _backward,
+}
+
+
+def _function(arguments: Sequence[ca.SX], outputs: Sequence[ca.SX]) -> ca.Function:
+    return ca.Function("stage", list(arguments), [ca.densify(ca.SX(output)) for output in ca.cse(list(outputs))])
+
+
+@lru_cache(maxsize=64)
+def _build_terminal(terminal: TerminalGraph, second_order: bool, thread: int) -> Sweep:
+    """(x, p) → φ, φ_x, φ_xx."""
+    x, p = ca.SX.sym("x", terminal.state_size), ca.SX.sym("p", terminal.parameter_size)
+    return Sweep(_function([x, p], terminal.expand(x, p, second_order=second_order)), 1, (1, 1, 2))
+
+
+def _rows(series: Sequence[Array], run: StageRun) -> Array:
+    """Return the vectors or matrices of a run's stages as one array (L, …)."""
+    rows = series[run.first : run.last]
+    return rows if isinstance(rows, np.ndarray) else np.stack(rows)
+
+
+def _join(blocks: list[Array]) -> Any:
+    """Join the arrays of successive runs: one array where the sizes agree, else a list of rows."""
+    if len({block.shape[1:] for block in blocks}) == 1:
+        return np.concatenate(blocks)
+    return [row for block in blocks for row in block]

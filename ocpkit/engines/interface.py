@@ -1,0 +1,62 @@
+"""What DDP asks of an engine; the engines know arrays, not algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ocpkit.problem import Array
+from ocpkit.trajectory import Trajectory
+from ocpkit.value import Value
+
+
+class AnyPolicy(Protocol):
+    """The result of a backward pass, stage by stage."""
+
+    @property
+    def feedforward(self) -> Sequence[Array]:
+        """k of every stage."""
+
+    @property
+    def feedback_gains(self) -> Sequence[Array] | None:
+        """K of every stage; None without feedback."""
+
+    @property
+    def value_gradients(self) -> Sequence[Array]:
+        """V_x at x_0 … x_T, the co-states."""
+
+    @property
+    def value_hessians(self) -> Sequence[Array] | None:
+        """V_xx at x_0 … x_T; None where it is not kept as dense matrices."""
+
+    @property
+    def gradient_norm(self) -> float:
+        """max_t ‖Q_u‖_∞."""
+
+    @property
+    def expected_change(self) -> float:
+        """Change of J that the quadratic model predicts for the full step."""
+
+
+class Engine(Protocol):
+    """Rollouts and the two passes on one problem; `expand` returns what `backward_pass` takes."""
+
+    def rollout(self, controls: Sequence[Array]) -> Trajectory:
+        """Simulate from x0."""
+
+    def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
+        """Take a state guess as it is; its first state is replaced by x0."""
+
+    def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[Any, Value]:
+        """Derivatives of every stage and of the terminal cost along a trajectory."""
+
+    def backward_pass(
+        self, stages: Any, terminal: Value, curvature: Any, *, feedback: bool, tikhonov: float
+    ) -> AnyPolicy:
+        """Alg. 1, lines 2-6; raises NotPositiveDefinite with the stage."""
+
+    def forward_pass(self, nominal: Trajectory, policy: Any, step_size: float) -> Trajectory:
+        """Alg. 1, lines 7-12."""
+
+    def first_not_finite(self, stages: Any, terminal: Value) -> int | None:
+        """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""

@@ -1,0 +1,252 @@
+"""Every engine gives what the NumPy engine gives: one sweep block by block, whole solves, and every status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import BY_NAME, CASES, Case, HandWritten, HandWrittenCost, runs
+
+import ocpkit.math as m
+from ocpkit import DDP, FDDP, ILQR, FunctionTerminalCost, Problem, ProblemError, Solution, Stage, Status, models
+from ocpkit.curvature import Identity
+from ocpkit.solvers import registry
+
+ENGINES = ("vm",)
+TRACED = [case for case in CASES if case.name != "black-box"]
+SWEEPS = {
+    "second order": DDP(),
+    "Gauss-Newton": ILQR(),
+    "damped control": DDP(initial_regularization=0.7),
+    "damped state": DDP(initial_regularization=0.3, regularize="state"),
+    "tikhonov": ILQR(tikhonov=0.2),
+    "no feedback": DDP(feedback=False, initial_regularization=0.1),
+    "gaps": FDDP(initial_regularization=0.1),
+    "gaps, damped state": FDDP(initial_regularization=0.3, regularize="state"),
+}
+BLOCKS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians")
+
+
+def assert_equal_blocks(ours: Solution, reference: Solution, tolerance: float = 1e-9, floor: float = 0.0) -> None:
+    """Every vector and matrix of every stage agrees, relative to the largest entry of its kind (or the floor)."""
+    for name in BLOCKS:
+        a, b = getattr(ours, name), getattr(reference, name)
+        assert (a is None) == (b is None), name
+        if b is not None:
+            scale = max(floor, *(float(np.abs(entry).max(initial=0.0)) for entry in b))
+            assert len(a) == len(b), name
+            for t, (x, y) in enumerate(zip(a, b)):
+                np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale, err_msg=f"{name} at stage {t}")
+
+
+def assert_equal_line(ours: Any, reference: Any, scale: float) -> None:
+    for name in ("cost", "expected_decrease", "actual_decrease", "gradient_norm", "gap"):
+        a, b = getattr(ours, name), getattr(reference, name)
+        assert a == pytest.approx(b, rel=1e-7, abs=1e-9 * scale, nan_ok=True), name
+    assert ours.regularization == reference.regularization
+    assert ours.step_size == reference.step_size
+
+
+def torn(problem: Problem) -> Problem:
+    """The same problem around a state guess with gaps, and controls away from zero."""
+    rng = np.random.default_rng(1)
+    states = [0.1 * rng.standard_normal(n) for n in problem.state_sizes]
+    return problem.replace(states=tuple(states), controls=shaken(problem).controls)
+
+
+def shaken(problem: Problem) -> Problem:
+    rng = np.random.default_rng(2)
+    return problem.replace(controls=tuple(u + 0.1 * rng.standard_normal(len(u)) for u in problem.controls))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", SWEEPS, ids=str)
+@pytest.mark.parametrize("case", TRACED, ids=str)
+def test_one_sweep(case: Case, options: str, engine: str) -> None:
+    """k, K, V_x, V_xx, the cost, the gaps and the line search's first promise, at a guess off the optimum."""
+    problem = (torn if "gaps" in options else shaken)(case.problem())
+    solver = replace(SWEEPS[options], max_iterations=1, engine="numpy")
+    once, reference = replace(solver, max_iterations=0), solver.solve(problem)
+    assert_equal_blocks(replace(once, engine=engine).solve(problem), once.solve(problem))
+    ours = replace(solver, engine=engine).solve(problem)
+    scale = 1 + max(abs(line.cost) for line in reference.history)
+    for line, expected in zip(ours.history, reference.history, strict=True):
+        assert_equal_line(line, expected, scale)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("case", "name"), [run for run in runs("ddp", "ilqr", "fddp") if run[0] in TRACED], ids=str)
+def test_whole_solves(case: Case, name: str, engine: str) -> None:
+    problem, solver = case.problem(), registry.make(name)
+    assert isinstance(solver, DDP)
+    assert_equal_solves(replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem))
+
+
+def assert_equal_solves(ours: Solution, reference: Solution) -> None:
+    assert ours.status is reference.status
+    assert ours.iterations == reference.iterations
+    assert ours.cost == pytest.approx(reference.cost, rel=1e-9, abs=1e-12)
+    assert_equal_blocks(ours, reference, 1e-6, floor=1.0)
+    scale = 1 + max(abs(line.cost) for line in reference.history)
+    for line, expected in zip(ours.history, reference.history, strict=True):
+        assert line.cost == pytest.approx(expected.cost, rel=1e-7, abs=1e-9 * scale)
+        assert (line.step_size, line.regularization) == (expected.step_size, expected.regularization)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", models.names())
+def test_every_task(name: str, engine: str) -> None:
+    """Six iterations from the task's guess: later ones amplify rounding where the path to the optimum is chaotic."""
+    problem = models.get(name).build()
+    for solver in (DDP(max_iterations=6), ILQR(max_iterations=6)):
+        ours = replace(solver, engine=engine).solve(problem)
+        assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_full_steps_without_a_line_search(engine: str) -> None:
+    problem = BY_NAME["hand-written"].problem()
+    solver = DDP(line_search=False, max_iterations=7, gradient_tolerance=1e-300, cost_tolerance=1e-300)
+    assert_equal_solves(replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem))
+
+
+# ----------------------------------------------------------------------------------------------- statuses
+def no_minimum() -> Problem:
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: -u @ u,
+        terminal_cost=lambda x: x[0],
+        x0=[0.5],
+        horizon=3,
+        control_size=1,
+    )
+
+
+def blows_up() -> Problem:
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + 0.1 * x**3 + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[3.0],
+        horizon=30,
+        control_size=1,
+    )
+
+
+def no_derivative() -> Problem:
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: m.sqrt(u[0]) + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=3,
+    )
+
+
+def barrier() -> Problem:
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: 0.01 * u[0] ** 2,
+        terminal_cost=lambda x: x[0] - 0.05 * m.log(x[0]),
+        x0=[3.0],
+        horizon=5,
+        control_size=1,
+    )
+
+
+class Uphill(HandWrittenCost):
+    """A gradient of the wrong sign: no step lowers the cost."""
+
+    def gradient(self, x: Any, u: Any, p: Any) -> Any:
+        return tuple(-g for g in super().gradient(x, u, p))
+
+
+def stalls() -> Problem:
+    stage, end = Stage(HandWritten(), Uphill()), FunctionTerminalCost(lambda x: 0 * x[0], 2)
+    return Problem(stages=(stage,) * 5, terminal_cost=end, x0=np.array([1.5, 0.0]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make", [no_minimum, blows_up, no_derivative, barrier, stalls])
+def test_the_same_end(make: Any, engine: str) -> None:
+    problem = make()
+    for solver in (DDP(max_iterations=100), DDP(max_iterations=100, regularize="state"), FDDP(max_iterations=100)):
+        ours = replace(solver, engine=engine).solve(problem)
+        reference = replace(solver, engine="numpy").solve(problem)
+        assert ours.status is reference.status
+        assert ours.iterations == reference.iterations
+        assert ours.details.get("reason") == reference.details.get("reason")
+        assert ours.cost == pytest.approx(reference.cost, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_limits_and_callbacks(engine: str) -> None:
+    problem, seen = BY_NAME["pendulum"].problem(), list[Any]()
+    solution = DDP(engine=engine, max_iterations=3).solve(problem, callback=seen.append)
+    assert solution.status is Status.ITERATION_LIMIT
+    assert seen == list(solution.history)
+    assert [line.index for line in solution.history] == [0, 1, 2, 3]
+    assert DDP(engine=engine, max_iterations=0).solve(problem).iterations == 0
+    assert DDP(engine=engine, time_limit=1e-9).solve(problem).status is Status.TIME_LIMIT
+    stopped = DDP(engine=engine).solve(problem, callback=lambda line: line.index < 4)
+    assert (stopped.status, stopped.iterations) == (Status.STOPPED, 4)
+
+    def interrupt(line: Any) -> None:
+        if line.index == 2:
+            raise KeyboardInterrupt
+
+    interrupted = DDP(engine=engine).solve(problem, callback=interrupt)
+    assert (interrupted.status, interrupted.cost) == (Status.INTERRUPTED, interrupted.history[2].cost)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_solve_inside_a_callback_disturbs_nothing(engine: str) -> None:
+    problem, solver = BY_NAME["pendulum"].problem(), DDP(engine=engine)
+    other = problem.replace(x0=[0.5, 0.0])
+    nested = solver.solve(problem, callback=lambda line: bool(solver.solve(other).success))
+    assert_equal_blocks(nested, solver.solve(problem), 1e-15)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_solutions_keep_their_arrays(engine: str) -> None:
+    """A later solve of the same problem does not write into an earlier Solution."""
+    problem, solver = BY_NAME["least-squares"].problem(), DDP(engine=engine)
+    first = solver.solve(problem)
+    copies = {name: np.array(getattr(first, name)) for name in BLOCKS}
+    solver.solve(problem.replace(x0=[-1.0, 2.0]))
+    for name, copy in copies.items():
+        np.testing.assert_array_equal(getattr(first, name), copy)
+
+
+# ------------------------------------------------------------------------------------------------- choice
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_what_cannot_be_traced(engine: str) -> None:
+    """auto falls back on NumPy and says why; an engine asked for by name refuses."""
+    problem = BY_NAME["black-box"].problem()
+    if engine == "auto":
+        solution = DDP(engine=engine).solve(problem)
+        assert solution.success
+        assert solution.details["engine"].startswith("numpy: stage 0 ('black-box'): dynamics")
+    else:
+        with pytest.raises(ProblemError, match=r"black box.*engine='numpy'"):
+            DDP(engine=engine).solve(problem)
+
+
+def test_a_curvature_of_its_own_runs_on_numpy() -> None:
+    problem = BY_NAME["hand-written"].problem()
+    solution = DDP(curvature=Identity(0.1), max_iterations=2).solve(problem)
+    assert solution.details["engine"].startswith("numpy: a curvature")
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(ProblemError, match="did you mean 'numpy'"):
+        DDP(engine="nunpy")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_own_derivatives_are_respected(engine: str) -> None:
+    """The engines step by the user's formulas, right or wrong, not by derivatives of the cost."""
+    reference = DDP(engine="numpy", max_iterations=0).solve(stalls())
+    assert_equal_blocks(DDP(engine=engine, max_iterations=0).solve(stalls()), reference)
