@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ocpkit.linalg import identity_like
 from ocpkit_nn.metric import Metric, SampleMetric
-from ocpkit_nn.vectors import Combination, ControlBase, small_product
+from ocpkit_nn.vectors import Combination, ControlBase, OuterBase, small_product
+from ocpkit_nn.workspace import Workspace
 
 Memory = dict[str, Any]
 
@@ -35,6 +36,8 @@ class LayerGradients:
         Returns rows x̄ (N, i) and V_h (N, o) of the layer, or None where it has no Kronecker factors.
     columns
         Coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
+    workspace
+        Memory for results, if any is lent.
     """
 
     mean: Tensor
@@ -42,6 +45,13 @@ class LayerGradients:
     coefficients: Tensor
     factors: Callable[[], tuple[Tensor, Tensor]] | None
     columns: Tensor | None = None
+    workspace: Workspace | None = None
+
+    def array(self, name: str) -> Tensor:
+        """Return memory of the shape of the mean."""
+        if self.workspace is None:
+            return torch.empty_like(self.mean)
+        return self.workspace.array(name, self.mean.shape, self.mean)
 
 
 Rule = Callable[[LayerGradients, Memory, dict[str, Any]], tuple[Metric, Tensor]]
@@ -60,20 +70,30 @@ def identity(gradients: LayerGradients, memory: Memory, options: dict[str, Any])
 def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
     """M = diag(√E[Q_u ⊙ Q_u] + ε): RMSprop."""
     mean = gradients.mean
-    square = memory.setdefault("square", torch.zeros_like(mean))
+    square = _moments(memory, mean, "square")[0]
     square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
-    return Metric(square.sqrt().add_(options["eps"]).reciprocal_().mul_(options["lr"])), mean
+    inverse = torch.sqrt(square, out=gradients.array("inverse"))
+    return Metric(inverse.add_(options["eps"]).reciprocal_().mul_(options["lr"])), mean
 
 
 def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
     """M = diag(√v̂ + ε) and g = m̂ of Adam."""
     new, (b1, b2) = gradients.mean, options["betas"]
     memory["count"] = count = memory.get("count", 0) + 1
-    mean, square = (memory.setdefault(name, torch.zeros_like(new)) for name in ("mean", "square"))
+    mean, square = _moments(memory, new, "mean", "square")
     mean.lerp_(new, 1 - b1)
     square.mul_(b2).addcmul_(new, new, value=1 - b2)
-    inverse = (square / (1 - b2**count)).sqrt_().add_(options["eps"]).reciprocal_().mul_(options["lr"])
-    return Metric(inverse), mean / (1 - b1**count)
+    inverse = torch.div(square, 1 - b2**count, out=gradients.array("inverse"))
+    inverse.sqrt_().add_(options["eps"]).reciprocal_().mul_(options["lr"])
+    return Metric(inverse), torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
+
+
+def _moments(memory: Memory, like: Tensor, *names: str) -> list[Tensor]:
+    """Return running means by name, zero at first."""
+    for name in names:
+        if name not in memory:
+            memory[name] = torch.zeros_like(like)
+    return [memory[name] for name in names]
 
 
 def kronecker(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
@@ -105,6 +125,12 @@ def _damped_inverse(moment: Tensor, options: dict[str, Any]) -> Tensor:
 
 def _second_moment(gradients: LayerGradients, A: Tensor | None, S: Tensor | None) -> Tensor:
     """E[(U_Sᵀ Q_u^i U_A)²] element-wise, (o, i)."""
+    base, coefficients = gradients.base, gradients.coefficients
+    if isinstance(base, OuterBase) and len(base.cotangents) == 1:  # the squares of an outer product are one too
+        inputs, cotangents = Metric(1.0, A, S).rotate(base.inputs, base.cotangents[0] * coefficients)
+        return OuterBase(inputs.square(), cotangents[None].square(), base.shape[1] > inputs.shape[1]).mean(
+            torch.ones_like(coefficients)
+        )
     samples = torch.einsum("rboi,br->boi", gradients.base.dense(), gradients.coefficients)
     if A is not None and S is not None:
         samples = S.T @ samples @ A

@@ -17,6 +17,9 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ocpkit_nn.vectors import ControlBase, DenseBase, OuterBase
 
+PATCH_ENTRIES = 2**20
+"""Numbers in the patches of a convolution that are formed at a time, so that they stay in the cache."""
+
 
 class Layer(ABC):
     """A module with parameters, seen as the controlled part of a stage."""
@@ -52,6 +55,10 @@ class Layer(ABC):
     def add_(self, change: Tensor) -> None:
         """Add a matrix (o, i) to the control in place."""
 
+    def add_scaled_(self, change: Tensor, scale: Tensor | float, sign: float) -> None:
+        """Add `sign` times `change` times `scale`, element by element, in place."""
+        self.add_(change * scale * sign)
+
 
 class _WeightAndBias(Layer):
     """A layer whose control is a weight (o, …) and perhaps a bias (o,)."""
@@ -74,6 +81,17 @@ class _WeightAndBias(Layer):
             change = change[:, :-1]
         self.weight += change.reshape(self.weight.shape)
 
+    def add_scaled_(self, change: Tensor, scale: Tensor | float, sign: float) -> None:
+        weight, n = self.weight.view(len(self.weight), -1), change.shape[1] - (self.bias is not None)
+        if isinstance(scale, Tensor):
+            weight.addcmul_(change[:, :n], scale[:, :n], value=sign)
+            if self.bias is not None:
+                self.bias.addcmul_(change[:, n], scale[:, n], value=sign)
+        else:
+            weight.add_(change[:, :n], alpha=sign * scale)
+            if self.bias is not None:
+                self.bias.add_(change[:, n], alpha=sign * scale)
+
 
 def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
@@ -91,9 +109,9 @@ class LinearLayer(_WeightAndBias):
         return cotangents @ self.weight.detach()
 
     def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
-        rows = _append_one(x, self.bias)
         if x.ndim == 2:
-            return OuterBase(rows, cotangents)
+            return OuterBase(x, cotangents, self.bias is not None)
+        rows = _append_one(x, self.bias)
         return DenseBase(cotangents.flatten(2, -2).transpose(2, 3) @ rows.flatten(1, -2))
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,17 +147,36 @@ class ConvLayer(_WeightAndBias):
         pulled = conv2d_input(size, weight, v.flatten(0, 1), self._stride, self._padding, self._dilation, self._groups)
         return pulled.reshape(*cotangents.shape[:2], *x.shape[1:])
 
+    def _patch_view(self, x: Tensor) -> Tensor:
+        """View the patches that the kernel sees, (B, C, k, k, *positions), in a padded copy of x."""
+        image = F.pad(self._image(x), (self._padding[1], self._padding[1], self._padding[0], self._padding[0]))
+        spans = [d * (k - 1) for d, k in zip(self._dilation, self._kernel)]
+        counts = [(size - span - 1) // s + 1 for size, span, s in zip(image.shape[2:], spans, self._stride)]
+        a, b, *steps = image.stride()
+        within, between = ([f * s for f, s in zip(fs, steps)] for fs in (self._dilation, self._stride))
+        return image.as_strided((*image.shape[:2], *self._kernel, *counts), (a, b, *within, *between))
+
     def patches(self, x: Tensor) -> Tensor:
         """Return the patches that the kernel sees, (B, C·k·k, positions)."""
-        return F.unfold(self._image(x), self._kernel, self._dilation, self._padding, self._stride)
+        return self._patch_view(x).flatten(4).flatten(1, 3)
 
     def sample_gradients(self, x: Tensor, cotangents: Tensor) -> Tensor:
         """Return the gradients of every sample, (R, B, o, i)."""
-        patches, (R, B, o) = self.patches(x), cotangents.shape[:3]
-        v = cotangents.reshape(R, B, self._groups, o // self._groups, -1)
-        patches = patches.reshape(B, self._groups, -1, patches.shape[-1])
-        weight = (v @ patches.transpose(2, 3)).reshape(R, B, o, -1)
-        return weight if self.bias is None else torch.cat([weight, v.sum(-1).reshape(R, B, o, 1)], dim=3)
+        (R, B, o), g, i = cotangents.shape[:3], self._groups, self.weight[0].numel()
+        v = cotangents.reshape(R, B * g, o // g, -1)
+        positions, bar = v.shape[-1], i + (self.bias is not None)
+        gradients = cotangents.new_empty(R, B * g, o // g, bar)
+        few = min(B, max(1, PATCH_ENTRIES // (bar * g * positions)))
+        patches = x.new_ones(few, g, bar, positions)  # the last row belongs to the bias
+        for first in range(0, B, few):
+            view = self._patch_view(x[first : first + few])
+            n, some = len(view), slice(first * g, (first + few) * g)
+            patches[:n, :, :i].unflatten(2, (-1, *view.shape[2:4])).unflatten(5, view.shape[4:]).copy_(
+                view.unflatten(1, (g, -1))
+            )
+            for r in range(R):
+                torch.bmm(v[r, some], patches[:n].flatten(0, 1).mT, out=gradients[r, some])
+        return gradients.reshape(R, B, o, bar)
 
     def mean_gradient(self, x: Tensor, cotangents: Tensor) -> Tensor:
         """Return the sum of the samples' gradients over one batch of cotangents (B, …), (o, i)."""
@@ -156,11 +193,16 @@ class ConvLayer(_WeightAndBias):
 
 
 class ConvBase(DenseBase):
-    """Per-sample gradients of a convolution; their mean alone never forms them."""
+    """Per-sample gradients of a convolution; their mean alone never forms them, but is cheap where they are formed."""
 
     def __init__(self, layer: ConvLayer, x: Tensor, cotangents: Tensor) -> None:
         self._layer, self._x, self._cotangents = layer, x, cotangents
         self._formed: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        weight = self._layer.weight
+        return len(weight), weight[0].numel() + (self._layer.bias is not None)
 
     @property
     def vectors(self) -> Tensor:  # type: ignore[override]
@@ -169,7 +211,10 @@ class ConvBase(DenseBase):
             self._formed = self._layer.sample_gradients(self._x, self._cotangents)
         return self._formed
 
-    def mean(self, coefficients: Tensor) -> Tensor:
+    def prepare(self) -> None:
+        assert self.vectors is not None
+
+    def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         if self._formed is not None:
             return super().mean(coefficients)
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self._cotangents.ndim - 2))

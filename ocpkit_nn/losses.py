@@ -54,6 +54,11 @@ class Loss(ABC):
         self._check(outputs, targets)
         return self._gradient(outputs, targets)
 
+    def value_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return φ, (B,), and ∇φ, (B, C), checked once."""
+        self._check(outputs, targets)
+        return self._value(outputs, targets), self._gradient(outputs, targets)
+
     def hessian(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return ∇²φ of every sample, exact, (B, C, C)."""
         self._check(outputs, targets)
@@ -151,7 +156,10 @@ class CrossEntropy(Loss):
 
     def _gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         smoothing, classes = self.label_smoothing, outputs.shape[1]
-        return outputs.softmax(1) - (1 - smoothing) * _one_hot(targets, outputs) - smoothing / classes
+        gradient = outputs.softmax(1)
+        if smoothing:
+            gradient -= smoothing / classes
+        return gradient.scatter_add_(1, targets.long()[:, None], gradient.new_full((len(targets), 1), smoothing - 1))
 
     def _hessian(self, outputs: Tensor, targets: Tensor) -> Tensor:
         p = outputs.softmax(1)

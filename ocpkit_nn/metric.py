@@ -45,23 +45,39 @@ class Metric:
         """Return M/η times controls (…, o, i)."""
         return self._rotated(right, 1 / self.inverse)
 
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether M⁻¹ multiplies element by element, by `inverse`."""
+        return self.input_basis is None and self.gram is None
+
+    @property
+    def weights(self) -> Tensor | None:
+        """w (o, i) of an M/η that is diagonal as it is, else None."""
+        return self.inverse if self.input_basis is None and isinstance(self.inverse, Tensor) else None
+
     def rotate(self, inputs: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        """Express the factors of v ⊗ x in the bases in which M is diagonal."""
+        """Express the factors of v ⊗ x̄, from x (B, n), in the bases in which M is diagonal."""
         if self.output_basis is None or self.input_basis is None:
             return inputs, cotangents
-        return inputs @ self.input_basis, cotangents @ self.output_basis
+        return times_bar(inputs, self.input_basis), cotangents @ self.output_basis
 
-    def output_weights(self, inputs: Tensor) -> Tensor:
-        """Return f_u M⁻¹η f_uᵀ of a Linear layer, Σ_j x_j² w_kj, as its diagonal (B, o), or (B, 1)."""
+    def output_weights(self, inputs: Tensor, bias: bool) -> Tensor:
+        """Return f_u M⁻¹η f_uᵀ of a Linear layer, Σ_j x̄_j² w_kj, as its diagonal (B, o), or (B, 1)."""
         squares = inputs * inputs
         if isinstance(self.inverse, Tensor):
-            return squares @ self.inverse.T
-        return squares.sum(1, keepdim=True) * self.inverse
+            return times_bar(squares, self.inverse.T)
+        return (squares.sum(1, keepdim=True) + float(bias)) * self.inverse
 
     def dense(self, like: Tensor) -> Tensor:
         """Return the matrix (o·i, o·i) for controls such as `like` (o, i) (tests and small layers)."""
         unit = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
         return self.matvec(unit.reshape(-1, *like.shape)).reshape(unit.shape)
+
+
+def times_bar(inputs: Tensor, matrix: Tensor) -> Tensor:
+    """Return x̄ times a matrix (i, k) for x (B, n), with x̄ = x or x with a one after it, whichever has i entries."""
+    n = inputs.shape[1]
+    return inputs @ matrix if len(matrix) == n else torch.addmm(matrix[n], inputs, matrix[:n])
 
 
 class SampleMetric(Metric):

@@ -30,6 +30,7 @@ from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.stages import Linearisation, Stage, as_stages
 from ocpkit_nn.suggest import unknown_name
 from ocpkit_nn.vectors import StateBase
+from ocpkit_nn.workspace import Workspace
 
 FEEDBACK = ("full", "value", "none")
 DYNAMICS = ("first", "second")
@@ -133,6 +134,7 @@ class DDPNOpt(torch.optim.Optimizer):
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
         self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
         self._policies: list[LayerPolicy] = []
+        self._workspaces = [Workspace() for _ in self.stages]
         defaults: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -165,10 +167,10 @@ class DDPNOpt(torch.optim.Optimizer):
             Mean loss of the batch before the step.
         """
         states, linearisations, outputs = self._simulate(inputs)
-        mean_loss = float(self.loss.value(outputs, targets).mean())
-        self._policies = self._backward_pass(linearisations, outputs, targets)
+        values, gradient = self.loss.value_and_gradient(outputs, targets)
+        self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
         self._forward_pass(states, self._policies)
-        return mean_loss
+        return float(values.mean())
 
     def _simulate(self, inputs: Tensor) -> tuple[list[Tensor], list[Linearisation], Tensor]:
         """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
@@ -183,10 +185,10 @@ class DDPNOpt(torch.optim.Optimizer):
         return states, linearisations, x
 
     def _backward_pass(
-        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor
+        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor, gradient: Tensor
     ) -> list[LayerPolicy]:
         """Terminal value (line 6) and backward Bellman pass (lines 7-13)."""
-        gradient, feedback = self.loss.gradient(outputs, targets), self.feedback != "none"
+        feedback = self.feedback != "none"
         scale = 1 / len(outputs) if self.curvature_scale is None else self.curvature_scale
         if self.max_grad_norm is not None:
             clip = self._clip_factor(gradient, linearisations)
@@ -206,7 +208,14 @@ class DDPNOpt(torch.optim.Optimizer):
             )
         rank_one = self.terminal == "empirical" and self.proximal and self.rule is not RULES["exact"]
         if not feedback or (rank_one and self.tikhonov == 0):
-            return parallel_pass(linearisations, gradient, self._rule, feedback=feedback, scale=scale)
+            return parallel_pass(
+                linearisations,
+                gradient,
+                self._rule,
+                feedback=feedback,
+                scale=scale,
+                workspaces=self._workspaces,
+            )
         columns = self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
         return bellman_pass(
             linearisations,
@@ -242,7 +251,7 @@ class DDPNOpt(torch.optim.Optimizer):
         """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
         x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
-            stage.layer.add_(policy.change(x - states[t] if full and t > 0 else None))
+            policy.apply(stage.layer, x - states[t] if full and t > 0 else None, self._workspaces[t])
             if full and t < last:
                 x = stage.forward_again(x)
 

@@ -11,7 +11,7 @@ The tests hold the second to the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,11 @@ from ocpkit.expansion import Expansion
 from ocpkit.value import OuterProduct, Value
 from ocpkit_nn.curvature import LayerGradients, SampleHessian
 from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.layers import Layer
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.stages import Jacobian, Linearisation
 from ocpkit_nn.vectors import Combination, StateBase
+from ocpkit_nn.workspace import Workspace
 
 LayerRule = Callable[[int, LayerGradients], tuple[Metric, Tensor]]
 """Maps (stage, gradients) to M/η and the direction g that stands for E[Q_u]."""
@@ -53,11 +55,16 @@ class LayerPolicy:
         """k (o, i)."""
         return -self.metric.solve(self.direction)
 
-    def change(self, deviation: Tensor | None = None) -> Tensor:
-        """Return δu (o, i) for the deviations δX (B, …) of the batch; one M⁻¹ serves both terms."""
-        if self.gain is None or deviation is None:
-            return self.feedforward
-        return self.metric.solve(self.gain.unscaled(deviation).sub_(self.direction))
+    def apply(self, layer: Layer, deviation: Tensor | None = None, workspace: Workspace | None = None) -> None:
+        """Add δu for the deviations δX (B, …) of the batch to the layer's control; one M⁻¹ serves both terms."""
+        change, metric, sign = self.direction, self.metric, -1.0
+        if self.gain is not None and deviation is not None:
+            memory = None if workspace is None else workspace.array("change", change.shape, change)
+            change, sign = self.gain.unscaled(deviation, memory).sub_(change), 1.0
+        if metric.is_diagonal:
+            layer.add_scaled_(change, metric.inverse, sign)
+        else:
+            layer.add_(metric.solve(change).mul_(sign))
 
 
 class BatchValue(Value):
@@ -115,20 +122,34 @@ class _BatchCurvature:
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.ux.left
+        Q.u.base.prepare()
         metric, direction = self.rule(t, _gradients(self.linearisations[t], Q.u, columns))
         self.metrics[t], self.directions[t] = metric, direction
         return SampleHessian(metric, columns, self.proximal), Q.u
 
 
-def _gradients(linearisation: Linearisation, Qu: Combination, columns: Combination | None = None) -> LayerGradients:
+def _gradients(
+    linearisation: Linearisation,
+    Qu: Combination,
+    columns: Combination | None = None,
+    workspace: Workspace | None = None,
+) -> LayerGradients:
     """What the baseline's rule may look at."""
     factors = (lambda: linearisation.factors(Qu.coefficients)) if linearisation.layer.factored else None
-    mean = Qu.base.mean(Qu.coefficients)
-    return LayerGradients(mean, Qu.base, Qu.coefficients, factors, None if columns is None else columns.coefficients)
+    memory = None if workspace is None else workspace.array("gradient", Qu.base.shape, Qu.coefficients)
+    mean = Qu.base.mean(Qu.coefficients, memory)
+    gamma = None if columns is None else columns.coefficients
+    return LayerGradients(mean, Qu.base, Qu.coefficients, factors, gamma, workspace)
 
 
 def parallel_pass(
-    linearisations: list[Linearisation], gradient: Tensor, rule: LayerRule, *, feedback: bool, scale: float
+    linearisations: list[Linearisation],
+    gradient: Tensor,
+    rule: LayerRule,
+    *,
+    feedback: bool,
+    scale: float,
+    workspaces: Sequence[Workspace] | None = None,
 ) -> list[LayerPolicy]:
     """One ordinary back-propagation, and one scalar per sample and layer.
 
@@ -138,6 +159,8 @@ def parallel_pass(
         ∇φ of every sample, (B, …).
     scale
         Factor of ∇φ ∇φᵀ in the terminal Hessian.
+    workspaces
+        Memory of every layer; the policies then hold until the next pass with it.
     """
     base = StateBase(gradient[None])
     weight = gradient.new_ones(len(gradient), 1)  # V_x = weight · base, z zᵀ = scale · weight · base baseᵀ
@@ -145,13 +168,16 @@ def parallel_pass(
     for t in reversed(range(len(linearisations))):
         linearisation = linearisations[t]
         control, state = linearisation.pull_control(base), linearisation.pull_state(base)
-        metric, direction = rule(t, _gradients(linearisation, Combination(control, weight)))
+        bends = feedback and t > 0  # nothing precedes stage 0
+        if bends:
+            control.prepare()
+        workspace = None if workspaces is None else workspaces[t]
+        metric, direction = rule(t, _gradients(linearisation, Combination(control, weight), workspace=workspace))
         gain = None
-        if feedback and t > 0:
-            curvature = scale * weight
-            damped = 1 / (1 + curvature * control.gram(metric)[..., 0])
-            gain = FeedbackGain(control, state, (-curvature * damped)[..., None], metric)
-            weight = weight * damped
+        if bends:
+            c = (weight * control.gram(metric)[..., 0]).mul_(scale)
+            weight = weight / c.add_(1)
+            gain = FeedbackGain(control, state, (weight * -scale)[..., None], metric)
         policies.append(LayerPolicy(direction, metric, gain))
         base = state
     return policies[::-1]

@@ -19,7 +19,7 @@ from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 _PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
     nn.Tanh: torch.ops.aten.tanh_backward.default,
     nn.Sigmoid: torch.ops.aten.sigmoid_backward.default,
-    nn.ReLU: lambda v, y: torch.ops.aten.threshold_backward.default(v, y.expand_as(v), 0),
+    nn.ReLU: lambda v, y: torch.ops.aten.threshold_backward.default(v, y, 0),
 }
 
 
@@ -64,7 +64,13 @@ class Stage:
             return h, Linearisation(self.layer, x)
         if self._pull is not None:
             y, pull = self.tail[0](h), self._pull
-            return y, Linearisation(self.layer, x, pull=lambda v: pull(v, y))
+
+            def by_output(cotangents: Tensor) -> Tensor:
+                if len(cotangents) == 1:  # as the activation's own shape, which is the faster one
+                    return pull(cotangents[0], y)[None]
+                return pull(cotangents, y.expand_as(cotangents))
+
+            return y, Linearisation(self.layer, x, pull=by_output)
         with torch.enable_grad():
             h = h.detach().requires_grad_()
             y = h.clone() if self._overwrites else h
