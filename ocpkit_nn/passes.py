@@ -78,8 +78,9 @@ class BatchValue(Value):
         Z = torch.einsum("rb...,brs->bs...", columns.base.vectors, columns.coefficients)
         shape, flat = Z.shape[2:], Z.flatten(2)
         unit = torch.eye(flat.shape[2], dtype=flat.dtype, device=flat.device)
-        root = torch.linalg.cholesky(flat.transpose(1, 2) @ flat + tikhonov * unit)
-        roots = root.permute(2, 0, 1).reshape(-1, len(flat), *shape)
+        # not a Cholesky factor of the sum: in float32 a small ε is lost there, and a low rank makes it fail
+        root = torch.linalg.qr(torch.cat([flat, tikhonov**0.5 * unit.expand(len(flat), -1, -1)], dim=1), mode="r")[1]
+        roots = root.transpose(0, 1).reshape(-1, len(flat), *shape)
         return batch_value(gradient, roots)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from ocpkit.errors import ProblemError
 if TYPE_CHECKING:
     from ocpkit_nn.experiments.run import Options
     from ocpkit_nn.experiments.runner import Progress as Done
+
+SECONDS_BETWEEN_LINES = 30
 
 
 def reproduce_command(
@@ -76,6 +79,7 @@ class _ProgressBar:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task, self.name, self.last = self.bar.add_task(name, total=None), name, ""
+        self.spoken = time.monotonic()
 
     def __enter__(self) -> _ProgressBar:
         self.bar.start()
@@ -88,8 +92,8 @@ class _ProgressBar:
         """Show how far the item is."""
         left = "" if progress.seconds_left is None else f", about {progress.seconds_left / 60:.1f} CPU minutes left"
         self.last = f"{progress.done} of {progress.total} runs{left}"
-        self.bar.update(
-            self.task, total=progress.total, completed=progress.done, description=f"{self.name}: {self.last}"
-        )
-        if self.bar.disable and progress.done % max(1, progress.total // 20) == 0:
-            typer.echo(f"{self.name}: {self.last}", err=True)
+        text = f"{self.name}: {self.last}"
+        self.bar.update(self.task, total=progress.total, completed=progress.done, description=text)
+        if self.bar.disable and time.monotonic() - self.spoken > SECONDS_BETWEEN_LINES:
+            self.spoken = time.monotonic()
+            typer.echo(text, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ocpkit_nn.experiments.run import Result, Run
 from ocpkit_nn.experiments.statistics import Estimate, difference, loss
@@ -51,6 +52,11 @@ class Cells:
         self.dataset = dataset
         self.results = [result for result in results if result.run.dataset == dataset]
         self.baselines = list(dict.fromkeys(result.run.baseline for result in self.results))
+
+    @property
+    def stem(self) -> str:
+        """The data set's name as a part of a file's name."""
+        return Path(self.dataset).stem.replace(":", "-")
 
     def rates(self, baseline: str) -> list[float]:
         """Return the learning rates of a baseline."""

@@ -10,7 +10,7 @@ from ocpkit_nn.experiments.cells import Cells
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import COLOURS, Picture, figure, heat_map, save
 from ocpkit_nn.experiments.run import Result
-from ocpkit_nn.experiments.statistics import difference, loss
+from ocpkit_nn.experiments.statistics import difference, loss, percent
 
 
 def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
@@ -20,7 +20,7 @@ def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
     for column, name in enumerate(cells.baselines):
         epsilons, rates = cells.epsilons(name, terminal), cells.rates(name)
         labels = [f"{rate:g}" for rate in rates], [f"{epsilon:g}" for epsilon in epsilons]
-        for row, (value, digits) in enumerate(((_loss, 3), (_accuracy, 1))):
+        for row, (value, digits) in enumerate(((lambda r: r.loss, 3), (percent, 1))):
             differences = [[_mean(cells, name, r, e, terminal, value) for e in epsilons] for r in rates]
             heat_map(axes[row, column], differences, *labels, lower_is_better=row == 0, digits=digits)
         axes[0, column].set_title(f"DDPNOpt − {NAMES[name]}")
@@ -28,21 +28,13 @@ def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
     axes[0, 0].set_ylabel("training loss\nlearning rate")
     axes[1, 0].set_ylabel("accuracy [%]\nlearning rate")
     caption = f"Full twin minus baseline, {cells.dataset}, terminal curvature “{terminal}” (blue: the feedback helps)"
-    return save(drawn, folder / f"heat-maps-{_stem(cells, terminal)}.png", caption)
+    return save(drawn, folder / f"heat-maps-{cells.stem}-{terminal}.png", caption)
 
 
 def _mean(
     cells: Cells, name: str, rate: float, epsilon: float, terminal: str, value: Callable[[Result], float]
 ) -> float:
     return difference(cells.twin(name, rate, "full", epsilon, terminal), cells.of(name, rate, name), value).mean
-
-
-def _loss(result: Result) -> float:
-    return result.loss
-
-
-def _accuracy(result: Result) -> float:
-    return 0.0 if result.accuracy is None else result.accuracy
 
 
 def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
@@ -62,8 +54,4 @@ def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
     axes[0].set_ylabel("training loss")
     axes[0].legend(title="feedback")
     caption = f"Training loss of the three twins, {cells.dataset}, terminal curvature “{terminal}”, ε = 0"
-    return save(drawn, folder / f"sources-{_stem(cells, terminal)}.png", caption)
-
-
-def _stem(cells: Cells, terminal: str) -> str:
-    return f"{Path(cells.dataset).stem.replace(':', '-')}-{terminal}"
+    return save(drawn, folder / f"sources-{cells.stem}-{terminal}.png", caption)

@@ -71,9 +71,14 @@ def loss(results: Sequence[Result]) -> Estimate:
     return estimate(result.loss for result in results)
 
 
+def percent(result: Result) -> float:
+    """Accuracy [%]; 0 for a training that diverged."""
+    return 0.0 if result.accuracy is None else result.accuracy
+
+
 def accuracy(results: Sequence[Result]) -> Estimate:
     """Mean accuracy [%]; a training that diverged counts as 0."""
-    return estimate(0.0 if result.accuracy is None else result.accuracy for result in results)
+    return estimate(map(percent, results))
 
 
 def difference(

@@ -13,6 +13,7 @@ from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.losses import CrossEntropy
 from ocpkit_nn.networks import fcn
 from ocpkit_nn.optimizers import Backpropagation
+from ocpkit_nn.passes import batch_value
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()
@@ -67,6 +68,24 @@ def test_every_method_lowers_the_loss_and_has_a_name(method):
     result = train(run(method, method if method in TWIN else "sgd", learning_rate=rate, epochs=2))
     assert result.train_loss < result.curves["train_loss"][0]
     assert method in NAMES
+
+
+def test_epsilon_is_not_lost_in_single_precision():
+    vectors = torch.randn(1, 3, 24, generator=torch.Generator().manual_seed(0))
+    value = batch_value(vectors[0], 0.3 * vectors).regularized(1e-8)
+    columns = torch.einsum("rbn,brs->bns", value.xx.left.base.vectors, value.xx.left.coefficients).double()
+    z = (0.3 * vectors[0]).double()
+    across = torch.eye(24, dtype=torch.float64) - z[:, :, None] * z[:, None, :] / (z * z).sum(1)[:, None, None]
+    torch.testing.assert_close(across @ columns @ columns.mT @ across, 1e-8 * across, rtol=0.2, atol=1e-10)
+
+
+@pytest.mark.parametrize("baseline", ["rmsprop", "adam"])
+def test_a_twin_with_tiny_epsilon_is_near_the_one_without(baseline):
+    without, tiny = (
+        train(run("ddpnopt", baseline, epsilon=epsilon, learning_rate=1e-3, optimizer={"feedback": "full"}))
+        for epsilon in (0.0, 1e-9)
+    )
+    assert tiny.train_loss == pytest.approx(without.train_loss, rel=1e-2)
 
 
 def test_clipping_bounds_the_step_and_leaves_small_gradients_alone(model, batch):
