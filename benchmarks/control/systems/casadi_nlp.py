@@ -1,0 +1,74 @@
+"""CasADi's IPOPT (MUMPS), fatrop and sqpmethod on the same Problem, as direct multiple shooting.
+
+The program is that of `ocpkit.solvers.nlp`, with its options, but built once and called without the callback that
+records the history. Settings: `expand` (scalar graphs on CasADi's virtual machine), `compiled` (functions as C,
+−O3 −march=native) and, for sqpmethod (qrqp, exact Hessians), `convexified` (eigenvalues clipped; otherwise none are).
+fatrop gets the stage structure from ocpkit, which is what its own detection would find. The tolerance is 1e-6, which
+reaches J to better than 1e-6 of its value.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import casadi as ca
+
+from benchmarks.control.contestant import Contestant, Outcome, Unavailable
+from benchmarks.control.tasks import Task
+from ocpkit.solvers.multiple_shooting import Program
+from ocpkit.solvers.nlp import IPOPT, SQP, Fatrop, NLPSolver
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "expand": {"expand": True},
+    "convexified": {"expand": True},
+    "compiled": {"jit": True, "compiler": "shell", "jit_options": {"flags": ["-O3", "-march=native"]}},
+}
+COMPILED_TASKS = ("pendulum", "cartpole", "quadrotor")  # elsewhere compiling takes minutes
+
+
+@dataclass(frozen=True)
+class Nlp:
+    """One plugin with one setting."""
+
+    label: str
+    solver: NLPSolver
+    setting: str
+    small_only: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} {self.setting}"
+
+    def accepts(self, task: Task) -> bool:
+        problem = task.problem
+        small = problem.horizon * (problem.state_sizes[0] + problem.control_sizes[0]) <= 600
+        return (small or not self.small_only) and (self.setting != "compiled" or task.name in COMPILED_TASKS)
+
+    def prepare(self, task: Task) -> Contestant:
+        if self.setting == "compiled" and shutil.which("gcc") is None:
+            raise Unavailable("no gcc to compile CasADi's functions with")
+        if not ca.has_nlpsol(self.solver.plugin):
+            raise Unavailable(f"this build of CasADi has no {self.solver.plugin}")
+        problem = task.problem
+        program = Program(problem)
+        options = self.solver.options(program) | SETTINGS[self.setting] | {"show_eval_warnings": False}
+        nlp = ca.nlpsol("nlp", self.solver.plugin, program.nlp, options)
+        start = program.join(problem.rollout()[0], problem.controls)
+
+        def solve() -> Outcome:
+            answer = nlp(x0=start, p=program.p, **program.bounds)
+            return Outcome(program.split(answer["x"].full()[:, 0])[1], int(nlp.stats()["iter_count"]))
+
+        return Contestant(solve)
+
+
+SYSTEMS = (
+    Nlp("IPOPT", IPOPT(tolerance=1e-6), "expand"),
+    Nlp("IPOPT", IPOPT(tolerance=1e-6), "compiled"),
+    Nlp("fatrop", Fatrop(tolerance=1e-6), "expand"),
+    Nlp("fatrop", Fatrop(tolerance=1e-6), "compiled"),
+    Nlp("sqpmethod", SQP(tolerance=1e-6, convexify="none"), "expand", small_only=True),
+    Nlp("sqpmethod", SQP(tolerance=1e-6, convexify="eigen-clip"), "convexified", small_only=True),
+)

@@ -1,0 +1,81 @@
+"""Crocoddyl's own C++ actions: the linear-quadratic one and the unicycle, solved by its SolverDDP.
+
+An iteration is `calcDiff` + `backwardPass` + `forwardPass`, called one by one, without the checks and stopping
+criteria of its loop: the shortest that an iteration can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.control.contestant import Contestant, Outcome, Unavailable
+from benchmarks.control.tasks import LQR, Task, Unicycle
+
+
+def load() -> Any:
+    """Import crocoddyl, or say how to get it."""
+    try:
+        import crocoddyl
+    except ImportError as error:
+        raise Unavailable("needs Crocoddyl: pip install crocoddyl pin") from error
+    return crocoddyl
+
+
+def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, note: str = "") -> Contestant:
+    """Set SolverDDP up on T times the running action."""
+    problem = task.problem
+    shooting = crocoddyl.ShootingProblem(np.asarray(problem.x0), [running] * problem.horizon, terminal)
+    if shooting.nthreads > 1:
+        shooting.nthreads = 1
+    solver = crocoddyl.SolverDDP(shooting)
+    solver.th_stop = 1e-9
+    guess = [np.asarray(u) for u in problem.controls]
+    states = list(shooting.rollout(guess))
+
+    def solve() -> Outcome:
+        solver.solve(states, guess, 500, True)
+        return Outcome(solver.us.tolist(), solver.iter + 1)
+
+    def iterate(k: int, controls: Sequence[np.ndarray]) -> None:
+        if k == 0:
+            solver.setCandidate(list(shooting.rollout(list(controls))), list(controls), True)
+            shooting.calc(solver.xs, solver.us)
+        for _ in range(k):
+            solver.calcDiff()
+            solver.backwardPass()
+            solver.forwardPass(1.0)
+
+    return Contestant(solve, iterate, note)
+
+
+@dataclass(frozen=True)
+class CrocoddylCpp:
+    """SolverDDP on actions compiled in C++."""
+
+    name: str = "Crocoddyl C++"
+
+    def accepts(self, task: Task) -> bool:
+        return isinstance(task.source, (LQR, Unicycle))
+
+    def prepare(self, task: Task) -> Contestant:
+        crocoddyl = load()
+        return contestant(crocoddyl, task, *_actions(crocoddyl, task.source))
+
+
+def _actions(crocoddyl: Any, source: LQR | Unicycle) -> tuple[Any, Any]:
+    """Return the running and the terminal action."""
+    if isinstance(source, Unicycle):
+        return crocoddyl.ActionModelUnicycle(), crocoddyl.ActionModelUnicycle()
+    n, m = source.B.shape
+    drift, none = np.zeros(n), np.zeros((n, m))
+    return (
+        crocoddyl.ActionModelLQR(source.A, source.B, source.Q, source.R, none, drift, drift, np.zeros(m)),
+        crocoddyl.ActionModelLQR(source.A, source.B, source.F, source.R, none, drift, drift, np.zeros(m)),
+    )
+
+
+SYSTEMS = (CrocoddylCpp(),)
