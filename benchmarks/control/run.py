@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.control import latency, sweeps
-from benchmarks.control.clock import FULL, QUICK
+from benchmarks.control.clock import FULL, QUICK, Effort
 from benchmarks.control.contestant import System, Unavailable
 from benchmarks.control.race import Report, race
 from benchmarks.control.row import Row
@@ -45,11 +45,18 @@ def run(*, quick: bool, only: Sequence[str], report: Report, show: Callable[[lis
             keep([row for task in tasks for row in race(task, _swept(), effort, once)])
     for name, measure in ((latency.MPC, latency.mpc_step), (latency.OVERHEAD, latency.call_overhead)):
         if wanted(name):
-            for system in ocpkit_ddp.SYSTEMS:
-                try:
-                    keep(measure(system, effort))
-                except Unavailable as error:
-                    once(f"{system.name} left out: {error}")
+            keep(sorted(_latencies(measure, effort, once), key=lambda row: row.task, reverse=True))
+    return rows
+
+
+def _latencies(measure: Callable[[ocpkit_ddp.Ocpkit, Effort], list[Row]], effort: Effort, report: Report) -> list[Row]:
+    """Measure every engine that works."""
+    rows = list[Row]()
+    for system in ocpkit_ddp.SYSTEMS:
+        try:
+            rows += measure(system, effort)
+        except Unavailable as error:
+            report(f"{system.name} left out: {error}")
     return rows
 
 

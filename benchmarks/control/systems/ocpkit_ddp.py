@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.control.contestant import ITERATIONS, Contestant, Outcome, Unavailable
 from benchmarks.control.tasks import Task
-from ocpkit import DDP, ILQR, Solution
+from ocpkit import DDP, ILQR, Problem, Solution
+from ocpkit.errors import ProblemError
 
 NEVER = 1e-300  # a tolerance that no iterate meets
 
@@ -31,19 +32,10 @@ class Ocpkit:
         return self.engine != "numpy" or task.problem.horizon <= 200  # minutes per solve beyond
 
     def prepare(self, task: Task) -> Contestant:
-        options, problem = self.options(), task.problem
-        solver = self.method(**options)
-        first = solver.solve(problem)
-        if not self.ran(first):
-            raise Unavailable(f"the engine {self.engine!r} was asked for, {first.details['engine']!r} ran")
+        problem, solver = task.problem, self.solver()
+        self.first_solve(problem)
         endless = {
-            k: self.method(
-                **options,
-                max_iterations=k,
-                line_search=False,
-                gradient_tolerance=NEVER,
-                cost_tolerance=NEVER,
-            )
+            k: self.solver(max_iterations=k, line_search=False, gradient_tolerance=NEVER, cost_tolerance=NEVER)
             for k in (0, ITERATIONS)
         }
 
@@ -51,25 +43,30 @@ class Ocpkit:
             solution = solver.solve(problem)
             return Outcome(solution.controls, solution.iterations)
 
-        def iterate(k: int, controls: Sequence[np.ndarray]) -> object:
+        def iterate(k: int, controls: Sequence[np.ndarray]) -> None:
             done = endless[k].solve(problem, controls=controls).iterations
             if done != k:
                 raise RuntimeError(f"{self.name} stopped after {done} of {k} iterations on {task.name}")
-            return done
 
         return Contestant(solve, iterate)
+
+    def solver(self, **options: Any) -> DDP:
+        """Return a solver that runs on this engine."""
+        try:
+            return self.method(engine=self.engine, **options)
+        except ProblemError as error:
+            raise Unavailable(str(error)) from error
+
+    def first_solve(self, problem: Problem) -> Solution:
+        """Solve once, which traces and compiles; refuse a substitute of the engine."""
+        solution = self.solver().solve(problem)
+        if not self.ran(solution):
+            raise Unavailable(f"the engine {self.engine!r} was asked for, this ran: {solution.details['engine']}")
+        return solution
 
     def ran(self, solution: Solution) -> bool:
         """Whether this engine, and not a substitute, produced a solution."""
         return re.split(r"\W", solution.details["engine"])[0] == self.engine
-
-    def options(self) -> dict[str, Any]:
-        """Return the keyword that chooses the engine."""
-        if "engine" in {field.name for field in fields(DDP)}:
-            return {"engine": self.engine}
-        if self.engine == "numpy":
-            return {}
-        raise Unavailable(f"DDP of this version of ocpkit has no engine {self.engine!r}")
 
 
 SYSTEMS = (Ocpkit("c"), Ocpkit("c", ILQR), Ocpkit("vm"), Ocpkit("numpy"))
