@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
     from ocpkit.solution import Iteration, Solution, Status
-    from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, Fatrop, GradientDescent
+    from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, AugmentedLagrangian, Fatrop, GradientDescent
 
 _HOMES = {
     "check": ("DerivativeReport", "check_derivatives"),
@@ -24,7 +24,10 @@ _HOMES = {
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
     "solution": ("Iteration", "Solution", "Status"),
-    "solvers": ("DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP", "Fatrop", "GradientDescent"),
+    "solvers": (
+        *("DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP"),
+        *("AugmentedLagrangian", "Fatrop", "GradientDescent"),
+    ),
 }
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "IPOPT",
     "MSA",
     "SQP",
+    "AugmentedLagrangian",
     "Constraint",
     "Cost",
     "DerivativeReport",

@@ -97,6 +97,9 @@ class Solution:
         k (T, m) and K (T, m, n) at the returned trajectory; None from solvers without a policy.
     value_gradients, value_hessians
         V_x (T + 1, n), the co-states, and V_xx (T + 1, n, n); None where the solver has none.
+    multipliers
+        y of the constraints, T + 1 vectors: at a stage first its constraints as declared, then its controls that have a
+        bound. Positive where an upper bound is active, negative at a lower one: ∇J + Σ yᵀ ∇g = 0.
     cost
         J of the trajectory.
     status
@@ -118,6 +121,7 @@ class Solution:
     feedback_gains: Any = None
     value_gradients: Any = None
     value_hessians: Any = None
+    multipliers: Series | None = None
     seconds: float = 0.0
     details: dict[str, str] = field(default_factory=dict)
 
@@ -213,7 +217,7 @@ class Solution:
         return "\n".join(f"{name:<14} {text}" for name, text in rows)
 
 
-_ARRAYS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians")
+_ARRAYS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians", "multipliers")
 
 
 def _read_series(data: Any, name: str) -> Any:

@@ -36,6 +36,10 @@ class TracedConstraints:
     lower: Array
     upper: Array
 
+    def project(self, g: Array) -> Array:
+        """Return the nearest point of the set, Π(g) (k,)."""
+        return np.clip(g, self.lower, self.upper)
+
 
 @dataclass(frozen=True)
 class TracedStage:
@@ -78,16 +82,22 @@ def trace_stage(stage: Stage, p_size: int, where: str = "") -> TracedStage:
         raise ProblemError(
             f"{where}: dynamics: traced to {f.numel_out(0)} entries, expected {stage.dynamics.next_state_size}"
         )
-    cost = _graph(_cost(stage.cost), sizes, f"{where}: cost")
-    return TracedStage(f, cost, _constraints(stage.constraints, sizes, where))
+    cost = trace_cost(stage.cost, sizes, f"{where}: cost")
+    return TracedStage(f, cost, trace_constraints(stage.constraints, sizes, where))
 
 
 def trace_terminal(cost: TerminalCost, constraints: Sequence[Constraint], p_size: int) -> TracedTerminal:
     """Trace the terminal cost and the terminal constraints; raises like `trace_stage`."""
     sizes = (cost.state_size, p_size)
     return TracedTerminal(
-        _graph(_cost(cost), sizes, "the terminal cost"), _constraints(constraints, sizes, "the terminal constraints")
+        trace_cost(cost, sizes, "the terminal cost"),
+        trace_constraints(constraints, sizes, "the terminal constraints"),
     )
+
+
+def trace_cost(cost: Cost | TerminalCost, sizes: Sequence[int], where: str) -> ca.Function:
+    """Trace a running cost of (x, u, p) or a terminal cost of (x, p), one number; raises like `trace_stage`."""
+    return _graph(_cost(cost), sizes, where)
 
 
 def _dynamics(dynamics: Dynamics) -> Any:
@@ -135,8 +145,8 @@ def _check_sizes(graph: ca.Function, sizes: Sequence[int], where: str) -> None:
         raise ProblemError(f"{where}: traced for arguments of sizes {traced}, but the problem has {tuple(sizes)}")
 
 
-def _constraints(constraints: Sequence[Constraint], sizes: Sequence[int], where: str) -> TracedConstraints:
-    """Stack constraints and spread their bounds over the rows."""
+def trace_constraints(constraints: Sequence[Constraint], sizes: Sequence[int], where: str) -> TracedConstraints:
+    """Stack constraints of (x, u, p), or of (x, p), and spread their bounds over the rows."""
     columns = [ca.SX.sym(f"v{i}", size) for i, size in enumerate(sizes)]
     rows, lower, upper = [ca.SX(0, 1)], [np.zeros(0)], [np.zeros(0)]
     for constraint in constraints:

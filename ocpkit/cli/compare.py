@@ -22,7 +22,7 @@ from ocpkit.solution import Status
 from ocpkit.solvers import registry
 from ocpkit.solvers.driver import Solver
 
-DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "msa", "emsa", "gd", "ipopt", "fatrop")
+DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "al", "msa", "emsa", "gd", "ipopt", "fatrop")
 UNTIMED = "fatrop"  # cannot watch the clock: only its iteration limit ends it
 COLUMNS = ("task", "solver", "status", "iterations", "seconds", "cost J")
 

@@ -10,8 +10,8 @@ from ocpkit.trajectory import Trajectory
 from ocpkit.value import Value
 
 
-class AnyPolicy(Protocol):
-    """The result of a backward pass, stage by stage."""
+class Gains(Protocol):
+    """An affine policy and the value models along a trajectory, stage by stage."""
 
     @property
     def feedforward(self) -> Sequence[Array]:
@@ -28,6 +28,10 @@ class AnyPolicy(Protocol):
     @property
     def value_hessians(self) -> Sequence[Array] | None:
         """V_xx at x_0 … x_T; None where it is not kept as dense matrices."""
+
+
+class AnyPolicy(Gains, Protocol):
+    """The result of a backward pass."""
 
     @property
     def gradient_norm(self) -> float:

@@ -159,6 +159,8 @@ class Regularization:
 class DDPRun(Run):
     """One DDP solve in progress."""
 
+    policy: AnyPolicy | None = None
+
     def __init__(self, options: DDP, problem: Problem, guess: Guess) -> None:
         self.options = options
         obstacle = "" if options.curvature is None else "a curvature of its own is Python code"

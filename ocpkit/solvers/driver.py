@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.engines.interface import AnyPolicy, Engine
+from ocpkit.engines.interface import Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem, _series
 from ocpkit.solution import Iteration, Solution, Status, as_series
@@ -29,13 +29,16 @@ class Run(ABC):
     trajectory
         Best iterate so far.
     policy
-        Backward pass at that iterate, if the method has one.
+        Policy and value models at that iterate, if the method has them.
+    multipliers
+        Of the constraints at stages 0 … T-1 and at the end, if the method has them.
     status
         None while there is more to do.
     """
 
     trajectory: Trajectory
-    policy: AnyPolicy | None = None
+    policy: Gains | None = None
+    multipliers: Sequence[Array] | None = None
     status: Status | None = None
     details: dict[str, str]
 
@@ -68,6 +71,7 @@ class Solver(ABC):
     time_limit: float = float("inf")
 
     handles_bounds = False
+    handles_constraints = False
 
     def __post_init__(self) -> None:
         positive(self, "time_limit")
@@ -119,14 +123,15 @@ class Solver(ABC):
         """Refuse problems that this solver would silently solve wrongly."""
         name = type(self).__name__
         for t, stage in enumerate(problem.stages):
-            if stage.constraints or (stage.bounded and not self.handles_bounds):
-                kind = "constraints" if stage.constraints else "control bounds"
+            constrained = stage.constraints and not self.handles_constraints
+            if constrained or (stage.bounded and not self.handles_bounds):
+                kind = "constraints" if constrained else "control bounds"
                 raise UnsupportedProblem(
-                    f"{name} cannot treat the {kind} of stage {t} ({stage.name!r}); use the solver 'ipopt'"
-                    + ("" if stage.constraints else ", or 'msa', 'emsa' or 'gd', which respect control bounds")
+                    f"{name} cannot treat the {kind} of stage {t} ({stage.name!r}); use the solver 'al' or 'ipopt'"
+                    + ("" if constrained else ", or 'msa', 'emsa' or 'gd', which respect control bounds")
                 )
-        if problem.terminal_constraints:
-            raise UnsupportedProblem(f"{name} cannot treat terminal constraints; use the solver 'ipopt'")
+        if problem.terminal_constraints and not self.handles_constraints:
+            raise UnsupportedProblem(f"{name} cannot treat terminal constraints; use the solver 'al' or 'ipopt'")
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,7 @@ def _solution(
         feedback_gains=None if policy is None else as_series(policy.feedback_gains),
         value_gradients=None if policy is None else as_series(policy.value_gradients),
         value_hessians=None if policy is None else as_series(policy.value_hessians),
+        multipliers=None if run.multipliers is None else tuple(run.multipliers),
         seconds=seconds,
         details=run.details,
     )

@@ -200,7 +200,7 @@ SOLVE_ERRORS = {
     "negative iteration limit": (["model.py", "--max-iterations", "-1"], "--max-iterations"),
     "time limit zero": (["model.py", "--time-limit", "0"], "time_limit must be a positive number"),
     "tolerance NaN": (["model.py", "--tolerance", "nan"], "must be a positive number"),
-    "bounds that the solver cannot treat": (["model.py:bounded"], "use the solver 'ipopt'"),
+    "bounds that the solver cannot treat": (["model.py:bounded"], "use the solver 'al' or 'ipopt'"),
     "missing output folder": (["model.py", "--save", "no/a.npz"], "there is no folder no"),
     "output is a folder": (["model.py", "--plot", "folder.png"], "it is a folder"),
     "picture of unknown format": (["model.py", "--plot", "a.xyz"], "ends in .png, .pdf or .svg"),

@@ -1,0 +1,232 @@
+"""The augmented Lagrangian of a constrained Problem, as another Problem without constraints.
+
+Every constraint and every finite control bound of a stage is a row lower ≤ g(x, u, p) ≤ upper of a set C. With
+multipliers y and a penalty ρ the stage cost becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
+
+    ℓ(x, u, p) + ½ ρ dist²(g(x, u, p) + y/ρ, C),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
+
+which is smooth, covers equalities, one-sided and two-sided rows alike, and whose gradient at y is that of the
+Lagrangian J + Σ y⁺ᵀ g. Multipliers and penalty enter as parameters, p' = (p, y, ρ), one row per stage: a new y
+never traces or compiles anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import casadi as ca
+import numpy as np
+
+from ocpkit.differentiable import BufferedFunction, Traced
+from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
+from ocpkit.symbol import to_casadi
+from ocpkit.trace import TracedConstraints, trace_constraints, trace_cost
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows lower ≤ g(x, u, p) ≤ upper of one kind of stage (at the end: of (x, p)), with a name for each."""
+
+    traced: TracedConstraints
+    names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of rows k."""
+        return len(self.names)
+
+    def penalty_residual(self, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
+        """Return √ρ (s − Π_C(s)) (k,) of (…, p' = (p, y, …, ρ))."""
+        if not self.count:
+            return ca.SX(0, 1)
+        *z, extended = arguments
+        y, rho = extended[p_size : p_size + self.count], extended[-1]
+        s = self.traced.function(*z, extended[:p_size]) + y / rho
+        lower, upper = self.traced.lower, self.traced.upper
+        outside = [_outside(s[i], float(lower[i]), float(upper[i])) for i in range(self.count)]
+        return ca.sqrt(rho) * ca.vertcat(*outside)
+
+
+def _outside(s: ca.SX, lower: float, upper: float) -> ca.SX:
+    """s − Π(s) for the interval; smooth for an equality."""
+    if lower == upper:
+        return s - upper
+    excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
+    return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
+
+
+class Augmented:
+    """A constrained problem's augmented Lagrangian, and the arithmetic of its rows.
+
+    Parameters
+    ----------
+    problem
+        Any problem whose costs and constraints can be traced.
+
+    Attributes
+    ----------
+    rows
+        The `Rows` of stages 0 … T-1 and of the end.
+
+    Raises
+    ------
+    UnsupportedProblem
+        If a cost is a black box; names the stage.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self._p_size = problem, problem.parameters.shape[-1]
+        kinds: dict[int, Rows] = {}
+        for t, stage in enumerate(problem.stages):
+            if id(stage) not in kinds:
+                kinds[id(stage)] = _stage_rows(stage, self._p_size, f"stage {t} ({stage.name!r})")
+        final = _terminal_rows(problem, self._p_size)
+        self.rows = (*(kinds[id(stage)] for stage in problem.stages), final)
+        self._width = self._p_size + max(rows.count for rows in self.rows) + 1
+        stages = {id(stage): self._stage(stage, kinds[id(stage)]) for stage in problem.stages}
+        self._unconstrained = dataclasses.replace(
+            problem,
+            stages=tuple(stages[id(stage)] for stage in problem.stages),
+            terminal_cost=self._terminal_cost(final),
+            terminal_constraints=(),
+            parameters=self._extended(self.zeros(), 1.0),
+        )
+        self._evaluate = {id(rows): BufferedFunction(rows.traced.function) for rows in self.rows}
+
+    def zeros(self) -> list[Array]:
+        """Multipliers y = 0, one vector (k_t,) per stage and one for the end."""
+        return [np.zeros(rows.count) for rows in self.rows]
+
+    def lagrangian(self, multipliers: Sequence[Array], penalty: float) -> Problem:
+        """Return the problem whose J is the augmented Lagrangian at (y, ρ)."""
+        return self._unconstrained.replace(parameters=self._extended(multipliers, penalty))
+
+    def values(self, states: Sequence[Array], controls: Sequence[Array]) -> list[Array]:
+        """Return g of every stage and of the end."""
+        arguments = [*zip(states, controls), (states[-1],)]
+        return [
+            self._evaluate[id(rows)](*z, self.problem.parameter(t))[:, 0] if rows.count else np.zeros(0)
+            for t, (rows, z) in enumerate(zip(self.rows, arguments))
+        ]
+
+    def updated(self, values: Sequence[Array], multipliers: Sequence[Array], penalty: float) -> list[Array]:
+        """Return y⁺ = ρ (s − Π_C(s)) with s = g + y/ρ."""
+        shifted = [g + y / penalty for g, y in zip(values, multipliers)]
+        return [penalty * (s - rows.traced.project(s)) for s, rows in zip(shifted, self.rows)]
+
+    def violation(self, values: Sequence[Array]) -> tuple[float, str]:
+        """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
+        worst, where = 0.0, ""
+        for t, (g, rows) in enumerate(zip(values, self.rows)):
+            if rows.count:
+                distance = np.abs(g - rows.traced.project(g))
+                i = int(distance.argmax())
+                if not distance[i] <= worst:  # also where it is not a number
+                    worst = float(distance[i])
+                    where = f"{rows.names[i]!r} at " + ("the end" if t == self.problem.horizon else f"stage {t}")
+        return worst, where
+
+    def _extended(self, multipliers: Sequence[Array], penalty: float) -> Array:
+        """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y are padded by zeros."""
+        problem = self.problem
+        p = np.zeros((problem.horizon + 1, self._width))
+        p[:, : self._p_size], p[:, -1] = problem.parameters, penalty
+        for row, y in zip(p, multipliers):
+            row[self._p_size : self._p_size + len(y)] = y
+        return p
+
+    def _stage(self, stage: Stage, rows: Rows) -> Stage:
+        sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
+        cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, self._p_size)), *sizes, parameter_size=self._width)
+        return Stage(_extend_dynamics(stage.dynamics, self._p_size, self._width), cost, name=stage.name)
+
+    def _terminal_cost(self, rows: Rows) -> TerminalCost:
+        cost = self.problem.terminal_cost
+        penalised = _penalised(cost, rows, (cost.state_size, self._p_size))
+        return FunctionTerminalCost(penalised, cost.state_size, parameter_size=self._width)
+
+
+def _stage_rows(stage: Stage, p_size: int, where: str) -> Rows:
+    """Rows of a stage: its constraints as declared, then each control with a finite bound."""
+    n, m = stage.dynamics.state_size, stage.dynamics.control_size
+    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+    bounded = np.flatnonzero(np.isfinite(lower) | np.isfinite(upper))
+    bounds = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
+    constraints = (*stage.constraints, *([bounds] if len(bounded) else []))
+    return _rows(constraints, (n, m, p_size), where)
+
+
+def _terminal_rows(problem: Problem, p_size: int) -> Rows:
+    sizes = (problem.terminal_cost.state_size, p_size)
+    return _rows(problem.terminal_constraints, sizes, "the terminal constraints")
+
+
+def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
+    names = []
+    for constraint in constraints:
+        count = len(trace_constraints([constraint], sizes, where).lower)
+        names += [constraint.name if count == 1 else f"{constraint.name}[{i}]" for i in range(count)]
+    return Rows(trace_constraints(constraints, sizes, where), tuple(names))
+
+
+def _penalised(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...]) -> Any:
+    """ℓ + ½‖r‖² with the rows' residuals r; stays least squares where ℓ is."""
+    p_size = sizes[-1]
+
+    def split(arguments: Sequence[Any]) -> tuple[list[ca.SX], list[ca.SX]]:
+        *z, extended = map(to_casadi, arguments)
+        return [*z, extended], [*z, extended[:p_size]]
+
+    if isinstance(cost, (FunctionCost, FunctionTerminalCost)) and cost.scalar.least_squares:
+        g = cost.scalar.g
+        if isinstance(g, Traced):
+            graph = g.graph
+
+            def residual(*arguments: Any) -> ca.SX:
+                extended, own = split(arguments)
+                return ca.vertcat(graph(*own), rows.penalty_residual(extended, p_size))
+
+            return LeastSquares(residual)
+    value = trace_cost(cost, sizes, "the cost under constraints")
+
+    def penalised(*arguments: Any) -> ca.SX:
+        extended, own = split(arguments)
+        return value(*own) + ca.sumsqr(rows.penalty_residual(extended, p_size)) / 2
+
+    return penalised
+
+
+class _WithLongerParameters(Dynamics):
+    """Hand-written dynamics that read only the first entries of p."""
+
+    def __init__(self, inner: Dynamics, p_size: int) -> None:
+        self.inner, self.p_size = inner, p_size
+        self.state_size, self.control_size = inner.state_size, inner.control_size
+        self.next_state_size = inner.next_state_size
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        return self.inner.step(x, u, p[: self.p_size])
+
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        return self.inner.jacobians(x, u, p[: self.p_size])
+
+    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
+        return self.inner.hessian_product(x, u, p[: self.p_size], costate)
+
+
+def _extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
+    """Let dynamics of p take p' = (p, y, ρ)."""
+    if not (isinstance(dynamics, FunctionDynamics) and isinstance(dynamics.f, Traced)):
+        return _WithLongerParameters(dynamics, p_size)
+    graph = dynamics.f.graph
+
+    def step(*arguments: Any) -> ca.SX:
+        *z, extended = map(to_casadi, arguments)
+        return graph(*z, extended[:p_size])
+
+    sizes = (dynamics.state_size, dynamics.control_size)
+    return FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)

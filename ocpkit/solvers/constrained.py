@@ -1,0 +1,159 @@
+"""Constrained problems by an augmented Lagrangian around DDP (Rockafellar 1973; ALTRO, Howell et al. 2019).
+
+    minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   lower ≤ g_t(x_t, u_t) ≤ upper
+
+One outer iteration minimises the augmented Lagrangian at (y, ρ) by an unconstrained solver, warm-started, and then
+moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺ − y|/ρ, which is zero only where the rows are satisfied *and*
+complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance tightens with r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ocpkit.augmented import Augmented
+from ocpkit.errors import ProblemError
+from ocpkit.problem import Array, Problem
+from ocpkit.solution import Iteration, Solution, Status
+from ocpkit.solvers.ddp import DDP
+from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.trajectory import Trajectory
+
+NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedLagrangian(Solver):
+    """DDP under constraints: control bounds, stage and terminal constraints, equalities and inequalities.
+
+    Parameters
+    ----------
+    inner
+        The unconstrained solver; its iteration limit is per outer iteration.
+    constraint_tolerance
+        Converged when every row holds to this [units of the row], complementarity included.
+    gradient_tolerance
+        … and max_t ‖Q_u‖_∞ of the Lagrangian is at most this [cost per unit of control].
+    first_tolerance
+        ‖Q_u‖ asked of the first inner solve; each outer iteration asks for a tenth, down to `gradient_tolerance`.
+    initial_penalty, max_penalty
+        First ρ [cost per squared unit of the row], and the ρ beyond which the problem counts as infeasible.
+    penalty_factor
+        Growth of ρ.
+    enough
+        r must fall to at most this share of what it was, else ρ grows.
+    """
+
+    max_iterations: int = 50
+    inner: DDP = field(default_factory=lambda: DDP(max_iterations=300))
+    constraint_tolerance: float = 1e-8
+    gradient_tolerance: float = 1e-6
+    first_tolerance: float = 1e-2
+    initial_penalty: float = 10.0
+    max_penalty: float = 1e9
+    penalty_factor: float = 10.0
+    enough: float = 0.1
+
+    handles_bounds = True
+    handles_constraints = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "constraint_tolerance", "gradient_tolerance", "first_tolerance", "initial_penalty")
+        positive(self, "max_penalty", "penalty_factor", "enough")
+        if not isinstance(self.inner, DDP):
+            raise ProblemError(f"inner must be a DDP solver, got {type(self.inner).__name__}")
+        if self.penalty_factor <= 1 or self.enough >= 1:
+            raise ProblemError("penalty_factor must be above 1 and enough below 1")
+
+    def begin(self, problem: Problem, guess: Guess) -> AugmentedLagrangianRun:
+        return AugmentedLagrangianRun(self, problem, guess)
+
+
+class AugmentedLagrangianRun(Run):
+    """One constrained solve in progress; its steps are outer iterations."""
+
+    multipliers: list[Array]
+
+    def __init__(self, options: AugmentedLagrangian, problem: Problem, guess: Guess) -> None:
+        self.options, self.problem, self.guess = options, problem, guess
+        self.augmented = Augmented(problem)
+        self.multipliers = self.augmented.zeros()
+        self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
+        self.inner: Solution | None = None
+        self.residual, self.inner_iterations = float("inf"), 0
+        self.details = {}
+
+    def start(self) -> Iteration:
+        controls = [np.asarray(u) for u in self.guess.controls]
+        states, cost = self.problem.rollout(controls)
+        self.trajectory = Trajectory(states, controls, cost)
+        violation, where = self.augmented.violation(self.augmented.values(states, controls))
+        self._report(violation, where)
+        return Iteration(index=0, cost=cost, gap=violation, regularization=self.penalty)
+
+    def step(self) -> Iteration:
+        options, before = self.options, self.trajectory.cost
+        inner = self._minimise()
+        values = self.augmented.values(inner.states, inner.controls)
+        violation, where = self.augmented.violation(values)
+        if not np.isfinite(inner.cost) or not np.isfinite(violation):
+            self.status = Status.DIVERGED
+            return self._record(before, violation)
+        updated = self.augmented.updated(values, self.multipliers, self.penalty)
+        residual = _largest([new - old for new, old in zip(updated, self.multipliers)]) / self.penalty
+        self.inner = self.policy = inner
+        self.multipliers = updated
+        states, controls = list(inner.states), list(inner.controls)
+        self.trajectory = Trajectory(states, controls, self.problem.cost(states, controls))
+        self._report(violation, where)
+        if inner.status is Status.INTERRUPTED:
+            self.status = inner.status
+        elif inner.history[-1].gradient_norm <= options.gradient_tolerance and residual <= options.constraint_tolerance:
+            self.status = Status.CONVERGED
+        else:
+            self._tighten(residual)
+        return self._record(before, violation)
+
+    def _minimise(self) -> Solution:
+        """Minimise the augmented Lagrangian at the current (y, ρ)."""
+        problem = self.augmented.lagrangian(self.multipliers, self.penalty)
+        solver = replace(self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE)
+        if self.inner is None:
+            inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
+        else:
+            inner = solver.solve(problem, self.inner)
+        self.inner_iterations += inner.iterations
+        return inner
+
+    def _tighten(self, residual: float) -> None:
+        """Prepare the next outer iteration: a smaller tolerance, and a larger penalty unless r falls by itself."""
+        options = self.options
+        self.tolerance = max(options.gradient_tolerance, self.tolerance / 10)
+        if residual > max(options.constraint_tolerance, options.enough * self.residual):
+            self.penalty *= options.penalty_factor
+            if self.penalty > options.max_penalty:
+                self.status = Status.INFEASIBLE
+        self.residual = residual
+
+    def _report(self, violation: float, where: str) -> None:
+        self.details["violation"] = f"{violation:.2e}" + (f" (largest: {where})" if violation > 0 else "")
+        self.details["inner iterations"] = str(self.inner_iterations)
+
+    def _record(self, before: float, violation: float) -> Iteration:
+        return Iteration(
+            index=0,
+            cost=self.trajectory.cost,
+            actual_decrease=before - self.trajectory.cost,
+            gradient_norm=self.inner.history[-1].gradient_norm if self.inner is not None else float("nan"),
+            regularization=self.penalty,
+            step_size=1.0,
+            gap=violation,
+        )
+
+
+def _largest(vectors: Sequence[Array]) -> float:
+    return max((float(np.abs(v).max()) for v in vectors if v.size), default=0.0)
