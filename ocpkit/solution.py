@@ -30,7 +30,7 @@ class Status(Enum):
 
     CONVERGED = "converged: the optimality conditions hold to the tolerances"
     STALLED = (
-        "stalled: no step lowers the cost any more, yet the gradient is above its tolerance; "
+        "stalled: no step of this solver lowers the cost any more, yet the optimality conditions do not hold; "
         "rescale the cost, loosen the tolerance, or start elsewhere"
     )
     ITERATION_LIMIT = (

@@ -16,6 +16,7 @@ from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.solvers.stationarity import hidden_decrease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class FirstOrderSolver(Solver):
     Parameters
     ----------
     gradient_tolerance
-        Converged when max_t ‖∇_u J‖_∞, projected on the control bounds, is at most this.
+        Converged when max_t ‖∇_u J‖_∞, projected on the control bounds, is at most this, and a probe finds no
+        cost lower than this tolerance admits (see `stationarity`).
     """
 
     max_iterations: int = 2000
@@ -58,7 +60,7 @@ class FirstOrderRun(Run):
         return self.record()
 
     def adjoint_sweep(self) -> None:
-        """Eq. 19b backward along the current trajectory; sets the status when the gradient vanishes."""
+        """Eq. 19b backward along the current trajectory; sets the status where the gradient vanishes."""
         stages, terminal = self.engine.expand_first_order(self.trajectory)
         bad = first_not_finite(stages, terminal)
         if bad is not None:
@@ -67,7 +69,19 @@ class FirstOrderRun(Run):
             return
         self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
         if self.gradient_norm() <= self.tolerance:
-            self.status = Status.CONVERGED
+            self.status = self._verdict()
+
+    def _verdict(self) -> Status:
+        """Converged, unless the gradient vanishes where there is no minimum."""
+        cost = self.trajectory.cost
+        hidden = hidden_decrease(self.engine, self.trajectory)
+        if hidden <= self.tolerance * (1 + abs(cost)):
+            return Status.CONVERGED
+        self.details["reason"] = (
+            f"the gradient vanishes at J = {cost:.8g}, but this is no minimum: a probe finds J lower by {hidden:.3g}. "
+            "The controls have saturated, or it is a saddle; start elsewhere, or use 'ddp'"
+        )
+        return Status.STALLED
 
     def gradients(self) -> list[Array]:
         """∇_{u_t} J of every stage (Eq. 22)."""

@@ -108,15 +108,35 @@ def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
         assert_close(solution.controls[t], u + step, 1e-6)
 
 
-@given(seeds)
+def coupled(seed, rate):
+    """A linear-quadratic problem on which MSA multiplies its error by `rate` along the slowest direction.
+
+    MSA takes u ← −R⁻¹(b + Bᵀp(u)), and p is linear in u: the errors are multiplied by −R⁻¹(∇²_ū J − R), which
+    grows with the square of B.
+    """
+    problem, _, R, _ = quadratic_of_control(np.random.default_rng(seed), 2, 2)
+    oracle, both = Unrolled(problem), np.kron(np.eye(2), R)
+    every = np.ix_(oracle.controls, oracle.controls)
+    growth = np.abs(np.linalg.eigvals(np.linalg.solve(both, oracle.hessian[every] - both))).max()
+    return quadratic_of_control(np.random.default_rng(seed), 2, 2, coupling=np.sqrt(rate / growth))[0]
+
+
+@given(seeds, st.floats(0.05, 0.8))
 @settings(max_examples=10)
-def test_where_the_stages_are_weakly_coupled_msa_finds_the_optimum(seed):
+def test_where_the_stages_are_weakly_coupled_msa_finds_the_optimum(seed, rate):
     """The fixed point of MSA satisfies Pontryagin's conditions; on a convex problem that is DDP's solution."""
-    problem, *_ = quadratic_of_control(np.random.default_rng(seed), 2, 2, coupling=0.05)
-    solution = MSA(gradient_tolerance=1e-6).solve(problem)
+    problem, optimal = coupled(seed, rate), DDP().solve(coupled(seed, rate))
+    solution = MSA(gradient_tolerance=1e-5).solve(problem)
     assert solution.success
-    assert_close(solution.controls, DDP().solve(problem).controls, 1e-6)
-    assert_close(solution.value_gradients[0], DDP().solve(problem).value_gradients[0], 1e-6)
+    scale = 1 / (1 - rate)  # of the distance to a fixed point, by the last step
+    assert_close(solution.controls, optimal.controls, 1e-5 * scale)
+    assert_close(solution.value_gradients[0], optimal.value_gradients[0], 1e-4 * scale)
+
+
+@given(seeds, st.floats(1.1, 10.0))
+@settings(max_examples=10)
+def test_where_they_are_strongly_coupled_msa_diverges(seed, rate):
+    assert MSA().solve(coupled(seed, rate)).status is Status.DIVERGED
 
 
 @given(problems(dynamics_bend=0.3, max_horizon=3), st.integers(0, 4))
@@ -133,8 +153,7 @@ def test_msa_returns_the_best_iterate_also_when_it_is_stopped(problem, limit):
 
 def test_msa_at_rest_is_stalled_not_diverged():
     """The controls rest, but L-BFGS cannot bring the gradient below 1e-300."""
-    problem, *_ = quadratic_of_control(np.random.default_rng(0), 2, 2, coupling=0.05)
-    solution = MSA(gradient_tolerance=1e-300).solve(problem)
+    solution = MSA(gradient_tolerance=1e-300).solve(coupled(0, 0.5))
     assert solution.status is Status.STALLED
     assert "reason" not in solution.details
 
