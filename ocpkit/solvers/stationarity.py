@@ -52,7 +52,8 @@ def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
 
 def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array) -> Array:
     """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J among the controls that are free to move, at most 1 + ‖u_t‖_∞ long."""
-    held = (u <= stage.control_lower) & (gradient > 0) | (u >= stage.control_upper) & (gradient < 0)
+    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+    held = (u <= lower) & (gradient > 0) | (u >= upper) & (gradient < 0)
     free, direction = np.flatnonzero(~held), np.zeros_like(u)
     if free.size:
         eigenvalues, vectors = eigh(hessian[np.ix_(free, free)])
