@@ -21,7 +21,7 @@ SECONDS_BETWEEN_LINES = 30
 
 
 def reproduce_command(
-    item: Annotated[str, typer.Argument(metavar="ITEM", help="e3, or all.")],
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="search, e1, e3, e4, e5; all; or page.")],
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", "-d", help="Repeat it for more.", show_default="the item's")
     ] = None,
@@ -38,6 +38,8 @@ def reproduce_command(
 ) -> None:
     """Train what an item lacks, and report it beside the paper's numbers.
 
+    `search` tunes hyper-parameters on training data for e1; `page` writes all reports in DIR as DIR/../reproduction.md.
+
     DIR/ITEM gets runs/ (one file for each), results.json, report.md and figures. A stopped item goes on where it was.
 
     Exit status: 0 done (whatever the verdict), 2 wrong input, 130 Ctrl-C (every finished run is kept).
@@ -48,6 +50,11 @@ def reproduce_command(
 
     folder = out or Path("results-quick" if quick else "results")
     options = Options(datasets=tuple(dataset or ()), seeds=seeds, quick=quick, device=device, out=folder)
+    if item == "page":
+        from ocpkit_nn.experiments.page import write_page
+
+        typer.echo(f"wrote {write_page(folder)}")
+        return
     for name in registry.ITEMS if item == "all" else (item,):
         _reproduce(name, options, jobs, estimate)
 
@@ -67,7 +74,7 @@ def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:
     if estimate:
         typer.echo(f"{name}: {bar.last}")
         return
-    typer.echo(f"{report.title}\n{report.verdict}: {report.text}")
+    typer.echo("\n".join(filter(None, (report.title, report.verdict, report.text))))
     typer.echo(f"wrote {options.out / name}: results.json, report.md, figures", err=True)
 
 

@@ -15,7 +15,7 @@ from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import OnProgress, execute, write_results
 from ocpkit_nn.suggest import unknown_name
 
-ITEMS = ("e3", "e4", "e5")
+ITEMS = ("search", "e1", "e3", "e4", "e5")
 """Each is the module `ocpkit_nn.experiments.NAME`; see the package for what it must have."""
 
 
@@ -65,7 +65,8 @@ def report_of(item: Item, results: Sequence[Result], folder: Path) -> Report:
     """Return an item's report; on the quick form, which trains on few samples, it passes no verdict."""
     report = item.report(results, folder)
     quick = any(result.run.samples is not None for result in results)
-    return replace(report, verdict=NOT_JUDGED if quick else report.verdict, provenance=provenance(results))
+    verdict = NOT_JUDGED if quick and report.verdict else report.verdict
+    return replace(report, verdict=verdict, provenance=provenance(results))
 
 
 def estimate(name: str, options: Options, *, jobs: int = 1, on_progress: OnProgress | None = None) -> None:

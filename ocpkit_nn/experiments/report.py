@@ -62,7 +62,8 @@ class Report:
     title
         What was to be reproduced.
     verdict
-        `HOLDS`, `PARTLY` or `FAILS`; `NOT_JUDGED` for the quick form.
+        `HOLDS`, `PARTLY` or `FAILS`; `NOT_JUDGED` for the quick form; empty where
+        there is nothing to judge.
     text
         A paragraph that gives the rule behind the verdict and the numbers it was computed from.
     tables, pictures
@@ -83,7 +84,10 @@ class Report:
 
     def markdown(self, relative_to: Path, level: int = 1) -> str:
         """Return the report as Markdown in a file of the folder `relative_to`."""
-        parts = [f"{'#' * level} {self.title}", f"**Verdict: {self.verdict}.** {self.text}"]
+        parts = [
+            f"{'#' * level} {self.title}",
+            f"**Verdict: {self.verdict}.** {self.text}" if self.verdict else self.text,
+        ]
         for picture in self.pictures:
             path = Path(os.path.relpath(picture.path, relative_to)).as_posix()
             parts.append(f"![{picture.caption}]({path})\n\n*{picture.caption}*")
@@ -103,9 +107,9 @@ def provenance(results: Sequence[Result]) -> str:
             for result in results
         }
     )
-    hours = sum(result.seconds for result in results) / 3600
+    minutes = sum(result.seconds for result in results) / 60
     return (
-        f"{len(results)} runs, seeds {seeds[0]} to {seeds[-1]}, {hours:.2f} CPU hours. "
+        f"{len(results)} runs, seeds {seeds[0]} to {seeds[-1]}, {minutes:.1f} CPU minutes. "
         f"{'; '.join(machines)}. {'; '.join(software)}."
     )
 

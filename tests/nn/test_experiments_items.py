@@ -1,16 +1,20 @@
 """The items in their quick form, through the command line: what they write, and that it can be recomputed."""
 
 import json
+import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from ocpkit.cli import app
-from ocpkit_nn.experiments import registry
+from ocpkit.errors import ProblemError
+from ocpkit_nn.experiments import contest, e1, e5, registry, search
 from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
+from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report
 from ocpkit_nn.experiments.run import Options, Result
 
 torch.set_num_threads(1)
@@ -86,8 +90,17 @@ def test_e3_has_every_cell_of_table_9_with_all_three_twins():
                 assert {run.epsilon for run in cell if run.feedback == feedback} == {0.0, *EPSILONS[name]}
 
 
-def invented(run, loss):
-    return Result(run, loss, 50.0, 1, 0.0, {}, {}, {})
+def invented(run, loss=1.0, accuracy=50.0, curve=()):
+    curves = {"update": list(range(len(curve))), "train_loss": list(curve)}
+    return Result(run, loss, accuracy, 1, 0.0, curves, {}, {})
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch):
+    """Draw nothing."""
+    for item, names in (("e3", ("draw_heat_maps", "draw_sources")), ("e1", ("_draw",)), ("search", ("_draw",))):
+        for name in names:
+            monkeypatch.setattr(f"ocpkit_nn.experiments.{item}.{name}", lambda *_: Picture(Path("none.png"), "none"))
 
 
 @pytest.mark.parametrize(
@@ -99,11 +112,86 @@ def invented(run, loss):
         (lambda run: -1.0, FAILS),
     ],
 )
-def test_e3_judges_by_its_rule(tmp_path, monkeypatch, gain, verdict):
-    nothing = lambda *_: None  # noqa: E731
-    for draw in ("draw_heat_maps", "draw_sources"):
-        monkeypatch.setattr(f"ocpkit_nn.experiments.e3.{draw}", nothing)
+@pytest.mark.usefixtures("_no_pictures")
+def test_e3_judges_by_its_rule(tmp_path, gain, verdict):
     losses = lambda run: 10.0 - (gain(run) if run.feedback == "full" else 0.0)  # noqa: E731
     report = registry.find("e3").report([invented(run, losses(run)) for run in runs(Options(seeds=2))], tmp_path)
     assert isinstance(report, Report)
     assert report.verdict == verdict
+
+
+DATA = Options(datasets=("fcn:wine", "mnist"), seeds=4)
+
+
+def test_the_search_never_sees_a_test_set_or_a_seed_of_a_report():
+    searched, reported = search.runs(DATA), e1.runs(DATA)
+    assert {run.evaluated_on for run in searched} == {"validation"}
+    assert {run.seed for run in searched}.isdisjoint(run.seed for run in reported)
+    assert {(run.model, run.dataset) for run in searched} == {("fcn", "wine"), ("fcn", "mnist"), ("cnn", "mnist")}
+    assert {run.method for run in searched if run.model == "cnn"} == set(contest.METHODS) - {"vanilla-ddp"}
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_e1_trains_with_the_best_of_the_search(tmp_path):
+    results = [
+        invented(run, accuracy=90.0 - 100 * abs((run.learning_rate or 0.0) - 0.0041))
+        for run in search.runs(Options(datasets=("wine",), seeds=2))
+    ]
+    (tmp_path / "search").mkdir()
+    search.report(results, tmp_path / "search")
+    every = e1.runs(Options(datasets=("wine",), seeds=1, out=tmp_path))
+    assert {run.learning_rate for run in every if run.method in ("adam", "rmsprop", "ddpnopt")} == {0.00412}
+    table = e1.report([invented(run) for run in every], tmp_path / "e1").tables[-1]
+    assert {row[2] for row in table.rows} == {"search"}
+    (tmp_path / "search" / "best.json").write_text("[]")
+    with pytest.raises(ProblemError, match="run the search again"):
+        e1.runs(Options(datasets=("wine",), out=tmp_path))
+
+
+def test_a_data_set_outside_table_3_is_refused():
+    with pytest.raises(ProblemError, match="Table 3 has no iris"):
+        contest.entries(Options(datasets=("iris", "wine")))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ({}, HOLDS),
+        ({"adam": 90.2}, HOLDS),  # within 0.3 points
+        ({"adam": 90.4}, FAILS),
+        ({"emsa": 90.1}, FAILS),
+        ({"fcn:wine": 89.0}, PARTLY),  # on two rows of three
+    ],
+)
+@pytest.mark.usefixtures("_no_pictures")
+def test_e1_judges_by_its_rule(tmp_path, accuracies, verdict):
+    def accuracy(run):
+        own = accuracies.get(f"{run.model}:{run.dataset}", 90.0) if run.method == "ddpnopt" else 0.0
+        return own or accuracies.get(run.method, 89.5)
+
+    assert e1.report([invented(run, accuracy=accuracy(run)) for run in e1.runs(DATA)], tmp_path).verdict == verdict
+
+
+def test_e5_says_when_a_mean_stays_below_a_loss():
+    run = e5.runs(Options(seeds=1))[0]
+    curves = [(3.0, 1.0, 2.0, 0.5), (3.0, 1.0, 2.0, 1.5)]
+    found = e5.bundle([invented(replace(run, seed=seed), curve=curve) for seed, curve in enumerate(curves)])
+    assert (found.reaches(1.0), found.reaches(0.9), found.reaches(5.0)) == (3.0, math.inf, 0.0)
+    assert found.deviation[-1] == pytest.approx(math.sqrt(0.5))
+    diverged = e5.bundle([invented(run, curve=(3.0, None)), invented(run, curve=curves[0])])
+    assert diverged.reaches(1.0) == math.inf
+
+
+def test_the_page_is_made_from_results_alone(tmp_path):
+    out = tmp_path / "docs" / "results"
+    result = reproduce("e4", "--quick", "--seeds", "1", "-d", "wine", "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    for path in (*(out / "e4" / "runs").iterdir(), out / "e4" / "report.md"):
+        path.unlink()
+    result = reproduce("page", "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "docs" / "reproduction.md").read_text()
+    assert registry.find("e4").TITLE in text
+    assert "](results/e4/pairs-wine.png)" in text
+    assert str(tmp_path) not in text
+    assert reproduce("page", "--out", str(tmp_path / "empty")).exit_code == 2
