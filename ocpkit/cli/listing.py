@@ -29,16 +29,18 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 def _task_record(task: Any) -> dict[str, Any]:
     problem = task.build()
     sizes = {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "T": problem.horizon}
-    return {"name": task.name, **sizes, "summary": task.summary, "source": task.source}
+    return {"name": task.name, **sizes, "solver": task.solver, "summary": task.summary, "source": task.source}
 
 
 def _table(kind: str, records: list[dict[str, Any]]) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column(kind, style="cyan", no_wrap=True)
     numbers = [key for key in ("n", "m", "T") if key in records[0]]
+    words = [word for word in ("solver", "summary") if word in records[0]]
     for key in numbers:
         table.add_column(key, justify="right")
-    table.add_column("summary")
+    for word in words:
+        table.add_column(word)
     for record in records:
-        table.add_row(record["name"], *(str(record[key]) for key in numbers), record["summary"])
+        table.add_row(record["name"], *(str(record[key]) for key in numbers + words))
     return table

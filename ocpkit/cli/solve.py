@@ -37,7 +37,12 @@ def solve_command(
     target: Annotated[
         str, typer.Argument(metavar="TASK", help="A task of `ocpkit list`, or path/to/my_model.py:problem.")
     ],
-    solver: Annotated[str, typer.Option("--solver", "-s", help=f"One of {', '.join(registry.names())}.")] = "ddp",
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            "--solver", "-s", help=f"One of {', '.join(registry.names())}.", show_default="the task's, or ddp"
+        ),
+    ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Number of stages.", show_default="the task's")] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Wall-clock budget [s].")] = None,
@@ -61,12 +66,13 @@ def solve_command(
     options: dict[str, Any] = {"max_iterations": max_iterations, "time_limit": time_limit, "tolerance": tolerance}
     if engine is not None:
         options["engine"] = engine
+    found = find(target, horizon)
+    solver = solver or (found.task.solver if found.task else "ddp")
     method = registry.make(solver, **options)
     for path in (plot, animate, save):
         check_writable(path)
     check_pictures(plot, animate)
     guess = None if warm_start is None else Solution.load(warm_start)
-    found = find(target, horizon)
     if animate is not None and found.task is None:
         raise ProblemError(f"{target} has no drawing to animate; --plot works, or make it a Task with a draw function")
     title = f"{found.name}, {solver}, horizon {found.problem.horizon}"

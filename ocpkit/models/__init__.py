@@ -10,7 +10,7 @@ from ocpkit.errors import unknown_name
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
 
-_MODULES = {
+_TASKS = {
     "double-integrator": "double_integrator",
     "pendulum": "pendulum",
     "cartpole": "cartpole",
@@ -22,12 +22,16 @@ _MODULES = {
     "two-link-arm": "two_link_arm",
     "rocket-landing": "rocket_landing",
     "growth": "growth",
+    "cartpole-bounded": "cartpole:BOUNDED",
+    "acrobot-bounded": "acrobot:BOUNDED",
+    "car-parking-bounded": "car_parking:BOUNDED",
+    "unicycle-obstacles": "unicycle:OBSTACLES",
 }
 
 
 def names() -> tuple[str, ...]:
     """Names of all tasks."""
-    return tuple(_MODULES)
+    return tuple(_TASKS)
 
 
 def get(name: str) -> Task:
@@ -38,7 +42,8 @@ def get(name: str) -> Task:
     ProblemError
         If there is no task of this name; says which ones are near.
     """
-    if name not in _MODULES:
-        raise unknown_name("task", name, _MODULES)
-    task: Task = import_module(f"ocpkit.models.{_MODULES[name]}").TASK
+    if name not in _TASKS:
+        raise unknown_name("task", name, _TASKS)
+    module, _, attribute = _TASKS[name].partition(":")
+    task: Task = getattr(import_module(f"ocpkit.models.{module}"), attribute or "TASK")
     return task

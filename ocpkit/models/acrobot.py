@@ -2,15 +2,20 @@
 
     M(q) q̈ + c(q, q̇) + G(q) = (0, τ)      (see `ocpkit.models.two_link`)
 
-    minimise ½ w_T (‖q − (π, 0)‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u τ² + w_q ‖q̇‖²)
+    minimise ½ w_T (‖q − (π, 0)‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u τ² + w_q ‖q̇‖²),   |τ| ≤ limit
 
 State x = (q₁ from hanging, q₂ relative to the first link [rad], and their rates), control u = (torque τ [N m],).
+The limit is infinite in the task `acrobot`, and 6 N m in `acrobot-bounded`.
 Source: Spong, "The swing up control problem for the Acrobot", 1995; two uniform rods of 1 kg and 1 m.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ocpkit import math as m
 from ocpkit.functions import LeastSquares
@@ -21,6 +26,7 @@ from ocpkit.models.two_link import TwoLink
 from ocpkit.problem import Problem
 
 TIME_STEP = 0.04
+WEAK = 6.0  # [N m]
 LINKS = TwoLink(masses=(1.0, 1.0), lengths=(1.0, 1.0), centres=(0.5, 0.5), inertias=(1 / 3, 1 / 3))
 
 
@@ -29,6 +35,7 @@ def build(
     horizon: int = 100,
     time_step: float = TIME_STEP,
     links: TwoLink = LINKS,
+    torque_limit: float = np.inf,
     torque_weight: float = 0.01,
     running_rate_weight: float = 0.05,
     rate_weight: float = 0.1,
@@ -42,6 +49,8 @@ def build(
         Number of stages, and seconds per stage.
     links
         Masses, lengths, inertias, friction and gravity.
+    torque_limit
+        Largest torque in either direction [N m].
     torque_weight, running_rate_weight
         Running cost per (N m)² and per (rad/s)², both per second.
     terminal_weight, rate_weight
@@ -65,17 +74,20 @@ def build(
         x0=[0.0, 0.0, 0.0, 0.0],
         horizon=horizon,
         controls=[0.1],
-        name="acrobot",
+        control_bounds=(-torque_limit, torque_limit),
+        name="acrobot-bounded" if np.isfinite(torque_limit) else "acrobot",
     )
 
 
-def draw(axes: Any, x: Any, u: Any) -> None:
-    """Draw both links and the handstand's tip."""
+def draw(axes: Any, x: Any, u: Any, torque_limit: float = np.inf) -> None:
+    """Draw both links, the handstand's tip and the torque between its bounds."""
     waist, feet = LINKS.joints(x)
     drawing.goal(axes, 0.0, sum(LINKS.lengths))
     drawing.rod(axes, (0.0, 0.0), waist, feet)
     drawing.disc(axes, (0.0, 0.0), 0.06, drawing.LINK)
     drawing.disc(axes, waist, 0.09)
+    if np.isfinite(torque_limit):
+        drawing.gauge(axes, u[0], -torque_limit, torque_limit, "torque [N m]")
 
 
 TASK = Task(
@@ -88,4 +100,13 @@ TASK = Task(
     control_labels=("torque [N m]",),
     draw=draw,
     view=(-2.9, 2.9, -2.3, 2.3),
+)
+
+BOUNDED = replace(
+    TASK,
+    name="acrobot-bounded",
+    summary="Swing a two-link gymnast with a weak waist to a handstand",
+    build=partial(build, torque_limit=WEAK),
+    draw=partial(draw, torque_limit=WEAK),
+    solver="ipopt",
 )

@@ -8,12 +8,15 @@ b = d + f cos w − √(d² − f² sin² w), and
     minimise Σ_i c_i z(x_T[i], s_i) + Σ (0.01 w² + 0.0001 a² + 0.001 (z(x, 0.1) + z(y, 0.1)))
 
 with the smooth absolute value (pseudo-Huber) z(e, s) = √(e² + s²) − s. The place is at the origin, heading 0.
+The task `car-parking-bounded` keeps the source's limits |w| ≤ 0.5 rad and |a| ≤ 2 m/s², `car-parking` has none.
 State x = (x, y [m], heading θ [rad], speed v [m/s]), control u = (front wheel angle w [rad], acceleration a [m/s²]).
 Source: Tassa, Mansard & Todorov, "Control-limited differential dynamic programming", 2014, with their numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,12 +88,14 @@ def build(
         horizon=horizon,
         controls=[0.1, 0.1],
         control_bounds=(LOWER, UPPER) if bounded else None,
-        name="car-parking",
+        name="car-parking-bounded" if bounded else "car-parking",
     )
 
 
-def draw(axes: Any, x: Any, u: Any) -> None:
-    """Draw the car, its four wheels with the steering angle, and the parking place."""
+def draw(axes: Any, x: Any, u: Any, bounded: bool = False) -> None:
+    """Draw the car, its four wheels with the steering angle between its bounds, and the parking place."""
+    if bounded:
+        drawing.gauge(axes, u[0], LOWER[0], UPPER[0], "steering [rad]")
     place = drawing.placed([(-0.5, -0.6), (2.5, -0.6), (2.5, 0.6), (-0.5, 0.6), (-0.5, -0.6)], (0.0, 0.0), 0.0)
     axes.plot(*place.T, color=drawing.GOAL, linestyle="--", linewidth=1.5)
     axes.annotate("goal", (2.7, 0.0), color=drawing.GOAL, va="center")
@@ -110,4 +115,13 @@ TASK = Task(
     control_labels=("front wheel angle [rad]", "acceleration [m/s²]"),
     draw=draw,
     view=(-5.3, 5.2, -5.2, 3.2),
+)
+
+BOUNDED = replace(
+    TASK,
+    name="car-parking-bounded",
+    summary="Park a car that steers and accelerates within limits",
+    build=partial(build, bounded=True),
+    draw=partial(draw, bounded=True),
+    solver="ipopt",
 )

@@ -3,16 +3,21 @@
     (M + m sin²θ) ÿ     = F + m sin θ (l θ̇² + g cos θ)
     l (M + m sin²θ) θ̈   = −F cos θ − m l θ̇² cos θ sin θ − (M + m) g sin θ
 
-    minimise ½ w_T (‖(y, θ) − (goal, π)‖² + w_r ‖(ẏ, θ̇)‖²) + Σ ½ Δt w_u F²
+    minimise ½ w_T (‖(y, θ) − (goal, π)‖² + w_r ‖(ẏ, θ̇)‖²) + Σ ½ Δt w_u F²,   |F| ≤ limit
 
 State x = (cart position y [m], pole angle θ from hanging [rad], and their rates), control u = (force F [N],),
-parameter p = (goal of the cart [m],).
+parameter p = (goal of the cart [m],). The limit is infinite in the task `cartpole`, and 8 N in `cartpole-bounded`,
+which has to swing back and forth at full force.
 Source: equations of Tedrake, *Underactuated Robotics*, ch. 3; masses and length of Barto, Sutton & Anderson 1983.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ocpkit import math as m
 from ocpkit.functions import LeastSquares
@@ -22,6 +27,7 @@ from ocpkit.models.task import Task
 from ocpkit.problem import Problem
 
 TIME_STEP, LENGTH, GOAL = 0.02, 0.5, 0.0
+WEAK = 8.0  # [N]
 
 
 def build(
@@ -33,6 +39,7 @@ def build(
     length: float = LENGTH,
     gravity: float = 9.81,
     goal: float = GOAL,
+    force_limit: float = np.inf,
     force_weight: float = 0.01,
     rate_weight: float = 0.1,
     terminal_weight: float = 100.0,
@@ -47,6 +54,8 @@ def build(
         M and m [kg], l [m] (all of m at the tip), [m/s²].
     goal
         Where the cart shall end [m]; the problem's parameter.
+    force_limit
+        Largest force in either direction [N].
     force_weight
         Running cost per N², per second.
     terminal_weight, rate_weight
@@ -76,12 +85,13 @@ def build(
         horizon=horizon,
         controls=[0.1],
         parameters=[goal],
-        name="cartpole",
+        control_bounds=(-force_limit, force_limit),
+        name="cartpole-bounded" if np.isfinite(force_limit) else "cartpole",
     )
 
 
-def draw(axes: Any, x: Any, u: Any) -> None:
-    """Draw cart, pole, the force, and where the tip shall end."""
+def draw(axes: Any, x: Any, u: Any, force_limit: float = np.inf) -> None:
+    """Draw cart, pole, the force with its bounds, and where the tip shall end."""
     tip = (x[0] + LENGTH * m.sin(x[1]), -LENGTH * m.cos(x[1]))
     drawing.ground(axes)
     drawing.goal(axes, GOAL, LENGTH)
@@ -89,6 +99,8 @@ def draw(axes: Any, x: Any, u: Any) -> None:
     drawing.rod(axes, (x[0], 0.0), tip)
     drawing.disc(axes, tip, 0.05)
     drawing.arrow(axes, (x[0], 0.0), (0.03 * u[0], 0.0))
+    if np.isfinite(force_limit):
+        drawing.gauge(axes, u[0], -force_limit, force_limit, "force [N]")
 
 
 TASK = Task(
@@ -101,4 +113,13 @@ TASK = Task(
     control_labels=("force [N]",),
     draw=draw,
     view=(-1.25, 1.25, -1.0, 1.0),
+)
+
+BOUNDED = replace(
+    TASK,
+    name="cartpole-bounded",
+    summary="Swing a pole up with a weak motor on its cart",
+    build=partial(build, force_limit=WEAK),
+    draw=partial(draw, force_limit=WEAK),
+    solver="ipopt",
 )

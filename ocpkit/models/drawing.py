@@ -44,6 +44,21 @@ def arrow(axes: Any, start: Sequence[float], step: Sequence[float], color: str =
     )
 
 
+def gauge(axes: Any, value: float, lower: float, upper: float, label: str) -> None:
+    """Show a bounded control at the foot of the picture: where it stands between its bounds; red on a bound."""
+    left, right, height = 0.3, 0.7, 0.04
+    share = (value - lower) / (upper - lower)
+    color = ACCENT if min(share, 1 - share) < 1e-2 else BODY
+    for places, style in (
+        ([left, right], {"color": GROUND, "linewidth": 2.0, "marker": "|", "markersize": 12}),
+        ([left + share * (right - left)], {"color": color, "marker": "s", "markersize": 8}),
+    ):
+        axes.plot(places, [height] * len(places), transform=axes.transAxes, **style)
+    for place, bound, side in ((left, lower, "right"), (right, upper, "left")):
+        text = f"{label} {bound:g}  " if side == "right" else f"  {bound:g}"
+        axes.annotate(text, (place, height), xycoords="axes fraction", ha=side, va="center", fontsize="small")
+
+
 def ground(axes: Any, height: float = 0.0) -> None:
     """Draw a horizontal line."""
     axes.axhline(height, color=GROUND, linewidth=1.0, zorder=0)

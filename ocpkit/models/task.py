@@ -33,6 +33,8 @@ class Task:
         Limits (left, right, bottom, top) of the drawing, or six numbers for a 3-D view.
     time_unit
         Unit of `time_step`.
+    solver
+        Name of the solver to take where nobody chooses another one.
     """
 
     name: str
@@ -45,3 +47,4 @@ class Task:
     draw: Callable[[Any, Any, Any], None]
     view: tuple[float, ...]
     time_unit: str = "s"
+    solver: str = "ddp"

@@ -284,6 +284,15 @@ def test_a_classic_task_is_solved_and_filmed_by_name():
     assert Path("double-integrator.gif").read_bytes()[:6] == b"GIF89a"
 
 
+@pytest.mark.parametrize(("name", "solver"), [("double-integrator", "DDP"), ("cartpole-bounded", "IPOPT")])
+def test_a_task_says_which_solver_it_takes(name, solver):
+    short = [name, "--horizon", "5", "--json"]
+    assert strict_json(ocpkit("solve", *short).stdout)["solver"].lower() == solver.lower()
+    assert strict_json(ocpkit("solve", *short, "-s", "sqp").stdout)["solver"].lower() == "sqp"
+    records = {task["name"]: task for task in strict_json(ocpkit("list", "--json").stdout)["tasks"]}
+    assert records[name]["solver"] == solver.lower()
+
+
 def test_compare_shows_also_what_did_not_work():
     result = ocpkit("compare", "model.py:bounded", "-s", "ddp", "-s", "gd", "--max-iterations", "0", "--json")
     record = strict_json(result.stdout)

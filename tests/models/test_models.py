@@ -15,7 +15,7 @@ import pytest
 from scipy.integrate import simpson
 from scipy.spatial.transform import Rotation
 
-from ocpkit import DDP, ILQR, Problem, ProblemError, Status, models
+from ocpkit import DDP, ILQR, Constraint, Problem, ProblemError, Stage, Status, models
 from ocpkit.differences import central_jacobian
 from ocpkit.differentiable import with_parameters
 from ocpkit.models.acrobot import LINKS
@@ -62,14 +62,16 @@ def test_modules_are_imported_when_asked_for():
 def test_the_record_fits_the_problem(name):
     task, problem = models.get(name), built(name)
     assert task.name == problem.name == name
-    assert (len(task.state_labels),) * problem.horizon == problem.state_sizes[:-1]
-    assert (len(task.control_labels),) * problem.horizon == problem.control_sizes
+    assert len(task.state_labels) == max(problem.state_sizes)
+    assert len(task.control_labels) == max(problem.control_sizes)
     assert all(low < high for low, high in zip(task.view[::2], task.view[1::2]))
     assert len(task.view) in (4, 6)
     arguments = inspect.signature(task.build).parameters
     assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments.values())
     assert "time_step" not in arguments or arguments["time_step"].default == task.time_step
-    assert all(key in task.build.__doc__ for key in arguments)
+    assert all(key in getattr(task.build, "func", task.build).__doc__ for key in arguments)
+    constrained = problem.terminal_constraints or any(stage.constraints or stage.bounded for stage in problem.stages)
+    assert (task.solver == "ddp") == (not constrained)
 
 
 # ---------------------------------------------------------------------------------------------- the arguments
@@ -81,13 +83,28 @@ def changed(value: Any) -> Any:
     if isinstance(value, TwoLink):
         return replace(value, friction=value.friction + 0.1)
     if isinstance(value, tuple):
-        return tuple(changed(entry) for entry in value)
+        return tuple(changed(entry) for entry in value) or ((1.0, 0.5, 0.3),)  # an obstacle where there was none
+    if value == np.inf:
+        return 0.7
     return 1.05 * value + 0.01
 
 
 def fingerprint(problem: Problem, controls: list[Array]) -> tuple[Any, ...]:
     controls = [*controls, controls[-1]][: problem.horizon]
-    return problem.horizon, problem.rollout(controls)[1], problem.stages[0].bounded
+    states, cost = problem.rollout(controls)
+    limits = [problem.x0.tolist()]
+    for t, stage in enumerate(problem.stages):
+        limits += [stage.control_lower.tolist(), stage.control_upper.tolist()]
+        limits += [rows(g, (states[t], controls[t], problem.parameter(t))) for g in stage.constraints]
+    p = problem.parameter(problem.horizon)
+    limits += [rows(g, (states[-1], p)) for g in problem.terminal_constraints]
+    return problem.horizon, cost, limits
+
+
+def rows(constraint: Constraint, arguments: tuple[Array, ...]) -> list[Any]:
+    """Bounds of a constraint and where its function stands between them."""
+    value = with_parameters(constraint.function, len(arguments), constraint.name)(*arguments)
+    return [np.asarray(number).tolist() for number in (constraint.lower, value, constraint.upper)]
 
 
 @pytest.mark.parametrize(
@@ -111,11 +128,6 @@ def test_short_horizons_build(name, horizon):
     assert models.get(name).build(horizon=horizon).horizon == horizon
 
 
-def test_parking_bounds_are_those_of_the_source():
-    stage = models.get("car-parking").build(bounded=True).stages[0]
-    np.testing.assert_array_equal([stage.control_lower, stage.control_upper], [[-0.5, -2.0], [0.5, 2.0]])
-
-
 def test_friction_slows_every_joint():
     still = step(models.get("acrobot").build(links=replace(LINKS, gravity=0.0)), [0.3, 0.5, 1.0, 1.0], [0.0])
     slowed = step(
@@ -134,33 +146,31 @@ def test_derivatives_equal_differences(name):
     problem, rng = built(name), np.random.default_rng(2)
     controls = perturbed_controls(problem)
     states, _ = problem.rollout(controls)
-    n, stage = len(states[0]), problem.stages[0]
-    for t in rng.integers(problem.horizon, size=3):
-        p, z = (
-            problem.parameter(t),
-            np.concatenate([states[t], controls[t]]) + 0.05 * rng.normal(size=n + len(controls[t])),
-        )
-        x, u, costate = z[:n], z[n:], rng.normal(size=n)
+    for t in (0, *rng.integers(1, problem.horizon, size=2)):
+        stage, p, n = problem.stages[t], problem.parameter(t), len(states[t])
+        z = np.concatenate([states[t], controls[t]]) + 0.05 * rng.normal(size=n + len(controls[t]))
+        x, u, costate = z[:n], z[n:], rng.normal(size=len(states[t + 1]))
 
-        def jacobian(z: Array, p: Array = p) -> Array:
-            return np.hstack(stage.dynamics.jacobians(z[:n], z[n:], p))
-
-        close(jacobian(z), central_jacobian(lambda z, p=p: stage.dynamics.step(z[:n], z[n:], p), z))
-        close(
-            assembled(stage.dynamics.hessian_product(x, u, p, costate)),
-            central_jacobian(lambda z, costate=costate: costate @ jacobian(z), z),
-        )
-        close(
-            np.concatenate(stage.cost.gradient(x, u, p)),
-            central_jacobian(lambda z, p=p: [stage.cost.value(z[:n], z[n:], p)], z)[0],
-        )
-        close(
-            assembled(stage.cost.hessian(x, u, p)),
-            central_jacobian(lambda z, p=p: np.concatenate(stage.cost.gradient(z[:n], z[n:], p)), z),
-        )
+        close_stage(stage, x, u, p, costate)
     phi, p, x = problem.terminal_cost, problem.parameter(problem.horizon), states[-1]
     close(phi.gradient(x, p), central_jacobian(lambda x: [phi.value(x, p)], x)[0])
     close(phi.hessian(x, p), central_jacobian(lambda x: phi.gradient(x, p), x))
+
+
+def close_stage(stage: Stage, x: Array, u: Array, p: Array, costate: Array) -> None:
+    n, z = len(x), np.concatenate([x, u])
+
+    def jacobian(z: Array) -> Array:
+        return np.hstack(stage.dynamics.jacobians(z[:n], z[n:], p))
+
+    def gradient(z: Array) -> Array:
+        return np.concatenate(stage.cost.gradient(z[:n], z[n:], p))
+
+    close(jacobian(z), central_jacobian(lambda z: stage.dynamics.step(z[:n], z[n:], p), z))
+    product = stage.dynamics.hessian_product(x, u, p, costate)
+    close(assembled(product), central_jacobian(lambda z: costate @ jacobian(z), z))
+    close(gradient(z), central_jacobian(lambda z: [stage.cost.value(z[:n], z[n:], p)], z)[0])
+    close(assembled(stage.cost.hessian(x, u, p)), central_jacobian(gradient, z))
 
 
 def assembled(blocks: tuple[Array, Array, Array]) -> Array:
@@ -173,7 +183,7 @@ def test_models_run_on_tensors(name):
     """The plain functions give the same numbers for arrays, traced symbols and torch tensors."""
     torch = pytest.importorskip("torch")
     problem = built(name)
-    stage, phi, p = problem.stages[0], problem.terminal_cost, problem.parameter(0)
+    stage, phi, p = problem.stages[3], problem.terminal_cost, problem.parameter(3)
     x, u = problem.rollout(perturbed_controls(problem))[0][3], problem.controls[3]
     tensors = [torch.tensor(np.array(array)) for array in (x, u, p)]
     function = with_parameters(stage.dynamics.function, 3, name)
@@ -404,6 +414,7 @@ ENDS = {
     "growth": ([steady_state(ELASTICITY, DISCOUNT, DEPRECIATION)], 0.05),
 }
 SLOW = {"acrobot", "car-parking", "quadrotor"}
+FREE = [name for name in models.names() if models.get(name).solver == "ddp"]
 
 
 @cache
@@ -411,7 +422,7 @@ def solved(name: str) -> Any:
     return DDP().solve(built(name))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in models.names()])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FREE])
 def test_ddp_solves_the_task(name):
     target, tolerance = ENDS[name]
     solution = solved(name)
@@ -421,7 +432,7 @@ def test_ddp_solves_the_task(name):
 
 
 @pytest.mark.slow
-@every_task
+@pytest.mark.parametrize("name", FREE)
 def test_ilqr_finds_the_same_solution(name):
     solution = ILQR().solve(built(name))
     assert solution.status is Status.CONVERGED

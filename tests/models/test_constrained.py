@@ -1,0 +1,97 @@
+"""The constrained tasks: IPOPT's optimum from the task's own guess, known optima, and constraints that matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ocpkit import IPOPT, Constraint, GradientDescent, Problem, Solution, Status, models
+from ocpkit.differentiable import with_parameters
+
+Array = Any
+NAMES = [name for name in models.names() if models.get(name).solver != "ddp"]
+SLOW = {"car-parking-bounded"}
+every_constrained_task = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in NAMES]
+)
+
+
+@cache
+def solved(name: str, **arguments: Any) -> Solution:
+    return IPOPT(max_iterations=500).solve(models.get(name).build(**arguments))
+
+
+def excess(constraint: Constraint, *arguments: Array) -> Array:
+    """Distance beyond the nearer bound of each row: 0 on it, negative within."""
+    value = with_parameters(constraint.function, len(arguments), constraint.name)(*arguments)
+    return np.atleast_1d(np.maximum(value - constraint.upper, constraint.lower - value))
+
+
+def excesses(problem: Problem, states: Array, controls: Array) -> dict[str, Array]:
+    """What each constraint and control bound of the problem leaves, along a trajectory."""
+    found: dict[str, list[Array]] = {}
+    for t, stage in enumerate(problem.stages):
+        u = controls[t]
+        found.setdefault("controls", []).append(np.maximum(u - stage.control_upper, stage.control_lower - u))
+        for constraint in stage.constraints:
+            at_t = (states[t], u, problem.parameter(t))
+            found.setdefault(constraint.name, []).append(excess(constraint, *at_t))
+    for constraint in problem.terminal_constraints:
+        at_end = (states[-1], problem.parameter(problem.horizon))
+        found.setdefault(constraint.name, []).append(excess(constraint, *at_end))
+    return {name: np.concatenate(rows) for name, rows in found.items() if np.isfinite(np.concatenate(rows)).any()}
+
+
+def without_limits(problem: Problem) -> Problem:
+    free = {"control_lower": -np.inf, "control_upper": np.inf, "constraints": ()}
+    stages = {id(stage): replace(stage, **free) for stage in problem.stages}
+    return problem.replace(stages=tuple(stages[id(stage)] for stage in problem.stages), terminal_constraints=())
+
+
+@every_constrained_task
+def test_the_optimum_is_found_and_obeys_the_limits(name):
+    problem, solution = models.get(name).build(), solved(name)
+    assert solution.status is Status.CONVERGED
+    cost = problem.rollout(solution.controls)[1]
+    assert cost == pytest.approx(solution.cost, rel=1e-5, abs=1e-8)
+    worst = {kind: rows.max() for kind, rows in excesses(problem, solution.states, solution.controls).items()}
+    assert max(worst.values()) <= 1e-7, worst
+
+
+@every_constrained_task
+def test_every_kind_of_limit_is_reached(name):
+    """A limit that no optimum touches would not belong in the task."""
+    problem, solution = models.get(name).build(), solved(name)
+    nearest = {kind: rows.max() for kind, rows in excesses(problem, solution.states, solution.controls).items()}
+    assert min(nearest.values()) >= -1e-4, nearest
+
+
+@every_constrained_task
+def test_without_the_limits_another_trajectory_is_better(name):
+    """The optimum is no stationary point of the same task without its limits, so they have multipliers."""
+    free = without_limits(models.get(name).build())
+    steepest = GradientDescent(max_iterations=0).solve(free, controls=solved(name).controls)
+    assert steepest.history[0].gradient_norm > 1e-4
+
+
+# ------------------------------------------------------------------------------------------- bounds on the controls
+def test_parking_bounds_are_those_of_the_source():
+    stage = models.get("car-parking-bounded").build().stages[0]
+    np.testing.assert_array_equal([stage.control_lower, stage.control_upper], [[-0.5, -2.0], [0.5, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "tolerance"),
+    [
+        ("cartpole-bounded", [0.0, np.pi, 0.0, 0.0], 0.02),
+        ("acrobot-bounded", [np.pi, 0.0, 0.0, 0.0], 0.04),
+        pytest.param("car-parking-bounded", [0.0, 0.0, 0.0, 0.0], 0.1, marks=pytest.mark.slow),
+        ("unicycle-obstacles", [4.0, 1.0, 0.0], 0.03),
+    ],
+)
+def test_the_goal_is_reached_within_the_limits(name, end, tolerance):
+    np.testing.assert_allclose(solved(name).states[-1], end, atol=tolerance)
