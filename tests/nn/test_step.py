@@ -18,9 +18,11 @@ from ocpkit.bellman import ActionValue, backward_pass
 from ocpkit_nn.optim import DDPNOpt
 
 
-def first_step_metric(name: str, Qu: Tensor, Quu: Tensor, x: Tensor, factored: bool) -> tuple[Tensor, Tensor]:
+def first_step_metric(
+    name: str, mean: Tensor, Qu: Tensor, Quu: Tensor, x: Tensor, factored: bool
+) -> tuple[Tensor, Tensor]:
     """M/η and the direction of every curvature at its first step, as matrices (Table 2)."""
-    lr, damping, eps, mean = OPTIONS["lr"], OPTIONS["damping"], OPTIONS["eps"], Qu.mean(0)
+    lr, damping, eps = OPTIONS["lr"], OPTIONS["damping"], OPTIONS["eps"]
     unit = torch.eye(len(mean), dtype=torch.float64)
     if name == "identity":
         return unit / lr, mean
@@ -28,7 +30,7 @@ def first_step_metric(name: str, Qu: Tensor, Quu: Tensor, x: Tensor, factored: b
         return torch.diag((0.01 * mean**2).sqrt() + eps) / lr, mean
     if name == "adam":
         return torch.diag(mean.abs() + eps) / lr, mean
-    if name == "exact":
+    if name == "exact":  # without feedback Quu is the empirical Q_u Q_uᵀ
         return (Quu.mean(0) + damping * unit) / lr, mean
     if not factored:
         return (torch.diag((Qu**2).mean(0)) + damping * unit) / lr, mean
@@ -46,18 +48,21 @@ OPTIONS: dict[str, Any] = {"lr": 0.05, "damping": 0.1, "eps": 1e-3}
 
 
 def step_by_hand(
-    net: Net, curvature: str, *, proximal: bool, tikhonov: float, feedback: str, weight_decay: float = 0.0
+    net: Net, curvature: str, *, proximal: bool, tikhonov: float, feedback: str, weight_decay: float
 ) -> list[Tensor]:
     """Alg. 3 with every matrix formed; returns the new controls (m,)."""
     feedforward: dict[int, Tensor] = {}
+    mixed = feedback != "none"
 
     def rule(t: int, Q: ActionValue) -> tuple[DenseOperator, Tensor]:
         factored = type(net.stages[t].layer.module) is nn.Linear
-        M, direction = first_step_metric(curvature, Q.u, Q.uu, net.dense[t].inputs, factored)
+        mean = Q.u.mean(0) + weight_decay * net.dense[t].control
+        Quu = Q.uu if mixed else Q.u[:, :, None] * Q.u[:, None]
+        M, direction = first_step_metric(curvature, mean, Q.u, Quu, net.dense[t].inputs, factored)
         feedforward[t] = -torch.linalg.solve(M, direction)
         return DenseOperator(M + Q.uu if proximal else M.expand_as(Q.uu)), Q.u
 
-    steps = backward_pass(net.expansions, net.terminal, rule, tikhonov=tikhonov)
+    steps = backward_pass(net.expansions, net.terminal, rule, feedback=mixed, tikhonov=tikhonov)
     x, controls = net.dense[0].inputs, []
     for t, stage in enumerate(net.dense):
         u = stage.control + feedforward[t]
@@ -71,7 +76,7 @@ def step_by_hand(
 
 def assert_step_is_by_hand(case: Case, options: dict[str, Any], tolerance: float = 1e-8) -> None:
     net = Net(case, options["terminal"])
-    names = ("curvature", "tikhonov", "feedback")
+    names = ("curvature", "tikhonov", "feedback", "weight_decay")
     proximal = options["control_hessian"] == "proximal"
     expected = step_by_hand(net, proximal=proximal, **{name: options[name] for name in names})
     torch.manual_seed(3)  # the masks of `Net`
@@ -87,11 +92,12 @@ def assert_step_is_by_hand(case: Case, options: dict[str, Any], tolerance: float
 @given(
     case=networks(max_batch=3),
     terminal=st.sampled_from(list(TERMINALS)),
-    feedback=st.sampled_from(["full", "value"]),
+    feedback=st.sampled_from(["full", "value", "none"]),
     tikhonov=st.sampled_from([0.0, 0.0, 1e-2]),
+    weight_decay=st.sampled_from([0.0, 0.1]),
 )
 def test_a_step_is_alg_3_formed_by_hand(
-    curvature: str, case: Case, terminal: str, feedback: str, tikhonov: float
+    curvature: str, case: Case, terminal: str, feedback: str, tikhonov: float, weight_decay: float
 ) -> None:
     """δu = k + E[K_i δx_i] with the second forward pass, on networks of every kind of stage."""
     assert_step_is_by_hand(
@@ -101,6 +107,7 @@ def test_a_step_is_alg_3_formed_by_hand(
             "terminal": terminal,
             "feedback": feedback,
             "tikhonov": tikhonov,
+            "weight_decay": weight_decay,
             "control_hessian": "proximal",
         },
     )
@@ -108,7 +115,9 @@ def test_a_step_is_alg_3_formed_by_hand(
 
 @pytest.mark.parametrize("curvature", ["kronecker", "ekfac"])
 @few_examples
-@given(case=perceptrons(), terminal=st.sampled_from(list(TERMINALS)), feedback=st.sampled_from(["full", "value"]))
+@given(
+    case=perceptrons(), terminal=st.sampled_from(list(TERMINALS)), feedback=st.sampled_from(["full", "value", "none"])
+)
 def test_a_step_with_kronecker_factors_is_alg_3_formed_by_hand(
     curvature: str, case: Case, terminal: str, feedback: str
 ) -> None:
@@ -119,6 +128,7 @@ def test_a_step_with_kronecker_factors_is_alg_3_formed_by_hand(
             "terminal": terminal,
             "feedback": feedback,
             "tikhonov": 0.0,
+            "weight_decay": 0.0,
             "control_hessian": "proximal",
         },
         1e-7,
@@ -129,7 +139,13 @@ def test_a_step_with_kronecker_factors_is_alg_3_formed_by_hand(
 @given(case=perceptrons(), terminal=st.sampled_from(["empirical", "ggn"]))
 def test_a_literal_step_is_alg_3_as_printed(case: Case, terminal: str) -> None:
     """At a rate where c stays below one."""
-    options = {"terminal": terminal, "feedback": "full", "tikhonov": 0.0, "control_hessian": "literal"}
+    options = {
+        "terminal": terminal,
+        "feedback": "full",
+        "tikhonov": 0.0,
+        "weight_decay": 0.0,
+        "control_hessian": "literal",
+    }
     case = Case(case.model, 0.3 * case.inputs, case.targets)
     with patch.dict(OPTIONS, lr=1e-3):
         assert_step_is_by_hand(case, {"curvature": "identity", **options})
