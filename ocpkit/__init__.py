@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from ocpkit.errors import ProblemError, UnsupportedProblem
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
+    from ocpkit.layer import torch_layer
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
+    from ocpkit.sensitivity import Sensitivity
     from ocpkit.solution import Iteration, Solution, Status
     from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, AugmentedLagrangian, Fatrop, GradientDescent
 
@@ -22,7 +24,9 @@ _HOMES = {
     "errors": ("ProblemError", "UnsupportedProblem"),
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
+    "layer": ("torch_layer",),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
+    "sensitivity": ("Sensitivity",),
     "solution": ("Iteration", "Solution", "Status"),
     "solvers": (
         *("DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP"),
@@ -52,6 +56,7 @@ __all__ = [
     "LeastSquares",
     "Problem",
     "ProblemError",
+    "Sensitivity",
     "Solution",
     "Stage",
     "Status",
@@ -63,6 +68,7 @@ __all__ = [
     "implicit_trapezoid",
     "math",
     "rk4",
+    "torch_layer",
 ]
 __version__ = "0.1.0"
 

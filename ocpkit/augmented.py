@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import casadi as ca
@@ -22,17 +23,25 @@ import numpy as np
 
 from ocpkit.differentiable import BufferedFunction, Traced
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.identities import Identities
 from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import TracedConstraints, trace_constraints, trace_cost
 
+REMEMBERED = 256  # stages whose traced form is kept for the next solve
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The rows lower ≤ g(x, u, p) ≤ upper of one kind of stage (at the end: of (x, p)), with a name for each."""
 
     traced: TracedConstraints
     names: tuple[str, ...]
+
+    @cached_property
+    def evaluate(self) -> BufferedFunction:
+        """(x, u, p), or (x, p), → g (k, 1)."""
+        return BufferedFunction(self.traced.function)
 
     @property
     def count(self) -> int:
@@ -80,22 +89,19 @@ class Augmented:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self._p_size = problem, problem.parameters.shape[-1]
-        kinds: dict[int, Rows] = {}
-        for t, stage in enumerate(problem.stages):
-            if id(stage) not in kinds:
-                kinds[id(stage)] = _stage_rows(stage, self._p_size, f"stage {t} ({stage.name!r})")
-        final = _terminal_rows(problem, self._p_size)
-        self.rows = (*(kinds[id(stage)] for stage in problem.stages), final)
+        self.rows = problem_rows(problem)
         self._width = self._p_size + max(rows.count for rows in self.rows) + 1
-        stages = {id(stage): self._stage(stage, kinds[id(stage)]) for stage in problem.stages}
+        parts = [
+            _penalised_stage(Identities(stage, rows), self._p_size, self._width)
+            for stage, rows in zip(problem.stages, self.rows)
+        ]
         self._unconstrained = dataclasses.replace(
             problem,
-            stages=tuple(stages[id(stage)] for stage in problem.stages),
-            terminal_cost=self._terminal_cost(final),
+            stages=tuple(parts),
+            terminal_cost=_penalised_end(Identities(problem.terminal_cost, self.rows[-1]), self._p_size, self._width),
             terminal_constraints=(),
             parameters=self._extended(self.zeros(), 1.0),
         )
-        self._evaluate = {id(rows): BufferedFunction(rows.traced.function) for rows in self.rows}
 
     def zeros(self) -> list[Array]:
         """Multipliers y = 0, one vector (k_t,) per stage and one for the end."""
@@ -109,7 +115,7 @@ class Augmented:
         """Return g of every stage and of the end."""
         arguments = [*zip(states, controls), (states[-1],)]
         return [
-            self._evaluate[id(rows)](*z, self.problem.parameter(t))[:, 0] if rows.count else np.zeros(0)
+            rows.evaluate(*z, self.problem.parameter(t))[:, 0] if rows.count else np.zeros(0)
             for t, (rows, z) in enumerate(zip(self.rows, arguments))
         ]
 
@@ -139,30 +145,45 @@ class Augmented:
             row[self._p_size : self._p_size + len(y)] = y
         return p
 
-    def _stage(self, stage: Stage, rows: Rows) -> Stage:
-        sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
-        cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, self._p_size)), *sizes, parameter_size=self._width)
-        return Stage(_extend_dynamics(stage.dynamics, self._p_size, self._width), cost, name=stage.name)
 
-    def _terminal_cost(self, rows: Rows) -> TerminalCost:
-        cost = self.problem.terminal_cost
-        penalised = _penalised(cost, rows, (cost.state_size, self._p_size))
-        return FunctionTerminalCost(penalised, cost.state_size, parameter_size=self._width)
+@lru_cache(maxsize=REMEMBERED)
+def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
+    stage, rows = parts.parts
+    sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
+    cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width)
+    return Stage(_extend_dynamics(stage.dynamics, p_size, width), cost, name=stage.name)
 
 
-def _stage_rows(stage: Stage, p_size: int, where: str) -> Rows:
+@lru_cache(maxsize=REMEMBERED)
+def _penalised_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
+    cost, rows = parts.parts
+    penalised = _penalised(cost, rows, (cost.state_size, p_size))
+    return FunctionTerminalCost(penalised, cost.state_size, parameter_size=width)
+
+
+def problem_rows(problem: Problem) -> tuple[Rows, ...]:
+    """Return the rows of stages 0 … T-1 and of the end; stages of one kind share theirs."""
+    p_size, stages = problem.parameters.shape[-1], problem.stages
+    end = Identities(problem.terminal_cost, *problem.terminal_constraints)
+    return (*(_stage_rows(Identities(stage), p_size) for stage in stages), _terminal_rows(end, p_size))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _stage_rows(parts: Identities, p_size: int) -> Rows:
     """Rows of a stage: its constraints as declared, then each control with a finite bound."""
+    (stage,) = parts.parts
     n, m = stage.dynamics.state_size, stage.dynamics.control_size
     lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
     bounded = np.flatnonzero(np.isfinite(lower) | np.isfinite(upper))
     bounds = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
     constraints = (*stage.constraints, *([bounds] if len(bounded) else []))
-    return _rows(constraints, (n, m, p_size), where)
+    return _rows(constraints, (n, m, p_size), f"stage {stage.name!r}")
 
 
-def _terminal_rows(problem: Problem, p_size: int) -> Rows:
-    sizes = (problem.terminal_cost.state_size, p_size)
-    return _rows(problem.terminal_constraints, sizes, "the terminal constraints")
+@lru_cache(maxsize=REMEMBERED)
+def _terminal_rows(parts: Identities, p_size: int) -> Rows:
+    cost, *constraints = parts.parts
+    return _rows(constraints, (cost.state_size, p_size), "the terminal constraints")
 
 
 def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
