@@ -14,6 +14,7 @@ without which the feedback is unbounded and training diverges at large learning 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -165,10 +166,16 @@ class DDPNOpt(torch.optim.Optimizer):
         -------
         float
             Mean loss of the batch before the step.
+
+        Notes
+        -----
+        Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
+        parameters' own.
         """
         states, linearisations, outputs = self._simulate(inputs)
-        values, gradient = self.loss.value_and_gradient(outputs, targets)
-        self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
+        with _without_autocast(outputs):
+            values, gradient = self.loss.value_and_gradient(outputs, targets)
+            self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
         self._forward_pass(states, self._policies)
         return float(values.mean())
 
@@ -251,7 +258,8 @@ class DDPNOpt(torch.optim.Optimizer):
         """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
         x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
-            policy.apply(stage.layer, x - states[t] if full and t > 0 else None, self._workspaces[t])
+            with _without_autocast(x):
+                policy.apply(stage.layer, x - states[t] if full and t > 0 else None, self._workspaces[t])
             if full and t < last:
                 x = stage.forward_again(x)
 
@@ -272,6 +280,12 @@ class DDPNOpt(torch.optim.Optimizer):
         """Restore what `state_dict` saved; training then goes on bit for bit."""
         super().load_state_dict(state_dict)
         self._check_groups()
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep expectations, curvatures and controls in the parameters' precision where the user casts the layers."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[str, Any]]:

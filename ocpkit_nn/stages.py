@@ -57,9 +57,13 @@ class Stage:
         self._pull = _PULL_BY_OUTPUT.get(type(tail[0])) if len(tail) == 1 else None
         self._overwrites = any(getattr(m, "inplace", False) for m in tail)
 
+    def _in_full_precision(self, h: Tensor) -> Tensor:
+        """Autocast is for the products inside a layer; states stay as precise as the parameters."""
+        return h.to(self.layer.parameters[0].dtype)
+
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
-        h = self.layer.forward(x)
+        h = self._in_full_precision(self.layer.forward(x))
         if not self.tail:
             return h, Linearisation(self.layer, x)
         if self._pull is not None:
@@ -84,7 +88,8 @@ class Stage:
 
     def forward_again(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the masks and statistics of the last `linearise`."""
-        y: Tensor = self.layer.forward_again(x) if isinstance(self.layer, BatchNormLayer) else self.layer.forward(x)
+        layer = self.layer
+        y = self._in_full_precision(layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x))
         for module in self.tail:
             y = module.again(y) if isinstance(module, Dropout) else module(y)
         return y
