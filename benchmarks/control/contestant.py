@@ -10,8 +10,6 @@ import numpy as np
 
 from benchmarks.control.tasks import Task
 
-ITERATIONS = 8  # that one measurement of the time per iteration spans
-
 
 class Unavailable(Exception):
     """The system cannot run here; says what to install or why."""
@@ -36,13 +34,21 @@ class Contestant:
     iterate
         Does k ≥ 0 full iterations from given controls, without stopping early; None: the time of `solve` is divided
         by its number of iterations.
+    batch
+        Iterations that one measurement of their time spans; many where they are short beside a call from Python.
     note
         Settings that a reader must know.
     """
 
     solve: Callable[[], Outcome]
     iterate: Callable[[int, Sequence[np.ndarray]], object] | None = None
+    batch: int = 8
     note: str = ""
+
+
+def compiled_batch(horizon: int) -> int:
+    """Number of iterations of compiled code that takes milliseconds: 20,000 stages, at least four sweeps."""
+    return max(4, 20_000 // horizon)
 
 
 class System(Protocol):

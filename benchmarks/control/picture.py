@@ -28,10 +28,16 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     _iterations(left, [row for row in timed if row.task == sweeps.SIZE_SWEEP], colors)
     _solves(middle, [row for row in timed if row.task not in SWEEPS], colors)
     _horizons(right, [row for row in timed if row.task in sweeps.HORIZON_SWEEPS], colors)
-    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colors[name], label=name) for name in names]
+    handles = [plt.Line2D([], [], linestyle="", color=colors[name], label=name, **_marker(name)) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, max(1, len(names))), frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _marker(system: str) -> dict[str, Any]:
+    """Stars for ocpkit, dots for the others."""
+    ours = system.startswith("ocpkit")
+    return {"marker": "*" if ours else "o", "markersize": 11 if ours else 6, "zorder": 3 if ours else 2}
 
 
 def _iterations(axes: Any, rows: Sequence[Row], colors: dict[str, Any]) -> None:
@@ -47,7 +53,7 @@ def _solves(axes: Any, rows: Sequence[Row], colors: dict[str, Any]) -> None:
     tasks = list(dict.fromkeys(row.task for row in rows))
     for row in rows:
         if row.solve_ratio is not None:
-            axes.semilogx(row.solve_ms, tasks.index(row.task), "o", color=colors[row.system], alpha=0.85)
+            axes.semilogx(row.solve_ms, tasks.index(row.task), color=colors[row.system], **_marker(row.system))
     axes.set(title="From the guess to the same optimum", xlabel="ms", yticks=range(len(tasks)), yticklabels=tasks)
     axes.invert_yaxis()
     axes.grid(which="both", alpha=0.2)

@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 
 from benchmarks.control.clock import Effort, in_turn, ratio
-from benchmarks.control.contestant import ITERATIONS, Contestant, Outcome, System, Unavailable
+from benchmarks.control.contestant import Contestant, Outcome, System, Unavailable
 from benchmarks.control.row import Row, judge
 from benchmarks.control.tasks import Task
 
@@ -72,11 +72,11 @@ def _time_iterations(
     actions = dict[str, Callable[[], object]]()
     for name, contestant in contestants.items():
         if contestant.iterate is not None:
-            for k in (0, ITERATIONS):
+            for k in (0, contestant.batch):
                 actions[f"{name} {k}"] = partial(contestant.iterate, k, outcomes[name].controls)
     times, per_iteration = in_turn(actions, effort), dict[str, list[float]]()
-    for name in contestants:
-        if f"{name} 0" in times:
-            pairs = zip(times[f"{name} {ITERATIONS}"], times[f"{name} 0"])
-            per_iteration[name] = [max(some - none, 1e-9) / ITERATIONS for some, none in pairs]
+    for name, contestant in contestants.items():
+        if contestant.iterate is not None:
+            pairs = zip(times[f"{name} {contestant.batch}"], times[f"{name} 0"])
+            per_iteration[name] = [(some - none) / contestant.batch for some, none in pairs]
     return per_iteration

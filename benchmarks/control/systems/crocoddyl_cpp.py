@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.control.contestant import Contestant, Outcome, Unavailable
+from benchmarks.control.clock import once
+from benchmarks.control.contestant import Contestant, Outcome, Unavailable, compiled_batch
 from benchmarks.control.tasks import LQR, Task, Unicycle
 
 
@@ -25,7 +27,7 @@ def load() -> Any:
     return crocoddyl
 
 
-def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, note: str = "") -> Contestant:
+def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, batch: int) -> Contestant:
     """Set SolverDDP up on T times the running action."""
     problem = task.problem
     shooting = crocoddyl.ShootingProblem(np.asarray(problem.x0), [running] * problem.horizon, terminal)
@@ -49,7 +51,19 @@ def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, note: st
             solver.backwardPass()
             solver.forwardPass(1.0)
 
-    return Contestant(solve, iterate, note)
+    solve()  # also moves its counter off 0, where calcDiff would repeat calc
+    return Contestant(solve, iterate, batch, _phases(solver))
+
+
+def _phases(solver: Any) -> str:
+    """Median time of the three phases."""
+    phases = {
+        "calcDiff": solver.calcDiff,
+        "backwardPass": solver.backwardPass,
+        "forwardPass": lambda: solver.forwardPass(1.0),
+    }
+    times = {name: 1e6 * median(once(phase) for _ in range(15)) for name, phase in phases.items()}
+    return "µs: " + ", ".join(f"{name} {time:.0f}" for name, time in times.items())
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class CrocoddylCpp:
 
     def prepare(self, task: Task) -> Contestant:
         crocoddyl = load()
-        return contestant(crocoddyl, task, *_actions(crocoddyl, task.source))
+        return contestant(crocoddyl, task, *_actions(crocoddyl, task.source), compiled_batch(task.problem.horizon))
 
 
 def _actions(crocoddyl: Any, source: LQR | Unicycle) -> tuple[Any, Any]:

@@ -37,7 +37,7 @@ class CrocoddylPython:
         x, u = ca.SX.sym("x", n), ca.SX.sym("u", m)
         running = _action(crocoddyl, x, u, stage.f(x, u, p), stage.l(x, u, p))
         terminal = _action(crocoddyl, x, u, x, phi(x, p))
-        return contestant(crocoddyl, task, running, terminal)
+        return contestant(crocoddyl, task, running, terminal, batch=8)
 
 
 def _action(crocoddyl: Any, x: ca.SX, u: ca.SX, following: ca.SX, cost: ca.SX) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.control.contestant import ITERATIONS, Contestant, Outcome, Unavailable
+from benchmarks.control.contestant import Contestant, Outcome, Unavailable, compiled_batch
 from benchmarks.control.tasks import Task
 from ocpkit import DDP, ILQR, Problem, Solution
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, UnsupportedProblem
 
 NEVER = 1e-300  # a tolerance that no iterate meets
 
@@ -33,10 +33,11 @@ class Ocpkit:
 
     def prepare(self, task: Task) -> Contestant:
         problem, solver = task.problem, self.solver()
+        batch = compiled_batch(problem.horizon) if self.engine == "c" else 8
         self.first_solve(problem)
         endless = {
             k: self.solver(max_iterations=k, line_search=False, gradient_tolerance=NEVER, cost_tolerance=NEVER)
-            for k in (0, ITERATIONS)
+            for k in (0, batch)
         }
 
         def solve() -> Outcome:
@@ -48,7 +49,7 @@ class Ocpkit:
             if done != k:
                 raise RuntimeError(f"{self.name} stopped after {done} of {k} iterations on {task.name}")
 
-        return Contestant(solve, iterate)
+        return Contestant(solve, iterate, batch)
 
     def solver(self, **options: Any) -> DDP:
         """Return a solver that runs on this engine."""
@@ -59,7 +60,10 @@ class Ocpkit:
 
     def first_solve(self, problem: Problem) -> Solution:
         """Solve once, which traces and compiles; refuse a substitute of the engine."""
-        solution = self.solver().solve(problem)
+        try:
+            solution = self.solver().solve(problem)
+        except UnsupportedProblem as error:  # no compiler, say
+            raise Unavailable(str(error)) from error
         if not self.ran(solution):
             raise Unavailable(f"the engine {self.engine!r} was asked for, this ran: {solution.details['engine']}")
         return solution
