@@ -9,10 +9,12 @@ derivatives; everybody else hands plain functions to `Problem.from_functions`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from ocpkit.errors import ProblemError
 
 Array = NDArray[np.float64]
 NO_PARAMETERS: Array = np.zeros(0)
+NUMBERS = frozenset({"x0", "parameters", "controls", "states"})  # fields of a Problem that no model depends on
 
 
 class Dynamics(ABC):
@@ -224,14 +227,25 @@ class Problem:
         if not isinstance(getattr(self.terminal_cost, "state_size", None), (int, np.integer)):
             raise ProblemError("terminal_cost must be a TerminalCost, which defines the integer state_size")
         set_("terminal_constraints", _constraints(self.terminal_constraints, "terminal_constraints"))
-        set_("x0", _vector(self.x0, self.stages[0].dynamics.state_size, "x0"))
-        set_("parameters", _parameters(self.parameters, self.horizon))
         self._check_chain()
-        controls = self.controls if len(self.controls) else [np.zeros(m) for m in self.control_sizes]
-        set_("controls", _series(controls, self.control_sizes, "controls"))
-        if self.states is not None:
-            set_("states", _series(self.states, self.state_sizes, "states"))
+        self._check_numbers(NUMBERS)
         self._check_models()
+
+    def _check_numbers(self, names: Container[str]) -> None:
+        """Check and copy the named ones of x0, parameters and the guesses."""
+
+        def set_(key: str, value: object) -> None:
+            object.__setattr__(self, key, value)
+
+        if "x0" in names:
+            set_("x0", _vector(self.x0, self.state_sizes[0], "x0"))
+        if "parameters" in names:
+            set_("parameters", _parameters(self.parameters, self.horizon))
+        if "controls" in names:
+            controls = self.controls if len(self.controls) else [np.zeros(m) for m in self.control_sizes]
+            set_("controls", _series(controls, self.control_sizes, "controls"))
+        if "states" in names and self.states is not None:
+            set_("states", _series(self.states, self.state_sizes, "states"))
 
     def _check_chain(self) -> None:
         sizes = [*(stage.dynamics.state_size for stage in self.stages), self.terminal_cost.state_size]
@@ -277,17 +291,17 @@ class Problem:
             _expect(self.terminal_cost.gradient(np.zeros(n), p), (n,), "terminal cost: gradient")
             _expect(self.terminal_cost.hessian(np.zeros(n), p), (n, n), "terminal cost: hessian")
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         """Number of stages T."""
         return len(self.stages)
 
-    @property
+    @cached_property
     def state_sizes(self) -> tuple[int, ...]:
         """Sizes of x_0 … x_T."""
         return (*(stage.dynamics.state_size for stage in self.stages), self.terminal_cost.state_size)
 
-    @property
+    @cached_property
     def control_sizes(self) -> tuple[int, ...]:
         """Sizes of u_0 … u_{T-1}."""
         return tuple(stage.dynamics.control_size for stage in self.stages)
@@ -297,8 +311,18 @@ class Problem:
         return self.parameters if self.parameters.ndim == 1 else self.parameters[t]
 
     def replace(self, **changes: Any) -> Problem:
-        """Return a copy with other ``x0``, ``parameters``, guesses, …; traced functions are shared."""
-        return dataclasses.replace(self, **changes)
+        """Return a copy with other ``x0``, ``parameters``, guesses, …; traced functions are shared.
+
+        Where only numbers change, only these are checked, so that a controller may call this at every tick.
+        """
+        longer = np.shape(changes.get("parameters", self.parameters))[-1:] != self.parameters.shape[-1:]
+        if longer or not changes.keys() <= NUMBERS:
+            return dataclasses.replace(self, **changes)
+        changed = copy.copy(self)
+        for key, value in changes.items():
+            object.__setattr__(changed, key, value)
+        changed._check_numbers(changes)
+        return changed
 
     def rollout(self, controls: Sequence[ArrayLike] | Array | None = None) -> tuple[list[Array], float]:
         """Simulate from x0; return the T + 1 states and J (NaN or inf if the model blows up)."""
@@ -391,6 +415,16 @@ def _vector(value: ArrayLike, size: int, what: str, *, finite: bool = True) -> A
 
 def _series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
     """Check a sequence of vectors, one per stage."""
+    expected = (len(sizes), *{*sizes})
+    if (
+        isinstance(values, np.ndarray)
+        and values.dtype == float
+        and values.shape == expected
+        and np.isfinite(values).all()
+    ):
+        copied = values.copy()  # the common case at once; any other is named entry by entry below
+        copied.setflags(write=False)
+        return tuple(copied)
     try:
         count = len(values)
     except TypeError as error:
