@@ -26,6 +26,10 @@ _TASKS = {
     "acrobot-bounded": "acrobot:BOUNDED",
     "car-parking-bounded": "car_parking:BOUNDED",
     "unicycle-obstacles": "unicycle:OBSTACLES",
+    "bryson-denham": "bryson_denham",
+    "hager": "hager",
+    "van-der-pol": "van_der_pol",
+    "rayleigh": "rayleigh",
 }
 
 

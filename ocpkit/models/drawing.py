@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,19 @@ def gauge(axes: Any, value: float, lower: float, upper: float, label: str) -> No
     for place, bound, side in ((left, lower, "right"), (right, upper, "left")):
         text = f"{label} {bound:g}  " if side == "right" else f"  {bound:g}"
         axes.annotate(text, (place, height), xycoords="axes fraction", ha=side, va="center", fontsize="small")
+
+
+def phase_plane(axes: Any, rates: Callable[[Any, Any], Any], x: Sequence[float], u: Any, view: Sequence[float]) -> None:
+    """Draw the flow ẋ = rates(x, u) under the present control, the state in it, and rest."""
+    left, right, bottom, top = view
+    across, along = np.linspace(left, right, 17)[1:-1], np.linspace(bottom, top, 17)[1:-1]
+    grid = np.array([[(a, b) for a in across] for b in along])
+    flow = np.array([[rates(np.array(place), u) for place in row] for row in grid])
+    flow /= 1e-9 + np.linalg.norm(flow, axis=-1, keepdims=True)
+    axes.set_aspect("auto")
+    axes.quiver(across, along, flow[..., 0], flow[..., 1], color=GROUND, width=0.003, scale=28, pivot="mid")
+    goal(axes, 0.0, 0.0, label="rest")
+    axes.plot(*([value] for value in x), marker="o", markersize=10, color=ACCENT)
 
 
 def ground(axes: Any, height: float = 0.0) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from ocpkit import IPOPT, Constraint, GradientDescent, Problem, Solution, Status, models
 from ocpkit.differentiable import with_parameters
+from ocpkit.models.hager import optimal_cost
+from ocpkit.models.van_der_pol import rates
 
 Array = Any
 NAMES = [name for name in models.names() if models.get(name).solver != "ddp"]
@@ -95,3 +98,50 @@ def test_parking_bounds_are_those_of_the_source():
 )
 def test_the_goal_is_reached_within_the_limits(name, end, tolerance):
     np.testing.assert_allclose(solved(name).states[-1], end, atol=tolerance)
+
+
+# ---------------------------------------------------------------------------------------------------- known optima
+def bryson_denham(wall: float) -> float:
+    return 4 / (9 * wall) if wall <= 1 / 6 else 2 + 6 * max(1 - 4 * wall, 0.0) ** 2
+
+
+# task, arguments (without horizon), seconds, J* of the continuous problem
+KNOWN = [
+    *(("bryson-denham", {"wall": wall}, 1.0, bryson_denham(wall)) for wall in (1 / 12, 1 / 9, 1 / 6, 0.2, 0.3)),
+    ("hager", {}, 1.0, optimal_cost()),
+    ("van-der-pol", {"slowest": -10.0}, 5.0, 2.8672595),
+    ("rayleigh", {"voltage_limit": np.inf, "to_rest": False}, 2.5, 29.3760797),
+    ("rayleigh", {}, 4.5, 44.7209),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "seconds", "optimum"), KNOWN)
+def test_the_known_optimum_is_approached_as_the_steps_shrink(name, arguments, seconds, optimum):
+    costs = [solved(name, horizon=steps, time_step=seconds / steps, **arguments).cost for steps in (50, 200)]
+    coarse, fine = (abs(cost - optimum) / optimum for cost in costs)
+    assert coarse < 2e-3
+    assert fine < max(coarse / 3, 3e-5)  # held controls: second order, down to the digits of the published value
+
+
+def test_hager_runs_at_the_limit_and_then_as_proved():
+    controls = solved("hager").controls[:, 0]
+    middle = (np.arange(50) + 0.5) / 50
+    known = np.where(middle < 0.5, 1.0, (np.exp(middle) - np.exp(2 - middle)) / (np.sqrt(np.e) * (1 - np.e)))
+    np.testing.assert_allclose(controls, known, atol=1e-3)
+
+
+def test_bryson_denham_rests_on_the_wall_from_3l_to_1_minus_3l():
+    touching = np.flatnonzero(solved("bryson-denham").states[:, 0] > 1 / 9 - 1e-6) / 50
+    assert touching.min() == pytest.approx(1 / 3, abs=0.02)
+    assert touching.max() == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_the_cost_of_a_stage_is_the_integral_along_it():
+    stage = models.get("van-der-pol").build(time_step=0.02).stages[0]
+    x, u, p = np.array([0.3, -0.8]), np.array([0.5]), np.zeros(0)
+
+    def extended(_: float, y: Array) -> Array:
+        return np.array([*rates(y[:2], u), y[0] ** 2 + y[1] ** 2 + u[0] ** 2])
+
+    exact = solve_ivp(extended, (0.0, 0.02), [*x, 0.0], rtol=1e-12, atol=1e-14).y[:, -1]
+    np.testing.assert_allclose([*stage.dynamics.step(x, u, p), stage.cost.value(x, u, p)], exact, rtol=1e-8)
