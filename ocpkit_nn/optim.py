@@ -26,6 +26,7 @@ from ocpkit_nn.curvature import RULES, LayerGradients
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.metric import Metric
+from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.stages import Linearisation, Stage, as_stages
@@ -84,6 +85,9 @@ class DDPNOpt(torch.optim.Optimizer):
         λ of the running cost ℓ_t = ½ λ ‖u_t‖², added to E[Q_u] as torch does.
     max_grad_norm
         If given, a batch whose gradient norm is larger has its whole cost scaled down to that norm.
+    micro_batch
+        Samples that a layer sees at a time: the same step (batch norm measures each micro-batch, as torch does when
+        gradients are accumulated) with less memory inside the layers; states of the whole batch are kept.
     groups
         Parameter groups with options of their own, as in torch; the rest of the model uses the defaults.
     generator
@@ -117,6 +121,7 @@ class DDPNOpt(torch.optim.Optimizer):
         basis_every: int = 1,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        micro_batch: int | None = None,
         groups: list[dict[str, Any]] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -129,6 +134,10 @@ class DDPNOpt(torch.optim.Optimizer):
         self.preparation, self.stages = as_stages(model)
         if dynamics == "second":
             check_second_order(self.stages)
+        if micro_batch is not None:
+            if micro_batch < 1:
+                raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
+            self.stages = [MicroBatchedStage(stage, micro_batch) for stage in self.stages]
         self.dynamics = dynamics
         self.loss = CrossEntropy() if loss is None else loss
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank

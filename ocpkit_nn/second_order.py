@@ -80,7 +80,7 @@ def second_order_pass(
         step, gain = minimise(t, Q, curvature), None
         if t > 0:
             core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
-            gain = FeedbackGain(step.K.left.base, IdentityBase(x), core, curvature.metric)
+            gain = FeedbackGain(step.K.left.base, IdentityBase(x[None]), core, curvature.metric)
         policies.append(LayerPolicy(curvature.direction, curvature.metric, gain))
         V, y = step.value, x
     return policies[::-1]
@@ -114,7 +114,10 @@ def _action_value(x: Tensor, control: Tensor, Vh: Tensor, Vhh: Tensor, scale: fl
 
 
 class IdentityBase(StateBase):
-    """The unit vectors of a layer's input as a base: coefficients are the entries themselves."""
+    """The unit vectors of a layer's input as a base: coefficients are the entries themselves.
+
+    Only the shape of the one vector (1, B, n) that is given instead of n counts.
+    """
 
     def inner(self, deviation: Tensor) -> Tensor:
         return deviation

@@ -193,6 +193,28 @@ def test_a_step_is_formed_by_hand(loss: Any, case: Case, terminal: str, proximal
         assert_near(control_of(module), control, 1e-8)
 
 
+@few_examples
+@given(case=perceptrons(), seed=seeds)
+def test_gains_are_operators(case: Case, seed: int) -> None:
+    """Products with K_i, its adjoint and the singular values of the mean gain against the oracle's matrices."""
+    expected = oracles(case, CrossEntropy(), "ggn", True)
+    optimizer = optimizer_of(case, CrossEntropy(), "ggn", True)
+    optimizer.step(case.inputs, case.targets)
+    generator = torch.Generator().manual_seed(seed)
+    for t, gain in enumerate(optimizer.policies()):
+        assert (gain is None) == (t == 0)
+        if gain is None:
+            continue
+        K = torch.stack([oracle.steps[t]["K"] for oracle in expected])
+        x, u = randn(generator, len(K), K.shape[2]), randn(generator, *gain.control.shape)
+        assert_near(gain.matvec(x).flatten(), torch.einsum("bmn,bn->m", K, x) / len(K))
+        assert_near(gain.rmatvec(u), torch.einsum("bmn,m->bn", K, u.flatten()) / len(K))
+        leading = torch.linalg.svdvals(K.mean(0))[:2]
+        U, values, Vt = gain.svd(2)
+        assert (U.shape[0], Vt.shape[1]) == K.shape[1:]
+        assert_near(values, leading, 1e-7)
+
+
 def test_the_activations_curvature_is_there_and_its_negative_part_is_clipped() -> None:
     """V_x·σ'' has signs (+, +, −) at the outputs: V_hh, of rank one without it, gets rank two, not three."""
     model = nn.Sequential(nn.Linear(2, 3), nn.Sigmoid()).double()
