@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ocpkit.errors import ProblemError, UnsupportedProblem
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
-    from ocpkit.layer import torch_layer
+    from ocpkit.layer import torch_layer as torch_layer
+    from ocpkit.mpc import MPC, ClosedLoop, Command, Health, simulate
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
     from ocpkit.sensitivity import Sensitivity
     from ocpkit.solution import Iteration, Solution, Status
@@ -25,6 +26,7 @@ _HOMES = {
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "layer": ("torch_layer",),
+    "mpc": ("MPC", "ClosedLoop", "Command", "Health", "simulate"),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
     "sensitivity": ("Sensitivity",),
     "solution": ("Iteration", "Solution", "Status"),
@@ -34,15 +36,18 @@ _HOMES = {
     ),
 }
 
-__all__ = [
+__all__ = [  # `torch_layer` is left out, since it needs torch
     "DDP",
     "EMSA",
     "FDDP",
     "ILQR",
     "IPOPT",
+    "MPC",
     "MSA",
     "SQP",
     "AugmentedLagrangian",
+    "ClosedLoop",
+    "Command",
     "Constraint",
     "Cost",
     "DerivativeReport",
@@ -52,6 +57,7 @@ __all__ = [
     "FunctionDynamics",
     "FunctionTerminalCost",
     "GradientDescent",
+    "Health",
     "Iteration",
     "LeastSquares",
     "Problem",
@@ -68,7 +74,7 @@ __all__ = [
     "implicit_trapezoid",
     "math",
     "rk4",
-    "torch_layer",
+    "simulate",
 ]
 __version__ = "0.1.0"
 

@@ -59,6 +59,7 @@ class AugmentedLagrangian(Solver):
 
     handles_bounds = True
     handles_constraints = True
+    takes_states = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,11 +82,17 @@ class AugmentedLagrangianRun(Run):
     def __init__(self, options: AugmentedLagrangian, problem: Problem, guess: Guess) -> None:
         self.options, self.problem, self.guess = options, problem, guess
         self.augmented = Augmented(problem)
-        self.multipliers = self.augmented.zeros()
+        self.multipliers = self._first_multipliers()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
         self.inner: Solution | None = None
         self.residual, self.inner_iterations = float("inf"), 0
         self.details = {}
+
+    def _first_multipliers(self) -> list[Array]:
+        """Those of the warm start, if it has the same rows."""
+        zeros, given = self.augmented.zeros(), self.guess.multipliers
+        fits = given is not None and [len(y) for y in given] == [len(y) for y in zeros]
+        return list(given) if given is not None and fits else zeros
 
     def start(self) -> Iteration:
         controls = [np.asarray(u) for u in self.guess.controls]

@@ -95,6 +95,8 @@ class DDP(Solver):
     infeasible_start: bool = False
     engine: str = "auto"
 
+    takes_states = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "gradient_tolerance", "cost_tolerance", "gap_tolerance", "min_regularization")

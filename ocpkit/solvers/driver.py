@@ -72,6 +72,7 @@ class Solver(ABC):
 
     handles_bounds = False
     handles_constraints = False
+    takes_states = False  # whether a state guess with gaps is a start for it
 
     def __post_init__(self) -> None:
         positive(self, "time_limit")
@@ -136,10 +137,11 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Guess:
-    """Where a run starts: controls, and states if the start may be infeasible."""
+    """Where a run starts: controls, states if the start may be infeasible, and a warm start's multipliers."""
 
     controls: tuple[Array, ...]
     states: tuple[Array, ...] | None
+    multipliers: tuple[Array, ...] | None = None
 
     @classmethod
     def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
@@ -151,6 +153,7 @@ class Guess:
         return cls(
             _series(controls, problem.control_sizes, "controls"),
             None if states is None else _series(states, problem.state_sizes, "states"),
+            None if solution is None else solution.multipliers,
         )
 
     def trajectory(self, engine: Engine) -> Trajectory:

@@ -1,0 +1,145 @@
+"""Receding horizons: the textbook's feedback law on LQR, and what a supervisor is told when things go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import LQRS, pendulum_field
+from test_constrained import swing
+
+import ocpkit.math as m
+from ocpkit import DDP, MPC, AugmentedLagrangian, Health, Problem, ProblemError, Status, rk4, simulate
+
+REAL_TIME = DDP(max_iterations=1)
+
+
+def upright(**changes: Any) -> Problem:
+    """Balance a pendulum at the top, where open loop falls."""
+    declaration: dict[str, Any] = {
+        "cost": lambda x, u: 0.05 * ((x[0] - np.pi) ** 2 + 0.1 * x[1] ** 2 + 0.01 * u[0] ** 2),
+        "terminal_cost": lambda x: 5 * (x[0] - np.pi) ** 2 + x[1] ** 2,
+        "x0": [np.pi + 0.3, 0.0],
+        "horizon": 30,
+    }
+    return swing(**(declaration | changes))
+
+
+def test_on_a_linear_quadratic_problem_every_control_is_riccatis_first_gain() -> None:
+    lqr = LQRS[4, 2, 50]
+    K = lqr.riccati()[1][0]
+    loop = simulate(MPC(lqr.problem()), 10)
+    np.testing.assert_allclose(loop.controls, loop.states[:-1] @ K.T, atol=1e-8)
+    assert loop.count(Health.OPTIMAL) == 10
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_with_a_delay_the_gain_acts_on_the_state_at_which_the_control_arrives(delay: int) -> None:
+    lqr = LQRS[4, 2, 50]
+    K = lqr.riccati()[1][0]
+    loop = simulate(MPC(lqr.problem(), delay=delay), 12)
+    assert (loop.controls[:delay] == 0).all()
+    np.testing.assert_allclose(loop.controls[delay:], loop.states[delay:-1] @ K.T, atol=1e-7)
+
+
+def test_one_iteration_a_tick_follows_the_converged_controller() -> None:
+    problem = upright()
+    exact, real_time = (simulate(MPC(problem, solver), 40) for solver in (DDP(), REAL_TIME))
+    assert real_time.count(Health.HELD) == 0
+    assert np.abs(exact.states - real_time.states).max() < 1e-2
+    assert abs(real_time.states[-1, 0] - np.pi) < 1e-2
+
+
+def test_it_balances_a_heavier_plant_in_noise_where_the_plan_alone_falls() -> None:
+    problem = upright()
+    heavier = rk4(lambda x, u: pendulum_field(x, 0.8 * u), 0.05)
+
+    def plant(x: Any, u: Any) -> Any:
+        return np.asarray(heavier(x, u))
+
+    loop = simulate(MPC(problem, REAL_TIME), 80, plant=plant, process_noise=0.01, measurement_noise=0.005, seed=1)
+    assert np.abs(loop.states[20:, 0] - np.pi).max() < 0.2
+    x, plan = problem.x0, DDP().solve(problem)
+    for u in [*plan.controls, *plan.controls]:
+        x = plant(x, u)
+    assert abs(x[0] - np.pi) > 0.5
+
+
+def test_bounds_hold_at_every_tick_and_the_multipliers_start_the_next_one() -> None:
+    problem = upright(control_bounds=(-5.0, 5.0))
+    solver = AugmentedLagrangian()
+    loop = simulate(MPC(problem, solver), 15)
+    assert loop.count(Health.OPTIMAL) == 15
+    assert np.abs(loop.controls).max() <= 5.0
+    assert np.abs(loop.controls).max() > 4.999
+    cold = solver.solve(problem.replace(x0=loop.states[1]))
+    warm = loop.commands[1].plan
+    assert warm is not None
+    sweeps = [int(solution.details["inner iterations"]) for solution in (warm, cold)]
+    assert sweeps[0] < sweeps[1]
+    assert warm.cost == pytest.approx(cold.cost, rel=1e-6)
+
+
+def test_parameters_may_change_at_every_tick() -> None:
+    goal = upright(
+        cost=lambda x, u, p: 0.05 * ((x[0] - p[0]) ** 2 + 0.001 * u[0] ** 2),
+        terminal_cost=lambda x, p: 5 * (x[0] - p[0]) ** 2 + x[1] ** 2,
+        parameters=[np.pi],
+    )
+    loop = simulate(MPC(goal, DDP()), 60, parameters=lambda tick: [np.pi if tick < 20 else np.pi - 0.5])
+    assert abs(loop.states[20, 0] - np.pi) < 0.05
+    assert abs(loop.states[-1, 0] - np.pi + 0.5) < 0.05
+
+
+def test_after_failures_the_last_plan_goes_on_until_it_is_used_up() -> None:
+    """The model is not finite for states beyond 10, which the sensor reports from the third tick on."""
+    problem = upright(
+        cost=lambda x, u: 0.05 * ((x[0] - np.pi) ** 2 + 0.01 * u[0] ** 2 + m.where(m.greater(x[0], 10.0), np.nan, 0.0)),
+        horizon=5,
+    )
+    controller = MPC(problem)
+    good = [controller.step(problem.x0) for _ in range(2)]
+    assert [command.health for command in good] == [Health.OPTIMAL] * 2
+    bad = [controller.step([20.0, 0.0]) for _ in range(6)]
+    assert [command.health for command in bad] == [Health.HELD] * 4 + [Health.LOST] * 2
+    assert [command.offset for command in bad[:4]] == [1, 2, 3, 4]
+    assert np.isfinite([command.control for command in bad[:4]]).all()
+    assert np.isnan(bad[-1].control).all()
+    again = controller.step(problem.x0)
+    assert again.health is Health.OPTIMAL
+
+
+def test_without_any_plan_it_is_lost_at_once_and_a_simulation_says_when() -> None:
+    problem = upright(cost=lambda x, u: x[0] ** 2 + m.where(m.greater(x[0], -1e9), np.nan, u[0]))
+    loop = simulate(MPC(problem), 5)
+    assert loop.lost_at == 0
+    assert len(loop.controls) == 0
+    assert loop.commands[0].status is Status.INVALID_INPUT
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ({"problem": None}, "takes a Problem"),
+        ({"solver": "ddp"}, "takes a Problem and a solver"),
+        ({"delay": -1}, "delay must be between 0 and the horizon"),
+        ({"delay": 30}, "delay must be between 0 and the horizon"),
+    ],
+    ids=str,
+)
+def test_wrong_declarations(declaration: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        MPC(**({"problem": upright()} | declaration))
+
+
+@pytest.mark.parametrize("x", [[1.0], [np.nan, 0.0], "abc"], ids=str)
+def test_wrong_measurements_are_refused_and_change_nothing(x: Any) -> None:
+    controller = MPC(upright())
+    controller.step([3.0, 0.0])
+    before = replace(controller)
+    with pytest.raises(ProblemError, match="measured state"):
+        controller.step(x)
+    assert before.problem is controller.problem
+    assert controller.offset == 0
