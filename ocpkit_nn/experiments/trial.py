@@ -104,7 +104,7 @@ def network(run: Run, data: Dataset) -> nn.Module:
     """Return the network of a run, its weights drawn by torch's global generator."""
     if not run.network:
         return build_network(run.model, data)
-    layers = fcn(math.prod(data.input_shape), data.classes, **run.network)
+    layers = fcn(math.prod(data.input_shape), **{"classes": data.classes, **run.network})
     return layers if len(data.input_shape) == 1 else nn.Sequential(nn.Flatten(), *layers)
 
 
