@@ -38,25 +38,39 @@ class Source:
 
 
 class Cells:
-    """The results of one data set.
+    """The results of one network on one data set.
 
     Parameters
     ----------
     results
-        Of any data sets.
-    dataset
-        Which of them is kept.
+        Of any networks and data sets.
+    model, dataset
+        Which of them are kept.
     """
 
-    def __init__(self, results: Sequence[Result], dataset: str) -> None:
-        self.dataset = dataset
-        self.results = [result for result in results if result.run.dataset == dataset]
+    def __init__(self, results: Sequence[Result], model: str, dataset: str) -> None:
+        self.model, self.dataset = model, dataset
+        self.results = [r for r in results if (r.run.model, r.run.dataset) == (model, dataset)]
         self.baselines = list(dict.fromkeys(result.run.baseline for result in self.results))
+
+    @classmethod
+    def each(cls, results: Sequence[Result]) -> list[Cells]:
+        """Return the cells of every network and data set, in the order of their first result."""
+        return [cls(results, *key) for key in dict.fromkeys((r.run.model, r.run.dataset) for r in results)]
+
+    @property
+    def name(self) -> str:
+        """What they are called in reports."""
+        return f"{self.dataset} ({self.model.upper()})"
 
     @property
     def stem(self) -> str:
-        """The data set's name as a part of a file's name."""
-        return Path(self.dataset).stem.replace(":", "-")
+        """The same as a part of a file's name."""
+        return f"{self.model}-{Path(self.dataset).stem.replace(':', '-')}"
+
+    def terminals(self) -> list[str]:
+        """Return the terminal curvatures of the twins."""
+        return list(dict.fromkeys(r.run.terminal for r in self.results if r.run.terminal is not None))
 
     def rates(self, baseline: str) -> list[float]:
         """Return the learning rates of a baseline."""

@@ -16,6 +16,7 @@ import numpy as np
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.run import Options, Run
+from ocpkit_nn.experiments.trial import WITH_TEST_SET
 from ocpkit_nn.experiments.twins import QUICK
 from ocpkit_nn.networks import setting
 
@@ -24,7 +25,6 @@ EPOCHS = {("fcn", "wine"): 50, ("fcn", "digits"): 20, ("fcn", "mnist"): 5, ("fcn
 CNN_EPOCHS = {"mnist": 3, "svhn": 6, "cifar10": 10}
 SLOW = {"emsa": 1, "vanilla-ddp": 2}
 """Most epochs of a method on data sets of images from files, where an epoch takes it minutes."""
-FILES = ("mnist", "fashion-mnist", "svhn", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
     def epochs(self, method: str) -> int:
         """Return the passes over the training set."""
         epochs = CNN_EPOCHS.get(self.dataset, 5) if self.model == "cnn" else EPOCHS.get((self.model, self.dataset), 5)
-        return min(epochs, SLOW[method]) if method in SLOW and self.dataset in FILES else epochs
+        return min(epochs, SLOW[method]) if method in SLOW and self.dataset in WITH_TEST_SET else epochs
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def entries(options: Options) -> list[Entry]:
         return chosen
     if options.quick:
         return [Entry("fcn", "wine"), Entry("cnn", "digits")]
-    return [entry for entry in every if entry.dataset not in FILES or _is_there(entry.dataset)]
+    return [entry for entry in every if entry.dataset not in WITH_TEST_SET or _is_there(entry.dataset)]
 
 
 def _is_there(dataset: str) -> bool:

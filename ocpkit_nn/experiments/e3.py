@@ -20,7 +20,7 @@ from ocpkit_nn.experiments.e3_pictures import draw_heat_maps, draw_sources
 from ocpkit_nn.experiments.e3_tables import beside_table_9, beside_table_10, rivals_table, source_table
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
-from ocpkit_nn.experiments.run import Options, Result, Run
+from ocpkit_nn.experiments.run import Options, Result, Run, place
 from ocpkit_nn.experiments.statistics import Estimate
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.experiments.twins import baseline_run, common, rival_runs, seeds, twin_run
@@ -28,60 +28,60 @@ from ocpkit_nn.experiments.twins import baseline_run, common, rival_runs, seeds,
 __all__ = ["TITLE", "report", "runs", "train"]
 
 TITLE = "E3: baselines and their DDPNOpt twins over learning rate and ε (Fig. 4a, Fig. 9, Tables 9, 10)"
-DATASET = "digits"
+PAPER = ("fcn", "digits")
 ADAM_RATES = (0.003, 0.01, 0.02, 0.03)
 RATES = {**{name: tuple(block) for name, block in paper.TABLE_9.items()}, "adam": ADAM_RATES}
 EPSILONS = {**paper.EPSILONS, "adam": paper.EPSILONS["rmsprop"]}
 BEST_RATES = {**paper.BEST_RATES, "adam": 0.001}
-OTHER_TERMINAL = "ggn"
+OTHER_TERMINAL = {"fcn": "ggn", "cnn": "montecarlo"}
+"""The exact curvature, where its columns, one for each class, can be paid; else unbiased draws of one column."""
 
 
 def runs(options: Options) -> list[Run]:
     """Return all runs: the paper's cells on DIGITS; ε = 0 alone, and the best rate too, on other data sets."""
     return [
         run
-        for dataset in options.datasets or (DATASET,)
+        for name in options.datasets or ("digits",)
         for baseline in RATES
-        for rate in _rates(dataset, baseline, options.quick)
+        for rate in _rates(name, baseline, options.quick)
         for seed in seeds(options)
-        for run in _cell(dataset, baseline, rate, seed, options)
+        for run in _cell(name, baseline, rate, seed, options)
     ]
 
 
-def _cell(dataset: str, baseline: str, rate: float, seed: int, options: Options) -> Iterator[Run]:
-    shared = common("e3", dataset, baseline, options)
+def _cell(name: str, baseline: str, rate: float, seed: int, options: Options) -> Iterator[Run]:
+    shared = common("e3", name, baseline, options)
     yield baseline_run(shared, rate, seed)
     yield twin_run(shared, rate, seed, "none")
-    for terminal in (DEFAULT_TERMINAL, OTHER_TERMINAL):
-        for epsilon in _epsilons(dataset, baseline, terminal, options.quick):
+    for terminal in (DEFAULT_TERMINAL, OTHER_TERMINAL[shared["model"]]):
+        for epsilon in _epsilons(name, baseline, terminal, options.quick):
             for feedback in ("full", "value"):
                 yield twin_run(shared, rate, seed, feedback, epsilon=epsilon, terminal=terminal)
     yield from rival_runs(shared, rate, seed)
 
 
-def _rates(dataset: str, baseline: str, quick: bool) -> tuple[float, ...]:
-    rates = RATES[baseline] if dataset == DATASET else (BEST_RATES[baseline], *RATES[baseline])
+def _rates(name: str, baseline: str, quick: bool) -> tuple[float, ...]:
+    rates = RATES[baseline] if place(name) == PAPER else (BEST_RATES[baseline], *RATES[baseline])
     return (rates[0], rates[-1]) if quick else rates
 
 
-def _epsilons(dataset: str, baseline: str, terminal: str, quick: bool) -> tuple[float, ...]:
+def _epsilons(name: str, baseline: str, terminal: str, quick: bool) -> tuple[float, ...]:
     """Return ε of the columns: all of the paper's for its own curvature, the largest for the exact one."""
-    if dataset != DATASET:
+    if place(name) != PAPER:
         return (0.0,)
     printed = EPSILONS[baseline]
-    return (0.0, printed[-1]) if quick or terminal == OTHER_TERMINAL else (0.0, *printed)
+    return (0.0, printed[-1]) if quick or terminal != DEFAULT_TERMINAL else (0.0, *printed)
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
     """Compare with the paper's cells; the verdict is that of DIGITS, where it is among the data sets."""
-    datasets = sorted({result.run.dataset for result in results}, key=lambda name: (name != DATASET, name))
-    every = [Cells(results, dataset) for dataset in datasets]
+    every = sorted(Cells.each(results), key=lambda cells: (cells.model, cells.dataset) != PAPER)
     verdict, text = _verdict(every[0])
     tables, pictures = [], []
     for cells in every:
-        if cells.dataset == DATASET:
+        if (cells.model, cells.dataset) == PAPER:
             tables += [beside_table_9(cells), beside_table_10(cells)]
-        for terminal in (DEFAULT_TERMINAL, OTHER_TERMINAL):
+        for terminal in cells.terminals():
             tables.append(source_table(cells, terminal))
             pictures.append(draw_heat_maps(cells, terminal, folder))
             pictures.append(draw_sources(cells, terminal, folder))
@@ -111,7 +111,7 @@ def _verdict(cells: Cells) -> tuple[str, str]:
     reached = improved * of >= theirs * len(gains)
     verdict = HOLDS if reached and len(growing) == len(blocks) else PARTLY if 2 * improved > len(gains) else FAILS
     text = (
-        f"On {cells.dataset} the full twin has the lower training loss in {improved} of {len(gains)} cells of "
+        f"On {cells.name} the full twin has the lower training loss in {improved} of {len(gains)} cells of "
         f"{_listed(list(blocks))} (by more than two standard errors in {clearly}; higher by as much in {worse}). The "
         f"paper's share is {theirs} of {of}. The mean gain at the largest rate exceeds that at the smallest for "
         f"{_listed(growing)}. Rule: holds if the share is at least the paper's and the gain grows in every block, "
@@ -144,7 +144,7 @@ def _source_sentence(cells: Cells) -> str:
         f"the value recursion alone gives {100 * share:.0f} % of it (median)" if clear else "there is nothing to divide"
     )
     return (
-        f"Source of the gain on {cells.dataset} (ε = 0): in the {len(clear)} of {len(sources)} cells where it exceeds "
+        f"Source of the gain on {cells.name} (ε = 0): in the {len(clear)} of {len(sources)} cells where it exceeds "
         f"two standard errors {part}; K δx lowers the loss further by more than two standard errors in {adds} cells "
         f"and raises it in {takes}."
     )

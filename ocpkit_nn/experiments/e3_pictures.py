@@ -27,7 +27,7 @@ def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
         axes[1, column].set_xlabel("ε")
     axes[0, 0].set_ylabel("training loss\nlearning rate")
     axes[1, 0].set_ylabel("accuracy [%]\nlearning rate")
-    caption = f"Full twin minus baseline, {cells.dataset}, terminal curvature “{terminal}” (blue: the feedback helps)"
+    caption = f"Full twin minus baseline, {cells.name}, terminal curvature “{terminal}” (blue: the feedback helps)"
     return save(drawn, folder / f"heat-maps-{cells.stem}-{terminal}.png", caption)
 
 
@@ -53,5 +53,5 @@ def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("training loss")
     axes[0].legend(title="feedback")
-    caption = f"Training loss of the three twins, {cells.dataset}, terminal curvature “{terminal}”, ε = 0"
+    caption = f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0"
     return save(drawn, folder / f"sources-{cells.stem}-{terminal}.png", caption)

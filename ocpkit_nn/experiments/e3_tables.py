@@ -61,7 +61,7 @@ def source_table(cells: Cells, terminal: str) -> Table:
             parts = (source.baseline, source.noise, source.value, source.feedback, source.total)
             rows.append((NAMES[name], f"{rate:g}", *(part.text() for part in parts)))
     return Table(
-        f"Where the gain comes from, {cells.dataset}, terminal curvature {terminal!r}, ε = 0: changes of the training "
+        f"Where the gain comes from, {cells.name}, terminal curvature {terminal!r}, ε = 0: changes of the training "
         "loss, mean ± standard error of paired differences",
         (
             "baseline",
@@ -78,21 +78,31 @@ def source_table(cells: Cells, terminal: str) -> Table:
 
 def rivals_table(cells: Cells) -> Table:
     """Training loss of the twins and of a practitioner's remedies, at the same rates."""
+    other = next((t for t in cells.terminals() if t != DEFAULT_TERMINAL), "ggn")
     every = list(dict.fromkeys(rival for rivals in RIVALS.values() for rival in rivals))
     rows = []
     for name in cells.baselines:
         for rate in cells.rates(name):
             twins = [
                 cells.twin(name, rate, feedback, 0.0, terminal)
-                for terminal in (DEFAULT_TERMINAL, "ggn")
+                for terminal in (DEFAULT_TERMINAL, other)
                 for feedback in ("full", "value")
             ]
             results = [cells.of(name, rate, name), *twins, *(cells.of(name, rate, rival) for rival in every)]
             means = [loss(group) if group else None for group in results]
             best = min((m.mean for m in means if m is not None), default=0.0)
             rows.append((NAMES[name], f"{rate:g}", *(_marked(mean, best) for mean in means)))
-    header = ("baseline", "rate", "baseline", "full", "value", "full, ggn", "value, ggn", *(NAMES[r] for r in every))
-    caption = f"Training loss beside a practitioner's remedies, {cells.dataset}, ε = 0 (lowest of a row in bold)"
+    header = (
+        "baseline",
+        "rate",
+        "baseline",
+        "full",
+        "value",
+        f"full, {other}",
+        f"value, {other}",
+        *(NAMES[r] for r in every),
+    )
+    caption = f"Training loss beside a practitioner's remedies, {cells.name}, ε = 0 (lowest of a row in bold)"
     return Table(caption, header, tuple(rows))
 
 

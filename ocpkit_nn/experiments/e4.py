@@ -39,7 +39,7 @@ def runs(options: Options) -> list[Run]:
 
 def report(results: Sequence[Result], folder: Path) -> Report:
     """Compare losses and accuracies with Tables 6 to 8."""
-    every = [Cells(results, dataset) for dataset in dict.fromkeys(result.run.dataset for result in results)]
+    every = Cells.each(results)
     verdict, text = _verdict(every[0])
     tables = [table for cells in every for table in (_beside(cells), _twins(cells))]
     return Report(TITLE, verdict, text, tuple(tables), tuple(_draw(cells, folder) for cells in every), NOTES)
@@ -60,7 +60,7 @@ def _verdict(cells: Cells) -> tuple[str, str]:
         higher += [name] if difference(twin, own, percent).mean > 0 else []
     verdict = HOLDS if len(lower) == len(names) and 2 * len(higher) >= len(names) else PARTLY if lower else FAILS
     text = (
-        f"On {cells.dataset} the full twin ends with a lower training loss for {_listed(lower)} and with a higher "
+        f"On {cells.name} the full twin ends with a lower training loss for {_listed(lower)} and with a higher "
         f"accuracy for {_listed(higher)} (paper: all three, and SGD and RMSprop). Rule: holds if the loss is lower for "
         "all three and the accuracy higher for at least half, partly if the loss is lower for any."
     )
@@ -81,7 +81,7 @@ def _beside(cells: Cells) -> Table:
             label = NAMES[name] if method == name else f"DDPNOpt, twin of {NAMES[name]}"
             rows.append((label, f"{rate:g}", loss(group).text(4), theirs[0], accuracy(group).text(2), theirs[1]))
     header = ("method", "rate", "training loss", "paper", "accuracy [%]", "paper")
-    return Table(f"Mean ± standard error on {cells.dataset} beside Tables 6 to 8", header, tuple(rows))
+    return Table(f"Mean ± standard error on {cells.name} beside Tables 6 to 8", header, tuple(rows))
 
 
 def _twins(cells: Cells) -> Table:
@@ -99,7 +99,7 @@ def _twins(cells: Cells) -> Table:
         "full − value",
         "full − baseline",
     )
-    return Table(f"Changes of the training loss on {cells.dataset}, paired by seed", header, tuple(rows))
+    return Table(f"Changes of the training loss on {cells.name}, paired by seed", header, tuple(rows))
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
@@ -118,5 +118,5 @@ def _draw(cells: Cells, folder: Path) -> Picture:
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("training loss of the twin")
     axes[0].legend(title="feedback")
-    caption = f"One point for each seed, {cells.dataset}; below the line the twin is better"
+    caption = f"One point for each seed, {cells.name}; below the line the twin is better"
     return save(drawn, folder / f"pairs-{cells.stem}.png", caption)

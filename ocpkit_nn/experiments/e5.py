@@ -84,7 +84,7 @@ def bundle(results: Sequence[Result]) -> Bundle:
 
 def report(results: Sequence[Result], folder: Path) -> Report:
     """Compare the spread over the seeds, and when a twin has reached the baseline's final loss."""
-    every = [Cells(results, dataset) for dataset in dict.fromkeys(result.run.dataset for result in results)]
+    every = Cells.each(results)
     verdict, text = _verdict(every[0])
     return Report(
         TITLE,
@@ -122,7 +122,7 @@ def _verdict(cells: Cells) -> tuple[str, str]:
     faster = sum(b["full"].reaches(b[None].mean[-1]) < b[None].updates[-1] for _, _, b in panels)
     verdict = HOLDS if steadier == faster == len(panels) else PARTLY if steadier + faster > len(panels) else FAILS
     text = (
-        f"On {cells.dataset} the full twin's final training loss varies less over the seeds in {steadier} of "
+        f"On {cells.name} the full twin's final training loss varies less over the seeds in {steadier} of "
         f"{len(panels)} panels, and the twin has reached the baseline's final mean loss for good before the end in "
         f"{faster}. Rule: holds if both are so in all panels, partly if they are so in more than half of all cases."
     )
@@ -139,7 +139,7 @@ def _table(cells: Cells) -> Table:
             numbers = (f"{curve.mean[-1]:.4f}", f"{curve.deviation[-1]:.4f}", reached)
             rows.append((NAMES[name], f"{rate:g}", LABELS[feedback], *numbers))
     header = ("baseline", "rate", "feedback", "final training loss", "deviation over seeds", "at the baseline's loss")
-    caption = f"Final training loss on {cells.dataset}, and the update from which its mean stays below the baseline's"
+    caption = f"Final training loss on {cells.name}, and the update from which its mean stays below the baseline's"
     return Table(caption, header, tuple(rows))
 
 
@@ -162,5 +162,5 @@ def _draw(cells: Cells, folder: Path) -> Picture:
     for ax in axes[:, 0]:
         ax.set_ylabel("training loss")
     axes[0, 0].legend(title="feedback")
-    caption = f"Training loss, mean ± standard deviation over the seeds, {cells.dataset}, ε = 0"
+    caption = f"Training loss, mean ± standard deviation over the seeds, {cells.name}, ε = 0"
     return save(drawn, folder / f"curves-{cells.stem}.png", caption)

@@ -64,7 +64,7 @@ def reproduce(name: str, options: Options, *, jobs: int = 1, on_progress: OnProg
 def report_of(item: Item, results: Sequence[Result], folder: Path) -> Report:
     """Return an item's report; on the quick form, which trains on few samples, it passes no verdict."""
     report = item.report(results, folder)
-    quick = any(result.run.samples is not None for result in results)
+    quick = any(result.run.is_quick for result in results)
     verdict = NOT_JUDGED if quick and report.verdict else report.verdict
     return replace(report, verdict=verdict, provenance=provenance(results))
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from ocpkit.errors import ProblemError
 
+QUICK_SAMPLES = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -19,7 +21,7 @@ class Options:
     Attributes
     ----------
     datasets
-        Empty: those of the item.
+        Empty: those of the item. `"cnn:mnist"` asks for a network other than an FCN (see `place`).
     seeds
         Number of seeds, 0 … seeds − 1.
     quick
@@ -104,6 +106,11 @@ class Run:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
 
     @property
+    def is_quick(self) -> bool:
+        """Whether it belongs to the quick form of an item."""
+        return self.samples == QUICK_SAMPLES
+
+    @property
     def feedback(self) -> str | None:
         """ "full", "value" or "none" for a twin."""
         return self.optimizer.get("feedback")
@@ -117,6 +124,18 @@ class Run:
         """Return what decides how long it takes: all but the seed and the size of learning rate and ε."""
         record = asdict(self) | {"seed": 0, "learning_rate": 0, "epsilon": bool(self.epsilon)}
         return tuple(f"{name}={record[name]}" for name in sorted(record))
+
+
+def place(name: str) -> tuple[str, str]:
+    """Split the name of an experiment's data into network and data set; without a prefix the network is an FCN.
+
+    Examples
+    --------
+    >>> place("cnn:mnist"), place("clusters:8")
+    (('cnn', 'mnist'), ('fcn', 'clusters:8'))
+    """
+    prefix, _, rest = name.partition(":")
+    return (prefix, rest) if prefix in ("fcn", "cnn") else ("fcn", name)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ order changes a result.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ocpkit.errors import ProblemError
 from ocpkit_nn.checkpoint import write_atomically
@@ -96,8 +95,11 @@ def execute(
     return [found[key] for key in unique if key in found]
 
 
-def _one_of_each_kind(runs: Iterator[Run] | Any) -> list[Run]:
-    return list({run.kind(): run for run in reversed(list(runs))}.values())
+def _one_of_each_kind(runs: Iterable[Run]) -> list[Run]:
+    first: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        first.setdefault(run.kind(), run)
+    return list(first.values())
 
 
 def _seconds_left(unique: dict[str, Run], found: dict[str, Result]) -> float | None:

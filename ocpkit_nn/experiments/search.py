@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ocpkit_nn.checkpoint import write_atomically
-from ocpkit_nn.experiments.contest import FILES, Choice, Entry, choices, contest_run, entries
+from ocpkit_nn.experiments.contest import Choice, Entry, choices, contest_run, entries
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.statistics import accuracy, group, loss
-from ocpkit_nn.experiments.trial import train
+from ocpkit_nn.experiments.trial import WITH_TEST_SET, train
 
 __all__ = ["TITLE", "report", "runs", "train"]
 
@@ -29,7 +29,7 @@ def runs(options: Options) -> list[Run]:
     """Return every choice of every method on every data set, validated on training data."""
     every = []
     for entry in entries(options):
-        more = {"evaluated_on": "validation", **({"epochs": 1} if entry.dataset in FILES else {})}
+        more = {"evaluated_on": "validation", **({"epochs": 1} if entry.dataset in WITH_TEST_SET else {})}
         for method in entry.methods():
             tried = choices(entry, method)
             for choice in tried[:2] if options.quick else tried:

@@ -43,8 +43,9 @@ class Estimate:
         """Return mean ± error, without the error where there is none."""
         if not math.isfinite(self.mean):
             return "–" if math.isnan(self.mean) else "diverged"
-        error = f" ± {self.error:.{digits}f}" if math.isfinite(self.error) else ""
-        return f"{self.mean:.{digits}f}{error}"
+        form = f".{digits}f" if abs(self.mean) < 1000 else ".2e"
+        error = f" ± {self.error:{form}}" if math.isfinite(self.error) else ""
+        return f"{self.mean:{form}}{error}"
 
 
 def estimate(values: Iterable[float]) -> Estimate:

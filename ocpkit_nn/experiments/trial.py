@@ -26,6 +26,9 @@ from ocpkit_nn.training import mean_loss_and_accuracy, reproducible
 Watch = Callable[[int, nn.Module, Stepper], object]
 """Gets (number of the update, network, method) after every update."""
 
+WITH_TEST_SET = ("mnist", "fashion-mnist", "svhn", "cifar10")
+"""Data sets from files, whose test set is theirs and not drawn by the seed."""
+
 
 def train(run: Run, watch: Watch | None = None) -> Result:
     """Train as `run` says, with one thread of the processor, from its seed alone.
@@ -110,7 +113,7 @@ def network(run: Run, data: Dataset) -> nn.Module:
 
 def dataset(run: Run) -> Dataset:
     """Return the data of a run on its device; with ``evaluated_on="validation"`` the test set is not touched."""
-    data = _loaded(run.dataset, run.seed)
+    data = _loaded(run.dataset, 0 if run.dataset in WITH_TEST_SET else run.seed)
     if run.evaluated_on == "validation":
         data = _validation(data, run.seed)
     if run.samples is not None:
@@ -119,7 +122,7 @@ def dataset(run: Run) -> Dataset:
     return replace(data, **{part: getattr(data, part).to(run.device) for part in parts})
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _loaded(name: str, seed: int) -> Dataset:
     return load(name, seed=seed)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ocpkit_nn.experiments.run import Options, Run
+from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Run, place
 from ocpkit_nn.networks import setting
 
 EPOCHS = {"digits": 8, "wine": 30}
-QUICK: dict[str, Any] = {"epochs": 1, "samples": 64}
+CNN: dict[str, Any] = {"epochs": 3, "samples": 12800}
+"""Of every CNN: 300 updates, since a sweep over rates, ε and seeds trains hundreds of them."""
+QUICK: dict[str, Any] = {"epochs": 1, "samples": QUICK_SAMPLES}
 QUICK_SEEDS = 2
 
 RIVALS: dict[str, tuple[str, ...]] = {
@@ -25,8 +27,9 @@ def seeds(options: Options) -> range:
     return range(min(options.seeds, QUICK_SEEDS) if options.quick else options.seeds)
 
 
-def common(item: str, dataset: str, baseline: str, options: Options, model: str = "fcn") -> dict[str, Any]:
-    """Return what the runs of a baseline, its twins and its rivals have in common."""
+def common(item: str, name: str, baseline: str, options: Options) -> dict[str, Any]:
+    """Return what the runs of a baseline, its twins and its rivals have in common; see `run.place` for `name`."""
+    model, dataset = place(name)
     return {
         "item": item,
         "dataset": dataset,
@@ -35,7 +38,7 @@ def common(item: str, dataset: str, baseline: str, options: Options, model: str 
         "epochs": EPOCHS.get(dataset, 2),
         "batch_size": setting(model, dataset).batch_size,
         "device": options.device,
-        **(QUICK if options.quick else {}),
+        **(QUICK if options.quick else CNN if model == "cnn" else {}),
     }
 
 
