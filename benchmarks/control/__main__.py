@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -38,6 +39,8 @@ def main() -> None:
     pin_to_one_core()
     console = Console(width=None if sys.stdout.isatty() else 120)
     machine = describe(*(name for name in PACKAGES if _installed(name)))
+    if "OCPKIT_CFLAGS" in os.environ:
+        machine["OCPKIT_CFLAGS"] = os.environ["OCPKIT_CFLAGS"]
     console.print(", ".join(f"{key} {value}" for key, value in machine.items()))
     rows = run(
         quick=options.quick,

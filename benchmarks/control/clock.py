@@ -31,7 +31,7 @@ class Effort:
 
 
 QUICK = Effort(rounds=3, seconds=0.01, budget=0.3)
-FULL = Effort(rounds=11, seconds=0.1, budget=6.0)
+FULL = Effort(rounds=7, seconds=0.03, budget=1.0)
 
 
 def pin_to_one_core() -> None:

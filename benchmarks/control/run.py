@@ -13,7 +13,7 @@ from benchmarks.control.systems import ALL, ocpkit_ddp
 from benchmarks.control.tasks import TASKS
 
 SLOW = ("IPOPT compiled", "fatrop compiled", "sqpmethod convexified", "acados SQP", "SciPy trust-constr")
-SWEPT = (*(s.name for s in ocpkit_ddp.SYSTEMS if s.engine == "c"), "Crocoddyl C++")
+SWEPT = ("ocpkit c", "Crocoddyl C++")
 
 
 def run(*, quick: bool, only: Sequence[str], report: Report, show: Callable[[list[Row]], None]) -> list[Row]:

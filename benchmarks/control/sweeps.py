@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.control.row import Row
 from benchmarks.control.tasks import LQR, Task, Unicycle
 
-HORIZONS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-STATES = (2, 4, 8, 12, 16, 20, 30, 40, 60, 80)
+HORIZONS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+STATES = (2, 4, 8, 16, 30, 40, 80)
 HORIZON_SWEEPS = ("horizon-unicycle", "horizon-lqr-12-4")
 SIZE_SWEEP = "size-lqr"
 

@@ -8,15 +8,14 @@ projected stage by stage (the best of its regularisations on these tasks), merit
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import casadi as ca
 import numpy as np
 
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
+from benchmarks.control.scratch import scratch_folder
 from benchmarks.control.tasks import LQR, Task
 from ocpkit.trace import trace_stage, trace_terminal
 
@@ -57,12 +56,8 @@ def _build(task: Task) -> Any:
         raise Unavailable("needs acados_template: see benchmarks/control/install_acados.sh") from error
     if "ACADOS_SOURCE_DIR" not in os.environ:
         raise Unavailable("set ACADOS_SOURCE_DIR: see benchmarks/control/install_acados.sh")
-    home = Path.cwd()
-    try:
-        os.chdir(tempfile.mkdtemp(prefix="acados-"))  # it writes beside the caller
+    with scratch_folder():
         return AcadosOcpSolver(_declare(task), json_file="ocp.json", verbose=False)
-    finally:
-        os.chdir(home)
 
 
 def _declare(task: Task) -> Any:
