@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from statistics import median
 
 import numpy as np
 
-from benchmarks.control.clock import Effort, in_turn
+from benchmarks.control.clock import Effort, in_turn, once
 from benchmarks.control.row import Row
 from benchmarks.control.systems.ocpkit_ddp import Ocpkit
-from ocpkit import Problem, Solution, models
+from ocpkit import MPC, Problem, models
+from ocpkit.mpc import Health
 
-MPC, OVERHEAD = "mpc-quadrotor", "call-overhead"
-DISTURBANCE = 0.01  # standard deviation of the measured state about the predicted one
+MPC_STEP, OVERHEAD = "mpc-quadrotor", "call-overhead"
+TICKS, NOISE = 40, 0.01  # length of the closed loop; standard deviation of the noise on every state and tick
+BUDGETS = {"one iteration": {"max_iterations": 1}, "converged": {}}
 
 
 def mpc_step(system: Ocpkit, effort: Effort) -> list[Row]:
-    """Time one step of the quadrotor's controller, T = 50: a new measured state, the controls shifted by one stage.
+    """Time the ticks of the quadrotor's controller in closed loop, T = 50: the whole of `MPC.step`.
 
-    One row for a single iteration (the real-time iteration), one for solving until convergence; both include
-    `Problem.replace`, whose share the note tells.
+    One row for a single iteration per tick (real-time iteration), one for solving until convergence.
     """
     problem = models.get("quadrotor").build(horizon=50, time_step=0.04)
     start = time.perf_counter()
-    solver, solution = system.solver(), system.first_solve(problem)
+    system.first_solve(problem)
     build = time.perf_counter() - start
-    measured = solution.states[1] + DISTURBANCE * np.random.default_rng(0).normal(size=12)
-    shifted = np.concatenate([solution.controls[1:], solution.controls[-1:]])
-    once = system.solver(max_iterations=1)
+    rows = []
+    for name, options in BUDGETS.items():
+        seconds, healths = _closed_loop(MPC(problem, system.solver(**options)))
+        note = f"median of {TICKS} ticks, worst {1e3 * max(seconds):.2g} ms; {_tally(healths)}"
+        rows.append(_row(f"{MPC_STEP} {name}", system, problem, 1e3 * median(seconds), build, note))
+    return rows
 
-    def renew() -> Problem:
-        return problem.replace(x0=measured)
 
-    steps: dict[str, Callable[[], Solution]] = {
-        "one iteration": lambda: once.solve(renew(), controls=shifted),
-        "converged": lambda: solver.solve(renew(), controls=shifted),
-    }
-    times = {name: 1e3 * median(t) for name, t in in_turn({**steps, "replace": renew}, effort).items()}
-    return [
-        _row(f"{MPC} {name}", system, problem, step(), times[name], build, f"replace: {times['replace']:.3f} ms")
-        for name, step in steps.items()
-    ]
+def _closed_loop(controller: MPC) -> tuple[list[float], list[Health]]:
+    """Return the times of the ticks [s] after the first, cold one, and the health of each."""
+    rng, problem = np.random.default_rng(0), controller.problem
+    x, seconds, healths = problem.x0, [], []
+    command = controller.step(x)
+    for _ in range(TICKS):
+        x = problem.stages[0].dynamics.step(x, command.control, problem.parameter(0))
+        x = x + NOISE * rng.normal(size=len(x))
+        results = []
+        seconds.append(once(lambda x=x, results=results: results.append(controller.step(x))))
+        command = results[0]
+        healths.append(command.health)
+    return seconds, healths
+
+
+def _tally(healths: list[Health]) -> str:
+    return ", ".join(f"{health.name.lower()} {healths.count(health)}" for health in Health if health in healths)
 
 
 def call_overhead(system: Ocpkit, effort: Effort) -> list[Row]:
@@ -52,20 +61,17 @@ def call_overhead(system: Ocpkit, effort: Effort) -> list[Row]:
     solver, solution = system.solver(), system.first_solve(problem)
     build = time.perf_counter() - start
     times = in_turn({"call": lambda: solver.solve(problem, solution)}, effort)
-    return [_row(OVERHEAD, system, problem, solver.solve(problem, solution), 1e3 * median(times["call"]), build)]
+    return [_row(OVERHEAD, system, problem, 1e3 * median(times["call"]), build, "T = 2, from the solution")]
 
 
-def _row(
-    task: str, system: Ocpkit, problem: Problem, solution: Solution, milliseconds: float, build: float, note: str = ""
-) -> Row:
+def _row(task: str, system: Ocpkit, problem: Problem, milliseconds: float, build: float, note: str) -> Row:
+    n, m = problem.state_sizes[0], problem.control_sizes[0]
     return Row(
         task=task,
         system=system.name,
-        n=problem.state_sizes[0],
-        m=problem.control_sizes[0],
+        n=n,
+        m=m,
         horizon=problem.horizon,
-        iterations=solution.iterations,
-        cost=solution.cost,
         solve_ms=milliseconds,
         build_s=build,
         note=note,

@@ -43,7 +43,7 @@ def run(*, quick: bool, only: Sequence[str], report: Report, show: Callable[[lis
     for name, tasks in sweeps.tasks(quick=quick).items():
         if wanted(name):
             keep([row for task in tasks for row in race(task, _swept(), effort, once)])
-    for name, measure in ((latency.MPC, latency.mpc_step), (latency.OVERHEAD, latency.call_overhead)):
+    for name, measure in ((latency.MPC_STEP, latency.mpc_step), (latency.OVERHEAD, latency.call_overhead)):
         if wanted(name):
             keep(sorted(_latencies(measure, effort, once), key=lambda row: row.task, reverse=True))
     return rows

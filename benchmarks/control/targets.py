@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.control import sweeps
-from benchmarks.control.latency import MPC, OVERHEAD
+from benchmarks.control.latency import MPC_STEP, OVERHEAD
 from benchmarks.control.row import Row
 
 PER_ITERATION, CDDP, FATROP, IPOPT = 0.5, 0.05, 0.2, 0.1  # times of ocpkit over the peer's
@@ -49,7 +49,7 @@ def _absolute(rows: Iterable[Row]) -> Iterator[Verdict]:
     limits = {"cartpole": CARTPOLE_MS, OVERHEAD: OVERHEAD_MS}
     seen = set[str]()
     for row in rows:
-        limit = MPC_MS if row.task.startswith(MPC) else limits.get(row.task)
+        limit = MPC_MS if row.task.startswith(MPC_STEP) else limits.get(row.task)
         if limit is not None and row.task not in seen:  # the first row of a task is ocpkit's fastest engine
             seen.add(row.task)
             yield Verdict(f"ms per solve, {row.system}", row.task, limit, row.solve_ms)

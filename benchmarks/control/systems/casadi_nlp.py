@@ -24,7 +24,12 @@ from ocpkit.solvers.nlp import IPOPT, SQP, Fatrop, NLPSolver
 SETTINGS: dict[str, dict[str, Any]] = {
     "expand": {"expand": True},
     "convexified": {"expand": True},
-    "compiled": {"jit": True, "compiler": "shell", "jit_options": {"flags": ["-O1", "-march=native"]}},
+    "compiled": {
+        "jit": True,
+        "jit_cleanup": False,
+        "compiler": "shell",
+        "jit_options": {"flags": ["-O1", "-march=native"], "cleanup": False},
+    },
 }
 COMPILED_TASKS = ("pendulum", "cartpole", "quadrotor")  # elsewhere compiling takes minutes
 
