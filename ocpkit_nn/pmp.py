@@ -1,20 +1,19 @@
 """Pontryagin's methods as training optimisers: MSA and E-MSA (Li et al. 2017; Eq. 19-24) on a batch.
 
 Stage t's Hamiltonian is the batch mean of p_{t+1}ᵀ f_t(x_t, u) + ½ λ ‖u‖². E-MSA adds ½ρ‖x_{t+1} − f_t(x_t, u)‖² and
-½ρ‖p_t − ∇_x H‖² per sample and minimises with L-BFGS at every layer and iteration, through the same
-`minimise_control` as the control solvers. MSA takes a gradient step on H, which is SGD (Lemma 5, Eq. 22).
+½ρ‖p_t − ∇_x H‖² per sample and minimises with L-BFGS at every layer and iteration: torch's, whose vectors stay on
+the network's device and in its precision, where the control solvers' SciPy needs them in double precision and
+took ten times as long. MSA takes a gradient step on H, which is SGD (Lemma 5, Eq. 22).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ocpkit.solvers.pmp import Objective, minimise_control
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.stages import Stage, as_stages
@@ -65,6 +64,8 @@ class EMSA(torch.optim.Optimizer):
     ------
     ValueError
         If the penalty is not positive.
+    FloatingPointError
+        In `step`, if a minimisation leaves the finite numbers; the layer then keeps its control.
     """
 
     def __init__(
@@ -104,10 +105,8 @@ class EMSA(torch.optim.Optimizer):
         states.append(x.detach())
         value = float(self.loss.value(states[-1], targets).mean())
         costates = self._adjoint(states, targets)
-        new = [self._minimise(t, states, costates) for t in range(len(self.stages))]
-        with torch.no_grad():
-            for stage, control in zip(self.stages, new):
-                _write(stage, control)
+        for t in range(len(self.stages)):
+            self._minimise(t, states, costates)
         return value
 
     def _adjoint(self, states: list[Tensor], targets: Tensor) -> list[Tensor]:
@@ -120,19 +119,37 @@ class EMSA(torch.optim.Optimizer):
             costates.append(costate)
         return costates[::-1]
 
-    def _minimise(self, t: int, states: list[Tensor], costates: list[Tensor]) -> Tensor:
-        """Eq. 24 at one layer."""
+    def _minimise(self, t: int, states: list[Tensor], costates: list[Tensor]) -> None:
+        """Eq. 24 at one layer, whose augmented Hamiltonian no other layer's control enters."""
         stage, options = self.stages[t], self.param_groups[0]
         parameters = stage.layer.parameters
-        start = torch.cat([p.detach().flatten() for p in parameters])
-        objective = _augmented_hamiltonian(
+        start = [p.detach().clone() for p in parameters]
+        hamiltonian = _augmented_hamiltonian(
             stage, states[t], states[t + 1], costates[t], costates[t + 1], options, self.squared
         )
-        free = np.full(len(start), np.inf)
-        x0 = start.double().cpu().numpy()
-        found = minimise_control(objective, x0, -free, free, options["stage_iterations"])
-        _write(stage, start)
-        return torch.as_tensor(found, dtype=start.dtype, device=start.device)
+        solver = torch.optim.LBFGS(
+            parameters,
+            max_iter=options["stage_iterations"],
+            tolerance_grad=torch.finfo(start[0].dtype).eps,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+        def value_and_gradient() -> Tensor:
+            value = hamiltonian()
+            for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters)):
+                parameter.grad = gradient
+            return value.detach()
+
+        solver.step(value_and_gradient)
+        for parameter, before in zip(parameters, start):
+            parameter.grad = None
+            if not parameter.isfinite().all():
+                with torch.no_grad():
+                    parameter.copy_(before)
+                raise FloatingPointError(
+                    f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers; use another penalty"
+                )
 
 
 def _augmented_hamiltonian(
@@ -143,28 +160,24 @@ def _augmented_hamiltonian(
     next_costate: Tensor,
     options: dict[str, Any],
     squared: bool,
-) -> Objective:
-    """Eq. 23, averaged over the batch, as a function of the flat control."""
+) -> Callable[[], Tensor]:
+    """Eq. 23, averaged over the batch, as a function of the layer's parameters as they are."""
     parameters, rho, decay = stage.layer.parameters, options["penalty"], options["weight_decay"]
 
     def penalty(error: Tensor) -> Tensor:
         squares = error.flatten(1).square().sum(1)
         return 0.5 * rho * (squares if squared else (squares + 1e-24).sqrt()).mean()
 
-    def objective(control: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-        with torch.no_grad():
-            _write(stage, torch.as_tensor(control, dtype=x.dtype, device=x.device))
+    def value() -> Tensor:
         y = _apply(stage, x)
         hamiltonian = (next_costate * y).flatten(1).sum(1)
         adjoint = torch.autograd.grad(hamiltonian.sum(), x, create_graph=True)[0]
-        value = hamiltonian.mean() + penalty(following - y) + penalty(costate - adjoint)
+        total = hamiltonian.mean() + penalty(following - y) + penalty(costate - adjoint)
         if decay:
-            value = value + 0.5 * decay * sum(p.square().sum() for p in parameters)
-        gradient = torch.autograd.grad(value, parameters)
-        flat = torch.cat([g.flatten() for g in gradient]).double().cpu().numpy()
-        return float(value.detach()), flat
+            total = total + 0.5 * decay * torch.stack([p.square().sum() for p in parameters]).sum()
+        return total
 
-    return objective
+    return value
 
 
 def _apply(stage: Stage, x: Tensor) -> Tensor:
@@ -174,11 +187,3 @@ def _apply(stage: Stage, x: Tensor) -> Tensor:
         for module in stage.tail:
             y = module(y)
     return y
-
-
-def _write(stage: Stage, control: Tensor) -> None:
-    """Copy a flat control into the layer's parameters."""
-    pieces = control.split([p.numel() for p in stage.layer.parameters])
-    with torch.no_grad():
-        for parameter, piece in zip(stage.layer.parameters, pieces):
-            parameter.copy_(piece.reshape(parameter.shape))
