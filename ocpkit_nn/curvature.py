@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ocpkit.linalg import identity_like
-from ocpkit_nn.metric import Metric, SampleMetric
+from ocpkit_nn.metric import Metric, RootMetric, SampleMetric
 from ocpkit_nn.vectors import Combination, ControlBase, OuterBase, small_product
 from ocpkit_nn.workspace import Workspace
 
@@ -72,8 +72,8 @@ def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any])
     mean = gradients.mean
     square = _moments(memory, mean, "square")[0]
     square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
-    inverse = torch.sqrt(square, out=gradients.array("inverse"))
-    return Metric(inverse.add_(options["eps"]).reciprocal_().mul_(options["lr"])), mean
+    root = torch.sqrt(square, out=gradients.array("root")).add_(options["eps"])
+    return RootMetric(root, options["lr"], lambda: gradients.array("inverse")), mean
 
 
 def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
@@ -83,9 +83,9 @@ def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> 
     mean, square = _moments(memory, new, "mean", "square")
     mean.lerp_(new, 1 - b1)
     square.mul_(b2).addcmul_(new, new, value=1 - b2)
-    inverse = torch.div(square, 1 - b2**count, out=gradients.array("inverse"))
-    inverse.sqrt_().add_(options["eps"]).reciprocal_().mul_(options["lr"])
-    return Metric(inverse), torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
+    root = torch.div(square, 1 - b2**count, out=gradients.array("root")).sqrt_().add_(options["eps"])
+    metric = RootMetric(root, options["lr"], lambda: gradients.array("inverse"))
+    return metric, torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
 
 
 def _moments(memory: Memory, like: Tensor, *names: str) -> list[Tensor]:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ocpkit_nn.vectors import ControlBase, DenseBase, OuterBase
 
@@ -52,12 +51,13 @@ class Layer(ABC):
         """Return the control as one matrix (o, i)."""
 
     @abstractmethod
+    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each parameter with its part of a matrix (o, i), both as views of one shape."""
+
     def add_(self, change: Tensor) -> None:
         """Add a matrix (o, i) to the control in place."""
-
-    def add_scaled_(self, change: Tensor, scale: Tensor | float, sign: float) -> None:
-        """Add `sign` times `change` times `scale`, element by element, in place."""
-        self.add_(change * scale * sign)
+        for parameter, part in self.parts(change):
+            parameter += part
 
 
 class _WeightAndBias(Layer):
@@ -75,22 +75,12 @@ class _WeightAndBias(Layer):
         weight = self.weight.detach().flatten(1)
         return weight if self.bias is None else torch.cat([weight, self.bias.detach()[:, None]], dim=1)
 
-    def add_(self, change: Tensor) -> None:
-        if self.bias is not None:
-            self.bias += change[:, -1]
-            change = change[:, :-1]
-        self.weight += change.reshape(self.weight.shape)
-
-    def add_scaled_(self, change: Tensor, scale: Tensor | float, sign: float) -> None:
-        weight, n = self.weight.view(len(self.weight), -1), change.shape[1] - (self.bias is not None)
-        if isinstance(scale, Tensor):
-            weight.addcmul_(change[:, :n], scale[:, :n], value=sign)
-            if self.bias is not None:
-                self.bias.addcmul_(change[:, n], scale[:, n], value=sign)
-        else:
-            weight.add_(change[:, :n], alpha=sign * scale)
-            if self.bias is not None:
-                self.bias.add_(change[:, n], alpha=sign * scale)
+    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
+        weight = self.weight if self.weight.ndim == 2 else self.weight.view(len(self.weight), -1)
+        if self.bias is None:
+            return [(weight, control)]
+        n = weight.shape[1]
+        return [(weight, control[:, :n]), (self.bias, control[:, n])]
 
 
 def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -142,10 +132,28 @@ class ConvLayer(_WeightAndBias):
         return x if self._two else x.unsqueeze(-2)
 
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        weight, v = self._image(self.weight.detach()), self._image(cotangents)
-        size = (v.shape[0] * v.shape[1], *self._image(x).shape[1:])
-        pulled = conv2d_input(size, weight, v.flatten(0, 1), self._stride, self._padding, self._dilation, self._groups)
-        return pulled.reshape(*cotangents.shape[:2], *x.shape[1:])
+        pulled = [self._backward(x, v, (True, False, False))[0] for v in cotangents]
+        return (pulled[0][None] if len(pulled) == 1 else torch.stack(pulled)).reshape(
+            *cotangents.shape[:2], *x.shape[1:]
+        )
+
+    def _backward(self, x: Tensor, v: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return those of the gradients for the input, the weight and the bias that are asked for."""
+        # torch.nn.grad asks the same operator, but copies a stand-in of the size of x for the argument it has not.
+        gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            self._image(v),
+            self._image(x),
+            self._image(self.weight.detach()),
+            [len(self.weight)],
+            self._stride,
+            self._padding,
+            self._dilation,
+            False,
+            [0, 0],
+            self._groups,
+            which,
+        )
+        return gradients
 
     def _patch_view(self, x: Tensor) -> Tensor:
         """View the patches that the kernel sees, (B, C, k, k, *positions), in a padded copy of x."""
@@ -180,9 +188,9 @@ class ConvLayer(_WeightAndBias):
 
     def mean_gradient(self, x: Tensor, cotangents: Tensor) -> Tensor:
         """Return the sum of the samples' gradients over one batch of cotangents (B, …), (o, i)."""
-        image, v, shape = self._image(x), self._image(cotangents), self._image(self.weight).shape
-        weight = conv2d_weight(image, shape, v, self._stride, self._padding, self._dilation, self._groups).flatten(1)
-        return weight if self.bias is None else torch.cat([weight, v.sum((0, 2, 3))[:, None]], dim=1)
+        _, weight, bias = self._backward(x, cotangents, (False, True, self.bias is not None))
+        weight = weight.flatten(1)
+        return weight if self.bias is None else torch.cat([weight, bias[:, None]], dim=1)
 
     def pull_control(self, x: Tensor, cotangents: Tensor) -> ConvBase:
         return ConvBase(self, x, cotangents)
@@ -214,11 +222,35 @@ class ConvBase(DenseBase):
     def prepare(self) -> None:
         assert self.vectors is not None
 
+    def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """As if the products at different positions had no correlation, and columns were channels times offsets."""
+        layer = self._layer
+        if layer._groups > 1:
+            return super().separable_norms(rows, columns)
+        image, v = layer._image(self._x), layer._image(self._cotangents[0])
+        weights = columns[: layer.weight[0].numel()].view(image.shape[1], *layer._kernel)
+        channels, offsets = weights.sum((1, 2)), weights.sum(0) / weights.sum()
+        squares = (channels @ image.square().flatten(2)).view(len(image), 1, *image.shape[2:])
+        seen = F.conv2d(squares, offsets[None, None], None, layer._stride, layer._padding, layer._dilation)
+        right = seen.flatten(1) if layer.bias is None else seen.flatten(1).add_(columns[-1])
+        return (rows @ v.square().flatten(2)).mul_(right).sum(1, keepdim=True)
+
+    def mean_squares(self) -> tuple[Tensor, Tensor]:
+        layer = self._layer
+        if layer._groups > 1:
+            return super().mean_squares()
+        inputs = self._x.square().flatten(2).mean((0, 2)).repeat_interleave(layer.weight[0, 0].numel())
+        return self._cotangents[0].square().flatten(2).mean((0, 2)), F.pad(
+            inputs, (0, int(layer.bias is not None)), value=1.0
+        )
+
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         if self._formed is not None:
             return super().mean(coefficients)
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self._cotangents.ndim - 2))
-        return self._layer.mean_gradient(self._x, (self._cotangents * weights).sum(0)) / coefficients.shape[0]
+        weights = weights / coefficients.shape[0]
+        v = self._cotangents
+        return self._layer.mean_gradient(self._x, v[0] * weights[0] if len(v) == 1 else (v * weights).sum(0))
 
 
 def _as_row(shape: Sequence[int] | int, fill: int) -> tuple[int, int]:
@@ -275,10 +307,9 @@ class ModuleLayer(Layer):
     def matrix(self) -> Tensor:
         return torch.cat([p.flatten() for p in self._current().values()])[None]
 
-    def add_(self, change: Tensor) -> None:
+    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
         named = dict(self.module.named_parameters())
-        for name, piece in self._split(change[0]).items():
-            named[name].add_(piece)
+        return [(named[name], piece) for name, piece in self._split(control[0]).items()]
 
 
 class BatchNormLayer(Layer):
@@ -335,9 +366,8 @@ class BatchNormLayer(Layer):
     def matrix(self) -> Tensor:
         return torch.stack([p.detach() for p in self.parameters], dim=1)
 
-    def add_(self, change: Tensor) -> None:
-        for parameter, column in zip(self.parameters, change.T):
-            parameter.add_(column)
+    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.parameters, control.T))
 
 
 def as_layer(module: nn.Module, name: str) -> Layer:

@@ -6,11 +6,15 @@ diagonals in the given one, Kronecker factors A ⊗ S and EKFAC in the eigenvect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ocpkit_nn.layers import Layer
 
 
 @dataclass(eq=False)
@@ -41,19 +45,26 @@ class Metric:
         """Return M⁻¹η times controls (…, o, i)."""
         return self._rotated(right, self.inverse)
 
+    def descend(self, layer: Layer, gradient: Tensor) -> None:
+        """Subtract M⁻¹η times a gradient (o, i) from the layer's control."""
+        if self.input_basis is not None or self.gram is not None:
+            layer.add_(self.solve(gradient).neg_())
+        elif isinstance(self.inverse, Tensor):
+            for (parameter, part), (_, weights) in zip(layer.parts(gradient), layer.parts(self.inverse)):
+                parameter.addcmul_(part, weights, value=-1.0)
+        else:
+            for parameter, part in layer.parts(gradient):
+                parameter.sub_(part, alpha=self.inverse)
+
     def matvec(self, right: Tensor) -> Tensor:
         """Return M/η times controls (…, o, i)."""
         return self._rotated(right, 1 / self.inverse)
 
     @property
-    def is_diagonal(self) -> bool:
-        """Whether M⁻¹ multiplies element by element, by `inverse`."""
-        return self.input_basis is None and self.gram is None
-
-    @property
     def weights(self) -> Tensor | None:
         """w (o, i) of an M/η that is diagonal as it is, else None."""
-        return self.inverse if self.input_basis is None and isinstance(self.inverse, Tensor) else None
+        inverse = self.inverse if self.input_basis is None and self.gram is None else None
+        return inverse if isinstance(inverse, Tensor) else None
 
     def rotate(self, inputs: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
         """Express the factors of v ⊗ x̄, from x (B, n), in the bases in which M is diagonal."""
@@ -72,6 +83,33 @@ class Metric:
         """Return the matrix (o·i, o·i) for controls such as `like` (o, i) (tests and small layers)."""
         unit = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
         return self.matvec(unit.reshape(-1, *like.shape)).reshape(unit.shape)
+
+
+class RootMetric(Metric):
+    """M/η = diag(root)/η, with root (o, i) = √v + ε of an adaptive rule; its inverse is formed if asked for.
+
+    Parameters
+    ----------
+    root, rate
+        √v + ε and η.
+    memory
+        Where the inverse may be put.
+    """
+
+    def __init__(self, root: Tensor, rate: float, memory: Callable[[], Tensor]) -> None:
+        self._root, self._rate, self._memory = root, rate, memory
+        self._inverse: Tensor | None = None
+
+    @property
+    def inverse(self) -> Tensor:  # type: ignore[override]
+        """w = η/root (o, i)."""
+        if self._inverse is None:
+            self._inverse = torch.reciprocal(self._root, out=self._memory()).mul_(self._rate)
+        return self._inverse
+
+    def descend(self, layer: Layer, gradient: Tensor) -> None:
+        for (parameter, part), (_, root) in zip(layer.parts(gradient), layer.parts(self._root)):
+            parameter.addcdiv_(part, root, value=-self._rate)
 
 
 def times_bar(inputs: Tensor, matrix: Tensor) -> Tensor:

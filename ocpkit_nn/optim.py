@@ -14,7 +14,6 @@ without which the feedback is unbounded and training diverges at large learning 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit.value import Value
+from ocpkit_nn import separable
 from ocpkit_nn.curvature import RULES, LayerGradients
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy, Loss
@@ -29,7 +29,7 @@ from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
-from ocpkit_nn.stages import Linearisation, Stage, as_stages
+from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.suggest import unknown_name
 from ocpkit_nn.vectors import StateBase
 from ocpkit_nn.workspace import Workspace
@@ -37,6 +37,7 @@ from ocpkit_nn.workspace import Workspace
 FEEDBACK = ("full", "value", "none")
 DYNAMICS = ("first", "second")
 CONTROL_HESSIAN = ("proximal", "literal")
+GAINS = ("exact", "separable")
 TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
 DECAYS = {"diagonal": 0.99}
 
@@ -65,6 +66,9 @@ class DDPNOpt(torch.optim.Optimizer):
         ``"proximal"``: Q_uu^i = M/η + f_uᵀ V_xx f_u. ``"literal"``: M/η, as printed.
     dynamics
         ``"first"``: layers are linearised (Eq. 12). ``"second"``: Eq. 26-27 (DDPNOpt2nd), for Linear layers.
+    gains
+        ``"exact"``: Alg. 3. ``"separable"``: q_uᵀ M⁻¹ q_u from a separable approximation of an earlier M, gradient and
+        feedback in one product (see `separable`); for the element-wise curvatures, nearly at the baseline's price.
     curvature_scale
         Factor of the terminal Hessian of each sample; None is 1/B, its share of the batch's curvature.
     rank
@@ -123,6 +127,7 @@ class DDPNOpt(torch.optim.Optimizer):
         max_grad_norm: float | None = None,
         micro_batch: int | None = None,
         groups: list[dict[str, Any]] | None = None,
+        gains: str = "exact",
         generator: torch.Generator | None = None,
     ) -> None:
         _choose("curvature", curvature, RULES)
@@ -130,6 +135,7 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("terminal curvature", terminal, TERMINAL)
         _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
         _choose("order of the dynamics", dynamics, DYNAMICS)
+        _choose("kind of gains", gains, GAINS)
         model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
         if dynamics == "second":
@@ -143,6 +149,9 @@ class DDPNOpt(torch.optim.Optimizer):
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
         self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
+        if gains == "separable":
+            self._check_separable(curvature, dynamics)
+        self.gains = gains
         self._policies: list[LayerPolicy] = []
         self._workspaces = [Workspace() for _ in self.stages]
         defaults: dict[str, Any] = {
@@ -182,11 +191,28 @@ class DDPNOpt(torch.optim.Optimizer):
         parameters' own.
         """
         states, linearisations, outputs = self._simulate(inputs)
-        with _without_autocast(outputs):
+        with without_autocast(outputs):
             values, gradient = self.loss.value_and_gradient(outputs, targets)
-            self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
-        self._forward_pass(states, self._policies)
+        memories = [self.state[stage.layer.parameters[0]] for stage in self.stages]
+        if self.gains == "separable" and separable.known(memories):
+            self._policies = self._separable_step(states, linearisations, gradient, memories)
+        else:
+            with without_autocast(outputs):
+                self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
+            self._forward_pass(states, self._policies)
+            if self.gains == "separable":
+                separable.remember_all(linearisations, self._policies, memories, self._rates)
         return float(values.mean())
+
+    def _check_separable(self, curvature: str, dynamics: str) -> None:
+        if curvature not in separable.CURVATURES:
+            raise ValueError(
+                f"separable gains are for the curvatures {', '.join(separable.CURVATURES)}, not {curvature}"
+            )
+        if self.terminal != "empirical" or not self.proximal or self.tikhonov or dynamics == "second":
+            raise ValueError(
+                "separable gains need terminal='empirical', control_hessian='proximal', dynamics='first' and tikhonov=0"
+            )
 
     def _simulate(self, inputs: Tensor) -> tuple[list[Tensor], list[Linearisation], Tensor]:
         """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
@@ -205,10 +231,7 @@ class DDPNOpt(torch.optim.Optimizer):
     ) -> list[LayerPolicy]:
         """Terminal value (line 6) and backward Bellman pass (lines 7-13)."""
         feedback = self.feedback != "none"
-        scale = 1 / len(outputs) if self.curvature_scale is None else self.curvature_scale
-        if self.max_grad_norm is not None:
-            clip = self._clip_factor(gradient, linearisations)
-            gradient, scale = gradient * clip, scale * (clip if self.terminal != "empirical" else 1 / clip)
+        gradient, scale = self._clipped(gradient, linearisations)
         if feedback and self.dynamics == "second":
             columns = self._terminal_columns(outputs, targets, gradient)
             terminal = Value(gradient, scale * columns.transpose(1, 2) @ columns)
@@ -254,6 +277,14 @@ class DDPNOpt(torch.optim.Optimizer):
             gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
         return self.rule(gradients, self.state[layer.parameters[0]], options)
 
+    def _clipped(self, gradient: Tensor, linearisations: list[Linearisation]) -> tuple[Tensor, float]:
+        """∇φ and the factor of the terminal Hessian, with the whole cost scaled down if the gradient is too large."""
+        scale = 1 / len(gradient) if self.curvature_scale is None else self.curvature_scale
+        if self.max_grad_norm is None:
+            return gradient, scale
+        clip = self._clip_factor(gradient, linearisations)
+        return gradient * clip, scale * (clip if self.terminal != "empirical" else 1 / clip)
+
     def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:
         """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
         base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
@@ -267,10 +298,31 @@ class DDPNOpt(torch.optim.Optimizer):
         """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
         x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
-            with _without_autocast(x):
+            with without_autocast(x):
                 policy.apply(stage.layer, x - states[t] if full and t > 0 else None, self._workspaces[t])
             if full and t < last:
                 x = stage.forward_again(x)
+
+    @property
+    def _rates(self) -> list[float]:
+        return [group["lr"] for group in self._groups]
+
+    def _separable_step(
+        self,
+        states: list[Tensor],
+        linearisations: list[Linearisation],
+        gradient: Tensor,
+        memories: list[dict[str, Any]],
+    ) -> list[LayerPolicy]:
+        """Both passes with separable gains (see `separable`)."""
+        with without_autocast(gradient):
+            gradient, scale = self._clipped(gradient, linearisations)
+            aimed = separable.backward_pass(linearisations, gradient, memories, self._rates, scale)
+        policies = separable.forward_pass(
+            self.stages, states, aimed, self._rule, self._workspaces, feedback=self.feedback == "full"
+        )
+        separable.remember_all(linearisations, policies, memories, self._rates)
+        return policies
 
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
@@ -289,12 +341,6 @@ class DDPNOpt(torch.optim.Optimizer):
         """Restore what `state_dict` saved; training then goes on bit for bit."""
         super().load_state_dict(state_dict)
         self._check_groups()
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep expectations, curvatures and controls in the parameters' precision where the user casts the layers."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Loss, TrainOptions], Stepper]] = {
 
 TAKES: dict[str, tuple[str, ...]] = {
     "ddpnopt": (
-        *("curvature", "feedback", "terminal", "rank", "control_hessian", "momentum", "decay"),
+        *("curvature", "feedback", "gains", "terminal", "rank", "control_hessian", "momentum", "decay"),
         *("damping", "basis_every", "max_grad_norm"),
     ),
     "sgd": ("momentum",),

@@ -11,7 +11,7 @@ from typing import Any
 from ocpkit.errors import ProblemError
 from ocpkit_nn.curvature import RULES
 from ocpkit_nn.networks import setting
-from ocpkit_nn.optim import CONTROL_HESSIAN, FEEDBACK, TERMINAL, DDPNOpt
+from ocpkit_nn.optim import CONTROL_HESSIAN, FEEDBACK, GAINS, TERMINAL, DDPNOpt
 from ocpkit_nn.optimizers import BASIS_EVERY, CURVATURES, LEARNING_RATES, OPTIMIZERS, TAKES
 from ocpkit_nn.suggest import unknown_name
 
@@ -24,6 +24,7 @@ KNOWN: dict[str, Iterable[str]] = {
     "feedback": FEEDBACK,
     "terminal": TERMINAL,
     "control_hessian": CONTROL_HESSIAN,
+    "gains": GAINS,
     "loss": LOSSES,
     "schedule": SCHEDULES,
 }
@@ -41,7 +42,7 @@ class TrainOptions:
         ``"fcn"``, ``"cnn"`` or ``"path/to/file.py:function"`` (see `networks.build`).
     optimizer
         A name of `optimizers.OPTIMIZERS`.
-    curvature, feedback, terminal, rank, control_hessian, momentum, decay, damping, basis_every, max_grad_norm
+    curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, basis_every, max_grad_norm
         As `DDPNOpt` has them, for the optimisers that take them. The curvature's default is the paper's: Kronecker
         for a CNN, the adaptive diagonal otherwise.
     loss
@@ -73,6 +74,7 @@ class TrainOptions:
     optimizer: str = "ddpnopt"
     curvature: str | None = None
     feedback: str | None = None
+    gains: str | None = None
     terminal: str | None = None
     rank: int | None = None
     control_hessian: str | None = None
@@ -135,7 +137,7 @@ class TrainOptions:
             filled["threads"] = 1
         if self.optimizer == "ddpnopt":
             defaults = DDPNOpt.__init__.__kwdefaults__ or {}
-            filled |= {name: defaults[name] for name in ("feedback", "terminal", "control_hessian")}
+            filled |= {name: defaults[name] for name in ("feedback", "gains", "terminal", "control_hessian")}
         if self.model == "cnn" and rule in ("kronecker", "ekfac"):
             filled["basis_every"] = BASIS_EVERY
         return replace(self, **{name: value for name, value in filled.items() if getattr(self, name) is None})

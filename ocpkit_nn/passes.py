@@ -57,14 +57,11 @@ class LayerPolicy:
 
     def apply(self, layer: Layer, deviation: Tensor | None = None, workspace: Workspace | None = None) -> None:
         """Add δu for the deviations δX (B, …) of the batch to the layer's control; one M⁻¹ serves both terms."""
-        change, metric, sign = self.direction, self.metric, -1.0
+        gradient = self.direction
         if self.gain is not None and deviation is not None:
-            memory = None if workspace is None else workspace.array("change", change.shape, change)
-            change, sign = self.gain.unscaled(deviation, memory).sub_(change), 1.0
-        if metric.is_diagonal:
-            layer.add_scaled_(change, metric.inverse, sign)
-        else:
-            layer.add_(metric.solve(change).mul_(sign))
+            memory = None if workspace is None else workspace.array("change", gradient.shape, gradient)
+            gradient = self.gain.unscaled(deviation, memory).neg_().add_(gradient)
+        self.metric.descend(layer, gradient)
 
 
 class BatchValue(Value):

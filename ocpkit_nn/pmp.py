@@ -148,7 +148,7 @@ class EMSA(torch.optim.Optimizer):
                 with torch.no_grad():
                     parameter.copy_(before)
                 raise FloatingPointError(
-                    f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers; use another penalty"
+                    f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers: change penalty"
                 )
 
 

@@ -7,6 +7,7 @@ Eq. 12 absorbs the activation; those before the first layer only prepare x_0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ class Linearisation:
             vectors = base.vectors
             self.cotangents = cotangents = vectors if self._through_tail is None else self._through_tail(vectors)
             self._state = StateBase(lambda: self.layer.pull_state(self.x, cotangents))
-            self._control = self.layer.pull_control(self.x, cotangents)
+            self.control = self.layer.pull_control(self.x, cotangents)
 
     def pull_state(self, base: StateBase) -> StateBase:
         """f_xᵀ v."""
@@ -120,12 +121,18 @@ class Linearisation:
     def pull_control(self, base: StateBase) -> ControlBase:
         """f_uᵀ v, per sample."""
         self._see(base)
-        return self._control
+        return self.control
 
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Return Kronecker's rows x̄ and V_h (see `Layer.factors`) for the combination c (B, R) of the base."""
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self.cotangents.ndim - 2))
         return self.layer.factors(self.x, (self.cotangents * weights).sum(0, keepdim=True))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep expectations, curvatures and controls in the parameters' precision where the user casts the layers."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class Jacobian:

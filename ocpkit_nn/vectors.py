@@ -94,6 +94,15 @@ class ControlBase(Base):
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         """Return (1/B) Σ_i base_i c_i, (o, i), for c (B, R); `out` is memory that may be used for it."""
 
+    def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return base_iᵀ M⁻¹ base_i, (B, 1), for R = 1 and M⁻¹ = rows (o) columnsᵀ (i) element by element."""
+        return self.gram(Metric(torch.outer(rows, columns)))[..., 0]
+
+    def mean_squares(self) -> tuple[Tensor, Tensor]:
+        """Return how large the vectors are by rows (o) and by columns (i), up to a factor each."""
+        squares = self.dense().square().mean((0, 1))
+        return squares.mean(1), squares.mean(0)
+
     @abstractmethod
     def inner(self, matrix: Tensor) -> Tensor:
         """Return base_iᵀ u, (B, R), for one control u (o, i)."""
@@ -137,6 +146,15 @@ class OuterBase(ControlBase):
         if cotangents.shape[0] == 1:
             return weighted.mul_(cotangents).sum(2)[0, :, None, None]
         return weighted.transpose(0, 1) @ cotangents.permute(1, 2, 0)
+
+    def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
+        inputs, n = self.inputs.square(), self.inputs.shape[1]
+        right = torch.addmv(columns[n], inputs, columns[:n]) if self.bias else inputs @ columns
+        return (self.cotangents[0].square() @ rows).mul_(right)[:, None]
+
+    def mean_squares(self) -> tuple[Tensor, Tensor]:
+        inputs = self.inputs.square().mean(0)
+        return self.cotangents[0].square().mean(0), F.pad(inputs, (0, int(self.bias)), value=1.0)
 
     def cross_gram(self) -> Tensor:
         R, B, o = self.cotangents.shape

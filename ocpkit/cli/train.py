@@ -42,6 +42,9 @@ def train_command(
         ),
     ] = None,
     feedback: Annotated[str | None, typer.Option(help="full, value or none.", show_default="full")] = None,
+    gains: Annotated[
+        str | None, typer.Option(help="exact, or separable: faster, for element-wise curvatures.", show_default="exact")
+    ] = None,
     terminal: Annotated[
         str | None, typer.Option(help="empirical, ggn, montecarlo or rank.", show_default=BY_OPTIMIZER)
     ] = None,
