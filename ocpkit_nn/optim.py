@@ -185,6 +185,11 @@ class DDPNOpt(torch.optim.Optimizer):
         float
             Mean loss of the batch before the step.
 
+        Raises
+        ------
+        ValueError
+            At the first step, for a stage whose samples depend on each other; and for targets that do not fit.
+
         Notes
         -----
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
@@ -223,6 +228,7 @@ class DDPNOpt(torch.optim.Optimizer):
         for stage in self.stages:
             states.append(x)
             x, linearisation = stage.linearise(x)
+            stage.check_samples_do_not_mix(states[-1], x)
             linearisations.append(linearisation)
         return states, linearisations, x
 

@@ -52,6 +52,8 @@ class Stage:
         Modules without parameters after it, σ of Eq. 12.
     """
 
+    is_checked = False  # that samples do not mix
+
     def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
         self.layer, self.name = layer, layer.name
         self.tail: list[Any] = [Dropout(m) if type(m) in _DROPOUTS else m for m in tail]
@@ -94,6 +96,29 @@ class Stage:
         for module in self.tail:
             y = module.again(y) if isinstance(module, Dropout) else module(y)
         return y
+
+    def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
+        """Compare once what the first sample gives alone and in the batch x (B, …) that gave y.
+
+        Raises
+        ------
+        ValueError
+            If it differs: Jacobian products sample by sample would then be wrong without a word.
+        """
+        if self.is_checked or len(x) < 2 or torch.is_autocast_enabled(x.device.type):
+            return
+        try:
+            alone = self.forward_again(x[:1].clone())[0]
+            difference = float((alone - y[0]).abs().max()) if alone.numel() else 0.0
+        except RuntimeError:
+            difference = float("inf")
+        if difference > 10 * torch.finfo(y.dtype).eps ** 0.5 * max(1.0, float(y[0].abs().max())):
+            raise ValueError(
+                f"stage {self.name}: its samples depend on each other (alone, the first one's output differs by "
+                f"{difference:.1e}), so they are no trajectories of their own; no mean, softmax or branch may go over "
+                "axis 0, the batch: do that before the first layer, or per sample"
+            )
+        self.is_checked = True
 
 
 class Linearisation:

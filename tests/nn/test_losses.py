@@ -198,6 +198,17 @@ def test_centres_are_a_regular_simplex(classes: int, spare: int, squared_norm: f
 
 
 @few_examples
+@given(classes=st.integers(2, 12))
+def test_centres_are_those_of_the_recursion(classes: int) -> None:
+    """Pang et al. 2019: μ_1 = e_1, and each next one uses one axis more; that and the angles leave one solution."""
+    centres = MaxMahalanobisCenter(classes, classes, 1.0).centres
+    assert torch.equal(centres, centres.tril())
+    gram = torch.full((classes - 1, classes - 1), -1 / (classes - 1), dtype=torch.float64).fill_diagonal_(1.0)
+    assert_close(centres[:-1, :-1], torch.linalg.cholesky(gram), **TOLERANCE)
+    assert_close(centres.sum(0), torch.zeros(classes, dtype=torch.float64), **TOLERANCE)
+
+
+@few_examples
 @given(case=samples())
 def test_centre_prediction_is_the_nearest(case: tuple[Tensor, Tensor]) -> None:
     outputs, _ = case

@@ -89,6 +89,32 @@ def test_the_three_feedbacks_differ_and_all_descend() -> None:
         assert float((results[i] - results[j]).abs().max()) > 1e-3 * float(results[i].abs().max())
 
 
+@pytest.mark.parametrize(("feedback", "expected"), [("full", [2, 2, 1]), ("value", [1, 1, 1]), ("none", [1, 1, 1])])
+def test_only_full_feedback_needs_a_second_forward_pass(feedback: str, expected: list[int]) -> None:
+    """And its last stage is not run again: nobody asks for the new outputs."""
+    model, calls = build(), []
+    optimizer = DDPNOpt(model, feedback=feedback)
+    optimizer.step(*batches(1)[0])
+    for stage in optimizer.stages:
+        original = stage.layer.forward
+        count: list[int] = []
+        calls.append(count)
+        stage.layer.forward = lambda x, f=original, c=count: (c.append(1), f(x))[1]  # type: ignore[method-assign]
+    optimizer.step(*batches(2)[1])
+    assert [len(count) for count in calls] == expected
+
+
+def test_the_default_keeps_the_proximal_term() -> None:
+    """Q_uu = M/η + f_uᵀ V_xx f_u unless the literal formulas are asked for."""
+    results = {}
+    for options in ({}, {"control_hessian": "proximal"}, {"control_hessian": "literal"}):
+        model = build()
+        DDPNOpt(model, lr=0.5, curvature="identity", curvature_scale=1.0, **options).step(*batches(1)[0])
+        results[options.get("control_hessian")] = parameters_of(model)
+    assert torch.equal(results[None], results["proximal"])
+    assert float((results[None] - results["literal"]).abs().max()) > 1e-4
+
+
 @few_examples
 @given(case=networks(dropout=False))
 def test_step_returns_the_mean_loss_before_it(case: Case) -> None:
