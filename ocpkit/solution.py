@@ -7,11 +7,11 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +85,52 @@ class Iteration:
     seconds: float = 0.0
 
 
+class History(Sequence[Iteration]):
+    """The iterations of a solve; kept as rows of numbers, made into `Iteration` objects when they are looked at."""
+
+    columns = tuple(field.name for field in fields(Iteration))[1:]
+
+    def __init__(self, lines: Iterable[Iteration] = ()) -> None:
+        self._rows, self._count = np.empty((0, len(self.columns))), 0
+        for line in lines:
+            self.append(line)
+
+    def append(self, line: Iteration) -> None:
+        """Add one iteration; its index is its place."""
+        self.reserve(1)[0] = [getattr(line, name) for name in self.columns]
+        self.grow(1)
+
+    def reserve(self, count: int) -> Array:
+        """Return at least `count` free rows of `columns`, to be written and then counted by `grow`."""
+        if self._count + count > len(self._rows):
+            more = max(count, len(self._rows))
+            self._rows = np.concatenate([self._rows[: self._count], np.empty((more, len(self.columns)))])
+        return self._rows[self._count :]
+
+    def grow(self, count: int) -> None:
+        """Count rows that were written to what `reserve` returned."""
+        self._count += count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Iteration: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Iteration, ...]: ...
+    def __getitem__(self, index: int | slice) -> Iteration | tuple[Iteration, ...]:
+        places = range(self._count)[index]
+        if isinstance(places, range):
+            return tuple(self[place] for place in places)
+        return Iteration(index=places, **dict(zip(self.columns, self._rows[places].tolist())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __repr__(self) -> str:
+        return f"History({list(self)})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solution:
     """A trajectory with its locally optimal feedback policy.
@@ -116,7 +162,7 @@ class Solution:
     controls: Any
     cost: float
     status: Status
-    history: tuple[Iteration, ...]
+    history: Sequence[Iteration]
     feedforward: Any = None
     feedback_gains: Any = None
     value_gradients: Any = None
@@ -184,7 +230,7 @@ class Solution:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
             meta["status"] = Status[meta["status"]]
-            meta["history"] = tuple(Iteration(**entry) for entry in meta["history"])
+            meta["history"] = History(Iteration(**entry) for entry in meta["history"])
             return cls(**meta, **series)
         except (KeyError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error
@@ -229,7 +275,7 @@ def _read_series(data: Any, name: str) -> Any:
 
 def as_series(entries: Sequence[Array] | None) -> Any:
     """Stack equal shapes into one array; keep a tuple where they differ."""
-    if entries is None:
-        return None
+    if entries is None or isinstance(entries, np.ndarray):
+        return entries
     same = len({np.shape(entry) for entry in entries}) == 1
     return np.stack(entries) if same else tuple(np.asarray(entry) for entry in entries)

@@ -14,7 +14,7 @@ from ocpkit import DDP, FDDP, ILQR, FunctionTerminalCost, Problem, ProblemError,
 from ocpkit.curvature import Identity
 from ocpkit.solvers import registry
 
-ENGINES = ("vm",)
+ENGINES = ("vm", "c")
 TRACED = [case for case in CASES if case.name != "black-box"]
 SWEEPS = {
     "second order": DDP(),
@@ -230,7 +230,7 @@ def test_what_cannot_be_traced(engine: str) -> None:
         assert solution.success
         assert solution.details["engine"].startswith("numpy: stage 0 ('black-box'): dynamics")
     else:
-        with pytest.raises(ProblemError, match=r"black box.*engine='numpy'"):
+        with pytest.raises(ProblemError, match="black box"):
             DDP(engine=engine).solve(problem)
 
 

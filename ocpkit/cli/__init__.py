@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ocpkit import __version__
+from ocpkit.cli.cache import cache_app
 from ocpkit.cli.compare import compare_command
 from ocpkit.cli.doctor import doctor_command
 from ocpkit.cli.exits import CommandGroup
@@ -52,6 +53,7 @@ app.command("compare")(compare_command)
 app.command("train")(train_command)
 app.command("reproduce")(reproduce_command)
 app.command("doctor")(doctor_command)
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

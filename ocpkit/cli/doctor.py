@@ -72,7 +72,7 @@ def _plugins() -> list[Finding]:
 def _tools() -> list[Finding]:
     compiler = program(os.environ.get("CC", ""), "cc", "gcc", "clang")
     return [
-        Finding("C compiler", compiler, "the compiled engine, to come", "install gcc or clang"),
+        Finding("C compiler", compiler, "the compiled engine (else CasADi's virtual machine)", "install gcc or clang"),
         Finding("ffmpeg", program("ffmpeg", flag="-version"), ".mp4 animations", "install ffmpeg, or animate to .gif"),
     ]
 

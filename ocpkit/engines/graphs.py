@@ -11,7 +11,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import casadi as ca
@@ -135,7 +135,7 @@ class TerminalGraph:
         return self.cost.value((x, p)), *self.cost.expand(x, (x, p), second_order)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProblemGraph:
     """The structure of a problem: its kinds of stages, which stage is of which kind, and its end."""
 
@@ -155,6 +155,25 @@ class ProblemGraph:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Parts:
+    """The stages and the end of a problem, compared by identity: what other states and parameters leave the same."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.stages, self.terminal_cost = problem.stages, problem.terminal_cost
+        self.p_size = problem.parameters.shape[-1]
+
+    def __hash__(self) -> int:
+        return hash((id(self.stages), id(self.terminal_cost), self.p_size))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Parts)
+            and self.stages is other.stages
+            and self.terminal_cost is other.terminal_cost
+            and self.p_size == other.p_size
+        )
+
+
 def trace_problem(problem: Problem) -> ProblemGraph:
     """Trace a problem; stages seen before, in this problem or another one, are not traced again.
 
@@ -163,19 +182,22 @@ def trace_problem(problem: Problem) -> ProblemGraph:
     UnsupportedProblem
         If a stage cannot be traced, or its derivatives are measured by differences; names the stage.
     """
-    p_size = problem.parameters.shape[-1]
+    return _trace(_Parts(problem))
+
+
+@lru_cache(maxsize=32)
+def _trace(parts: _Parts) -> ProblemGraph:
     kinds, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
     known: dict[int, int] = {}
-    for t, stage in enumerate(problem.stages):
+    p_size, cost = parts.p_size, parts.terminal_cost
+    for t, stage in enumerate(parts.stages):
         if id(stage) not in known:
-            where = f"stage {t} ({stage.name!r})"
-            graph = _remembered(stage, p_size, partial(_stage, stage, p_size, where))
+            graph = _remembered(stage, p_size, partial(_stage, stage, p_size, f"stage {t} ({stage.name!r})"))
             if graph.key not in number:
                 number[graph.key] = len(kinds)
                 kinds.append(graph)
             known[id(stage)] = number[graph.key]
         of_stage.append(known[id(stage)])
-    cost = problem.terminal_cost
     terminal = _remembered(cost, p_size, lambda: TerminalGraph(_terminal(cost, p_size), cost.state_size, p_size))
     return ProblemGraph(tuple(kinds), tuple(of_stage), terminal)
 

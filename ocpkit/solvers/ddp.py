@@ -26,11 +26,13 @@ import numpy as np
 from ocpkit.bellman import Curvature
 from ocpkit.curvature import Exact
 from ocpkit.engines.choose import ENGINES, choose_engine
-from ocpkit.engines.interface import AnyPolicy
+from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
 from ocpkit.problem import Problem
 from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.compiled import CompiledRun
 from ocpkit.solvers.driver import Guess, Run, Solver, not_negative, positive
+from ocpkit.solvers.switch import SwitchingRun
 from ocpkit.trajectory import Trajectory
 
 ROUNDING = 16 * float(np.finfo(float).eps)
@@ -73,8 +75,8 @@ class DDP(Solver):
     infeasible_start
         Start from a state guess even if there is none: x0 at every stage.
     engine
-        What computes the sweeps, with equal results: ``"numpy"``, ``"vm"`` (CasADi's virtual machine) or
-        ``"auto"`` (see `ocpkit.engines.choose`).
+        What computes the sweeps, with equal results: ``"numpy"``, ``"vm"`` (CasADi's virtual machine), ``"c"``
+        (compiled), or ``"auto"`` (see `ocpkit.engines.choose`).
     """
 
     second_order: bool = True
@@ -113,12 +115,29 @@ class DDP(Solver):
         if self.min_step_size > 1 or self.armijo >= 1:
             raise ProblemError("min_step_size must be at most 1 and armijo below 1")
 
-    def begin(self, problem: Problem, guess: Guess) -> DDPRun:
+    @property
+    def step_sizes(self) -> list[float]:
+        """The α that are tried, in this order."""
+        if not self.line_search:
+            return [1.0]
+        count = int(np.floor(-np.log2(self.min_step_size)))
+        return [0.5**i for i in range(count + 1)]
+
+    def begin(self, problem: Problem, guess: Guess) -> Run:
         if self.infeasible_start and guess.states is None:
             if len(set(problem.state_sizes)) > 1:
                 raise ProblemError("the state size changes along the horizon: infeasible_start needs states=")
             guess = replace(guess, states=(problem.x0,) * (problem.horizon + 1))
-        return DDPRun(self, problem, guess)
+        obstacle = "" if self.curvature is None else "a curvature of its own is Python code"
+        choice = choose_engine(problem, self.engine, obstacle)
+        if choice.graph is not None and choice.library is not None:
+            run: Run = CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
+        else:
+            run = DDPRun(self, choice.engine(problem), guess)
+            if choice.graph is not None and choice.undecided:
+                return SwitchingRun(run, problem, choice.graph)
+        run.details["engine"] = choice.reason
+        return run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +182,13 @@ class DDPRun(Run):
 
     policy: AnyPolicy | None = None
 
-    def __init__(self, options: DDP, problem: Problem, guess: Guess) -> None:
-        self.options = options
-        obstacle = "" if options.curvature is None else "a curvature of its own is Python code"
-        self.engine, reason = choose_engine(problem, options.engine, obstacle)
+    def __init__(self, options: DDP, engine: Engine, guess: Guess) -> None:
+        self.options, self.engine = options, engine
         self.trajectory = guess.trajectory(self.engine)
         self.regularization = Regularization(options, options.initial_regularization)
         self.gap_weight = 0.0
         self.idle = 0
-        self.details = {"engine": reason}
+        self.details = {}
 
     def start(self) -> Iteration:
         if not self.trajectory.finite:
@@ -184,7 +201,7 @@ class DDPRun(Run):
         assert self.policy is not None
         damping, candidate, step_size, expected, actual = self.regularization.value, None, 0.0, 0.0, 0.0
         promised = self._promised_decrease(self.policy)
-        for step_size in self._step_sizes():
+        for step_size in self.options.step_sizes:
             candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
             expected, actual = step_size * promised, self._merit(self.trajectory) - self._merit(candidate)
             if self._accepts(candidate, expected, actual):
@@ -198,12 +215,6 @@ class DDPRun(Run):
         return self._record(
             expected_decrease=expected, actual_decrease=actual, regularization=damping, step_size=step_size
         )
-
-    def _step_sizes(self) -> list[float]:
-        if not self.options.line_search:
-            return [1.0]
-        count = int(np.floor(-np.log2(self.options.min_step_size)))
-        return [0.5**i for i in range(count + 1)]
 
     def _promised_decrease(self, policy: AnyPolicy) -> float:
         """Decrease of the merit for a full step; raises ν until closing the gaps is worth its cost."""
@@ -233,8 +244,9 @@ class DDPRun(Run):
         self.trajectory = candidate
         if step_size >= 0.5:
             self.regularization.decrease()
-        if self._backward_pass():
-            self._check_convergence()
+        if not self._backward_pass():
+            return
+        self._check_convergence()
         self.idle = 0 if lowered or self.policy.gradient_norm < 0.9 * slope else self.idle + 1
         if self.status is None and self.options.line_search and self.idle >= IDLE_LIMIT:
             self.status = self._end_of_progress()
@@ -269,10 +281,11 @@ class DDPRun(Run):
                 if bad is not None:
                     self.details["reason"] = f"derivatives are not finite at stage {bad}"
                     self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
-                    return False
-                if options.curvature is not None or not self.regularization.increase():
+                elif options.curvature is not None or not self.regularization.increase():
                     self.details["reason"] = str(error)
                     self.status = self._end_of_progress()
+                if self.status is not None:
+                    self.policy = None  # the last one belongs to another trajectory
                     return False
 
     def _end_of_progress(self) -> Status:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from ocpkit.engines.interface import Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem, _series
-from ocpkit.solution import Iteration, Solution, Status, as_series
+from ocpkit.solution import History, Iteration, Solution, Status, as_series
 from ocpkit.trajectory import Trajectory
 
 Callback = Callable[[Iteration], object]
@@ -49,6 +49,11 @@ class Run(ABC):
     @abstractmethod
     def step(self) -> Iteration:
         """Do one iteration."""
+
+    def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
+        """Append up to `most` ≥ 1 iterations, the first of a solve being `start`; this default does one."""
+        line = self.step() if len(history) else self.start()
+        history.append(replace(line, seconds=clock()))
 
     def costates(self) -> Sequence[Array] | None:
         """Return V_x along the trajectory, T + 1 vectors, if the method knows it."""
@@ -175,14 +180,13 @@ class Clock:
 
 def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None) -> Solution:
     """Iterate until the run is over, a limit is reached, or somebody stops it."""
-    clock, history, status = Clock(), list[Iteration](), Status.INTERRUPTED
+    clock, history, status = Clock(), History(), Status.INTERRUPTED
     try:
-        advance = run.start
         while True:
+            most = 1 if callback is not None else int(solver.max_iterations) + 1 - len(history)
             with np.errstate(all="ignore"):  # a blow-up is a status, not a warning
-                iteration = replace(advance(), index=len(history), seconds=clock())
-            history.append(iteration)
-            stopped = callback is not None and callback(iteration) is False
+                run.advance(history, most, clock, solver.time_limit)
+            stopped = callback is not None and callback(history[-1]) is False
             if run.status is not None:
                 status = run.status
             elif stopped:
@@ -192,17 +196,14 @@ def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None)
             elif clock() >= solver.time_limit:
                 status = Status.TIME_LIMIT
             else:
-                advance = run.step
                 continue
             break
     except KeyboardInterrupt:
         pass
-    return _solution(solver, problem, run, status, tuple(history), clock())
+    return _solution(solver, problem, run, status, history, clock())
 
 
-def _solution(
-    solver: Solver, problem: Problem, run: Run, status: Status, history: tuple[Iteration, ...], seconds: float
-) -> Solution:
+def _solution(solver: Solver, problem: Problem, run: Run, status: Status, history: History, seconds: float) -> Solution:
     best, policy = run.trajectory, run.policy
     return Solution(
         problem_name=problem.name,

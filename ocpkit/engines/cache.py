@@ -1,0 +1,118 @@
+"""Compiled solvers on disk, shared by all processes of a user.
+
+An entry is one file, ``KEY-DIGEST.so``: the key says what it was built from, the digest what it must contain.
+Files appear by an atomic rename, so that several processes may build the same entry at once, and a file whose
+content does not match its name is removed and built again. The least recently used ones go when the cache is full.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+MAX_BYTES = 256 * 2**20
+DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache."""
+
+    path: Path
+    bytes: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of compiled solvers.
+
+    Attributes
+    ----------
+    folder
+        Where the files are; a temporary folder where the usual one cannot be written.
+    note
+        Why the folder is not the usual one, or an empty string.
+    """
+
+    folder: Path
+    note: str = ""
+
+    def find(self, key: str) -> Path | None:
+        """Return the entry of a key, or None; a damaged one is removed."""
+        for path in sorted(self.folder.glob(f"{key}-*.so")):
+            try:
+                if path.name == _name(key, path.read_bytes()):
+                    os.utime(path)
+                    return path
+            except OSError:
+                pass  # it went away, or is unreadable
+            path.unlink(missing_ok=True)
+        return None
+
+    def add(self, key: str, build: Callable[[Path], None]) -> Path:
+        """Build the entry of a key: `build` writes the shared object to the path that it is given."""
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-") as scratch:
+            built = Path(scratch) / "solver.so"
+            build(built)
+            target = self.folder / _name(key, built.read_bytes())
+            os.replace(built, target)
+        self._evict(target)
+        return target
+
+    def entries(self) -> list[Entry]:
+        """All files, the most recently used first."""
+        entries = []
+        for path in self.folder.glob("*.so"):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # another process has just removed it
+            entries.append(Entry(path, status.st_size, status.st_mtime))
+        return sorted(entries, key=lambda entry: -entry.used)
+
+    def clear(self) -> int:
+        """Remove all files, and what interrupted builds left; return their number."""
+        entries = self.entries()
+        for entry in entries:
+            entry.path.unlink(missing_ok=True)
+        for leftover in self.folder.glob("building-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return len(entries)
+
+    def _evict(self, newest: Path) -> None:
+        total = 0
+        for entry in self.entries():
+            total += entry.bytes
+            if total > MAX_BYTES and entry.path != newest:
+                entry.path.unlink(missing_ok=True)
+
+
+def open_cache() -> Cache:
+    """Open the cache of this user: ``OCPKIT_CACHE``, else ``XDG_CACHE_HOME/ocpkit``, else ``~/.cache/ocpkit``."""
+    chosen = os.environ.get("OCPKIT_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return _open(Path(chosen) if chosen else Path(base) / "ocpkit")
+
+
+@lru_cache(maxsize=8)
+def _open(folder: Path) -> Cache:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return Cache(folder)
+    except OSError as error:
+        temporary = tempfile.mkdtemp(prefix="ocpkit-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return Cache(Path(temporary), f"kept for this process only: {folder} cannot be written ({error.strerror})")
+
+
+def _name(key: str, content: bytes) -> str:
+    return f"{key}-{hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]}.so"

@@ -1,0 +1,102 @@
+"""The system's C compiler: which one, with which flags, and how it builds a shared object."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ocpkit.errors import UnsupportedProblem
+
+# No -ffast-math: a NaN must stay one. FLAGS only drop errno and traps, which nobody looks at.
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+CANDIDATES = ("cc", "gcc", "clang")
+ERROR_LINES = 5
+
+
+class CompilerError(UnsupportedProblem):
+    """There is no C compiler, or it could not build the source."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A program and its flags.
+
+    Attributes
+    ----------
+    command
+        The program, with the arguments that ``CC`` gives it.
+    flags
+        `FLAGS` and, later, so that they win, the words of ``OCPKIT_CFLAGS``.
+    version
+        First line of ``--version``.
+    """
+
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+    version: str
+
+    @property
+    def identity(self) -> str:
+        """Everything beside the source that the machine code depends on."""
+        return "\n".join([self.version, *self.flags, _processor()])
+
+    def build(self, source: Path, target: Path) -> None:
+        """Compile one file into a shared object.
+
+        Raises
+        ------
+        CompilerError
+            With the first lines that the compiler said.
+        """
+        command = [*self.command, *self.flags, "-o", str(target), str(source), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise CompilerError(f"the C compiler cannot be run: {error}") from error
+        if done.returncode:
+            said = " | ".join(done.stderr.strip().splitlines()[:ERROR_LINES])
+            raise CompilerError(f"{shlex.join(self.command)} could not compile the solver: {said}")
+
+
+def find_compiler() -> Compiler:
+    """Find the compiler: ``CC`` if it is set, else cc, gcc or clang.
+
+    Raises
+    ------
+    CompilerError
+        If there is none; says where it was looked for.
+    """
+    return _find(os.environ.get("CC", ""), os.environ.get("OCPKIT_CFLAGS", ""), os.environ.get("PATH", ""))
+
+
+@lru_cache(maxsize=8)
+def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
+    for words in [shlex.split(cc)] if cc.strip() else [[name] for name in CANDIDATES]:
+        program = shutil.which(words[0], path=search_path)
+        if program is None:
+            continue
+        command = (program, *words[1:])
+        try:
+            said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if said.returncode == 0:
+            version = (said.stdout.strip().splitlines() or [program])[0]
+            return Compiler(command, (*FLAGS, *shlex.split(extra_flags)), version)
+    looked_for = f"CC={cc}" if cc.strip() else ", ".join(CANDIDATES)
+    raise CompilerError(f"no C compiler was found ({looked_for})")
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """What -march=native depends on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    kept = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return "\n".join([platform.machine(), platform.processor(), *sorted(set(kept))])

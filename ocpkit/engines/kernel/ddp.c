@@ -1,0 +1,266 @@
+/* The whole DDP iteration (ocpkit/solvers/ddp.py, which says what and why) on memory that the caller owns.
+   Before this text stand `kinds` (a table of the kinds of stages) and the terminal cost: FINAL (its size),
+   terminal_prepare, terminal_cost, terminal_derive, terminal_derive_gauss_newton. */
+enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT };
+enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
+enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SECONDS, COLUMNS };
+static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100;
+enum { IDLE_LIMIT = 10 };
+
+typedef struct {
+  /* options of DDP, as in Python */
+  double gradient_tolerance, cost_tolerance, gap_tolerance, min_regularization, max_regularization;
+  double regularization_factor, tikhonov, armijo;
+  long second_order, feedback, on_state, line_search, step_sizes;
+  /* problem: T stages, the kind of each; parameters `stride` apart (0: shared); sums of sizes */
+  long horizon, stride, states, controls, gains, hessians;
+  const long *kind_of_stage;
+  const double *p;
+  /* memory: states (and as many gaps), controls, policy, value, one row of history per iteration, the rest */
+  double *x, *u, *x_new, *u_new, *gap, *k, *K, *Vx, *Vxx, *scratch, *history;
+  /* what the iteration knows */
+  double cost, cost_new, total_gap, max_gap, regularization, growth, gap_weight, gradient_norm, expected_change;
+  long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows;
+} ddp;
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static const kind *stage_kind(const ddp *s, long t) { return &kinds[s->kind_of_stage[t]]; }
+
+/* Numbers that a workspace needs besides the arrays: the derivatives of each kind, and the largest scratch. */
+static long models_size(void) {
+  long size = 0;
+  for (int i = 0; i < KINDS; i++) size += kinds[i].model_size;
+  return size;
+}
+
+long ocpkit_scratch_size(void) {
+  long largest = 0;
+  for (int i = 0; i < KINDS; i++)
+    if (kinds[i].scratch_size > largest) largest = kinds[i].scratch_size;
+  return models_size() + largest + PACK;
+}
+
+static double *model_of(const ddp *s, long which) {
+  double *model = s->scratch;
+  for (long i = 0; i < which; i++) model += kinds[i].model_size;
+  return model;
+}
+
+static void measure_gaps(ddp *s) {
+  s->total_gap = s->max_gap = 0;
+  if (!s->has_gaps) return;
+  for (long i = 0; i < s->states; i++) {
+    const double size = fabs(s->gap[i]);
+    s->total_gap += size;
+    if (size > s->max_gap || isnan(size)) s->max_gap = size;
+  }
+}
+
+/* Roll the controls out, or measure the gaps of the states as they are. */
+static void evaluate_guess(ddp *s) {
+  double *x = s->x, *gap = s->gap, cost = 0;
+  const double *u = s->u, *p = s->p;
+  for (long t = 0; t < s->horizon; t++, p += s->stride) {
+    const kind *const stage = stage_kind(s, t);
+    double *const following = x + stage->n, *const f = s->has_gaps ? gap + stage->n : following;
+    cost += stage->step(x, u, p, f);
+    if (s->has_gaps)
+      for (int i = 0; i < stage->next; i++) f[i] -= following[i];
+    x = following, u += stage->m, gap += stage->n;
+  }
+  s->cost = cost + terminal_cost(x, p);
+  measure_gaps(s);
+}
+
+/* Alg. 1, lines 7-12: the trajectory for the step size alpha into x_new, u_new; false where it is not finite. */
+static int forward_pass(ddp *s, double alpha) {
+  const double *x = s->x, *u = s->u, *k = s->k, *K = s->K, *p = s->p, *gap = s->gap;
+  double *x_new = s->x_new, *u_new = s->u_new, cost = 0;
+  const int keep_gaps = s->has_gaps && alpha < 1;
+  for (int i = 0; i < stage_kind(s, 0)->n; i++) x_new[i] = x[i];
+  for (long t = 0; t < s->horizon; t++, p += s->stride) {
+    const kind *const stage = stage_kind(s, t);
+    double *const following = x_new + stage->n;
+    cost += stage->forward(x, u, p, k, K, alpha, x_new, u_new, following);
+    gap += stage->n;
+    if (keep_gaps)
+      for (int i = 0; i < stage->next; i++) following[i] -= (1 - alpha) * gap[i];
+    if (!all_finite(following, stage->next)) return 0;
+    x += stage->n, u += stage->m, k += stage->m, K += stage->m * stage->n;
+    x_new = following, u_new += stage->m;
+  }
+  s->cost_new = cost + terminal_cost(x_new, p);
+  return isfinite(s->cost_new) != 0;
+}
+
+/* Alg. 1, lines 2-6, for one damping; -1, or the stage at which Q_uu has no Cholesky factor. */
+static long backward_sweep(ddp *s, int second_order) {
+  const double on_state = s->on_state ? s->regularization : 0;
+  const sweep bounds = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
+                        s->scratch + models_size()};
+  const double *x = s->x + s->states, *u = s->u + s->controls, *p = s->p + s->horizon * s->stride;
+  const double *gap = s->gap + s->states;
+  double *k = s->k + s->controls, *K = s->K + s->gains, *Vx = s->Vx + s->states, *Vxx = s->Vxx + s->hessians;
+  double slope = 0, change = 0;
+  x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
+  (second_order ? terminal_derive : terminal_derive_gauss_newton)(x, p, Vx, Vxx);
+  for (long t = s->horizon - 1; t >= 0; t--) {
+    const kind *const stage = stage_kind(s, t);
+    const int n = stage->n, m = stage->m;
+    x -= n, u -= m, p -= s->stride, k -= m, K -= m * n;
+    double *const own_Vx = Vx - n, *const own_Vxx = Vxx - n * n;
+    if (!stage->backward(&bounds, x, u, p, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
+                         model_of(s, s->kind_of_stage[t]), &slope, &change))
+      return t;
+    gap -= n, Vx = own_Vx, Vxx = own_Vxx;
+  }
+  s->gradient_norm = slope, s->expected_change = change;
+  return -1;
+}
+
+/* First stage (T: the terminal cost) whose derivatives are not finite, or -1. */
+static long first_not_finite(ddp *s) {
+  const double *x = s->x, *u = s->u, *p = s->p;
+  for (long t = 0; t < s->horizon; t++, p += s->stride) {
+    const kind *const stage = stage_kind(s, t);
+    if (!stage->finite(x, u, p, model_of(s, s->kind_of_stage[t]))) return t;
+    x += stage->n, u += stage->m;
+  }
+  const int finite = all_finite(s->Vx + s->states - FINAL, FINAL) &&
+                     all_finite(s->Vxx + s->hessians - FINAL * FINAL, (long)FINAL * FINAL);
+  return finite ? -1 : s->horizon;
+}
+
+static int increase_regularization(ddp *s) {
+  const double base = s->regularization_factor;
+  s->growth = fmax(base, s->growth * base);
+  s->regularization = fmax(s->min_regularization, s->regularization * s->growth);
+  return s->regularization <= s->max_regularization;
+}
+
+static void decrease_regularization(ddp *s) {
+  const double base = s->regularization_factor;
+  s->growth = fmin(1 / base, s->growth / base);
+  const double lowered = s->regularization * s->growth;
+  s->regularization = lowered >= s->min_regularization ? lowered : 0;
+}
+
+static int end_of_progress(const ddp *s) {
+  if (fabs(s->cost) > BLOWN_UP) return DIVERGED;
+  return s->max_gap <= s->gap_tolerance ? STALLED : INFEASIBLE;
+}
+
+/* The policy at the current trajectory, damped as much as it needs; false where there is none. */
+static int backward_pass(ddp *s) {
+  const int second_order = s->second_order && s->max_gap <= s->gap_tolerance;
+  for (;;) {
+    const long failed = backward_sweep(s, second_order);
+    if (failed < 0) return s->has_policy = 1;
+    const long bad = first_not_finite(s);
+    if (bad >= 0) {
+      s->reason = NOT_FINITE, s->reason_stage = bad;
+      s->status = s->has_policy ? DIVERGED : INVALID_INPUT;
+    } else if (!increase_regularization(s)) {
+      s->reason = NOT_POSITIVE_DEFINITE, s->reason_stage = failed;
+      s->status = end_of_progress(s);
+    } else
+      continue;
+    s->gradient_norm = NAN;
+    return s->has_policy = 0;
+  }
+}
+
+static void check_convergence(ddp *s) {
+  if (s->max_gap > s->gap_tolerance) return;
+  const int undamped = s->regularization == 0 && s->feedback;
+  const int settled = undamped && -s->expected_change <= s->cost_tolerance * (1 + fabs(s->cost));
+  if (s->gradient_norm <= s->gradient_tolerance || settled) s->status = CONVERGED;
+}
+
+static void start(ddp *s, double *row) {
+  for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
+  terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
+  s->gradient_norm = NAN;
+  evaluate_guess(s);
+  if (!isfinite(s->cost) || !all_finite(s->x, s->states) || !isfinite(s->total_gap))
+    s->status = INVALID_INPUT;
+  else if (backward_pass(s))
+    check_convergence(s);
+  row[EXPECTED] = row[ACTUAL] = row[STEP_SIZE] = 0;
+  row[REGULARIZATION] = s->regularization;
+}
+
+/* No step was good enough: damp more, or admit that this is the end. */
+static void reject(ddp *s) {
+  if (!increase_regularization(s))
+    s->status = s->line_search ? end_of_progress(s) : DIVERGED;
+  else if (backward_pass(s))
+    check_convergence(s);
+}
+
+/* Move to the candidate; give up after many steps that changed nothing but rounding. */
+static void accept(ddp *s, double alpha, double actual, double noise) {
+  const double slope = s->gradient_norm;
+  double *const x = s->x, *const u = s->u;
+  s->x = s->x_new, s->u = s->u_new, s->x_new = x, s->u_new = u, s->cost = s->cost_new;
+  s->has_gaps = s->has_gaps && alpha < 1;
+  if (s->has_gaps)
+    for (long i = 0; i < s->states; i++) s->gap[i] *= 1 - alpha;
+  measure_gaps(s);
+  if (alpha >= 0.5) decrease_regularization(s);
+  if (backward_pass(s)) check_convergence(s);
+  s->idle = actual > noise || s->gradient_norm < 0.9 * slope ? 0 : s->idle + 1;
+  if (s->status == RUNNING && s->line_search && s->idle >= IDLE_LIMIT) s->status = end_of_progress(s);
+}
+
+static void iterate(ddp *s, double *row) {
+  const double noise = ROUNDING * (1 + fabs(s->cost));
+  row[REGULARIZATION] = s->regularization;
+  if (s->total_gap > 0) s->gap_weight = fmax(s->gap_weight, 2 * s->expected_change / s->total_gap);
+  const double promised = s->gap_weight * s->total_gap - s->expected_change;
+  const double merit = s->cost + s->gap_weight * s->total_gap;
+  double alpha = 1;
+  for (long i = 0; i < s->step_sizes; i++, alpha /= 2) {
+    if (!forward_pass(s, alpha)) continue;
+    const double expected = alpha * promised;
+    const double actual = merit - s->cost_new - s->gap_weight * (1 - alpha) * s->total_gap;
+    if (s->line_search && !(actual >= s->armijo * expected - noise)) continue;
+    row[EXPECTED] = expected, row[ACTUAL] = actual, row[STEP_SIZE] = alpha;
+    accept(s, alpha, actual, noise);
+    return;
+  }
+  row[EXPECTED] = promised, row[ACTUAL] = row[STEP_SIZE] = 0;
+  reject(s);
+}
+
+/* Up to `rows` iterations (the guess counts as one), one row of history each; ends early when the solve is over,
+   at the time limit (`elapsed` seconds of it are gone), or after `slice` seconds. `rows` of the struct counts them. */
+void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slice) {
+  const double begin = seconds_now();
+  for (s->rows = 0; s->rows < rows;) {
+    double *const row = s->history + s->rows++ * COLUMNS;
+    if (s->started)
+      iterate(s, row);
+    else
+      start(s, row);
+    s->started = 1;
+    const double spent = seconds_now() - begin;
+    row[COST] = s->cost, row[GRADIENT_NORM] = s->gradient_norm, row[GAP] = s->max_gap;
+    row[SECONDS] = elapsed + spent;
+    if (s->status != RUNNING || elapsed + spent >= limit || spent >= slice) break;
+  }
+}
+
+/* Take up a solve that another engine has begun: x, u, gaps, cost and the schedules are set; compute the policy. */
+void ocpkit_resume(ddp *s) {
+  for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
+  terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
+  measure_gaps(s);
+  backward_pass(s);
+  s->started = 1;
+}

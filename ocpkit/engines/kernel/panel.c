@@ -1,0 +1,70 @@
+/* C += A B on panels of four rows, whose sums stay in registers. A term of A is one number, a row of B a vector:
+   rank-one updates, so that the compiler needs no reordering of sums to use vector instructions. */
+typedef double pack __attribute__((vector_size(32), aligned(8), may_alias));
+enum { PACK = 4 };
+#define ROUND_UP(count) (((count) + PACK - 1) / PACK * PACK)
+#define INLINE static inline __attribute__((always_inline))
+#define AT(pointer) (*(pack *)(pointer))
+#define CONST_AT(pointer) (*(const pack *)(pointer))
+
+/* Four rows and eight columns of C (whose rows and B's are `width` apart) from `depth` terms;
+   A's entry of row r and term k is a[r * row + k * term]. Starts from `from`, or from zero. */
+INLINE void panel_4x8(int depth, const double *a, int row, int term, const double *b, const double *from, double *c,
+                      int width) {
+  pack c00 = {0}, c01 = {0}, c10 = {0}, c11 = {0}, c20 = {0}, c21 = {0}, c30 = {0}, c31 = {0};
+  if (from) {
+    c00 = CONST_AT(from), c01 = CONST_AT(from + 4);
+    c10 = CONST_AT(from + width), c11 = CONST_AT(from + width + 4);
+    c20 = CONST_AT(from + 2 * width), c21 = CONST_AT(from + 2 * width + 4);
+    c30 = CONST_AT(from + 3 * width), c31 = CONST_AT(from + 3 * width + 4);
+  }
+  for (int k = 0; k < depth; k++, a += term, b += width) {
+    const pack b0 = CONST_AT(b), b1 = CONST_AT(b + 4);
+    c00 += a[0] * b0, c01 += a[0] * b1;
+    c10 += a[row] * b0, c11 += a[row] * b1;
+    c20 += a[2 * row] * b0, c21 += a[2 * row] * b1;
+    c30 += a[3 * row] * b0, c31 += a[3 * row] * b1;
+  }
+  AT(c) = c00, AT(c + 4) = c01;
+  AT(c + width) = c10, AT(c + width + 4) = c11;
+  AT(c + 2 * width) = c20, AT(c + 2 * width + 4) = c21;
+  AT(c + 3 * width) = c30, AT(c + 3 * width + 4) = c31;
+}
+
+INLINE void panel_4x4(int depth, const double *a, int row, int term, const double *b, const double *from, double *c,
+                      int width) {
+  pack c0 = {0}, c1 = {0}, c2 = {0}, c3 = {0};
+  if (from) {
+    c0 = CONST_AT(from), c1 = CONST_AT(from + width);
+    c2 = CONST_AT(from + 2 * width), c3 = CONST_AT(from + 3 * width);
+  }
+  for (int k = 0; k < depth; k++, a += term, b += width) {
+    const pack b0 = CONST_AT(b);
+    c0 += a[0] * b0, c1 += a[row] * b0, c2 += a[2 * row] * b0, c3 += a[3 * row] * b0;
+  }
+  AT(c) = c0, AT(c + width) = c1, AT(c + 2 * width) = c2, AT(c + 3 * width) = c3;
+}
+
+INLINE void panel_1x4(int depth, const double *a, int term, const double *b, const double *from, double *c,
+                      int width) {
+  pack sum = {0};
+  if (from) sum = CONST_AT(from);
+  for (int k = 0; k < depth; k++, a += term, b += width) sum += a[0] * CONST_AT(b);
+  AT(c) = sum;
+}
+
+/* Rows first … last - 1 of C from column `column` to `width`; with `triangle`, from the diagonal on. */
+INLINE void multiply(int first, int last, int depth, const double *a, int row, int term, const double *b,
+                     const double *from, double *c, int width, int triangle) {
+  const int whole = first + (last - first) / 4 * 4;
+  for (int i = first; i < whole; i += 4) {
+    int j = triangle ? i / PACK * PACK : 0;
+    for (; j + 8 <= width; j += 8)
+      panel_4x8(depth, a + i * row, row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
+    if (j < width)
+      panel_4x4(depth, a + i * row, row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
+  }
+  for (int i = whole; i < last; i++)
+    for (int j = triangle ? i / PACK * PACK : 0; j < width; j += PACK)
+      panel_1x4(depth, a + i * row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
+}

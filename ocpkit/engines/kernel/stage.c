@@ -1,0 +1,126 @@
+/* The Bellman step of one kind of stage (ocpkit/bellman.py, Eq. 3-5) and its forward step. Before this text stand
+   N, M, NEXT (sizes of x, u and the next state), STAGE(name), and the model: STAGE(prepare), STAGE(step),
+   STAGE(derive), STAGE(derive_gauss_newton).
+
+   Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
+
+       Q = | Q_uu Q_ux Q_u |
+           |      Q_xx Q_x |        (upper triangle, rows of WIDTH numbers)
+
+   by M steps of Cholesky's algorithm leaves V_xx and V_x where Q_xx and Q_x were, and U and Y = U^-T (Q_ux Q_u) above. */
+#define Z (M + N)
+#define WIDTH ROUND_UP(Z + 1)
+
+/* Eq. 3: Q = H + F' V' F, where H holds the derivatives of the cost (and V_x'·f_zz), and F = (f_u f_x 0). */
+static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
+                            double *restrict W, double *restrict Q) {
+  multiply(0, NEXT, NEXT, Vxx, NEXT, 1, F, 0, W, WIDTH, 0);
+  if (epsilon != 0)
+    for (int i = 0; i < NEXT * WIDTH; i++) W[i] += epsilon * F[i];
+  for (int i = 0; i < NEXT; i++) W[i * WIDTH + Z] = Vx[i];
+  multiply(0, Z, NEXT, F, 1, WIDTH, W, H, Q, WIDTH, 1);
+}
+
+/* Eq. 4, elimination: false where Q_uu + mu I has no Cholesky factor. `negative` holds -Y for the update of V. */
+static int STAGE(eliminate)(double *restrict Q, double mu, double *restrict negative) {
+  double last = 1;
+  for (int a = 0; a < M; a++) {
+    double *const pivot = Q + a * WIDTH;
+    const double square = pivot[a] + mu;
+    if (!(square > 0)) return 0;
+    last = sqrt(square);
+    const double inverse = 1 / last;
+    for (int j = a + 1; j < WIDTH; j++) pivot[j] *= inverse;
+    pivot[a] = inverse;
+    for (int b = a + 1; b < M; b++) {
+      const double factor = pivot[b];
+      for (int j = b / PACK * PACK; j < WIDTH; j++) Q[b * WIDTH + j] -= factor * pivot[j];
+    }
+    for (int j = M / PACK * PACK; j < WIDTH; j++) negative[a * WIDTH + j] = -pivot[j];
+  }
+  return isfinite(last) != 0;
+}
+
+/* Eq. 5: V_xx = Q_xx - Y'Y and V_x = Q_x - Y'y, copied out of Q; without feedback Q_xx and Q_x themselves. */
+static void STAGE(reduce)(double *restrict Q, const double *negative, int feedback, double *restrict Vx,
+                          double *restrict Vxx) {
+  if (feedback) multiply(M, Z, M, negative, 1, WIDTH, Q, Q, Q, WIDTH, 1);
+  for (int i = 0; i < N; i++) {
+    const double *const row = Q + (M + i) * WIDTH + M;
+    Vx[i] = row[N];
+    for (int j = i; j < N; j++) Vxx[i * N + j] = row[j];
+    for (int j = 0; j < i; j++) Vxx[i * N + j] = Vxx[j * N + i];
+  }
+}
+
+/* Eq. 4, back-substitution: (K k) = U^-1 (-Y); the diagonal of U is kept as its inverse. */
+static void STAGE(gains)(const double *Q, double *restrict negative, double *restrict k, double *restrict K) {
+  for (int a = M - 1; a >= 0; a--) {
+    double *const row = negative + a * WIDTH;
+    for (int b = a + 1; b < M; b++) {
+      const double factor = Q[a * WIDTH + b];
+      for (int j = M / PACK * PACK; j < WIDTH; j++) row[j] -= factor * negative[b * WIDTH + j];
+    }
+    const double inverse = Q[a * WIDTH + a];
+    for (int j = M / PACK * PACK; j < WIDTH; j++) row[j] *= inverse;
+    k[a] = row[Z];
+    for (int j = 0; j < N; j++) K[a * N + j] = row[M + j];
+  }
+}
+
+static int STAGE(backward)(const sweep *s, const double *x, const double *u, const double *p, const double *gap,
+                           const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
+                           double *Vxx, double *model, double *slope, double *change) {
+  double *const F = model, *const H = F + NEXT * WIDTH;
+  double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
+  double *const negative = Q + Z * WIDTH;
+  for (int i = 0; i < NEXT; i++) v[i] = next_Vx[i];
+  if (gap)
+    for (int i = 0; i < NEXT; i++) {
+      double moved = s->epsilon * gap[i];
+      for (int j = 0; j < NEXT; j++) moved += next_Vxx[i * NEXT + j] * gap[j];
+      v[i] += moved;
+      *change += gap[i] * (next_Vx[i] + moved / 2);
+    }
+  (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, F, H);
+  STAGE(assemble)(F, H, v, next_Vxx, s->epsilon, W, Q);
+  for (int a = 0; a < M; a++) {
+    const double size = fabs(Q[a * WIDTH + Z]);
+    if (size > *slope || isnan(size)) *slope = size;
+  }
+  if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
+  if (!STAGE(eliminate)(Q, s->mu, negative)) return 0;
+  for (int a = 0; a < M; a++) *change -= Q[a * WIDTH + Z] * Q[a * WIDTH + Z] / 2;
+  if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
+  STAGE(gains)(Q, negative, k, K);
+  if (!s->feedback)
+    for (int i = 0; i < M * N; i++) K[i] = 0;
+  return 1;
+}
+
+/* u + alpha k + K (x_new - x), the next state from there, and the cost of the stage. */
+static double STAGE(forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
+                             double alpha, const double *x_new, double *u_new, double *following) {
+  double moved[N];
+  for (int i = 0; i < N; i++) moved[i] = x_new[i] - x[i];
+  for (int a = 0; a < M; a++) {
+    double sum = u[a] + alpha * k[a];
+    for (int j = 0; j < N; j++) sum += K[a * N + j] * moved[j];
+    u_new[a] = sum;
+  }
+  return STAGE(step)(x_new, u_new, p, following);
+}
+
+/* Whether all first-order and Gauss-Newton derivatives are finite numbers. */
+static int STAGE(finite)(const double *x, const double *u, const double *p, double *model) {
+  double *const F = model, *const H = F + NEXT * WIDTH;
+  STAGE(derive_gauss_newton)(x, u, p, x, F, H);
+  return all_finite(F, NEXT * WIDTH) && all_finite(H, Z * WIDTH);
+}
+
+static const kind STAGE(kind) = {
+    N, M, NEXT, (NEXT + Z) * WIDTH, ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
+    STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite),
+};
+#undef Z
+#undef WIDTH

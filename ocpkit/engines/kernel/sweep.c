@@ -1,0 +1,25 @@
+/* Bounds of one backward sweep, and the table through which the loop calls the kinds of stages. */
+typedef struct {
+  double mu, epsilon; /* added to the diagonals of Q_uu and of V_xx' */
+  int second_order, feedback;
+  double *scratch;
+} sweep;
+
+typedef struct {
+  int n, m, next;
+  int model_size, scratch_size;
+  void (*prepare)(double *model);
+  double (*step)(const double *x, const double *u, const double *p, double *following);
+  int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *gap,
+                  const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx, double *Vxx,
+                  double *model, double *slope, double *change);
+  double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
+                    double alpha, const double *x_new, double *u_new, double *following);
+  int (*finite)(const double *x, const double *u, const double *p, double *model);
+} kind;
+
+static int all_finite(const double *values, long count) {
+  int finite = 1;
+  for (long i = 0; i < count; i++) finite &= isfinite(values[i]) != 0;
+  return finite;
+}

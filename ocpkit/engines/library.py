@@ -1,0 +1,129 @@
+"""From the structure of a problem to a loaded C solver: from memory, from the cache on disk, or compiled."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ocpkit.engines.cache import open_cache
+from ocpkit.engines.compiler import Compiler, CompilerError, find_compiler
+from ocpkit.engines.graphs import ProblemGraph
+from ocpkit.engines.source import c_source, kernel
+
+GENERATORS = ("graphs.py", "emit.py", "source.py", "kernel/panel.c", "kernel/sweep.c", "kernel/stage.c", "kernel/ddp.c")
+
+
+def _fields() -> list[tuple[str, Any]]:
+    """Read the struct `ddp` of kernel/ddp.c, so that it is declared once."""
+    found = re.search(r"typedef struct \{(.*?)\} ddp;", re.sub(r"/\*.*?\*/", "", kernel("ddp.c"), flags=re.S), re.S)
+    assert found is not None
+    fields = list[tuple[str, Any]]()
+    for declaration in found[1].replace("const", "").split(";"):
+        kind, _, names = declaration.strip().partition(" ")
+        scalar = ctypes.c_double if kind == "double" else ctypes.c_long
+        fields += [(n.strip("* "), ctypes.c_void_p if "*" in n else scalar) for n in names.split(",") if n]
+    return fields
+
+
+class State(ctypes.Structure):
+    """The struct `ddp` of kernel/ddp.c."""
+
+    _fields_ = _fields()
+
+
+FIELD_NAMES = frozenset(name for name, _ in State._fields_)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A loaded solver.
+
+    Attributes
+    ----------
+    origin
+        Where it came from, for the user: compiled in so many seconds, or loaded from the cache.
+    """
+
+    handle: ctypes.CDLL
+    scratch_size: int
+    origin: str
+
+
+def load_library(graph: ProblemGraph) -> Library:
+    """Load the solver of a structure; compile it if it is not in the cache.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler, or it fails.
+    """
+    compiler, key = find_compiler(), library_key(graph)
+    library = cached_library(graph)
+    if library is not None:
+        return library
+    began, cache = time.perf_counter(), open_cache()
+
+    def build(target: Path) -> None:
+        source = target.with_suffix(".c")
+        source.write_text(c_source(graph), encoding="utf-8")
+        compiler.build(source, target)
+
+    path = cache.add(key, build)
+    origin = f"compiled in {time.perf_counter() - began:.1f} s"
+    return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin)
+
+
+def cached_library(graph: ProblemGraph) -> Library | None:
+    """Load the solver of a structure if it was compiled before.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler.
+    """
+    key = library_key(graph)
+    if key in _loaded:
+        return _loaded[key]
+    path = open_cache().find(key)
+    return None if path is None else _load(key, path, "loaded from the cache")
+
+
+def library_key(graph: ProblemGraph) -> str:
+    """Digest of all that a shared object depends on: structure, generators, compiler, flags, processor."""
+    return _key(graph.key, find_compiler())
+
+
+_loaded: dict[str, Library] = {}
+
+
+def _load(key: str, path: Path, origin: str) -> Library:
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CompilerError(f"the compiled solver cannot be loaded: {error}") from error
+    handle.ocpkit_scratch_size.restype, handle.ocpkit_advance.restype = ctypes.c_long, None
+    handle.ocpkit_advance.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_double] * 3]
+    handle.ocpkit_resume.argtypes, handle.ocpkit_resume.restype = [ctypes.c_void_p], None
+    _loaded[key] = Library(handle, handle.ocpkit_scratch_size(), origin)
+    return _loaded[key]
+
+
+@lru_cache(maxsize=256)
+def _key(structure: str, compiler: Compiler) -> str:
+    text = "\n".join([structure, _generators(), compiler.identity])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _generators() -> str:
+    digest, folder = hashlib.sha256(), files("ocpkit.engines")
+    for name in GENERATORS:
+        digest.update(folder.joinpath(name).read_bytes())
+    return digest.hexdigest()

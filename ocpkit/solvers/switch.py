@@ -1,0 +1,86 @@
+"""The ``"auto"`` engine's wager: start on the virtual machine, compile once that has cost as much as compiling.
+
+Whoever rents skis until the rent has reached their price, and then buys them, never pays more than twice the least
+(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ocpkit.engines.compiler import CompilerError
+from ocpkit.engines.graphs import ProblemGraph
+from ocpkit.engines.interface import AnyPolicy
+from ocpkit.engines.library import load_library
+from ocpkit.problem import Problem
+from ocpkit.solution import History, Iteration, Status
+from ocpkit.solvers.compiled import CompiledRun
+from ocpkit.solvers.driver import Clock, Run
+from ocpkit.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from ocpkit.solvers.ddp import DDPRun
+
+PRICE = 1.5  # seconds that compiling a small model takes
+
+_spent: defaultdict[str, float] = defaultdict(float)  # seconds on the virtual machine in this process, by structure
+_failed: dict[str, str] = {}
+
+
+class SwitchingRun(Run):
+    """A solve that begins on the virtual machine and may end in C."""
+
+    def __init__(self, run: DDPRun, problem: Problem, graph: ProblemGraph) -> None:
+        self.run: DDPRun | CompiledRun = run
+        self.problem, self.graph = problem, graph
+        self.details = run.details
+        self._explain()
+
+    def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
+        began = clock()
+        self.run.advance(history, most, clock, time_limit)
+        if isinstance(self.run, CompiledRun):
+            return
+        _spent[self.graph.key] += clock() - began
+        self._explain()
+        affordable = time_limit - clock() > PRICE
+        if _spent[self.graph.key] > PRICE and affordable and self.status is None and self.graph.key not in _failed:
+            self._compile(self.run)
+
+    def _compile(self, run: DDPRun) -> None:
+        try:
+            library = load_library(self.graph)
+        except CompilerError as error:
+            _failed[self.graph.key] = str(error)
+            self._explain()
+            return
+        self.run = CompiledRun.resume(run, self.problem, self.graph, library)
+        self.details = self.run.details
+        self.details["engine"] = f"c: {library.origin}, after {_spent[self.graph.key]:.1f} s on the virtual machine"
+
+    def _explain(self) -> None:
+        failure = _failed.get(self.graph.key)
+        spent = f"compiles after {PRICE} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
+        self.details["engine"] = f"vm: {failure or spent}"
+
+    def start(self) -> Iteration:
+        return self.run.start()
+
+    def step(self) -> Iteration:
+        return self.run.step()
+
+    @property
+    def trajectory(self) -> Trajectory:  # type: ignore[override]
+        """Best iterate so far."""
+        return self.run.trajectory
+
+    @property
+    def policy(self) -> AnyPolicy | None:  # type: ignore[override]
+        """Backward pass at that iterate."""
+        return self.run.policy
+
+    @property
+    def status(self) -> Status | None:  # type: ignore[override]
+        """None while there is more to do."""
+        return self.run.status

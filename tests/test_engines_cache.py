@@ -1,0 +1,238 @@
+"""Compiled solvers: found again, built once, never half-written, never needed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import BY_NAME
+from typer.testing import CliRunner
+
+from ocpkit import DDP, Problem, ProblemError
+from ocpkit.cli import app
+from ocpkit.engines import cache, compiler, library
+from ocpkit.engines.cache import Cache, open_cache
+from ocpkit.engines.graphs import trace_problem
+from ocpkit.solvers import switch
+
+
+def scalar(factor: float = 0.9) -> Problem:
+    """A problem that compiles at once; each factor is another structure."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: factor * x + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=5,
+        control_size=1,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a process that has loaded nothing."""
+    monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_loaded", {})
+    return tmp_path / "cache"
+
+
+def solve(problem: Problem, engine: str = "c") -> str:
+    """Solve and return what is said of the engine."""
+    solution = DDP(engine=engine).solve(problem)
+    assert solution.success
+    assert solution.cost == pytest.approx(DDP(engine="numpy").solve(problem).cost, rel=1e-12)
+    return solution.details["engine"]
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new process starts with."""
+    monkeypatch.setattr(library, "_loaded", {})
+
+
+def test_compiled_once_then_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert solve(scalar(0.81)).startswith("c: compiled in")
+    assert solve(scalar(0.81)).startswith("c: compiled in")  # the same library, still in memory
+    forget(monkeypatch)
+    assert solve(scalar(0.81)) == "c: loaded from the cache"
+    assert len(list(folder.iterdir())) == 1
+    assert solve(scalar(0.82)).startswith("c: compiled in")
+    assert len(open_cache().entries()) == 2
+
+
+def test_other_states_parameters_and_horizons_use_the_same_library(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = BY_NAME["parameters"].problem()
+    DDP(engine="c").solve(problem)
+    monkeypatch.setattr(library, "c_source", None)
+    p = problem.parameters
+    others = [
+        problem.replace(x0=[1.0, -1.0]),
+        problem.replace(parameters=[0.3, 0.2, 0.1]),
+        problem.replace(stages=problem.stages[:7], controls=()),
+        problem.replace(parameters=np.linspace(p, 2 * p, problem.horizon + 1)),
+    ]
+    for other in others:
+        solve(other)
+
+
+def test_a_damaged_file_is_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve(scalar(0.83))
+    (path,) = folder.glob("*.so")
+    content = path.read_bytes()
+    for damage in (content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1])):
+        path.unlink()
+        path.write_bytes(damage)
+        forget(monkeypatch)
+        assert solve(scalar(0.83)).startswith("c: compiled in")
+        assert [entry.path.read_bytes() for entry in open_cache().entries()] == [content]
+
+
+def _race(folder: str, barrier: Any, results: Any) -> None:
+    os.environ["OCPKIT_CACHE"] = folder
+    barrier.wait()
+    results.put(solve(scalar(0.84)))
+
+
+def test_several_processes_at_once(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    workers = [context.Process(target=_race, args=(str(folder), barrier, results)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    said = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert all(text.startswith("c: ") for text in said)
+    assert len(list(folder.glob("*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also as root, who may write anywhere: the folder's parent is a file."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path / "file" / "cache"))
+    forget(monkeypatch)
+    said = solve(scalar(0.85))
+    assert said.startswith("c: compiled in")
+    assert "cannot be written (Not a directory)" in said
+
+
+def test_least_recently_used_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Cache(tmp_path)
+    for i, key in enumerate("abc"):
+        path = store.add(key, lambda target, i=i: target.write_bytes(bytes([i]) * 100))
+        os.utime(path, (1000 + i, 1000 + i))
+    assert store.find("a") is not None  # which makes it the most recently used one
+    monkeypatch.setattr(cache, "MAX_BYTES", 300)
+    store.add("d", lambda target: target.write_bytes(b"d" * 100))
+    assert store.find("b") is None
+    assert all(store.find(key) is not None for key in "acd")
+    monkeypatch.setattr(cache, "MAX_BYTES", 50)
+    store.add("e", lambda target: target.write_bytes(b"e" * 100))
+    assert [entry.path.name[0] for entry in store.entries()] == ["e"]
+
+
+def test_the_key_names_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = trace_problem(scalar(0.86))
+    keys = [library.library_key(graph), library.library_key(trace_problem(scalar(0.87)))]
+    monkeypatch.setenv("OCPKIT_CFLAGS", "-O0")
+    keys.append(library.library_key(graph))
+    assert len(set(keys)) == 3
+    assert library.library_key(trace_problem(scalar(0.86))) == keys[2]
+
+
+# ---------------------------------------------------------------------------------------------- no compiler
+def broken_compiler(tmp_path: Path) -> str:
+    """A program that says its version and compiles nothing."""
+    script = tmp_path / "broken-cc"
+    script.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit\necho "no room on device" >&2; exit 1\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script)
+
+
+def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert solve(scalar(0.88), "auto") == "vm: no C compiler was found (CC=no-such-compiler)"
+    with pytest.raises(ProblemError, match="no C compiler was found"):
+        DDP(engine="c").solve(scalar(0.88))
+
+
+def test_a_compiler_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", broken_compiler(tmp_path))
+    monkeypatch.setattr(switch, "PRICE", 0.0)
+    for _ in range(2):
+        assert "could not compile the solver: no room on device" in solve(scalar(0.89), "auto")
+    with pytest.raises(ProblemError, match="no room on device"):
+        DDP(engine="c").solve(scalar(0.89))
+    assert list(folder.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------- "auto"
+def test_auto_compiles_when_the_virtual_machine_has_cost_as_much(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a solve; the rest goes on as if nothing had happened."""
+    problem = BY_NAME["pendulum"].problem()
+    assert DDP().solve(problem, callback=lambda line: line.index < 3).details["engine"].startswith("vm: compiles after")
+    monkeypatch.setattr(switch, "PRICE", 0.0)
+    solution, reference = DDP().solve(problem), DDP(engine="numpy").solve(problem)
+    assert solution.details["engine"].startswith("c: compiled in")
+    assert "on the virtual machine" in solution.details["engine"]
+    assert solution.iterations == reference.iterations
+    for line, expected in zip(solution.history, reference.history, strict=True):
+        assert line.cost == pytest.approx(expected.cost, rel=1e-9)
+        assert (line.step_size, line.regularization) == (expected.step_size, expected.regularization)
+    assert DDP().solve(problem).details["engine"].startswith("c: compiled in")
+
+
+def test_auto_takes_gaps_and_damping_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = BY_NAME["pendulum"].problem()
+    torn = np.random.default_rng(3).standard_normal((61, 2))
+    monkeypatch.setattr(switch, "PRICE", 0.0)
+    solution = DDP().solve(problem, states=torn)
+    reference = DDP(engine="numpy").solve(problem, states=torn)
+    assert solution.details["engine"].startswith("c: ")
+    assert solution.iterations == reference.iterations
+    for line, expected in zip(solution.history, reference.history, strict=True):
+        assert line.cost == pytest.approx(expected.cost, rel=1e-7)
+        assert line.gap == pytest.approx(expected.gap, rel=1e-7)
+
+
+def test_auto_does_not_compile_when_time_is_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.91)).key: 10.0})
+    solution = DDP(time_limit=switch.PRICE / 2).solve(scalar(0.91))
+    assert solution.details["engine"].startswith("vm: ")
+
+
+def test_compiler_variable_may_hold_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc -DNDEBUG")
+    assert compiler.find_compiler().command[1:] == ("-DNDEBUG",)
+
+
+# --------------------------------------------------------------------------------------------- command line
+def test_cache_list_and_clear(folder: Path) -> None:
+    solve(scalar(0.92))
+    (path,) = folder.glob("*.so")
+    listed = json.loads(CliRunner().invoke(app, ["cache", "list", "--json"]).stdout)
+    assert listed["folder"] == str(folder)
+    assert [(file["file"], file["bytes"]) for file in listed["files"]] == [(path.name, path.stat().st_size)]
+    assert path.stem[:20] in CliRunner().invoke(app, ["cache", "list"]).stdout
+    (folder / "building-left-behind").mkdir()
+    assert "removed 1 compiled" in CliRunner().invoke(app, ["cache", "clear"]).stdout
+    assert list(folder.iterdir()) == []
+
+
+def test_solve_takes_an_engine() -> None:
+    for engine in ("numpy", "vm", "c"):
+        done = CliRunner().invoke(app, ["solve", "double-integrator", "--engine", engine, "--json"])
+        assert done.exit_code == 0
+        assert json.loads(done.stdout)["details"]["engine"].startswith(f"{engine}: ")
+    for wrong in (["--engine", "fortran"], ["--engine", "c", "--solver", "gd"]):
+        assert CliRunner().invoke(app, ["solve", "double-integrator", *wrong]).exit_code == 2
