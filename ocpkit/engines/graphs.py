@@ -20,6 +20,7 @@ from ocpkit.differentiable import Traced
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.expansion import Expansion
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
+from ocpkit.identities import Identities
 from ocpkit.problem import Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.symbol import symbols, to_casadi
 
@@ -155,25 +156,6 @@ class ProblemGraph:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Parts:
-    """The stages and the end of a problem, compared by identity: what other states and parameters leave the same."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.stages, self.terminal_cost = problem.stages, problem.terminal_cost
-        self.p_size = problem.parameters.shape[-1]
-
-    def __hash__(self) -> int:
-        return hash((id(self.stages), id(self.terminal_cost), self.p_size))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Parts)
-            and self.stages is other.stages
-            and self.terminal_cost is other.terminal_cost
-            and self.p_size == other.p_size
-        )
-
-
 def trace_problem(problem: Problem) -> ProblemGraph:
     """Trace a problem; stages seen before, in this problem or another one, are not traced again.
 
@@ -182,15 +164,15 @@ def trace_problem(problem: Problem) -> ProblemGraph:
     UnsupportedProblem
         If a stage cannot be traced, or its derivatives are measured by differences; names the stage.
     """
-    return _trace(_Parts(problem))
+    return _trace(Identities(problem.stages, problem.terminal_cost), problem.parameters.shape[-1])
 
 
 @lru_cache(maxsize=32)
-def _trace(parts: _Parts) -> ProblemGraph:
+def _trace(parts: Identities, p_size: int) -> ProblemGraph:
+    stages, cost = parts.parts
     kinds, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
     known: dict[int, int] = {}
-    p_size, cost = parts.p_size, parts.terminal_cost
-    for t, stage in enumerate(parts.stages):
+    for t, stage in enumerate(stages):
         if id(stage) not in known:
             graph = _remembered(stage, p_size, partial(_stage, stage, p_size, f"stage {t} ({stage.name!r})"))
             if graph.key not in number:
