@@ -69,6 +69,9 @@ def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:
                 registry.estimate(name, options, jobs=jobs, on_progress=bar.show)
             else:
                 report = registry.reproduce(name, options, jobs=jobs, on_progress=bar.show)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: {bar.last}, kept in {options.out / name}; the same command goes on", err=True)
+            raise
         except (ValueError, ImportError) as error:  # of data sets: DataError and its kin
             raise ProblemError(str(error)) from error
     if estimate:

@@ -16,6 +16,7 @@ from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report
 from ocpkit_nn.experiments.run import Options, Result
+from ocpkit_nn.experiments.trial import train
 
 torch.set_num_threads(1)
 
@@ -67,6 +68,25 @@ def test_the_estimate_trains_one_run_of_each_kind(tmp_path):
     assert "CPU minutes left" in result.stdout
     every = runs(Options(quick=True, seeds=1, datasets=("wine",)))
     assert len(list((tmp_path / "e3" / "runs").iterdir())) == len({run.kind() for run in every}) < len(every)
+
+
+def test_an_interrupt_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    item, trained = registry.find("e5"), []
+
+    def train_three(run):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(run)
+        return train(run)
+
+    monkeypatch.setattr(item, "train", train_three)
+    arguments = ("e5", "--quick", "--seeds", "1", "-d", "wine", "--out", str(tmp_path))
+    result = reproduce(*arguments)
+    assert result.exit_code == 130
+    assert "interrupted: 3 of 12 runs" in result.stderr
+    monkeypatch.setattr(item, "train", train)
+    assert reproduce(*arguments).exit_code == 0
+    assert len(list((tmp_path / "e5" / "runs").iterdir())) == 12
 
 
 def test_wrong_input_is_one_line(tmp_path):
