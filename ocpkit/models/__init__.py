@@ -30,6 +30,11 @@ _TASKS = {
     "hager": "hager",
     "van-der-pol": "van_der_pol",
     "rayleigh": "rayleigh",
+    "minimum-time": "minimum_time",
+    "goddard": "goddard",
+    "quadrotor-gate": "quadrotor_gate",
+    "aircraft-climb": "aircraft_climb",
+    "life-cycle": "life_cycle",
 }
 
 

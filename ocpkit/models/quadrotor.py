@@ -28,7 +28,7 @@ from ocpkit.models import drawing
 from ocpkit.models.task import Task
 from ocpkit.problem import Problem
 
-TIME_STEP, ARM = 0.02, 0.175
+TIME_STEP, ARM, ROTOR = 0.02, 0.175, 0.12
 GOAL, FINAL_ANGLES = (1.0, -2.0, 0.5), (2 * np.pi, 0.0, 0.0)
 INERTIAS = (0.0023, 0.0023, 0.0040)
 
@@ -133,7 +133,7 @@ def build(
     )
 
 
-def draw(axes: Any, x: Any, u: Any) -> None:
+def draw(axes: Any, x: Any, u: Any, goal: tuple[float, ...] = GOAL) -> None:
     """Draw the frame, its rotors (the front one in red), their thrusts, a shadow on the floor, and the goal."""
     turn = rotation(*x[3:6])
 
@@ -141,9 +141,9 @@ def draw(axes: Any, x: Any, u: Any) -> None:
         return x[:3] + turn @ np.array(point)
 
     floor = axes.get_zlim()[0]
-    drawing.goal(axes, *GOAL)
+    drawing.goal(axes, *goal)
     axes.plot(*([value] for value in (*x[:2], floor)), marker="o", markersize=8, color=drawing.GROUND, alpha=0.6)
-    circle = 0.12 * np.exp(1j * np.linspace(0, 2 * np.pi, 30))
+    circle = ROTOR * np.exp(1j * np.linspace(0, 2 * np.pi, 30))
     for (forward, left), thrust in zip(((ARM, 0.0), (0.0, ARM), (-ARM, 0.0), (0.0, -ARM)), u):
         color = drawing.ACCENT if forward > 0 else drawing.BODY
         drawing.rod(axes, world(0, 0, 0), world(forward, left, 0), width=3.0)

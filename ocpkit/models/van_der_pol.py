@@ -89,5 +89,5 @@ TASK = Task(
     control_labels=("force",),
     draw=draw,
     view=(-0.8, 0.8, -0.5, 1.2),
-    solver="ipopt",
+    solver="al",
 )

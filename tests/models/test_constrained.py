@@ -12,8 +12,11 @@ from scipy.integrate import solve_ivp
 
 from ocpkit import IPOPT, Constraint, GradientDescent, Problem, Solution, Status, models
 from ocpkit.differentiable import with_parameters
+from ocpkit.models.aircraft_climb import climb_rate
 from ocpkit.models.hager import optimal_cost
+from ocpkit.models.minimum_time import least_time
 from ocpkit.models.van_der_pol import rates
+from ocpkit.solvers import registry
 
 Array = Any
 NAMES = [name for name in models.names() if models.get(name).solver != "ddp"]
@@ -49,6 +52,12 @@ def excesses(problem: Problem, states: Array, controls: Array) -> dict[str, Arra
     return {name: np.concatenate(rows) for name, rows in found.items() if np.isfinite(np.concatenate(rows)).any()}
 
 
+@cache
+def by_default(name: str) -> Solution:
+    """Solve by the solver that the task names."""
+    return registry.make(models.get(name).solver).solve(models.get(name).build())
+
+
 def without_limits(problem: Problem) -> Problem:
     free = {"control_lower": -np.inf, "control_upper": np.inf, "constraints": ()}
     stages = {id(stage): replace(stage, **free) for stage in problem.stages}
@@ -63,6 +72,16 @@ def test_the_optimum_is_found_and_obeys_the_limits(name):
     assert cost == pytest.approx(solution.cost, rel=1e-5, abs=1e-8)
     worst = {kind: rows.max() for kind, rows in excesses(problem, solution.states, solution.controls).items()}
     assert max(worst.values()) <= 1e-7, worst
+
+
+@every_constrained_task
+def test_the_default_solver_finds_the_same_optimum(name):
+    """But for the parking car, where it finds a better one than IPOPT: there are many ways to park."""
+    assert by_default(name).status is Status.CONVERGED
+    gain = (solved(name).cost - by_default(name).cost) / abs(solved(name).cost)
+    assert abs(gain) < 1e-6 or (name == "car-parking-bounded" and gain > 0)
+    problem, solution = models.get(name).build(), by_default(name)
+    assert max(rows.max() for rows in excesses(problem, solution.states, solution.controls).values()) <= 1e-8
 
 
 @every_constrained_task
@@ -145,3 +164,49 @@ def test_the_cost_of_a_stage_is_the_integral_along_it():
 
     exact = solve_ivp(extended, (0.0, 0.02), [*x, 0.0], rtol=1e-12, atol=1e-14).y[:, -1]
     np.testing.assert_allclose([*stage.dynamics.step(x, u, p), stage.cost.value(x, u, p)], exact, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("distance", "limit"), [(1.0, 1.0), (4.0, 0.5)])
+def test_minimum_time_is_full_force_forward_then_backward(distance, limit):
+    solution = solved("minimum-time", distance=distance, acceleration_limit=limit)
+    assert solution.cost == pytest.approx(least_time(distance, limit), rel=1e-6)
+    pushes = np.array([u[0] for u in solution.controls])
+    np.testing.assert_allclose(pushes, np.repeat([limit, -limit], 20), atol=1e-4)
+
+
+def test_goddard_burns_then_trades_drag_for_gravity_then_coasts():
+    """On the singular arc D (1 + v/c) = m g, which follows from Pontryagin's principle and is not in the model."""
+    solution = solved("goddard")
+    assert -solution.cost == pytest.approx(1.01283, abs=1e-5)
+    thrust = np.array([u[0] for u in solution.controls])
+    height, velocity, mass, duration = np.array(solution.states[1:]).T
+    assert thrust[:10] == pytest.approx(3.5, abs=1e-3)
+    assert thrust[40:] == pytest.approx(0.0, abs=1e-3)
+    drag = 310 * velocity**2 * np.exp(-500 * (height - 1))
+    balance = drag * (1 + velocity / 0.5) * height**2 / mass
+    np.testing.assert_allclose(balance[15:33], 1.0, rtol=0.02)
+    assert np.ptp(duration) < 1e-8
+
+
+# ------------------------------------------------------------------------------------------- what limits bring about
+def test_the_quadrotor_rolls_only_for_the_gate():
+    passing = solved("quadrotor-gate").states[50]
+    level = IPOPT().solve(without_limits(models.get("quadrotor-gate").build())).states[50]
+    assert abs(level[3]) < 0.1 < 0.5 < passing[3]
+
+
+def test_the_climb_is_as_steep_as_allowed_most_of_the_way():
+    states = solved("aircraft-climb").states
+    assert (climb_rate(states.T) > 30 - 1e-4).sum() > len(states) / 3
+    np.testing.assert_allclose(states[-1, 3], 400.0, atol=5.0)
+
+
+def test_consumption_obeys_eulers_equation_where_something_is_saved():
+    problem, solution = models.get("life-cycle").build(), solved("life-cycle")
+    consumed, assets = np.exp(solution.controls[:, 0]), solution.states[:, 0]
+    growth, euler, saving = consumed[1:] / consumed[:-1], (0.96 * 1.03) ** 0.5, assets[1:-1] > 1e-4
+    np.testing.assert_allclose(growth[saving], euler, rtol=1e-5)
+    assert (growth[~saving] > euler + 1e-3).all()
+    assert 10 < (~saving).sum() < 30
+    np.testing.assert_allclose(consumed[:20], problem.parameters[:20, 1], rtol=1e-5)
+    assert assets[-1] == pytest.approx(0.0, abs=1e-5)

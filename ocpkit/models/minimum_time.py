@@ -1,0 +1,83 @@
+"""The minimum-time double integrator: bring a mass to rest at a goal as fast as a bounded force allows.
+
+    minimise T   subject to   ṗ = v,   v̇ = u,   |u| ≤ a,   (p, v) from (0, 0) to (d, 0) in T seconds
+
+The optimum is known: full force forward until T*/2, then full force backward, T* = 2 √(d/a). With an even number of
+stages the switch falls between two of them, and the discrete optimum is T* as well.
+State x = (position [m], velocity [m/s], duration T [s]), control u = (acceleration [m/s²],); the duration is one more
+control of the first stage, see `ocpkit.models.free_duration`.
+Source: Bushaw 1952; Pontryagin, Boltyanskii, Gamkrelidze & Mishchenko, *The Mathematical Theory of Optimal
+Processes*, 1962, ch. 1, example 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ocpkit import math as m
+from ocpkit.models import drawing
+from ocpkit.models.free_duration import free_duration_problem
+from ocpkit.models.task import Task
+from ocpkit.problem import Constraint, Problem
+
+STAGES, DISTANCE, LIMIT = 40, 1.0, 1.0
+
+
+def least_time(distance: float, limit: float) -> float:
+    """Return T* [s]."""
+    return float(2 * (distance / limit) ** 0.5)
+
+
+def build(
+    *, horizon: int = STAGES, distance: float = DISTANCE, acceleration_limit: float = LIMIT, duration: float = 4.0
+) -> Problem:
+    """Build the problem.
+
+    Parameters
+    ----------
+    horizon
+        Number of stages.
+    distance
+        From the start to the goal [m].
+    acceleration_limit
+        a, in either direction [m/s²].
+    duration
+        Guess of T [s].
+    """
+    goal = [distance, 0.0]
+    return free_duration_problem(
+        rates=lambda x, u: m.stack([x[1], u[0]]),
+        terminal_cost=lambda x: x[2],
+        terminal_constraint=Constraint(lambda x: x[:2], goal, goal, "rest at the goal"),
+        x0=[0.0, 0.0],
+        horizon=horizon,
+        control=[0.0],
+        control_bounds=([-acceleration_limit], [acceleration_limit]),
+        duration=duration,
+        duration_bounds=(0.01, 100.0),
+        name="minimum-time",
+    )
+
+
+def draw(axes: Any, x: Any, u: Any) -> None:
+    """Draw the mass on its rail, the force on it between its bounds, and the goal."""
+    drawing.ground(axes)
+    drawing.goal(axes, DISTANCE, -0.2)
+    drawing.box(axes, (x[0], 0.1), (0.3, 0.2))
+    drawing.arrow(axes, (x[0], 0.1), (0.3 * u[0], 0.0))
+    drawing.gauge(axes, u[0], -LIMIT, LIMIT, "push [m/s²]")
+    axes.set_yticks([])
+
+
+TASK = Task(
+    name="minimum-time",
+    summary="Bring a mass to rest at a goal in the least time",
+    source="Pontryagin et al. 1962",
+    build=build,
+    time_step=least_time(DISTANCE, LIMIT) / STAGES,
+    state_labels=("position [m]", "velocity [m/s]", "duration [s]"),
+    control_labels=("acceleration [m/s²]", "duration [s]"),
+    draw=draw,
+    view=(-0.4, 1.6, -0.8, 0.8),
+    solver="al",
+)
