@@ -138,7 +138,7 @@ class EMSA(torch.optim.Optimizer):
         def value_and_gradient() -> Tensor:
             value = hamiltonian()
             for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters)):
-                parameter.grad = gradient
+                parameter.grad = gradient.contiguous()  # a convolution's need not be, and LBFGS asks for it
             return value.detach()
 
         solver.step(value_and_gradient)

@@ -78,7 +78,7 @@ def _optimise(
             model.train()
             try:
                 finite = math.isfinite(stepper.step(inputs, targets))
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            except (torch.linalg.LinAlgError, FloatingPointError):  # type: ignore[attr-defined]
                 finite = False
             update += 1
             if watch is not None:

@@ -46,7 +46,7 @@ def test_an_item_writes_results_report_and_figures(folder, item):
         assert {"python", "torch", "ocpkit"} <= row["versions"]["versions"].keys()
     text = (folder / item / "report.md").read_text()
     assert text.startswith(f"# {registry.find(item).TITLE}")
-    assert "not judged" in text
+    assert ("not judged" in text) == (item != "search")  # which has nothing to judge
     pictures = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
     assert pictures
     assert all((folder / item / name).stat().st_size > 1000 for name in pictures)

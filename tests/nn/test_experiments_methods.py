@@ -70,6 +70,37 @@ def test_every_method_lowers_the_loss_and_has_a_name(method):
     assert method in NAMES
 
 
+@pytest.mark.parametrize(
+    ("method", "baseline", "options"),
+    [
+        ("adam", "adam", {}),
+        ("emsa", "emsa", {"stage_iterations": 3}),
+        ("ddpnopt", "kfac", {"feedback": "full", "basis_every": 10}),
+        ("ddpnopt", "sgd", {"feedback": "full", "terminal": "montecarlo"}),
+        ("clip-samples", "sgd", {}),
+    ],
+)
+def test_methods_train_convolutions(method, baseline, options):
+    cnn = Run(
+        **{
+            "item": "test",
+            "dataset": "digits",
+            "model": "cnn",
+            "seed": 0,
+            "epochs": 1,
+            "batch_size": 32,
+            "samples": 64,
+        },
+        method=method,
+        baseline=baseline,
+        optimizer=options,
+        learning_rate=0.001 if method == "adam" else 0.03,
+    )
+    result = train(cnn)
+    assert result.updates == 2
+    assert result.train_loss < result.curves["train_loss"][0]
+
+
 def test_epsilon_is_not_lost_in_single_precision():
     vectors = torch.randn(1, 3, 24, generator=torch.Generator().manual_seed(0))
     value = batch_value(vectors[0], 0.3 * vectors).regularized(1e-8)
