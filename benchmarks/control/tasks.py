@@ -111,5 +111,5 @@ TASKS = (
     classic("car-parking"),
     Task("crocoddyl-unicycle", Unicycle().problem, Unicycle(), quick=True),
     *(Task(f"cddp-{model.name}", model.problem, model, model.name == "cartpole") for model in cddp_models.MODELS),
-    *(lqr(n, m, quick=n <= 14) for n, m in SIZES),
+    *(lqr(n, m, quick=n <= 12) for n, m in SIZES),
 )

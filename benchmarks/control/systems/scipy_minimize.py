@@ -17,7 +17,7 @@ from benchmarks.control.tasks import Task
 from ocpkit import Problem
 from ocpkit.trace import trace_stage, trace_terminal
 
-TASKS = ("pendulum", "cartpole", "lqr-4-1")
+TASKS = ("pendulum", "lqr-4-1")
 
 
 @dataclass(frozen=True)
