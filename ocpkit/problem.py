@@ -177,7 +177,7 @@ class Stage:
         Constraint(abs, self.control_lower, self.control_upper, f"stage {self.name!r}: control bounds")
         object.__setattr__(self, "constraints", _constraints(self.constraints, f"stage {self.name!r}: constraints"))
 
-    @property
+    @cached_property
     def bounded(self) -> bool:
         """Whether any control has a finite bound."""
         return bool(np.isfinite(self.control_lower).any() or np.isfinite(self.control_upper).any())

@@ -58,8 +58,12 @@ def main() -> None:
 
         picture.draw(options.picture, rows)
     if options.markdown:
-        command = shlex.join(["python", "-m", "benchmarks.control", *sys.argv[1:]])
-        page.write(options.markdown, machine, rows, verdicts, command)
+        command = shlex.join(["python", "-m", "benchmarks.control", *(["--quick"] if options.quick else [])])
+        page.write(options.markdown, machine, rows, verdicts, f"{command} {_only(options.only)}".strip())
+
+
+def _only(words: list[str]) -> str:
+    return shlex.join(["--only", *words]) if words else ""
 
 
 def _installed(name: str) -> bool:

@@ -64,10 +64,10 @@ def load_library(graph: ProblemGraph) -> Library:
     CompilerError
         If there is no compiler, or it fails.
     """
-    compiler, key = find_compiler(), library_key(graph)
     library = cached_library(graph)
     if library is not None:
         return library
+    compiler, key = find_compiler(), library_key(graph)
     began, cache = time.perf_counter(), open_cache()
 
     def build(target: Path) -> None:

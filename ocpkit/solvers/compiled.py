@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,21 +44,29 @@ class Layout:
         Of each array, one shape per stage.
     offsets
         Of each array and of the C code's own memory (``scratch``), in doubles.
+    lengths
+        Of each array over all stages, in doubles.
     size
         Of the block, in doubles.
     """
 
     shapes: dict[str, Shapes]
     offsets: dict[str, int]
+    lengths: dict[str, int]
     size: int
     kinds: Any
     totals: dict[str, int]
 
+    @cached_property
+    def uniform(self) -> dict[str, bool]:
+        """Whether all stages have arrays of one shape, by name."""
+        return {name: len(set(shapes)) == 1 for name, shapes in self.shapes.items()}
+
     def view(self, block: Array, name: str, offset: int) -> Any:
         """Return an array of the block: (T, …) where the sizes agree, else one for each stage."""
         shapes = self.shapes[name]
-        if len(set(shapes)) == 1:
-            return block[offset : offset + len(shapes) * int(np.prod(shapes[0]))].reshape(len(shapes), *shapes[0])
+        if self.uniform[name]:
+            return block[offset : offset + self.lengths[name]].reshape(len(shapes), *shapes[0])
         ends = np.cumsum([offset, *(int(np.prod(shape)) for shape in shapes)]).tolist()
         return [block[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes)]
 
@@ -79,7 +87,7 @@ def layout(graph: ProblemGraph, scratch_size: int) -> Layout:
     for name, size in {**sizes, "scratch": scratch_size}.items():
         offsets[name] = end
         end += -(-size * 8 // ALIGNMENT) * ALIGNMENT // 8
-    return Layout(shapes, offsets, end, np.array(graph.kind_of_stage, dtype=ctypes.c_long), totals)
+    return Layout(shapes, offsets, sizes, end, np.array(graph.kind_of_stage, dtype=ctypes.c_long), totals)
 
 
 class CompiledRun(Run):
@@ -179,7 +187,7 @@ class CompiledRun(Run):
 
     def _flat(self, name: str) -> Array:
         offset = self.layout.offsets[name]
-        return self.block[offset : offset + sum(int(np.prod(shape)) for shape in self.layout.shapes[name])]
+        return self.block[offset : offset + self.layout.lengths[name]]
 
     def _write(self, name: str, series: Sequence[Array]) -> None:
         self._flat(name)[:] = np.concatenate(series)
