@@ -63,7 +63,7 @@ class JoinedLinearisation(Linearisation):
             split = [StateBase(vectors) for vectors in base.vectors.split(self._sizes, dim=1)]
             pulled = [part.pull_state(own) for part, own in zip(self._parts, split)]
             self._state = StateBase(lambda: torch.cat([own.vectors for own in pulled], dim=1))
-            self._control = JoinedBase([part.pull_control(own) for part, own in zip(self._parts, split)], self._sizes)
+            self.control = JoinedBase([part.pull_control(own) for part, own in zip(self._parts, split)], self._sizes)
 
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Return Kronecker's rows of all samples."""
@@ -94,6 +94,15 @@ class JoinedBase(ControlBase):
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         means = [part.mean(own) * len(own) for part, own in zip(self._parts, coefficients.split(self._sizes))]
         return torch.stack(means).sum(0) / len(coefficients)
+
+    def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
+        return torch.cat([part.separable_norms(rows, columns) for part in self._parts])
+
+    def mean_squares(self) -> tuple[Tensor, Tensor]:
+        total = sum(self._sizes)
+        pairs = [(part.mean_squares(), size / total) for part, size in zip(self._parts, self._sizes)]
+        rows, columns = (torch.stack([pair[side] * share for pair, share in pairs]).sum(0) for side in (0, 1))
+        return rows, columns
 
     def inner(self, matrix: Tensor) -> Tensor:
         return torch.cat([part.inner(matrix) for part in self._parts])

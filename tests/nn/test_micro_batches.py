@@ -63,6 +63,16 @@ def test_with_second_order_dynamics_too(micro_batch: int) -> None:
     assert_same_step(case, micro_batch, {"curvature": "kronecker", "dynamics": "second"})
 
 
+@few_examples
+@given(
+    case=networks(batch_norm=False, dropout=False),
+    micro_batch=st.integers(1, 3),
+    curvature=st.sampled_from(["identity", "diagonal", "adam"]),
+)
+def test_with_separable_gains_too(case: Case, micro_batch: int, curvature: str) -> None:
+    assert_same_step(case, micro_batch, {"curvature": curvature, "gains": "separable"})
+
+
 def test_a_layer_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches of a convolution, what takes the memory, are those of two samples at a time in both passes."""
     model = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Conv1d(2, 2, 2), nn.Flatten(), nn.Linear(4, 2))
