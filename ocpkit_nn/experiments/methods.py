@@ -20,6 +20,7 @@ from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.optimizers import Backpropagation, Stepper
 from ocpkit_nn.pmp import EMSA
 from ocpkit_nn.suggest import unknown_name
+from ocpkit_nn.vanishing import SGDVGR
 
 TWIN: dict[str, dict[str, Any]] = {
     "sgd": {"curvature": "identity"},
@@ -39,6 +40,7 @@ NAMES = {
     "kfac": "KFAC",
     "ekfac": "EKFAC",
     "emsa": "E-MSA",
+    "sgd-vgr": "SGD-VGR",
     "vanilla-ddp": "vanilla DDP",
     "ddpnopt": "DDPNOpt",
     "clip": "gradient clipping",
@@ -57,7 +59,8 @@ def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNO
     """Return torch's own optimiser for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
     weights, lr, twin = list(model.parameters()), run.learning_rate, TWIN[run.baseline]
     if run.baseline in ("kfac", "ekfac"):
-        return _solver(model, loss, run, feedback="none")
+        damping = {name: run.optimizer[name] for name in run.optimizer.keys() & {"damping"}}
+        return _solver(model, loss, run, feedback="none", **damping)
     if lr is None:
         raise ProblemError(f"{run.baseline} needs a learning rate")
     optimizer: torch.optim.Optimizer
@@ -89,6 +92,12 @@ def _vanilla_ddp(model: nn.Module, loss: Loss, run: Run) -> Stepper:
 
 def _emsa(model: nn.Module, loss: Loss, run: Run) -> Stepper:
     return EMSA(model, loss, **run.optimizer)
+
+
+def _sgd_vgr(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    if run.learning_rate is None:
+        raise ProblemError("SGD-VGR needs a learning rate")
+    return SGDVGR(model, loss, run.learning_rate, **run.optimizer)
 
 
 def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
@@ -129,6 +138,7 @@ METHODS: dict[str, Factory] = {
     **dict.fromkeys(TWIN, _baseline),
     "ddpnopt": _twin,
     "emsa": _emsa,
+    "sgd-vgr": _sgd_vgr,
     "vanilla-ddp": _vanilla_ddp,
     "clip": lambda model, loss, run: _clip(model, loss, run, **run.optimizer),
     "clip-samples": lambda model, loss, run: _clip_samples(model, loss, run, **run.optimizer),
