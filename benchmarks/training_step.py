@@ -1,10 +1,12 @@
 """Time per training step and peak memory of every optimiser, side by side in one run.
 
-    python -m benchmarks.training_step [--quick] [--json FILE] [--device cpu] [--network NAME ...]
+    python -m benchmarks.training_step [--quick] [--json FILE] [--device cpu] [--network NAME ...] [--method TEXT ...]
 
-All methods train the same network on the same batch, one thread, in turn (A B C A B C …); the table shows the
-median over rounds of each round's median, and the median of the round-by-round ratios to Adam. Memory is the peak
-of tensors alive during one step beyond what is kept between steps, as torch's profiler sees allocations.
+All methods train the same network on the same batch, one thread, in turn (A B C A B C …). A round's time is the mean
+over its steps, so that work done every tenth step counts; the table shows the median over rounds, and the median of
+the round-by-round ratios to Adam (torch's fused form, the fastest) and to the baseline whose twin a method is. Time
+is processor time on a CPU, so that a busy machine disturbs it less. Memory is the peak of all tensors alive in the
+first two steps with network, gradients and moments, as torch's profiler sees allocations.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,16 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import describe
-from ocpkit_nn import networks
+from ocpkit_nn import networks, separable
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.pmp import EMSA
 
 Step = Callable[[Tensor, Tensor], object]
+
+
+SEED = 0
+BASIS_EVERY = 10
+"""Steps between eigendecompositions of Kronecker factors, which otherwise are nearly all of the time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,15 @@ class Workload:
     build: Callable[[], nn.Module]
     batch: int
     shape: tuple[int, ...]
-    slow_methods: bool  # whether E-MSA and vanilla DDP finish in reasonable time
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to build a network with its optimiser, and the name of its baseline."""
+
+    build: Callable[[], Step]
+    baseline: str
+    period: int = 1  # steps after which its work repeats
 
 
 @dataclass(frozen=True)
@@ -52,41 +68,52 @@ class Row:
     method: str
     milliseconds: float
     ratio_to_adam: float
+    ratio_to_baseline: float
     peak_mib: float
 
 
 WORKLOADS = (
-    Workload("fcn-32", lambda: networks.fcn(784, 10, width=32), 32, (784,), True),
-    Workload("cnn", lambda: networks.cnn(1, 28, 10), 128, (1, 28, 28), False),
-    Workload("fcn-256", lambda: networks.fcn(784, 10, width=256), 128, (784,), False),
-    Workload("fcn-1024", lambda: networks.fcn(784, 10, width=1024), 128, (784,), False),
+    Workload("fcn-32", lambda: networks.fcn(784, 10, width=32), 32, (784,)),
+    Workload("cnn", lambda: networks.cnn(1, 28, 10), 128, (1, 28, 28)),
+    Workload("fcn-256", lambda: networks.fcn(784, 10, width=256), 128, (784,)),
+    Workload("fcn-1024", lambda: networks.fcn(784, 10, width=1024), 128, (784,)),
 )
-CURVATURES = ("identity", "diagonal", "adam", "kronecker", "ekfac")
+TWINS = {"identity": "SGD", "diagonal": "RMSprop", "adam": "Adam", "kronecker": "KFAC", "ekfac": "EKFAC"}
 
 
-def methods(model: Callable[[], nn.Module], slow: bool) -> Iterator[tuple[str, Step]]:
-    """Yield (name, step) for every optimiser, each on a network of its own."""
-    yield "Adam", _backpropagation(model(), torch.optim.Adam)
-    yield "SGD", _backpropagation(model(), torch.optim.SGD)
-    yield "RMSprop", _backpropagation(model(), torch.optim.RMSprop)
-    for curvature, name in (("kronecker", "KFAC"), ("ekfac", "EKFAC")):
-        yield name, DDPNOpt(model(), lr=1e-4, curvature=curvature, feedback="none").step
-    for curvature in CURVATURES:
+def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
+    """Return every optimiser by name."""
+    every = {
+        "Adam": Method(partial(_backpropagation, model, torch.optim.Adam, fused=True), "Adam"),
+        "SGD": Method(partial(_backpropagation, model, torch.optim.SGD, fused=True), "SGD"),
+        "RMSprop": Method(partial(_backpropagation, model, torch.optim.RMSprop, foreach=True), "RMSprop"),
+    }
+    for curvature, twin in TWINS.items():
+        period = BASIS_EVERY if curvature in ("kronecker", "ekfac") else 1
+        build = partial(_ddpnopt, model, curvature=curvature, basis_every=period)
+        if period > 1:
+            every[twin] = Method(partial(build, feedback="none"), twin, period)
         for feedback in ("full", "value"):
-            yield (
-                f"DDPNOpt {curvature} {feedback}",
-                DDPNOpt(model(), lr=1e-4, curvature=curvature, feedback=feedback).step,
-            )
-    yield "DDPNOpt diagonal full montecarlo", DDPNOpt(model(), lr=1e-4, terminal="montecarlo").step
-    if slow:
-        yield "DDPNOpt diagonal full ggn", DDPNOpt(model(), lr=1e-4, terminal="ggn").step
-        literal = {"curvature": "exact", "control_hessian": "literal", "terminal": "ggn", "damping": 1.0}
-        yield "vanilla DDP", DDPNOpt(model(), lr=1e-2, **literal).step  # type: ignore[arg-type]
-        yield "E-MSA", EMSA(model()).step
+            name = f"DDPNOpt {curvature} {feedback}"
+            every[name] = Method(partial(build, feedback=feedback), twin, period)
+            if curvature in separable.CURVATURES:
+                cheap = partial(build, feedback=feedback, gains="separable")
+                every[f"{name} separable"] = Method(cheap, twin, separable.EVERY)
+    for terminal in ("montecarlo", "ggn"):
+        every[f"DDPNOpt diagonal full {terminal}"] = Method(partial(_ddpnopt, model, terminal=terminal), "RMSprop")
+    vanilla = {"curvature": "exact", "control_hessian": "literal", "terminal": "ggn", "damping": 1.0}
+    every["vanilla DDP"] = Method(partial(_ddpnopt, model, **vanilla), "SGD")
+    every["E-MSA"] = Method(lambda: EMSA(model()).step, "SGD")
+    return every
 
 
-def _backpropagation(model: nn.Module, optimizer: Any) -> Step:
-    chosen = optimizer(model.parameters(), lr=1e-4)
+def _ddpnopt(model: Callable[[], nn.Module], **options: Any) -> Step:
+    return DDPNOpt(model(), lr=1e-4, **options).step
+
+
+def _backpropagation(build: Callable[[], nn.Module], optimizer: Any, **options: bool) -> Step:
+    model = build()
+    chosen = optimizer(model.parameters(), lr=1e-4, **options)
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         chosen.zero_grad()
@@ -98,52 +125,66 @@ def _backpropagation(model: nn.Module, optimizer: Any) -> Step:
     return step
 
 
-def measure(workload: Workload, device: str, rounds: int, seconds: float) -> list[Row]:
+def measure(workload: Workload, device: str, rounds: int, seconds: float, wanted: Sequence[str]) -> list[Row]:
     """Time all methods in turn; each gets about `seconds` per round."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     inputs = torch.randn(workload.batch, *workload.shape, device=device)
     targets = torch.randint(0, 10, (workload.batch,), device=device)
-    steps = dict(methods(lambda: workload.build().to(device), workload.slow_methods))
-    repeats = {}
+    every = methods(lambda: workload.build().to(device))
+    needed = {every[name].baseline for name in every if any(text in name for text in wanted)} | {"Adam"}
+    every = {
+        name: method
+        for name, method in every.items()
+        if not wanted or name in needed or any(text in name for text in wanted)
+    }
+    peaks = {name: _peak_mib(method.build, inputs, targets) for name, method in every.items()}
+    steps, repeats = {name: method.build() for name, method in every.items()}, {}
     for name, step in steps.items():
         step(inputs, targets)
-        repeats[name] = max(1, int(seconds / max(_once(step, inputs, targets), 1e-6)))
-    times: dict[str, list[float]] = {name: [] for name in steps}
+        count, period = seconds / max(_mean_time(step, inputs, targets, 1), 1e-6), every[name].period
+        repeats[name] = period * max(1, round(count / period))
+    times: dict[str, list[float]] = {name: [] for name in every}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(statistics.median(_once(step, inputs, targets) for _ in range(repeats[name])))
-    peaks = {name: _peak_mib(step, inputs, targets) for name, step in steps.items()}
+            times[name].append(_mean_time(step, inputs, targets, repeats[name]))
+
+    def ratio(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[name], times[other]))
+
     return [
         Row(
             workload.name,
             name,
             1e3 * statistics.median(times[name]),
-            statistics.median(t / a for t, a in zip(times[name], times["Adam"])),
+            ratio(name, "Adam"),
+            ratio(name, method.baseline),
             peaks[name],
         )
-        for name in steps
+        for name, method in every.items()
     ]
 
 
-def _once(step: Step, inputs: Tensor, targets: Tensor) -> float:
+def _mean_time(step: Step, inputs: Tensor, targets: Tensor, repeats: int) -> float:
+    clock = time.perf_counter if inputs.is_cuda else time.process_time
     if inputs.is_cuda:
         torch.cuda.synchronize()
-    start = time.perf_counter()
-    step(inputs, targets)
+    start = clock()
+    for _ in range(repeats):
+        step(inputs, targets)
     if inputs.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (clock() - start) / repeats
 
 
-def _peak_mib(step: Step, inputs: Tensor, targets: Tensor) -> float:
+def _peak_mib(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> float:
     gc.collect()
     if inputs.is_cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        step(inputs, targets)
+        _two_steps(build, inputs, targets)
         return float(torch.cuda.max_memory_allocated() - before) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        step(inputs, targets)
+        _two_steps(build, inputs, targets)
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
     alive = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -152,28 +193,38 @@ def _peak_mib(step: Step, inputs: Tensor, targets: Tensor) -> float:
     return peak / 2**20
 
 
+def _two_steps(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> None:
+    step = build()
+    for _ in range(2):
+        step(inputs, targets)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two short rounds")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--network", nargs="*", choices=[w.name for w in WORKLOADS], help="default: all")
+    parser.add_argument("--method", nargs="*", default=[], help="parts of names; default: all")
     parser.add_argument("--json", type=Path, help="also write the rows to a file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rounds, seconds = (2, 0.02) if options.quick else (9, 0.15)
     chosen = [w for w in WORKLOADS if not options.network or w.name in options.network]
-    rows = [row for workload in chosen for row in measure(workload, options.device, rounds, seconds)]
-    info = describe("torch", "numpy", "ocpkit") | {"device": options.device, "rounds": str(rounds)}
+    rows = [row for work in chosen for row in measure(work, options.device, rounds, seconds, options.method)]
+    info = describe("torch", "numpy", "ocpkit")
+    info |= {"device": options.device, "threads": "1", "rounds": str(rounds), "seed": str(SEED)}
     console = Console()
     console.print(", ".join(f"{key} {value}" for key, value in info.items()))
     for workload in chosen:
-        table = Table("method", "ms/step", "x Adam", "peak MiB", title=f"{workload.name}, batch {workload.batch}")
+        title = f"{workload.name}, batch {workload.batch}"
+        table = Table("method", "ms/step", "x Adam", "x baseline", "peak MiB", title=title)
         for row in (r for r in rows if r.network == workload.name):
-            table.add_row(row.method, f"{row.milliseconds:.2f}", f"{row.ratio_to_adam:.2f}", f"{row.peak_mib:.1f}")
+            ratios = f"{row.ratio_to_adam:.2f}", f"{row.ratio_to_baseline:.2f}"
+            table.add_row(row.method, f"{row.milliseconds:.2f}", *ratios, f"{row.peak_mib:.1f}")
         console.print(table)
     if options.json:
-        options.json.write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1))
+        options.json.write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

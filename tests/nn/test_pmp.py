@@ -134,3 +134,13 @@ def test_modules_before_the_first_layer_prepare_the_inputs() -> None:
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="penalty must be positive and stage_iterations at least 1"):
         EMSA(nn.Sequential(nn.Linear(2, 2)), **options)
+
+
+def test_emsa_minimises_convolutions_too() -> None:
+    """Their gradients are not contiguous, which L-BFGS must not mind."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)).double()
+    inputs, targets = torch.randn(6, 1, 5, 5, dtype=torch.float64), torch.randint(2, (6,))
+    optimizer = EMSA(model, penalty=10.0)
+    losses = [optimizer.step(inputs, targets) for _ in range(5)]
+    assert losses[-1] < losses[0]
