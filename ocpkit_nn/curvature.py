@@ -73,7 +73,7 @@ def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any])
     square = _moments(memory, mean, "square")[0]
     square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
     root = torch.sqrt(square, out=gradients.array("root")).add_(options["eps"])
-    return RootMetric(root, options["lr"], lambda: gradients.array("inverse")), mean
+    return RootMetric(root, options["lr"]), mean
 
 
 def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
@@ -84,8 +84,7 @@ def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> 
     mean.lerp_(new, 1 - b1)
     square.mul_(b2).addcmul_(new, new, value=1 - b2)
     root = torch.div(square, 1 - b2**count, out=gradients.array("root")).sqrt_().add_(options["eps"])
-    metric = RootMetric(root, options["lr"], lambda: gradients.array("inverse"))
-    return metric, torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
+    return RootMetric(root, options["lr"]), torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
 
 
 def _moments(memory: Memory, like: Tensor, *names: str) -> list[Tensor]:

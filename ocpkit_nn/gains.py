@@ -41,9 +41,9 @@ class FeedbackGain:
         """Return the batch's change of control (1/B) Σ_i K_i δx_i, a matrix (o, i), for δX (B, *shape)."""
         return self.metric.solve(self.unscaled(deviation))
 
-    def unscaled(self, deviation: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return `matvec` before M⁻¹, a matrix (o, i), perhaps in the memory `out`."""
-        return self.control.mean(self._coefficients(deviation), out)
+    def unscaled(self, deviation: Tensor) -> Tensor:
+        """Return `matvec` before M⁻¹, a new matrix (o, i)."""
+        return self.control.mean(self._coefficients(deviation))
 
     def rmatvec(self, control: Tensor) -> Tensor:
         """Return the adjoint (1/B) K_iᵀ u for every sample, (B, *shape), for u (o, i)."""

@@ -6,7 +6,6 @@ diagonals in the given one, Kronecker factors A ⊗ S and EKFAC in the eigenvect
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +73,10 @@ class Metric:
 
     def output_weights(self, inputs: Tensor, bias: bool) -> Tensor:
         """Return f_u M⁻¹η f_uᵀ of a Linear layer, Σ_j x̄_j² w_kj, as its diagonal (B, o), or (B, 1)."""
-        squares = inputs * inputs
-        if isinstance(self.inverse, Tensor):
-            return times_bar(squares, self.inverse.T)
-        return (squares.sum(1, keepdim=True) + float(bias)) * self.inverse
+        squares, inverse = inputs * inputs, self.inverse
+        if isinstance(inverse, Tensor):
+            return times_bar(squares, inverse.T)
+        return (squares.sum(1, keepdim=True) + float(bias)) * inverse
 
     def dense(self, like: Tensor) -> Tensor:
         """Return the matrix (o·i, o·i) for controls such as `like` (o, i) (tests and small layers)."""
@@ -86,26 +85,18 @@ class Metric:
 
 
 class RootMetric(Metric):
-    """M/η = diag(root)/η, with root (o, i) = √v + ε of an adaptive rule; its inverse is formed if asked for.
+    """M/η = diag(root)/η, with root (o, i) = √v + ε of an adaptive rule.
 
-    Parameters
-    ----------
-    root, rate
-        √v + ε and η.
-    memory
-        Where the inverse may be put.
+    Its inverse is formed whenever it is asked for and not kept: at most one layer's is alive at a time.
     """
 
-    def __init__(self, root: Tensor, rate: float, memory: Callable[[], Tensor]) -> None:
-        self._root, self._rate, self._memory = root, rate, memory
-        self._inverse: Tensor | None = None
+    def __init__(self, root: Tensor, rate: float) -> None:
+        self._root, self._rate = root, rate
 
     @property
     def inverse(self) -> Tensor:  # type: ignore[override]
-        """w = η/root (o, i)."""
-        if self._inverse is None:
-            self._inverse = torch.reciprocal(self._root, out=self._memory()).mul_(self._rate)
-        return self._inverse
+        """w = η/root (o, i), anew."""
+        return self._root.reciprocal().mul_(self._rate)
 
     def descend(self, layer: Layer, gradient: Tensor) -> None:
         for (parameter, part), (_, root) in zip(layer.parts(gradient), layer.parts(self._root)):

@@ -305,7 +305,7 @@ class DDPNOpt(torch.optim.Optimizer):
         x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
             with without_autocast(x):
-                policy.apply(stage.layer, x - states[t] if full and t > 0 else None, self._workspaces[t])
+                policy.apply(stage.layer, x - states[t] if full and t > 0 else None)
             if full and t < last:
                 x = stage.forward_again(x)
 

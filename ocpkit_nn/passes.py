@@ -55,12 +55,11 @@ class LayerPolicy:
         """k (o, i)."""
         return -self.metric.solve(self.direction)
 
-    def apply(self, layer: Layer, deviation: Tensor | None = None, workspace: Workspace | None = None) -> None:
+    def apply(self, layer: Layer, deviation: Tensor | None = None) -> None:
         """Add δu for the deviations δX (B, …) of the batch to the layer's control; one M⁻¹ serves both terms."""
         gradient = self.direction
         if self.gain is not None and deviation is not None:
-            memory = None if workspace is None else workspace.array("change", gradient.shape, gradient)
-            gradient = self.gain.unscaled(deviation, memory).neg_().add_(gradient)
+            gradient = self.gain.unscaled(deviation).neg_().add_(gradient)
         self.metric.descend(layer, gradient)
 
 

@@ -198,10 +198,10 @@ class DenseBase(ControlBase):
         return self.vectors.shape[2], self.vectors.shape[3]
 
     def _gram(self, metric: Metric | None) -> Tensor:
-        if self.vectors.shape[0] == 1 and metric is not None and metric.weights is not None:
-            few = max(1, 2**18 // metric.weights.numel())  # the squares of a few samples stay in the cache
-            weights = metric.weights.flatten()
-            norms = [rows.square() @ weights for rows in self.vectors[0].flatten(1).split(few)]
+        weights = None if metric is None or self.vectors.shape[0] > 1 else metric.weights
+        if weights is not None:
+            few = max(1, 2**18 // weights.numel())  # the squares of a few samples stay in the cache
+            norms = [rows.square() @ weights.flatten() for rows in self.vectors[0].flatten(1).split(few)]
             return torch.cat(norms)[:, None, None]
         solved = self.vectors if metric is None else metric.solve(self.vectors)
         return self.vectors.flatten(2).transpose(0, 1) @ solved.flatten(2).permute(1, 2, 0)
