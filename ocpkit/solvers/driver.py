@@ -150,14 +150,13 @@ class Guess:
 
     @classmethod
     def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
-        """Take the arguments first, then the warm start, then the problem's own guess."""
-        if controls is None:
-            controls = problem.controls if solution is None else solution.controls
-        if states is None and solution is None:
-            states = problem.states
+        """Take the arguments first, then the warm start, then the problem's own guess, which it has checked."""
+        if controls is None and solution is not None:
+            controls = solution.controls
+        own_states = problem.states if solution is None else None
         return cls(
-            _series(controls, problem.control_sizes, "controls"),
-            None if states is None else _series(states, problem.state_sizes, "states"),
+            problem.controls if controls is None else _series(controls, problem.control_sizes, "controls"),
+            own_states if states is None else _series(states, problem.state_sizes, "states"),
             None if solution is None else solution.multipliers,
         )
 
