@@ -221,6 +221,6 @@ def _draw(result: Result, folder: Path) -> Picture:
             ax.set_axis_off()
     caption = (
         f"{result.run.dataset}: an image of each digit, the difference of their means, and δx_max of every layer's "
-        "feedback in the image (blue: more of it in the first digit, red: in the second; the sign is chosen so). First seed"
+        "feedback in the image (blue: more of it in the first digit, red: in the second, by choice of the sign)"
     )
     return save(drawn, folder / f"responses-{result.run.dataset}.png", caption)
