@@ -95,7 +95,7 @@ def draw_proposals(axes: Axes, problem: Problem) -> None:
         stage, x, u = problem.stages[t], nominal.states[t], nominal.controls[t]
         moved = stage.dynamics.step(x, u + step.k, np.zeros(0))
         axes.annotate("", moved, nominal.states[t + 1], arrowprops={"arrowstyle": "->", "color": BLUE, "lw": 2})
-    axes.plot([], [], color=BLUE, lw=2, label=r"proposed: $-\eta\,\nabla_{u_t}J$")
+    axes.plot([], [], color=BLUE, lw=2, label=r"proposed: $-\eta\,\nabla_{u_t}\,J$")
     axes.set_title("Each stage corrects as if it were alone")
 
 
@@ -105,7 +105,7 @@ def draw_cascade(axes: Axes, problem: Problem) -> None:
         nominal, _, new = one_iteration(problem, feedback)
         draw_path(axes, new.states, color, f"{label}: $J$ = {new.cost:.3f}")
     draw_path(axes, nominal.states, GRAY, f"nominal: $J$ = {nominal.cost:.3f}")
-    axes.set_title("Together they overshoot; feedback looks first")
+    axes.set_title("Together they overshoot")
 
 
 def picture() -> Figure:

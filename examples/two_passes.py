@@ -45,8 +45,8 @@ def draw_chain(axes: Axes, title: str, backward: str, update: str, color: str, s
 def picture() -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[3.1, 3.8])
-    gradient, value = r"$\nabla_{x_{#}} J$", r"$V_x^{#},\ V_{xx}^{#}$"
-    draw_chain(top, "Back-propagation and gradient descent", gradient, r"$u_{#} - \eta\,\nabla_{u_{#}} J$", BLUE, None)
+    gradient, value = r"$\nabla_{x_{#}}\,J$", r"$V_x^{#},\ V_{xx}^{#}$"
+    draw_chain(top, "Back-propagation and gradient descent", gradient, r"$u_{#} - \eta\,\nabla_{u_{#}}\,J$", BLUE, None)
     policy, change = r"$u_{#} + k_{#} + K_{#}\,\delta x_{#}$", r"$\hat x_{#},\ \delta x_{#} = \hat x_{#} - x_{#}$"
     draw_chain(bottom, "Differential dynamic programming", value, policy, RED, change)
     return figure

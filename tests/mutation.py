@@ -5,9 +5,10 @@
     python tests/mutation.py --sample 40 --jobs 2     a random sample, two at a time
 
 A mutant is the source with one small change inside a function: a sign flipped, a transpose or a term of a sum
-dropped, the operands of @ swapped, a condition negated, a constant changed, a statement removed. The tests
-run against each one in a copy of the repository, which is thrown away; a mutant on which no test fails
-has survived. Exit status 1 if a survivor is not on the list of equivalent mutants below.
+dropped, the operands of @ swapped, a condition negated, a constant changed, a statement removed. The tests of its
+file run against each one, until the first failure and always with the same examples, in a copy of the
+repository, which is thrown away; a mutant on which no test fails has survived. Exit status 1 if a survivor is
+not on the list of equivalent mutants below.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import multiprocessing
 import os
 import queue
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -29,10 +31,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ["bellman.py", "value.py", "curvature.py", "linalg.py", "solvers/pmp.py"]
-UNIT_TESTS = ["bellman", "value", "curvature", "linalg", "pmp"]
-LIKELY_KILLER = {"solvers/pmp.py": "pontryagin"}
-"""Which tests to run first on the mutants of a file, by name; "representations" for all others."""
+TESTS = {
+    "bellman.py": ["representations", "proposition_2", "newton", "feedback", "bellman_principle", "bellman"],
+    "value.py": ["representations", "proposition_3", "newton"],
+    "curvature.py": ["representations", "gradient_descent", "options"],
+    "linalg.py": ["representations", "proposition_3"],
+    "solvers/pmp.py": ["pontryagin", "options"],
+    "solvers/first_order.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
+    "solvers/stationarity.py": ["stationarity"],
+    "solvers/gradient.py": ["gradient_descent", "stationarity", "options"],
+}
+"""Which tests answer for which file of ocpkit, the likeliest to fail first."""
 PRELOAD = ["torch", "casadi", "scipy.optimize", "scipy.linalg.lapack", "numpy"]
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
@@ -152,8 +161,16 @@ def mutants(file: str) -> list[Mutant]:
 # ---- the tests -------------------------------------------------------------------------------------------------
 
 
-def run_tests(directory: str, tests: list[str], log: str) -> None:
+def tests_of(file: str) -> list[str]:
+    """Paths of the tests that answer for a file."""
+    tests = ROOT / "tests"
+    found = [tests / folder / f"test_{name}.py" for name in TESTS[file] for folder in ("properties", ".")]
+    return [str(path.relative_to(ROOT)) for path in found if path.exists()]
+
+
+def run_tests(directory: str, tests: list[str], log: str, cpu_seconds: int) -> None:
     """In a fresh process: run the tests in a copy of the repository and exit with pytest's status."""
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -171,8 +188,8 @@ def run_tests(directory: str, tests: list[str], log: str) -> None:
 class Laboratory:
     """Copies of the repository, one per worker, in which mutants are tried."""
 
-    def __init__(self, folder: Path, jobs: int, timeout: float, tests: list[str]) -> None:
-        self.timeout, self.tests, self.copies = timeout, tests, queue.Queue[Path]()
+    def __init__(self, folder: Path, jobs: int, cpu_seconds: int) -> None:
+        self.cpu_seconds, self.copies = cpu_seconds, queue.Queue[Path]()
         for job in range(jobs):
             home = folder / str(job)
             home.mkdir()
@@ -181,46 +198,39 @@ class Laboratory:
                 shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
             self.copies.put(home)
 
-    def survives(self, mutant: Mutant | None) -> bool:
-        """Whether every test passes on a mutant (None: on the source as it is)."""
+    def survives(self, mutant: Mutant) -> bool:
+        """Whether every test of its file passes on a mutant; running on for ever counts as failing."""
         home = self.copies.get()
-        target = home / "ocpkit" / (mutant.file if mutant else "bellman.py")
+        target = home / "ocpkit" / mutant.file
         original = target.read_text(encoding="utf-8")
         try:
-            if mutant is not None:
-                target.write_text(mutant.source, encoding="utf-8")
-            first = LIKELY_KILLER.get(mutant.file if mutant else "", "representations")
-            tests = sorted(self.tests, key=lambda test: first not in test)
-            process = multiprocessing.Process(target=run_tests, args=(str(home), tests, str(home / "log")))
+            target.write_text(mutant.source, encoding="utf-8")
+            arguments = (str(home), tests_of(mutant.file), str(home / "log"), self.cpu_seconds)
+            process = multiprocessing.Process(target=run_tests, args=arguments)
             process.start()
-            process.join(self.timeout)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+            process.join()
             return process.exitcode == 0
         finally:
             target.write_text(original, encoding="utf-8")
             self.copies.put(home)
 
 
-def default_tests() -> list[str]:
-    """The properties, and the unit tests of the mutated files where they exist."""
-    units = [f"tests/test_{name}.py" for name in UNIT_TESTS]
-    properties = sorted((ROOT / "tests/properties").glob("test_*.py"))
-    return [*(str(path.relative_to(ROOT)) for path in properties), *(test for test in units if (ROOT / test).exists())]
+def unchanged(file: str) -> Mutant:
+    """The source as it is."""
+    return Mutant(file, 0, "", "", (ROOT / "ocpkit" / file).read_text(encoding="utf-8"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", action="append", help="file below ocpkit/ to mutate (repeatable)")
+    parser.add_argument("--file", action="append", choices=TESTS, help="file below ocpkit/ to mutate (repeatable)")
     parser.add_argument("--sample", type=int, help="try only this many mutants, chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds per mutant; longer counts as killed")
-    parser.add_argument("tests", nargs="*", default=default_tests(), help="what pytest runs")
+    parser.add_argument("--cpu-seconds", type=int, default=300, help="limit per mutant; more counts as killed")
     options = parser.parse_args()
 
-    every = [mutant for file in options.file or FILES for mutant in mutants(file)]
+    files = options.file or list(TESTS)
+    every = [mutant for file in files for mutant in mutants(file)]
     if options.sample is not None:
         every = random.Random(options.seed).sample(every, min(options.sample, len(every)))
     os.environ |= {"HYPOTHESIS_PROFILE": "mutation", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
@@ -228,12 +238,13 @@ def main() -> int:
     multiprocessing.set_forkserver_preload(PRELOAD)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        laboratory = Laboratory(Path(folder), options.jobs, options.timeout, options.tests)
-        if not laboratory.survives(None):
-            print((Path(folder) / "0" / "log").read_text(encoding="utf-8"))
-            print("the tests fail on the unchanged source; nothing to learn from mutants")
-            return 2
-        print(f"{len(every)} mutants; the tests take {time.perf_counter() - start:.0f} s on the unchanged source")
+        laboratory = Laboratory(Path(folder), options.jobs, options.cpu_seconds)
+        for file in files:
+            if not laboratory.survives(unchanged(file)):
+                print(*(path.read_text(encoding="utf-8") for path in Path(folder).glob("*/log")))
+                print(f"the tests of {file} fail on the unchanged source; nothing to learn from mutants")
+                return 2
+        print(f"{len(every)} mutants; the tests of {len(files)} files pass on the unchanged source", flush=True)
         survivors = []
         with ThreadPoolExecutor(options.jobs) as workers:
             for number, (mutant, alive) in enumerate(zip(every, workers.map(laboratory.survives, every)), start=1):
@@ -250,7 +261,7 @@ def report(survivors: list[Mutant], every: list[Mutant], seconds: float) -> int:
     killed = counted - len(open_cases)
     for file in dict.fromkeys(mutant.file for mutant in every):
         total, alive = (sum(m.file == file for m in group) for group in (every, open_cases))
-        print(f"{file:<16} {total:>4} mutants, {alive} survived")
+        print(f"{file:<24} {total:>4} mutants, {alive} survived")
     print(f"killed {killed} of {counted} ({100 * killed / max(counted, 1):.1f} %) in {seconds:.0f} s")
     return 1 if open_cases else 0
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import DDP, EMSA, MSA, Problem, ProblemError, Status
-from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
+from ocpkit import DDP, EMSA, MSA, Problem, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
 from ocpkit.solvers.pmp import augmented_hamiltonian, hamiltonian, minimise_control
@@ -266,28 +265,3 @@ def test_minimise_control_solves_boxed_quadratics(seed, size):
     lower, upper = np.where(rng.random(size) < 0.5, -1.0, -np.inf), np.where(rng.random(size) < 0.5, 0.5, np.inf)
     u = minimise_control(lambda v: (0.5 * v @ R @ v + b @ v, R @ v + b), np.zeros(size), lower, upper, 100)
     assert np.abs(u - np.clip(u - (R @ u + b), lower, upper)).max() <= 1e-6
-
-
-@pytest.mark.parametrize(
-    ("make", "option", "message"),
-    [
-        (MSA, {"minimisation": "exactly"}, "minimisation"),
-        (MSA, {"relaxation": 0.0}, "relaxation"),
-        (MSA, {"relaxation": 1.5}, "relaxation"),
-        (MSA, {"learning_rate": 0.0}, "learning_rate"),
-        (MSA, {"patience": 0}, "patience"),
-        (MSA, {"time_limit": -1.0}, "time_limit"),
-        (EMSA, {"penalty": 0.0}, "penalty"),
-        (EMSA, {"penalty_factor": 1.0}, "penalty_factor"),
-        (EMSA, {"max_iterations": -1}, "max_iterations"),
-        (Identity, {"learning_rate": 0.0}, "learning_rate"),
-        (Identity, {"learning_rate": np.inf}, "learning_rate"),
-        (Identity, {"learning_rate": 0.1, "momentum": 1.0}, "decay"),
-        (AdaptiveDiagonal, {"learning_rate": -1.0}, "learning_rate"),
-        (AdaptiveDiagonal, {"learning_rate": 0.1, "decay": 1.0}, "decay"),
-        (Adam, {"learning_rate": 0.1, "decays": (0.9, -0.1)}, "decay"),
-    ],
-)
-def test_a_wrong_option_is_refused_by_name(make, option, message):
-    with pytest.raises(ProblemError, match=message):
-        make(**option)
