@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -59,7 +62,7 @@ def compare_command(
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit of each solve.")] = None,
     time_limit: Annotated[float, typer.Option(help="Wall-clock budget of each solve [s].")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the table as Markdown.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write a Markdown page.")] = None,
 ) -> None:
     """Compare solvers: iterations, wall-clock time, final cost and status.
 
@@ -79,12 +82,14 @@ def compare_command(
         entries.append(entry)
     limit = "each solver's own" if max_iterations is None else str(max_iterations)
     header = describe() | {"time limit": f"{time_limit:g} s ({UNTIMED}: none)", "iteration limit": limit}
+    header["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "not set")
     if as_json:
         print_json({**header, "results": [asdict(entry) for entry in entries]})
     else:
         _print_table(header, entries)
     if markdown is not None:
-        markdown.write_text(_markdown(header, entries), encoding="utf-8")
+        command = shlex.join(["ocpkit", *sys.argv[1:]])
+        markdown.write_text(_markdown(header, entries, command), encoding="utf-8")
         typer.echo(f"wrote {markdown}", err=True)
     if any(entry.status == "interrupted" for entry in entries):
         raise typer.Exit(INTERRUPTED)
@@ -138,12 +143,34 @@ def _print_table(header: dict[str, str], entries: list[Entry]) -> None:
 
 
 def _notes(entries: list[Entry]) -> list[str]:
-    """Say why the others did not converge."""
-    return [f"{entry.task} · {entry.solver}: {entry.note}" for entry in entries if entry.note]
+    """Say why the others did not converge, once for all that have the same reason."""
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.note:
+            reasons.setdefault(entry.note, []).append(f"{entry.task} · {entry.solver}")
+    return [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]
 
 
-def _markdown(header: dict[str, str], entries: list[Entry]) -> str:
-    rows = [COLUMNS, ("---", "---", "---", "---:", "---:", "---:"), *(entry.cells() for entry in entries)]
-    machine = "; ".join(f"{key} {text}" for key, text in header.items())
-    table = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([machine, "", *table, "", *(f"- {note}" for note in _notes(entries)), ""])
+def _markdown(header: dict[str, str], entries: list[Entry], command: str) -> str:
+    """Format a page: what was run and where, the table, and why the solvers in bold did not converge."""
+    tasks = len({entry.task for entry in entries})
+    solved = sum(entry.status == "converged" for entry in entries)
+    text = [
+        "# Comparison of solvers",
+        f"Written by `{command}`: {len(entries)} runs on {tasks} tasks, of which {solved} converged. The seconds are "
+        "those of one `solve` from the task's own guess, with the tracing of the model, whatever else the machine did. "
+        "A cost without convergence is that of the best iterate; two that converged may be at different minima.",
+        "; ".join(f"{key}: {value}" for key, value in header.items()),
+        _rows(entries),
+        "## What did not converge" if _notes(entries) else "",
+        "\n".join(f"- {note}" for note in _notes(entries)),
+    ]
+    return "\n\n".join(filter(None, text)) + "\n"
+
+
+def _rows(entries: list[Entry]) -> str:
+    rows = [COLUMNS, ("---", "---", "---", "---:", "---:", "---:")]
+    for entry in entries:
+        task, solver, status, *numbers = entry.cells()
+        rows.append((task, solver, status if status == "converged" else f"**{status}**", *numbers))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

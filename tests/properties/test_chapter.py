@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
-FIGURES = {"feedback_toy": "feedback-toy", "many_optimisers": "many-optimisers", "two_passes": "two-passes"}
+SCRIPTS = ["feedback_toy", "two_passes", pytest.param("many_optimisers", marks=pytest.mark.slow)]
 
 
 def test_the_code_of_the_chapter_runs_from_top_to_bottom():
@@ -19,9 +19,9 @@ def test_the_code_of_the_chapter_runs_from_top_to_bottom():
     assert sum("assert" in block for block in blocks) >= 4
 
 
-@pytest.mark.parametrize("script", FIGURES)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_each_figure_is_made_by_its_script(script, tmp_path):
     runpy.run_path(str(ROOT / "examples" / f"{script}.py"))["main"](tmp_path)
-    picture = tmp_path / f"{FIGURES[script]}.png"
+    picture = tmp_path / f"{script.replace('_', '-')}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert (ROOT / "docs" / "images" / picture.name).exists()
