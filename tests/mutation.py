@@ -42,7 +42,17 @@ TESTS = {
     "solvers/gradient.py": ["gradient_descent", "stationarity", "options"],
 }
 """Which tests answer for which file of ocpkit, the likeliest to fail first."""
-PRELOAD = ["torch", "casadi", "scipy.optimize", "scipy.linalg.lapack", "numpy"]
+PRELOAD = [
+    "torch",
+    "casadi",
+    "pytest",
+    "hypothesis.strategies",
+    "hypothesis.core",
+    "rich.console",
+    "scipy.optimize",
+    "scipy.linalg.lapack",
+    "numpy",
+]
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
 """(file, before, after) → why no test can tell the two apart."""
@@ -181,7 +191,17 @@ def run_tests(directory: str, tests: list[str], log: str, cpu_seconds: int) -> N
     assert Path(ocpkit.__file__).is_relative_to(directory), "the tests would not see the mutant"
     import pytest
 
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=line"]
+    options = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "--tb=line",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
     sys.exit(pytest.main([*options, *tests]))
 
 
@@ -204,15 +224,22 @@ class Laboratory:
         target = home / "ocpkit" / mutant.file
         original = target.read_text(encoding="utf-8")
         try:
-            target.write_text(mutant.source, encoding="utf-8")
+            self.put(target, mutant.source)
             arguments = (str(home), tests_of(mutant.file), str(home / "log"), self.cpu_seconds)
             process = multiprocessing.Process(target=run_tests, args=arguments)
             process.start()
             process.join()
             return process.exitcode == 0
         finally:
-            target.write_text(original, encoding="utf-8")
+            self.put(target, original)
             self.copies.put(home)
+
+    @staticmethod
+    def put(target: Path, source: str) -> None:
+        """Write a source file and forget its bytecode, which Python would take for current within the same second."""
+        target.write_text(source, encoding="utf-8")
+        for stale in target.parent.glob(f"__pycache__/{target.stem}.*"):
+            stale.unlink()
 
 
 def unchanged(file: str) -> Mutant:
@@ -233,7 +260,7 @@ def main() -> int:
     every = [mutant for file in files for mutant in mutants(file)]
     if options.sample is not None:
         every = random.Random(options.seed).sample(every, min(options.sample, len(every)))
-    os.environ |= {"HYPOTHESIS_PROFILE": "mutation", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"HYPOTHESIS_PROFILE": "mutation", "OMP_NUM_THREADS": "1"}
     multiprocessing.set_start_method("forkserver")
     multiprocessing.set_forkserver_preload(PRELOAD)
     start = time.perf_counter()
@@ -248,6 +275,8 @@ def main() -> int:
         survivors = []
         with ThreadPoolExecutor(options.jobs) as workers:
             for number, (mutant, alive) in enumerate(zip(every, workers.map(laboratory.survives, every)), start=1):
+                if number % 50 == 0:
+                    print(f"[{number}/{len(every)}] {len(survivors)} not killed so far", flush=True)
                 if alive:
                     survivors.append(mutant)
                     print(f"[{number}/{len(every)}] {mutant.verdict}", flush=True)

@@ -154,16 +154,18 @@ def _notes(entries: list[Entry]) -> list[str]:
 def _markdown(header: dict[str, str], entries: list[Entry], command: str) -> str:
     """Format a page: what was run and where, the table, and why the solvers in bold did not converge."""
     tasks = len({entry.task for entry in entries})
+    notes = _notes([entry for entry in entries if entry.status != "unsupported"])
     solved = sum(entry.status == "converged" for entry in entries)
     text = [
         "# Comparison of solvers",
         f"Written by `{command}`: {len(entries)} runs on {tasks} tasks, of which {solved} converged. The seconds are "
         "those of one `solve` from the task's own guess, with the tracing of the model, whatever else the machine did. "
-        "A cost without convergence is that of the best iterate; two that converged may be at different minima.",
+        "A cost without convergence is that of the best iterate; two that converged may be at different minima. "
+        "Unsupported means that the solver does not treat the task's bounds or constraints, and says so.",
         "; ".join(f"{key}: {value}" for key, value in header.items()),
         _rows(entries),
-        "## What did not converge" if _notes(entries) else "",
-        "\n".join(f"- {note}" for note in _notes(entries)),
+        "## What did not converge" if notes else "",
+        "\n".join(f"- {note}" for note in notes),
     ]
     return "\n\n".join(filter(None, text)) + "\n"
 
