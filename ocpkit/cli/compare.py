@@ -171,8 +171,8 @@ def _markdown(header: dict[str, str], entries: list[Entry], command: str) -> str
 
 
 def _rows(entries: list[Entry]) -> str:
-    rows = [COLUMNS, ("---", "---", "---", "---:", "---:", "---:")]
+    rows = [[*COLUMNS], ["---", "---", "---", "---:", "---:", "---:"]]
     for entry in entries:
         task, solver, status, *numbers = entry.cells()
-        rows.append((task, solver, status if status == "converged" else f"**{status}**", *numbers))
+        rows.append([task, solver, status if status == "converged" else f"**{status}**", *numbers])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

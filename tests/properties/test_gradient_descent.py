@@ -3,13 +3,15 @@
 The reference is torch: autograd on the unrolled J, and torch.optim.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocpkit import DDP, MSA, GradientDescent
+from ocpkit import DDP, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
 from ocpkit.curvature import Identity
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
@@ -107,6 +109,60 @@ def test_adaptive_curvatures_are_the_optimizers_of_that_name(rule, problem, eta)
     expected = torch_iterates(lambda weights: OPTIMIZERS[rule](weights, eta), problem)
     solver = GradientDescent(rule=rule, line_search=False, learning_rate=eta, gradient_tolerance=NEVER)
     assert_same_path(iterates(solver, problem), expected)
+
+
+@given(any_problem, st.sampled_from([1e-4, 0.3]))
+def test_every_step_of_the_line_search_meets_armijo(problem, armijo):
+    """J falls by at least armijo · ∇Jᵀ(u − û), the step is η α with α = 2^j, and α doubles after a success."""
+    solver = GradientDescent(armijo=armijo, learning_rate=0.5, max_iterations=15, gradient_tolerance=1e-9)
+    run = solver.begin(problem, Guess.choose(problem, None, None, None))
+    run.start()
+    tried = 1.0
+    for _ in range(15):
+        before = run.trajectory
+        gradient = np.concatenate(run.gradients())
+        iteration = run.step()
+        if run.status is not None and not iteration.step_size:
+            break
+        change = np.concatenate(run.trajectory.controls) - np.concatenate(before.controls)
+        assert_close(change, -0.5 * iteration.step_size * gradient)
+        assert_close(iteration.expected_decrease, -gradient @ change)
+        assert_close(iteration.actual_decrease, before.cost - run.trajectory.cost)
+        assert iteration.actual_decrease >= armijo * iteration.expected_decrease
+        assert iteration.step_size <= tried
+        assert np.log2(tried / iteration.step_size) % 1 == 0
+        tried = 2 * iteration.step_size
+
+
+def valley(steepness):
+    """J = ½ steepness · u² + ½ v², one stage."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + 0.0 * u,
+        cost=lambda x, u: 0.5 * (steepness * u[0] ** 2 + u[1] ** 2),
+        terminal_cost=lambda x: 0.0 * x[0],
+        x0=[0.0, 0.0],
+        horizon=1,
+        controls=[[1.0, 1.0]],
+    )
+
+
+def test_a_constant_rate_that_is_too_large_diverges_and_the_line_search_saves_it():
+    """u ← (1 − 10) u for ever: the last finite iterate is returned with the status that says so."""
+    constant = GradientDescent(line_search=False, learning_rate=1.0, max_iterations=2000)
+    solution = constant.solve(valley(10.0))
+    assert solution.status is Status.DIVERGED
+    assert np.isfinite(solution.controls).all()
+    assert GradientDescent(learning_rate=1.0).solve(valley(10.0)).success
+    assert replace(constant, learning_rate=0.1).solve(valley(10.0)).success
+
+
+def test_where_rounding_hides_every_decrease_descent_has_stalled():
+    """J = 1e12 + …: its last digits are gone, the gradient is not."""
+    problem = valley(1e3)
+    high = problem.replace(terminal_cost=FunctionTerminalCost(lambda x: 1e12 + 0.0 * x[0], 2))
+    solution = GradientDescent(gradient_tolerance=1e-9).solve(high)
+    assert solution.status is Status.STALLED
+    assert solution.history[-1].step_size == 0
 
 
 @given(any_problem)

@@ -115,6 +115,17 @@ def test_beyond_one_the_factor_is_that_of_the_nearest_semidefinite_matrix(proble
         following = steps[t].value.xx.left
 
 
+@given(problems(control_cost_only=True, max_horizon=1), seeds, ranks)
+def test_at_one_the_direction_carries_nothing_upstream(problem, seed, rank):
+    """q_uᵀ Q_uu⁻¹ q_u = 1, the last real z: the feedback cancels all of it, and factored still equals dense."""
+    stages, gradient, Z = expansions(problem, seed, rank)
+    standin = Standin(seed, 1.0)
+    factored = backward_pass(stages, outer_value(gradient, Z), standin)
+    assert_same_steps(factored, backward_pass(stages, Value(gradient, Z @ Z.T), standin))
+    if rank == 1 and factored[0].Q.ux.left.any():
+        assert_close(factored[0].value.xx.dense(), np.zeros((len(factored[0].Q.x),) * 2))
+
+
 def positive_part(matrix):
     """The nearest positive semidefinite matrix, by the matrix absolute value: (A + |A|)/2, |A| from A's SVD."""
     _, singular, right = np.linalg.svd(matrix)

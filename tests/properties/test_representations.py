@@ -142,3 +142,11 @@ def test_a_stage_without_controls_has_an_empty_policy():
     assert_close(step.value.x, fx.T @ Vx)
     assert_close(step.value.xx, np.eye(2) + fx.T @ Vxx @ fx)
     assert step.expected_change == 0
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5])
+def test_a_value_without_hessian_stays_without_one(epsilon):
+    """Gradient-only methods: there is no V_xx to add ε I to."""
+    value = Value(np.ones(2)).regularized(epsilon)
+    assert value.xx is None
+    assert_close(value.x, np.ones(2))
