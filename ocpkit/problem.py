@@ -259,11 +259,7 @@ class Problem:
 
     def _check_models(self) -> None:
         """Evaluate each distinct stage once, so that a wrong shape is named here and not inside a solver."""
-        seen: set[int] = set()
-        for t, stage in enumerate(self.stages):
-            if id(stage) in seen:
-                continue
-            seen.add(id(stage))
+        for t, stage in self.distinct_stages:
             n, m = stage.dynamics.state_size, stage.dynamics.control_size
             x = self.x0 if t == 0 else np.zeros(n)
             u, p, where = self.controls[t], self.parameter(t), f"stage {t} ({stage.name!r})"
@@ -305,6 +301,14 @@ class Problem:
     def control_sizes(self) -> tuple[int, ...]:
         """Sizes of u_0 … u_{T-1}."""
         return tuple(stage.dynamics.control_size for stage in self.stages)
+
+    @cached_property
+    def distinct_stages(self) -> tuple[tuple[int, Stage], ...]:
+        """Each stage object once, with the first t at which it stands."""
+        first: dict[int, int] = {}
+        for t, stage in enumerate(self.stages):
+            first.setdefault(id(stage), t)
+        return tuple((t, self.stages[t]) for t in first.values())
 
     def parameter(self, t: int) -> Array:
         """Return p of stage t (t = T: of the terminal cost)."""

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ocpkit.errors import UnsupportedProblem
 
-# No -ffast-math: a NaN must stay one. FLAGS only drop errno and traps, which nobody looks at.
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+# No -ffast-math: a NaN must stay one. These only drop errno and traps, which nobody looks at, and divide by a number
+# that divides often by multiplying with its inverse.
+ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-freciprocal-math")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", *ARITHMETIC, "-fPIC", "-shared")
 CANDIDATES = ("cc", "gcc", "clang")
 ERROR_LINES = 5
 

@@ -1,8 +1,10 @@
-"""CasADi expressions as straight-line C."""
+"""CasADi expressions as straight-line C, one graph cut into the functions that need it at different times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import casadi as ca
 import numpy as np
@@ -35,47 +37,107 @@ ONE = "sqrt exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh 
 TWO = "atan2 copysign fmod fmin fmax hypot remainder"
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0})" for name in ONE.split()}
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0}, {1})" for name in TWO.split()}
+CHEAP = {"floor", "ceil", "fabs", "copysign", "fmin", "fmax"}
 
 
-def statements(inputs: Sequence[tuple[str, ca.SX]], outputs: Sequence[tuple[str, ca.SX]]) -> list[str]:
-    """Return C statements that compute scalars from vectors.
+@dataclass(frozen=True)
+class Node:
+    """One value: an operation on earlier values, or a leaf, whose C text is known."""
+
+    operation: int
+    sources: tuple[int, ...] = ()
+    leaf: str = ""
+
+    @property
+    def expensive(self) -> bool:
+        """Whether it costs more to compute than to fetch from memory."""
+        text = OPERATIONS.get(self.operation, "")
+        return " / " in text or (text.endswith(")") and text.partition("(")[0] not in CHEAP)
+
+
+class Program:
+    """Scalars of vectors, common subexpressions shared.
 
     Parameters
     ----------
     inputs
         Name of a C array, and the column of symbols that it holds.
     outputs
-        Where a scalar goes, such as ``"F[3] ="``, and the scalar.
-
-    Raises
-    ------
-    UnsupportedProblem
-        If an operation has no counterpart in C's mathematical library.
+        The scalars.
     """
-    if not outputs:
-        return []
-    names, columns = [name for name, _ in inputs], [column for _, column in inputs]
-    values = ca.cse([ca.vertcat(*(value for _, value in outputs))])
-    function = ca.Function("emitted", columns, [ca.densify(values[0])])
-    loads, lines, held = dict[str, str](), list[str](), dict[int, str]()  # loads first: a store might alias them
-    for k in range(function.n_instructions()):
-        operation = function.instruction_id(k)
-        into, sources = function.instruction_output(k), function.instruction_input(k)
-        if operation == ca.OP_OUTPUT:
-            lines.append(f"{outputs[into[1]][0]} {held[sources[0]]};")
-        elif operation == ca.OP_INPUT:
-            name, entry = names[sources[0]], sources[1]
-            loads[f"{name}{entry}"] = f"const double {name}{entry} = {name}[{entry}];"
-            held[into[0]] = f"{name}{entry}"
-        elif operation == ca.OP_CONST:
-            held[into[0]] = literal(function.instruction_constant(k))
-        elif operation in OPERATIONS:
-            expression = OPERATIONS[operation].format(*(held.get(source) for source in sources))
-            lines.append(f"const double t{k} = {expression};")
-            held[into[0]] = f"t{k}"
-        else:
-            raise UnsupportedProblem(f"the operation number {operation} of CasADi has no counterpart in C's library")
-    return [*loads.values(), *lines]
+
+    def __init__(self, inputs: Sequence[tuple[str, ca.SX]], outputs: Sequence[ca.SX]) -> None:
+        names, columns = [name for name, _ in inputs], [column for _, column in inputs]
+        self.nodes, self.outputs = list[Node](), [0] * len(outputs)
+        if not outputs:
+            return
+        (stacked,) = ca.cse([ca.vertcat(*outputs)])
+        function = ca.Function("emitted", columns, [ca.densify(stacked)])
+        held: dict[int, int] = {}
+        for k in range(function.n_instructions()):
+            operation = function.instruction_id(k)
+            into, sources = function.instruction_output(k), function.instruction_input(k)
+            if operation == ca.OP_OUTPUT:
+                self.outputs[into[1]] = held[sources[0]]
+                continue
+            if operation == ca.OP_INPUT:
+                node = Node(operation, leaf=f"{names[sources[0]]}[{sources[1]}]")
+            elif operation == ca.OP_CONST:
+                node = Node(operation, leaf=literal(function.instruction_constant(k)))
+            elif operation in OPERATIONS:
+                node = Node(operation, tuple(held[source] for source in sources if source in held))
+            else:
+                raise UnsupportedProblem(
+                    f"the operation number {operation} of CasADi has no counterpart in C's library"
+                )
+            held[into[0]] = len(self.nodes)
+            self.nodes.append(node)
+
+    def needed(self, outputs: Iterable[int], given: Mapping[int, str]) -> list[int]:
+        """Return the values that some outputs follow from, in the order of computation; none behind given ones."""
+        needed, waiting = set[int](), [self.outputs[i] for i in outputs]
+        while waiting:
+            node = waiting.pop()
+            if node not in needed:
+                needed.add(node)
+                waiting += () if node in given else self.nodes[node].sources
+        return sorted(needed)
+
+    def shared(self, first: Sequence[int], then: Sequence[int]) -> dict[int, str]:
+        """Return what the `first` outputs may hand on to the later ones: expensive values, by places in an array."""
+        both = sorted({*self.needed(first, {})} & {*self.needed(then, {})})
+        expensive = [node for node in both if self.nodes[node].expensive]
+        return {node: f"shared[{place}]" for place, node in enumerate(expensive)}
+
+    def statements(
+        self, outputs: Sequence[tuple[str, int]], *, given: Mapping[int, str] = {}, kept: Mapping[int, str] = {}
+    ) -> list[str]:
+        """Return C statements.
+
+        Parameters
+        ----------
+        outputs
+            Where an output goes, such as ``"F[3] ="`` or ``"return"``, and its number.
+        given, kept
+            Values that are read from memory instead of computed, and values that are also written there, with places.
+        """
+        targets = defaultdict[int, list[str]](list)
+        for target, i in outputs:
+            targets[self.outputs[i]].append(target)
+        loads, lines, last = list[str](), list[str](), list[str]()
+        text = dict[int, str]()
+        for k in self.needed((i for _, i in outputs), given):
+            node, text[k] = self.nodes[k], f"t{k}"
+            if k in given or node.operation == ca.OP_INPUT:
+                loads.append(f"const double t{k} = {given.get(k, node.leaf)};")  # before a store that might alias it
+            elif node.operation == ca.OP_CONST:
+                text[k] = node.leaf
+            else:
+                expression = OPERATIONS[node.operation].format(*(text[source] for source in node.sources))
+                lines.append(f"const double t{k} = {expression};")
+            for target in (*([f"{kept[k]} ="] if k in kept else []), *targets[k]):
+                (last if target.startswith("return") else lines).append(f"{target} {text[k]};")
+        return [*loads, *lines, *last]
 
 
 def literal(value: float) -> str:

@@ -12,12 +12,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ocpkit.engines.cache import open_cache
 from ocpkit.engines.compiler import Compiler, CompilerError, find_compiler
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.source import c_source, kernel
 
-GENERATORS = ("graphs.py", "emit.py", "source.py", "kernel/panel.c", "kernel/sweep.c", "kernel/stage.c", "kernel/ddp.c")
+GENERATORS = (
+    "graphs.py",
+    "emit.py",
+    "source.py",
+    "kernel/panel.c",
+    "kernel/sweep.c",
+    "kernel/model.c",
+    "kernel/stage.c",
+    "kernel/ddp.c",
+)
 
 
 def _fields() -> list[tuple[str, Any]]:
@@ -52,8 +63,13 @@ class Library:
     """
 
     handle: ctypes.CDLL
-    scratch_size: int
     origin: str
+
+    def scratch_size(self, kind_of_stage: np.ndarray) -> int:
+        """Doubles of memory, beside its arrays, that a solve with these kinds of stages needs."""
+        state = State(horizon=len(kind_of_stage), kind_of_stage=kind_of_stage.ctypes.data)
+        size: int = self.handle.ocpkit_scratch_size(ctypes.byref(state))
+        return size
 
 
 def load_library(graph: ProblemGraph) -> Library:
@@ -108,10 +124,11 @@ def _load(key: str, path: Path, origin: str) -> Library:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
         raise CompilerError(f"the compiled solver cannot be loaded: {error}") from error
-    handle.ocpkit_scratch_size.restype, handle.ocpkit_advance.restype = ctypes.c_long, None
+    handle.ocpkit_scratch_size.argtypes, handle.ocpkit_scratch_size.restype = [ctypes.c_void_p], ctypes.c_long
+    handle.ocpkit_advance.restype = None
     handle.ocpkit_advance.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_double] * 3]
     handle.ocpkit_resume.argtypes, handle.ocpkit_resume.restype = [ctypes.c_void_p], None
-    _loaded[key] = Library(handle, handle.ocpkit_scratch_size(), origin)
+    _loaded[key] = Library(handle, origin)
     return _loaded[key]
 
 

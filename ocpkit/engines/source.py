@@ -1,21 +1,28 @@
-"""The C source of a DDP solver for one structure of problem: CasADi's derivatives around the kernel's loops."""
+"""The C source of a DDP solver for one structure of problem: CasADi's derivatives around the kernel's loops.
+
+Derivatives go straight to their places in the kernel's arrays F and H (see kernel/stage.c). Those that are numbers are
+copied there once from a table. Where whole rows of the table describe a dense linear f_i or a quadratic ℓ, these are
+evaluated by dot products with the table as well, instead of as thousands of lines of arithmetic.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 import casadi as ca
+import numpy as np
 
-from ocpkit.engines.emit import literal, statements
+from ocpkit.engines.emit import Program, literal
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
-from ocpkit.expansion import Expansion
+from ocpkit.problem import Array
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
-Entries = dict[str, ca.SX]
-STAGE_ARGUMENTS = "const double *x, const double *u, const double *p"
-FINAL_ARGUMENTS = "const double *x, const double *p"
+DENSE = 8  # entries of a row from which on a dot product is worth its loop
+Outputs = list[tuple[str, ca.SX]]
 
 
 @cache
@@ -26,119 +33,178 @@ def kernel(name: str) -> str:
 
 def c_source(graph: ProblemGraph) -> str:
     """Return the whole source, one translation unit."""
-    parts = ["#define _POSIX_C_SOURCE 199309L", "#include <math.h>", "#include <time.h>"]
-    parts += [kernel("panel.c"), kernel("sweep.c")]
-    for i, stage in enumerate(graph.kinds):
-        parts.append(_stage(stage, i))
-    table = ", ".join(f"kind_{i}" for i in range(len(graph.kinds)))
-    parts += [f"enum {{ KINDS = {len(graph.kinds)} }};", f"static const kind kinds[KINDS] = {{{table}}};"]
-    return "\n".join([*parts, _terminal(graph.terminal), kernel("ddp.c")])
+    head = ["#define _POSIX_C_SOURCE 199309L", *(f"#include <{name}.h>" for name in ("math", "string", "time"))]
+    stages = [_stage(stage, i) for i, stage in enumerate(graph.kinds)]
+    kinds = ", ".join(f"kind_{i}" for i in range(len(graph.kinds)))
+    table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind kinds[KINDS] = {{{kinds}}};"
+    parts = [*head, kernel("panel.c"), kernel("sweep.c"), *stages, table, _terminal(graph.terminal), kernel("ddp.c")]
+    return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The entries of an array of derivatives that are numbers, in both orders of the expansion.
+
+    Attributes
+    ----------
+    values
+        The numbers, zero elsewhere; rows padded as in C.
+    known
+        Where they are.
+    """
+
+    values: Array
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, orders: Iterable[ca.SX], width: int) -> Table:
+        """Find the entries that are the same number in all orders."""
+        first, *others = orders
+        rows, columns = first.shape
+        values, known = np.zeros((rows, width)), np.ones((rows, width), dtype=bool)
+        for i in range(rows):
+            for j in range(columns):
+                entries = [order[i, j] for order in (first, *others)]
+                constant = all(entry.is_constant() for entry in entries)
+                numbers = {float(entry) for entry in entries} if constant else set()
+                if len(numbers) == 1:
+                    values[i, j] = numbers.pop()
+                else:
+                    known[i, j] = False
+        return cls(values, known)
+
+    def dense(self, row: int) -> bool:
+        """Whether a row has only numbers, many of them not zero."""
+        filled = int(np.count_nonzero(self.values[row]))
+        return bool(self.known[row].all()) and filled >= DENSE
+
+    def is_form(self, value: ca.SX, slope: ca.SX) -> bool:
+        """Whether this is the Hessian of ½ zᵀHz, dense; `value` and `slope` are those at z = 0, and must vanish.
+
+        A form around another centre is not expanded: what cancels in (z − c)ᵀH(z − c) would cost digits.
+        """
+        filled = bool(self.known.all()) and int(np.count_nonzero(self.values)) >= DENSE * len(self.values)
+        return filled and bool(value.is_zero()) and bool(slope.is_zero())
+
+    def outputs(self, name: str, array: ca.SX, *, triangle: bool = False) -> Outputs:
+        """Return the places in C and the expressions of what is no number (with `triangle`: from the diagonal on)."""
+        (rows, columns), width = array.shape, self.values.shape[1]
+        return [
+            (f"{name}[{i * width + j}] =", array[i, j])
+            for i in range(rows)
+            for j in range(i if triangle else 0, columns)
+            if not self.known[i, j]
+        ]
 
 
 def _stage(stage: StageGraph, number: int) -> str:
     """The model of a kind of stage as C functions, and the kernel for its sizes."""
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
-    x, u, p, v = stage.symbols()
-    inputs = [("x", x), ("u", u), ("p", p)]
-    state, cost = stage.step(x, u, p)
-    step = [(f"f[{i}] =", state[i]) for i in range(following)]
-    exact, approximate = (
-        _entries(stage.expand(x, u, p, v, second_order=second_order), n, m, following) for second_order in (True, False)
-    )
-    fixed = _fixed(exact, approximate)
-    derive = [
-        _function(
-            f"static void STAGE({name})({STAGE_ARGUMENTS}, const double *v, double *restrict F, double *restrict H)",
-            "x u p v F H",
-            statements([*inputs, ("v", v)], [(f"{at} =", value) for at, value in entries.items() if at not in fixed]),
-        )
-        for name, entries in (("derive", exact), ("derive_gauss_newton", approximate))
+    width, (x, u, p, v) = -(-(n + m + 1) // PACK) * PACK, stage.symbols()
+    orders = [stage.expand(x, u, p, v, second_order=second_order) for second_order in (True, False)]
+    F = [ca.horzcat(e.fu, e.fx) for e in orders]
+    H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in orders]
+    slopes = [ca.vertcat(e.lu, e.lx) for e in orders]
+    table_F, table_H = Table.of(F, width), Table.of(H, width)
+    (state, cost), origin = stage.step(x, u, p), stage.step(ca.SX.zeros(n), ca.SX.zeros(m), p)
+    quadratic = table_H.is_form(origin[1], ca.substitute(slopes[0], ca.vertcat(x, u), 0))
+    step: Outputs = [
+        (f"f[{i}] = dot(STAGE(fixed) + {i * width}, z, Z) +", origin[0][i])
+        if table_F.dense(i)
+        else (f"f[{i}] =", state[i])
+        for i in range(following)
     ]
-    width = -(-(n + m + 1) // PACK) * PACK
-    head = [f"#define STAGE(name) name##_{number}"]
-    head += [f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following))]
-    tail = [f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT")]
+    form = "return quadratic(STAGE(fixed) + NEXT * WIDTH, z, Z, WIDTH) +"
+    step.append((form, origin[1]) if quadratic else ("return", cost))
+    parts = [step]
+    for f, h, slope in zip(F, H, slopes):
+        parts.append(table_F.outputs("F", f) + table_H.outputs("H", h, triangle=True))
+        if not quadratic:
+            parts[-1] += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
+    bodies, shared = _cut([("x", x), ("u", u), ("p", p), ("v", v)], parts)
+    gather = ["double z[Z];", "STAGE(gather)(x, u, z);"]
+    if quadratic or any(table_F.dense(i) for i in range(following)):
+        bodies[0][:0] = gather
+    if quadratic:
+        for body in bodies[1:]:
+            body += [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
+    arguments = "const double *x, const double *u, const double *p"
+    derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
     return "\n".join(
         [
-            *head,
-            _function(
-                "static void STAGE(prepare)(double *F)",
-                "",
-                [
-                    f"double *const H = F + {following * width};",
-                    f"for (int i = 0; i < {(following + n + m) * width}; i++) F[i] = 0;",
-                    *(f"{at} = {literal(value)};" for at, value in fixed.items() if value != 0),
-                    "(void)H;",
-                ],
-            ),
-            _function(
-                f"static double STAGE(step)({STAGE_ARGUMENTS}, double *restrict f)",
-                "x u p",
-                statements(inputs, [*step, ("return", cost)]),
-            ),
-            *derive,
+            f"#define STAGE(name) name##_{number}",
+            *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
+            f"#define Z (M + N)\n#define WIDTH {width}",
+            _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
+            kernel("model.c"),
+            _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
+            *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
             kernel("stage.c"),
-            *tail,
+            *(f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH")),
         ]
     )
 
 
-def _entries(expansion: Expansion, n: int, m: int, following: int) -> Entries:
-    """The scalars of F = (f_u f_x) and of the upper triangle of H, by their places in the kernel's arrays."""
-    width, z = -(-(n + m + 1) // PACK) * PACK, n + m
-    F = ca.horzcat(expansion.fu, expansion.fx)
-    H = ca.vertcat(ca.horzcat(expansion.luu, expansion.lux), ca.horzcat(expansion.lux.T, expansion.lxx))
-    gradient = ca.vertcat(expansion.lu, expansion.lx)
-    entries = {f"F[{i * width + j}]": F[i, j] for i in range(following) for j in range(z)}
-    entries |= {f"H[{a * width + b}]": H[a, b] for a in range(z) for b in range(a, z)}
-    return entries | {f"H[{a * width + z}]": gradient[a] for a in range(z)}
+def _cut(inputs: list[tuple[str, ca.SX]], parts: list[Outputs]) -> tuple[list[list[str]], int]:
+    """Return the bodies of the step and of its derivatives, and how many values the step hands on to these."""
+    program = Program(inputs, [value for outputs in parts for _, value in outputs])
+    numbered, count = list[list[tuple[str, int]]](), 0
+    for outputs in parts:
+        numbered.append([(target, count + i) for i, (target, _) in enumerate(outputs)])
+        count += len(outputs)
+    step, *derivatives = numbered
+    later = [i for outputs in derivatives for _, i in outputs]
+    shared = program.shared([i for _, i in step], later)
+    bodies = [program.statements(step, kept=shared)]
+    return bodies + [program.statements(outputs, given=shared) for outputs in derivatives], len(shared)
 
 
 def _terminal(terminal: TerminalGraph) -> str:
+    """The terminal cost as C functions."""
     n = terminal.state_size
     x, p = ca.SX.sym("x", n), ca.SX.sym("p", terminal.parameter_size)
-    inputs = [("x", x), ("p", p)]
-    orders = []
-    for second_order in (True, False):
-        cost, gradient, hessian = terminal.expand(x, p, second_order=second_order)
-        entries = {f"Vxx[{i * n + j}]": hessian[i, j] for i in range(n) for j in range(n)}
-        orders.append(entries | {f"Vx[{i}]": gradient[i] for i in range(n)})
-    fixed = _fixed(*orders)
-    fixed = {at: value for at, value in fixed.items() if at.startswith("Vxx")}
-    derive = [
-        _function(
-            f"static void {name}({FINAL_ARGUMENTS}, double *restrict Vx, double *restrict Vxx)",
-            "x p Vx Vxx",
-            statements(inputs, [(f"{at} =", value) for at, value in entries.items() if at not in fixed]),
-        )
-        for name, entries in zip(("terminal_derive", "terminal_derive_gauss_newton"), orders)
+    orders = [terminal.expand(x, p, second_order=second_order) for second_order in (True, False)]
+    table, cost = Table.of([hessian for _, _, hessian in orders], n), orders[0][0]
+    origin = ca.substitute(cost, x, 0)
+    quadratic = table.is_form(origin, ca.substitute(orders[0][1], x, 0))
+    parts: list[Outputs] = [
+        [("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)]
     ]
+    for _, gradient, hessian in orders:
+        parts.append(table.outputs("Vxx", hessian))
+        if not quadratic:
+            parts[-1] += [(f"Vx[{i}] =", gradient[i]) for i in range(n)]
+    bodies = [_cut([("x", x), ("p", p)], [outputs, []])[0][0] for outputs in parts]
+    if quadratic:
+        for body in bodies[1:]:
+            body.append("for (int i = 0; i < FINAL; i++) Vx[i] = dot(Vxx + i * FINAL, x, FINAL);")
+    arguments = "const double *x, const double *p"
+    derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
     return "\n".join(
         [
             f"enum {{ FINAL = {n} }};",
-            _function(
-                "static void terminal_prepare(double *Vxx)",
-                "Vxx",
-                [f"{at} = {literal(value)};" for at, value in fixed.items()],
-            ),
-            _function(f"static double terminal_cost({FINAL_ARGUMENTS})", "x p", statements(inputs, [("return", cost)])),
-            *derive,
+            _numbers("terminal_fixed", table.values),
+            _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
+            _function(f"double terminal_cost({arguments})", bodies[0]),
+            *_twice("terminal_derive", "terminal_derive_gauss_newton", derivatives, bodies[1:]),
         ]
     )
 
 
-def _fixed(*orders: Entries) -> dict[str, float]:
-    """The entries that are the same number in the full and in the Gauss-Newton expansion: they are set only once."""
-    first, *others = orders
-    fixed = {at: float(value) for at, value in first.items() if value.is_constant()}
-    return {
-        at: number
-        for at, number in fixed.items()
-        if all(other[at].is_constant() and float(other[at]) == number for other in others)
-    }
+def _twice(exact: str, approximate: str, arguments: str, bodies: list[list[str]]) -> list[str]:
+    """The full and the Gauss-Newton derivatives; where they are the same, the second calls the first."""
+    names = re.findall(r"(\w+)(?:,|$)", arguments)
+    body = [f"{exact}({', '.join(names)});"] if bodies[0] == bodies[1] else bodies[1]
+    return [_function(f"void {exact}({arguments})", bodies[0]), _function(f"void {approximate}({arguments})", body)]
 
 
-def _function(head: str, unused: str, body: Iterable[str]) -> str:
-    """A C function; arguments that its body may not need are named as unused."""
-    voids = [f"(void){name};" for name in unused.split()]
-    return "\n  ".join([f"{head} {{", *voids, *body]) + "\n}"
+def _function(head: str, body: Iterable[str]) -> str:
+    """A static C function; its arguments may go unused."""
+    unused = [f"(void){name};" for name in re.findall(r"(\w+)(?:,|\)$)", head)]
+    return "\n  ".join([f"static {head} {{", *unused, *body]) + "\n}"
+
+
+def _numbers(name: str, values: Array) -> str:
+    """A table of constants, one line for each row."""
+    rows = ",\n  ".join(", ".join(map(literal, row)) for row in values.tolist())
+    return f"static const double {name}[{values.size}] = {{\n  {rows}\n}};"

@@ -7,9 +7,10 @@ where a callback is given, else at the end, and every few milliseconds so that C
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,79 +32,81 @@ ALIGNMENT = 64  # bytes of a cache line
 STATUSES = (None, Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED, Status.INVALID_INPUT)
 REASONS = ("", "derivatives are not finite at stage {}", "Q_uu is not positive definite at stage {}")
 
-Shapes = list[tuple[int, ...]]
+Shapes = Sequence[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One vector or matrix per stage, one after the other from `offset` [doubles] on.
+
+    Attributes
+    ----------
+    common
+        Their shape where it is one and the same, else None.
+    """
+
+    offset: int
+    size: int
+    shapes: Shapes
+    common: tuple[int, ...] | None
+
+    def view(self, block: Array, offset: int) -> Any:
+        """Return an array (T, …) where the shapes agree, else a list of arrays."""
+        if self.common is not None:
+            return block[offset : offset + self.size].reshape(len(self.shapes), *self.common)
+        ends = np.cumsum([offset, *(math.prod(shape) for shape in self.shapes)]).tolist()
+        return [block[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], self.shapes)]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the arrays of a solve lie in one block of memory.
+    """Where the arrays of a solve lie in one block of memory, by the names that the C struct gives them.
 
     Attributes
     ----------
-    shapes
-        Of each array, one shape per stage.
-    offsets
-        Of each array and of the C code's own memory (``scratch``), in doubles.
-    lengths
-        Of each array over all stages, in doubles.
-    size
-        Of the block, in doubles.
+    scratch, size
+        Where the C code's own memory begins, and the length of the block, in doubles.
     """
 
-    shapes: dict[str, Shapes]
-    offsets: dict[str, int]
-    lengths: dict[str, int]
+    series: dict[str, Series]
+    scratch: int
     size: int
     kinds: Any
-    totals: dict[str, int]
-
-    @cached_property
-    def uniform(self) -> dict[str, bool]:
-        """Whether all stages have arrays of one shape, by name."""
-        return {name: len(set(shapes)) == 1 for name, shapes in self.shapes.items()}
-
-    def view(self, block: Array, name: str, offset: int) -> Any:
-        """Return an array of the block: (T, …) where the sizes agree, else one for each stage."""
-        shapes = self.shapes[name]
-        if self.uniform[name]:
-            return block[offset : offset + self.lengths[name]].reshape(len(shapes), *shapes[0])
-        ends = np.cumsum([offset, *(int(np.prod(shape)) for shape in shapes)]).tolist()
-        return [block[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes)]
 
 
 @lru_cache(maxsize=32)
-def layout(graph: ProblemGraph, scratch_size: int) -> Layout:
+def layout(graph: ProblemGraph, library: Library) -> Layout:
     """Lay out the arrays for the solves of one structure."""
     stages = [graph.kinds[kind] for kind in graph.kind_of_stage]
     n = [*(stage.state_size for stage in stages), graph.terminal.state_size]
     m = [stage.control_size for stage in stages]
-    states: Shapes = [(i,) for i in n]
-    controls: Shapes = [(j,) for j in m]
-    shapes = {"x": states, "u": controls, "x_new": states, "u_new": controls}
+    states, controls = [(i,) for i in n], [(j,) for j in m]
+    shapes: dict[str, Shapes] = {"x": states, "u": controls, "x_new": states, "u_new": controls}
     shapes |= {"gap": states, "k": controls, "K": list(zip(m, n)), "Vx": states, "Vxx": [(i, i) for i in n]}
-    sizes = {name: sum(int(np.prod(shape)) for shape in of_stages) for name, of_stages in shapes.items()}
-    totals = {"states": sizes["x"], "controls": sizes["u"], "gains": sizes["K"], "hessians": sizes["Vxx"]}
-    offsets, end = dict[str, int](), 0
-    for name, size in {**sizes, "scratch": scratch_size}.items():
-        offsets[name] = end
+    series, end = dict[str, Series](), 0
+    for name, of_stages in shapes.items():
+        size = sum(map(math.prod, of_stages))
+        series[name] = Series(end, size, of_stages, of_stages[0] if len({*of_stages}) == 1 else None)
         end += -(-size * 8 // ALIGNMENT) * ALIGNMENT // 8
-    return Layout(shapes, offsets, sizes, end, np.array(graph.kind_of_stage, dtype=ctypes.c_long), totals)
+    kinds = np.array(graph.kind_of_stage, dtype=ctypes.c_long)
+    return Layout(series, end, end + library.scratch_size(kinds), kinds)
 
 
 class CompiledRun(Run):
     """One DDP solve in progress, in C."""
 
     def __init__(self, options: DDP, problem: Problem, graph: ProblemGraph, library: Library) -> None:
-        self.library, self.layout = library, layout(graph, library.scratch_size)
+        self.library, self.layout = library, layout(graph, library)
         memory = np.empty(self.layout.size + ALIGNMENT // 8)
         address = memory.__array_interface__["data"][0]
         shift = -address % ALIGNMENT // 8
         self.block, self.address = memory[shift:], address + 8 * shift
         self.state = _options(options)
-        for name, value in self.layout.totals.items():
-            setattr(self.state, name, value)
-        for name, offset in self.layout.offsets.items():
-            setattr(self.state, name, self.address + 8 * offset)
+        for name, series in self.layout.series.items():
+            setattr(self.state, name, self.address + 8 * series.offset)
+        self.state.scratch = self.address + 8 * self.layout.scratch
+        for name, total in (("states", "x"), ("controls", "u"), ("gains", "K"), ("hessians", "Vxx")):
+            setattr(self.state, name, self.layout.series[total].size)
         self.parameters = np.ascontiguousarray(problem.parameters)
         self.state.horizon, self.state.kind_of_stage = problem.horizon, _address(self.layout.kinds)
         self.state.p = _address(self.parameters)
@@ -126,14 +129,13 @@ class CompiledRun(Run):
     @classmethod
     def resume(cls, other: DDPRun, problem: Problem, graph: ProblemGraph, library: Library) -> CompiledRun:
         """Take up a solve that another engine has begun."""
-        run, trajectory, n = cls(other.options, problem, graph, library), other.trajectory, len(problem.x0)
+        run, trajectory = cls(other.options, problem, graph, library), other.trajectory
         run._write("u", trajectory.controls)
         run._write("x", trajectory.states)
         if trajectory.gaps is not None:
-            run._flat("gap")[:n] = 0
-            run._flat("gap")[n:] = np.concatenate(trajectory.gaps)
+            run._flat("gap")[: len(problem.x0)] = 0
             run.state.has_gaps = 1
-        run.state.cost, run.state.gap_weight, run.state.idle = trajectory.cost, other.gap_weight, other.idle
+        run.state.gap_weight, run.state.idle = other.gap_weight, other.idle
         run.state.regularization, run.state.growth = other.regularization.value, other.regularization.growth
         run.details |= other.details
         library.handle.ocpkit_resume(ctypes.byref(run.state))
@@ -183,11 +185,11 @@ class CompiledRun(Run):
 
     def _view(self, name: str) -> Any:
         """Return an array of the current iterate; x and u change places with x_new and u_new."""
-        return self.layout.view(self.block, name, (getattr(self.state, name) - self.address) // 8)
+        return self.layout.series[name].view(self.block, (getattr(self.state, name) - self.address) // 8)
 
     def _flat(self, name: str) -> Array:
-        offset = self.layout.offsets[name]
-        return self.block[offset : offset + self.layout.lengths[name]]
+        series = self.layout.series[name]
+        return self.block[series.offset : series.offset + series.size]
 
     def _write(self, name: str, series: Sequence[Array]) -> None:
         self._flat(name)[:] = np.concatenate(series)

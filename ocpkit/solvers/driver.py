@@ -128,7 +128,7 @@ class Solver(ABC):
     def check(self, problem: Problem) -> None:
         """Refuse problems that this solver would silently solve wrongly."""
         name = type(self).__name__
-        for t, stage in enumerate(problem.stages):
+        for t, stage in problem.distinct_stages:
             constrained = stage.constraints and not self.handles_constraints
             if constrained or (stage.bounded and not self.handles_bounds):
                 kind = "constraints" if constrained else "control bounds"

@@ -17,10 +17,10 @@ typedef struct {
   const long *kind_of_stage;
   const double *p;
   /* memory: states (and as many gaps), controls, policy, value, one row of history per iteration, the rest */
-  double *x, *u, *x_new, *u_new, *gap, *k, *K, *Vx, *Vxx, *scratch, *history;
+  double *x, *u, *x_new, *u_new, *gap, *k, *K, *Vx, *Vxx, *scratch, *history, *shared, *shared_new;
   /* what the iteration knows */
   double cost, cost_new, total_gap, max_gap, regularization, growth, gap_weight, gradient_norm, expected_change;
-  long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows;
+  long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows, handed_on;
 } ddp;
 
 static double seconds_now(void) {
@@ -31,19 +31,28 @@ static double seconds_now(void) {
 
 static const kind *stage_kind(const ddp *s, long t) { return &kinds[s->kind_of_stage[t]]; }
 
-/* Numbers that a workspace needs besides the arrays: the derivatives of each kind, and the largest scratch. */
+/* The scratch memory: the derivatives of each kind, what one stage works with, and twice (for the trajectory and for
+   the candidate) what each stage hands on to its derivatives. */
 static long models_size(void) {
   long size = 0;
   for (int i = 0; i < KINDS; i++) size += kinds[i].model_size;
-  return size;
+  return ROUND_UP(size);
 }
 
-long ocpkit_scratch_size(void) {
+static long work_size(void) {
   long largest = 0;
   for (int i = 0; i < KINDS; i++)
     if (kinds[i].scratch_size > largest) largest = kinds[i].scratch_size;
-  return models_size() + largest + PACK;
+  return ROUND_UP(largest);
 }
+
+static long shared_size(const ddp *s) {
+  long size = 0;
+  for (long t = 0; t < s->horizon; t++) size += stage_kind(s, t)->shared;
+  return size;
+}
+
+long ocpkit_scratch_size(const ddp *s) { return models_size() + work_size() + 2 * ROUND_UP(shared_size(s)); }
 
 static double *model_of(const ddp *s, long which) {
   double *model = s->scratch;
@@ -63,15 +72,15 @@ static void measure_gaps(ddp *s) {
 
 /* Roll the controls out, or measure the gaps of the states as they are. */
 static void evaluate_guess(ddp *s) {
-  double *x = s->x, *gap = s->gap, cost = 0;
+  double *x = s->x, *gap = s->gap, *shared = s->shared, cost = 0;
   const double *u = s->u, *p = s->p;
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x + stage->n, *const f = s->has_gaps ? gap + stage->n : following;
-    cost += stage->step(x, u, p, f);
+    cost += stage->step(x, u, p, f, shared);
     if (s->has_gaps)
       for (int i = 0; i < stage->next; i++) f[i] -= following[i];
-    x = following, u += stage->m, gap += stage->n;
+    x = following, u += stage->m, gap += stage->n, shared += stage->shared;
   }
   s->cost = cost + terminal_cost(x, p);
   measure_gaps(s);
@@ -80,19 +89,19 @@ static void evaluate_guess(ddp *s) {
 /* Alg. 1, lines 7-12: the trajectory for the step size alpha into x_new, u_new; false where it is not finite. */
 static int forward_pass(ddp *s, double alpha) {
   const double *x = s->x, *u = s->u, *k = s->k, *K = s->K, *p = s->p, *gap = s->gap;
-  double *x_new = s->x_new, *u_new = s->u_new, cost = 0;
+  double *x_new = s->x_new, *u_new = s->u_new, *shared = s->shared_new, cost = 0;
   const int keep_gaps = s->has_gaps && alpha < 1;
   for (int i = 0; i < stage_kind(s, 0)->n; i++) x_new[i] = x[i];
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x_new + stage->n;
-    cost += stage->forward(x, u, p, k, K, alpha, x_new, u_new, following);
+    cost += stage->forward(x, u, p, k, K, alpha, x_new, u_new, following, shared);
     gap += stage->n;
     if (keep_gaps)
       for (int i = 0; i < stage->next; i++) following[i] -= (1 - alpha) * gap[i];
     if (!all_finite(following, stage->next)) return 0;
     x += stage->n, u += stage->m, k += stage->m, K += stage->m * stage->n;
-    x_new = following, u_new += stage->m;
+    x_new = following, u_new += stage->m, shared += stage->shared;
   }
   s->cost_new = cost + terminal_cost(x_new, p);
   return isfinite(s->cost_new) != 0;
@@ -104,7 +113,7 @@ static long backward_sweep(ddp *s, int second_order) {
   const sweep bounds = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
                         s->scratch + models_size()};
   const double *x = s->x + s->states, *u = s->u + s->controls, *p = s->p + s->horizon * s->stride;
-  const double *gap = s->gap + s->states;
+  const double *gap = s->gap + s->states, *shared = s->shared + s->handed_on;
   double *k = s->k + s->controls, *K = s->K + s->gains, *Vx = s->Vx + s->states, *Vxx = s->Vxx + s->hessians;
   double slope = 0, change = 0;
   x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
@@ -112,9 +121,9 @@ static long backward_sweep(ddp *s, int second_order) {
   for (long t = s->horizon - 1; t >= 0; t--) {
     const kind *const stage = stage_kind(s, t);
     const int n = stage->n, m = stage->m;
-    x -= n, u -= m, p -= s->stride, k -= m, K -= m * n;
+    x -= n, u -= m, p -= s->stride, k -= m, K -= m * n, shared -= stage->shared;
     double *const own_Vx = Vx - n, *const own_Vxx = Vxx - n * n;
-    if (!stage->backward(&bounds, x, u, p, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
+    if (!stage->backward(&bounds, x, u, p, shared, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
                          model_of(s, s->kind_of_stage[t]), &slope, &change))
       return t;
     gap -= n, Vx = own_Vx, Vxx = own_Vxx;
@@ -125,11 +134,11 @@ static long backward_sweep(ddp *s, int second_order) {
 
 /* First stage (T: the terminal cost) whose derivatives are not finite, or -1. */
 static long first_not_finite(ddp *s) {
-  const double *x = s->x, *u = s->u, *p = s->p;
+  const double *x = s->x, *u = s->u, *p = s->p, *shared = s->shared;
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
-    if (!stage->finite(x, u, p, model_of(s, s->kind_of_stage[t]))) return t;
-    x += stage->n, u += stage->m;
+    if (!stage->finite(x, u, p, shared, model_of(s, s->kind_of_stage[t]))) return t;
+    x += stage->n, u += stage->m, shared += stage->shared;
   }
   const int finite = all_finite(s->Vx + s->states - FINAL, FINAL) &&
                      all_finite(s->Vxx + s->hessians - FINAL * FINAL, (long)FINAL * FINAL);
@@ -158,10 +167,11 @@ static int end_of_progress(const ddp *s) {
 /* The policy at the current trajectory, damped as much as it needs; false where there is none. */
 static int backward_pass(ddp *s) {
   const int second_order = s->second_order && s->max_gap <= s->gap_tolerance;
-  for (;;) {
+  for (int looked = 0;;) {
     const long failed = backward_sweep(s, second_order);
     if (failed < 0) return s->has_policy = 1;
-    const long bad = first_not_finite(s);
+    const long bad = looked ? -1 : first_not_finite(s);
+    looked = 1;
     if (bad >= 0) {
       s->reason = NOT_FINITE, s->reason_stage = bad;
       s->status = s->has_policy ? DIVERGED : INVALID_INPUT;
@@ -182,11 +192,18 @@ static void check_convergence(ddp *s) {
   if (s->gradient_norm <= s->gradient_tolerance || settled) s->status = CONVERGED;
 }
 
-static void start(ddp *s, double *row) {
+/* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */
+static void prepare(ddp *s) {
   for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
   terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
+  s->handed_on = shared_size(s);
+  s->shared = s->scratch + models_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
   s->gradient_norm = NAN;
   evaluate_guess(s);
+}
+
+static void start(ddp *s, double *row) {
+  prepare(s);
   if (!isfinite(s->cost) || !all_finite(s->x, s->states) || !isfinite(s->total_gap))
     s->status = INVALID_INPUT;
   else if (backward_pass(s))
@@ -206,8 +223,9 @@ static void reject(ddp *s) {
 /* Move to the candidate; give up after many steps that changed nothing but rounding. */
 static void accept(ddp *s, double alpha, double actual, double noise) {
   const double slope = s->gradient_norm;
-  double *const x = s->x, *const u = s->u;
-  s->x = s->x_new, s->u = s->u_new, s->x_new = x, s->u_new = u, s->cost = s->cost_new;
+  double *const x = s->x, *const u = s->u, *const shared = s->shared;
+  s->x = s->x_new, s->u = s->u_new, s->shared = s->shared_new, s->cost = s->cost_new;
+  s->x_new = x, s->u_new = u, s->shared_new = shared;
   s->has_gaps = s->has_gaps && alpha < 1;
   if (s->has_gaps)
     for (long i = 0; i < s->states; i++) s->gap[i] *= 1 - alpha;
@@ -256,11 +274,9 @@ void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slic
   }
 }
 
-/* Take up a solve that another engine has begun: x, u, gaps, cost and the schedules are set; compute the policy. */
+/* Take up a solve that another engine has begun: x (where there are gaps), u and the schedules are set. */
 void ocpkit_resume(ddp *s) {
-  for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
-  terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
-  measure_gaps(s);
+  prepare(s);
   backward_pass(s);
   s->started = 1;
 }

@@ -68,3 +68,20 @@ INLINE void multiply(int first, int last, int depth, const double *a, int row, i
     for (int j = triangle ? i / PACK * PACK : 0; j < width; j += PACK)
       panel_1x4(depth, a + i * row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
 }
+
+/* a'b */
+INLINE double dot(const double *a, const double *b, int count) {
+  pack sum = {0};
+  double rest = 0;
+  int i = 0;
+  for (; i + PACK <= count; i += PACK) sum += CONST_AT(a + i) * CONST_AT(b + i);
+  for (; i < count; i++) rest += a[i] * b[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]) + rest;
+}
+
+/* z'Hz / 2 for a symmetric H with rows `width` apart. */
+INLINE double quadratic(const double *H, const double *z, int count, int width) {
+  double sum = 0;
+  for (int i = 0; i < count; i++) sum += z[i] * dot(H + i * width, z, count);
+  return sum / 2;
+}

@@ -1,5 +1,6 @@
 /* The Bellman step of one kind of stage (ocpkit/bellman.py, Eq. 3-5) and its forward step. Before this text stand
-   N, M, NEXT (sizes of x, u and the next state), STAGE(name), and the model: STAGE(prepare), STAGE(step),
+   N, M, NEXT (sizes of x, u and the next state), Z = M + N, WIDTH (Z + 1 in whole vectors), SHARED (the number of
+   values that a step hands on to its derivatives), STAGE(name), and the model: STAGE(prepare), STAGE(step),
    STAGE(derive), STAGE(derive_gauss_newton).
 
    Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
@@ -8,9 +9,6 @@
            |      Q_xx Q_x |        (upper triangle, rows of WIDTH numbers)
 
    by M steps of Cholesky's algorithm leaves V_xx and V_x where Q_xx and Q_x were, and U and Y = U^-T (Q_ux Q_u) above. */
-#define Z (M + N)
-#define WIDTH ROUND_UP(Z + 1)
-
 /* Eq. 3: Q = H + F' V' F, where H holds the derivatives of the cost (and V_x'·f_zz), and F = (f_u f_x 0). */
 static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
                             double *restrict W, double *restrict Q) {
@@ -68,8 +66,8 @@ static void STAGE(gains)(const double *Q, double *restrict negative, double *res
   }
 }
 
-static int STAGE(backward)(const sweep *s, const double *x, const double *u, const double *p, const double *gap,
-                           const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
+static int STAGE(backward)(const sweep *s, const double *x, const double *u, const double *p, const double *shared,
+                           const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
                            double *Vxx, double *model, double *slope, double *change) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
@@ -82,7 +80,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
       v[i] += moved;
       *change += gap[i] * (next_Vx[i] + moved / 2);
     }
-  (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, F, H);
+  (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, shared, F, H);
   STAGE(assemble)(F, H, v, next_Vxx, s->epsilon, W, Q);
   for (int a = 0; a < M; a++) {
     const double size = fabs(Q[a * WIDTH + Z]);
@@ -100,7 +98,8 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
 
 /* u + alpha k + K (x_new - x), the next state from there, and the cost of the stage. */
 static double STAGE(forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                             double alpha, const double *x_new, double *u_new, double *following) {
+                             double alpha, const double *x_new, double *u_new, double *following,
+                             double *shared) {
   double moved[N];
   for (int i = 0; i < N; i++) moved[i] = x_new[i] - x[i];
   for (int a = 0; a < M; a++) {
@@ -108,19 +107,17 @@ static double STAGE(forward)(const double *x, const double *u, const double *p, 
     for (int j = 0; j < N; j++) sum += K[a * N + j] * moved[j];
     u_new[a] = sum;
   }
-  return STAGE(step)(x_new, u_new, p, following);
+  return STAGE(step)(x_new, u_new, p, following, shared);
 }
 
 /* Whether all first-order and Gauss-Newton derivatives are finite numbers. */
-static int STAGE(finite)(const double *x, const double *u, const double *p, double *model) {
+static int STAGE(finite)(const double *x, const double *u, const double *p, const double *shared, double *model) {
   double *const F = model, *const H = F + NEXT * WIDTH;
-  STAGE(derive_gauss_newton)(x, u, p, x, F, H);
+  STAGE(derive_gauss_newton)(x, u, p, x, shared, F, H);
   return all_finite(F, NEXT * WIDTH) && all_finite(H, Z * WIDTH);
 }
 
 static const kind STAGE(kind) = {
-    N, M, NEXT, (NEXT + Z) * WIDTH, ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
+    N, M, NEXT, SHARED, (NEXT + Z) * WIDTH, ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
     STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite),
 };
-#undef Z
-#undef WIDTH

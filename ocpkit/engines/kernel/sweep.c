@@ -6,16 +6,16 @@ typedef struct {
 } sweep;
 
 typedef struct {
-  int n, m, next;
+  int n, m, next, shared;
   int model_size, scratch_size;
   void (*prepare)(double *model);
-  double (*step)(const double *x, const double *u, const double *p, double *following);
-  int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *gap,
-                  const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx, double *Vxx,
-                  double *model, double *slope, double *change);
+  double (*step)(const double *x, const double *u, const double *p, double *following, double *shared);
+  int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *shared,
+                  const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
+                  double *Vxx, double *model, double *slope, double *change);
   double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                    double alpha, const double *x_new, double *u_new, double *following);
-  int (*finite)(const double *x, const double *u, const double *p, double *model);
+                    double alpha, const double *x_new, double *u_new, double *following, double *shared);
+  int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);
 } kind;
 
 static int all_finite(const double *values, long count) {
