@@ -40,6 +40,7 @@ CONTROL_HESSIAN = ("proximal", "literal")
 GAINS = ("exact", "separable")
 TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
 DECAYS = {"diagonal": 0.99}
+HALVINGS = 10  # of the step size, at most
 
 
 class DDPNOpt(torch.optim.Optimizer):
@@ -89,6 +90,9 @@ class DDPNOpt(torch.optim.Optimizer):
         λ of the running cost ℓ_t = ½ λ ‖u_t‖², added to E[Q_u] as torch does.
     max_grad_norm
         If given, a batch whose gradient norm is larger has its whole cost scaled down to that norm.
+    line_search
+        Halve α in u ← u + α k + E[K_i δx_i] until the loss of the batch does not rise (at α = 2⁻¹⁰ nothing moves). One
+        forward pass more per trial; a stage that draws at random (dropout) repeats its draw.
     micro_batch
         Samples that a layer sees at a time: the same step (batch norm measures each micro-batch, as torch does when
         gradients are accumulated) with less memory inside the layers; states of the whole batch are kept.
@@ -125,6 +129,7 @@ class DDPNOpt(torch.optim.Optimizer):
         basis_every: int = 1,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        line_search: bool = False,
         micro_batch: int | None = None,
         groups: list[dict[str, Any]] | None = None,
         gains: str = "exact",
@@ -149,6 +154,7 @@ class DDPNOpt(torch.optim.Optimizer):
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
         self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
+        self.line_search = line_search
         if gains == "separable":
             self._check_separable(curvature, dynamics)
         self.gains = gains
@@ -204,7 +210,10 @@ class DDPNOpt(torch.optim.Optimizer):
         else:
             with without_autocast(outputs):
                 self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
-            self._forward_pass(states, self._policies)
+            if self.line_search:
+                self._search(states, targets, float(values.mean()))
+            else:
+                self._forward_pass(states, self._policies)
             if self.gains == "separable":
                 separable.remember_all(linearisations, self._policies, memories, self._rates)
         return float(values.mean())
@@ -214,9 +223,11 @@ class DDPNOpt(torch.optim.Optimizer):
             raise ValueError(
                 f"separable gains are for the curvatures {', '.join(separable.CURVATURES)}, not {curvature}"
             )
-        if self.terminal != "empirical" or not self.proximal or self.tikhonov or dynamics == "second":
+        plain = self.terminal == "empirical" and self.proximal and not self.tikhonov and not self.line_search
+        if not plain or dynamics == "second":
             raise ValueError(
-                "separable gains need terminal='empirical', control_hessian='proximal', dynamics='first' and tikhonov=0"
+                "separable gains need terminal='empirical', control_hessian='proximal', dynamics='first', tikhonov=0 "
+                "and no line search"
             )
 
     def _simulate(self, inputs: Tensor) -> tuple[list[Tensor], list[Linearisation], Tensor]:
@@ -300,14 +311,31 @@ class DDPNOpt(torch.optim.Optimizer):
         assert self.max_grad_norm is not None
         return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
 
-    def _forward_pass(self, states: list[Tensor], policies: list[LayerPolicy]) -> None:
-        """Lines 14-18: u ← u + k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed."""
+    def _forward_pass(self, states: list[Tensor], policies: list[LayerPolicy], step_size: float = 1.0) -> Tensor:
+        """Lines 14-18: u ← u + α k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed.
+
+        Returns the input of the last layer on the new trajectory, if there is one.
+        """
         x, last, full = states[0], len(states) - 1, self.feedback == "full"
         for t, (stage, policy) in enumerate(zip(self.stages, policies)):
             with without_autocast(x):
-                policy.apply(stage.layer, x - states[t] if full and t > 0 else None)
-            if full and t < last:
+                policy.apply(stage.layer, x - states[t] if full and t > 0 else None, step_size)
+            if (full or self.line_search) and t < last:
                 x = stage.forward_again(x)
+        return x
+
+    def _search(self, states: list[Tensor], targets: Tensor, before: float) -> None:
+        """Take the first of α = 1, ½, ¼, … at which the batch's loss does not rise; stay where none is."""
+        saved = [[parameter.clone() for parameter in stage.layer.parameters] for stage in self.stages]
+        for halvings in range(HALVINGS + 1):
+            outputs = self.stages[-1].forward_again(self._forward_pass(states, self._policies, 0.5**halvings))
+            with without_autocast(outputs):
+                after = float(self.loss.value_and_gradient(outputs, targets)[0].mean())
+            if after <= before:
+                return
+            for stage, old in zip(self.stages, saved):
+                for parameter, value in zip(stage.layer.parameters, old):
+                    parameter.copy_(value)
 
     @property
     def _rates(self) -> list[float]:

@@ -55,9 +55,9 @@ class LayerPolicy:
         """k (o, i)."""
         return -self.metric.solve(self.direction)
 
-    def apply(self, layer: Layer, deviation: Tensor | None = None) -> None:
-        """Add δu for the deviations δX (B, …) of the batch to the layer's control; one M⁻¹ serves both terms."""
-        gradient = self.direction
+    def apply(self, layer: Layer, deviation: Tensor | None = None, step_size: float = 1.0) -> None:
+        """Add α k + E[K_i δx_i] to the layer's control, for deviations δX (B, …); one M⁻¹ serves both terms."""
+        gradient = self.direction if step_size == 1.0 else step_size * self.direction
         if self.gain is not None and deviation is not None:
             gradient = self.gain.unscaled(deviation).neg_().add_(gradient)
         self.metric.descend(layer, gradient)
