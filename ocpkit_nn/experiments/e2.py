@@ -131,8 +131,8 @@ def report(results: Sequence[Result], folder: Path) -> Report:
 NOTES = (
     "The paper times MNIST on GPUs; here the inputs are random and as many as the layers are wide, so that X is "
     "the only width, on one CPU thread.",
-    "Memory is the peak of the bytes of torch's tensors that live at once in two steps, by torch's profiler; what SciPy "
-    "allocates for E-MSA is not in it.",
+    "Memory is the peak of the bytes of torch's tensors that live at once in two steps, by torch's profiler; what "
+    "SciPy allocates for E-MSA is not in it.",
     "Vanilla DDP's M = E[Q_uu] is solved in the space of the samples' columns (Woodbury) and not formed, so its cost "
     "grows more with B and less with X than Table 4 says.",
 )
@@ -160,8 +160,8 @@ def _verdict(methods: dict[str, list[Result]]) -> tuple[str, str]:
     verdict = HOLDS if all(good) else PARTLY if linear else FAILS
     return verdict, (
         f"DDPNOpt's time grows by the powers {slopes['batch']:.2f} of the batch, {slopes['width']:.2f} of the "
-        f"width and {slopes['depth']:.2f} of the depth (Table 4: 1, 2, 1), its memory by {memory:.2f} of the width (2). Over the "
-        f"batch sizes its step takes {near:.2f} times that of its baseline RMSprop, {ratios[solver]:.2f} times that of "
+        f"width and {slopes['depth']:.2f} of the depth (Table 4: 1, 2, 1), its memory by {memory:.2f} of the width "
+        f"(2). Over the batch sizes its step takes {near:.2f} times that of its baseline RMSprop, {ratios[solver]:.2f} times that of "
         f"SGD; E-MSA takes {emsa:.1f} times DDPNOpt's. Rule: holds if no power exceeds Table 4's by more than "
         f"{TOLERANCE:g}, DDPNOpt takes at most twice its baseline's time and E-MSA at least twice DDPNOpt's; partly if "
         "the powers of the time alone are so."
