@@ -188,7 +188,7 @@ SOLVE_ERRORS = {
     "unknown solver, suggestion": (["model.py", "-s", "dpp"], "did you mean 'ddp'"),
     "missing model file": (["nowhere.py:problem"], "no model file nowhere.py"),
     "missing attribute, suggestion": (["model.py:probelm"], "did you mean 'problem'"),
-    "attribute of a wrong type": (["model.py:number"], "gives a int, expected a Problem"),
+    "attribute of a wrong type": (["model.py:number"], "gives an object of type int, expected a Problem"),
     "function that needs arguments": (["model.py:draw"], "missing 3 required positional arguments"),
     "function that fails": (["model.py:broken"], "ZeroDivisionError"),
     "syntax error in the file": (["syntax.py"], "SyntaxError"),
