@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class LayerGradients:
     factors
         Returns rows x̄ (N, i) and V_h (N, o) of the layer, or None where it has no Kronecker factors.
     columns
-        Coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
+        Returns coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
     workspace
         Memory for results, if any is lent.
     """
@@ -44,7 +45,7 @@ class LayerGradients:
     base: ControlBase
     coefficients: Tensor
     factors: Callable[[], tuple[Tensor, Tensor]] | None
-    columns: Tensor | None = None
+    columns: Callable[[], Tensor] | None = None
     workspace: Workspace | None = None
 
     def array(self, name: str) -> Tensor:
@@ -173,7 +174,7 @@ def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:
 
 def exact(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
     """M = E[Q_uu] + γ I: vanilla DDP (Table 2); without feedback, of the empirical outer products E[Q_u Q_uᵀ]."""
-    columns = gradients.coefficients[..., None] if gradients.columns is None else gradients.columns
+    columns = gradients.coefficients[..., None] if gradients.columns is None else gradients.columns()
     return SampleMetric(gradients.base, columns, options["damping"], options["lr"]), gradients.mean
 
 
@@ -209,16 +210,18 @@ class SampleHessian:
         """Solve by Woodbury: (M + q qᵀ)⁻¹ b = M⁻¹ (b − q (I + qᵀM⁻¹q)⁻¹ qᵀM⁻¹ b)."""
         coefficients = right.coefficients
         if self.proximal:
-            gamma = self.columns.coefficients
-            left = small_product(gamma.transpose(1, 2), self.columns.base.gram(self.metric))
-            core, columns = small_product(left, gamma), coefficients.reshape(*coefficients.shape[:2], -1)
-            small = small_product(left, columns)
-            if core.shape[-1] == 1:
-                small = small / (1 + core)
-            else:
-                small = torch.linalg.solve(identity_like(core) + core, small)
-            coefficients = coefficients - small_product(gamma, small).reshape(coefficients.shape)
+            columns = coefficients.reshape(*coefficients.shape[:2], -1)
+            small = small_product(self.columns.coefficients, small_product(self._small, columns))
+            coefficients = coefficients - small.reshape(coefficients.shape)
         return Combination(right.base, coefficients, self.metric)
+
+    @cached_property
+    def _small(self) -> Tensor:
+        """(I + qᵀM⁻¹q)⁻¹ qᵀM⁻¹ times the base vectors, (B, r, R): solved once, for Q_u and Q_ux."""
+        gamma = self.columns.coefficients
+        left = small_product(gamma.transpose(1, 2), self.columns.base.gram(self.metric))
+        core = small_product(left, gamma)
+        return left / (1 + core) if core.shape[-1] == 1 else torch.linalg.solve(identity_like(core) + core, left)
 
     def dense(self) -> Tensor:
         """Return the matrices (B, m, m) (tests and small layers)."""

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from ocpkit.value import Value
 from ocpkit_nn import separable
 from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
-from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass, parallel_pass
+from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.suggest import unknown_name
@@ -272,14 +273,10 @@ class DDPNOpt(torch.optim.Optimizer):
                 scale=scale,
                 workspaces=self._workspaces,
             )
-        columns = self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
-        return bellman_pass(
-            linearisations,
-            batch_value(gradient, scale**0.5 * columns),
-            self._rule,
-            proximal=self.proximal,
-            tikhonov=self.tikhonov,
-        )
+        columns = scale**0.5 * self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
+        if self.tikhonov == 0:
+            return bellman_pass(linearisations, gradient, columns, self._rule, proximal=self.proximal)
+        return dense_pass(linearisations, gradient, columns, self._rule, proximal=self.proximal, tikhonov=self.tikhonov)
 
     def _terminal_columns(self, outputs: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
         """Columns Z (B, r, C) of the terminal Hessian Z Zᵀ."""

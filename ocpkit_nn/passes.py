@@ -1,4 +1,4 @@
-"""The backward pass of DDPNOpt (Alg. 3, lines 6-13) in its two forms.
+"""The backward pass of DDPNOpt (Alg. 3, lines 6-13) with V_xx^i in factors, in two forms.
 
 `bellman_pass` is the core's recursion on implicit batch arrays, for any number of columns. `parallel_pass` is
 the same mathematics for the paper's rank-one case z ∥ V_x with the proximal Q_uu, where one scalar per sample
@@ -6,7 +6,7 @@ is all that is left of the recursion:
 
     c = q_uᵀ M⁻¹ q_u,   V_x ← Q_x/(1 + c),   z ← q_x/√(1 + c),   K δx = −M⁻¹ q_u (q_xᵀ δx)/(1 + c).
 
-The tests hold the second to the first.
+The tests hold the second to the first. `dense_pass` is for V_xx + ε I, which has no short factors.
 """
 
 from __future__ import annotations
@@ -63,43 +63,28 @@ class LayerPolicy:
         self.metric.descend(layer, gradient)
 
 
-class BatchValue(Value):
-    """V_x^i and V_xx^i = Z Zᵀ as combinations of one base."""
-
-    def regularized(self, tikhonov: float) -> BatchValue:
-        """Add ε I exactly: the columns become a root of V_xx + ε I, as many as the layer is wide."""
-        if tikhonov == 0.0 or self.xx is None:
-            return self
-        gradient, columns = self.x.base.combine(self.x.coefficients), self.xx.left
-        Z = torch.einsum("rb...,brs->bs...", columns.base.vectors, columns.coefficients)
-        shape, flat = Z.shape[2:], Z.flatten(2)
-        unit = torch.eye(flat.shape[2], dtype=flat.dtype, device=flat.device)
-        # not a Cholesky factor of the sum: in float32 a small ε is lost there, and a low rank makes it fail
-        root = torch.linalg.qr(torch.cat([flat, tikhonov**0.5 * unit.expand(len(flat), -1, -1)], dim=1), mode="r")[1]
-        roots = root.transpose(0, 1).reshape(-1, len(flat), *shape)
-        return batch_value(gradient, roots)
-
-
-def batch_value(gradient: Tensor, columns: Tensor) -> BatchValue:
-    """Make the value V_x^i = gradient (B, …), V_xx^i = Σ_r column_r column_rᵀ for columns (r, B, …)."""
-    base, count = StateBase(torch.cat([gradient[None], columns])), len(gradient)
-    unit = torch.eye(len(columns) + 1, dtype=gradient.dtype, device=gradient.device)
-    factor = Combination(base, unit[:, 1:].expand(count, -1, -1))
-    return BatchValue(Combination(base, unit[0].expand(count, -1)), OuterProduct(factor, factor))
-
-
 def bellman_pass(
     linearisations: list[Linearisation],
-    terminal: Value,
+    gradient: Tensor,
+    columns: Tensor,
     rule: LayerRule,
     *,
     proximal: bool,
-    tikhonov: float,
 ) -> list[LayerPolicy]:
-    """Run the core's backward pass on a batch of trajectories that share their controls."""
+    """Run the core's backward pass on a batch of trajectories that share their controls.
+
+    Parameters
+    ----------
+    gradient, columns
+        ∇φ of every sample (B, …), and the columns (r, B, …) of a root of its Hessian.
+    """
+    base = StateBase(torch.cat([gradient[None], columns]))
+    unit = torch.eye(len(columns) + 1, dtype=gradient.dtype, device=gradient.device)
+    factor = Combination(base, unit[:, 1:].expand(len(gradient), -1, -1))
+    terminal = Value(Combination(base, unit[0].expand(len(gradient), -1)), OuterProduct(factor, factor))
     curvature = _BatchCurvature(linearisations, rule, proximal)
     stages = [Expansion(Jacobian(lin.pull_state), Jacobian(lin.pull_control), 0.0, 0.0) for lin in linearisations]
-    steps = backward_pass(stages, terminal, curvature, tikhonov=tikhonov)
+    steps = backward_pass(stages, terminal, curvature)
     policies = []
     for t, step in enumerate(steps):
         left, right = step.K.left, step.K.right
@@ -120,23 +105,22 @@ class _BatchCurvature:
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.ux.left
         Q.u.base.prepare()
-        metric, direction = self.rule(t, _gradients(self.linearisations[t], Q.u, columns))
+        metric, direction = self.rule(t, layer_gradients(self.linearisations[t], Q.u, lambda: columns.coefficients))
         self.metrics[t], self.directions[t] = metric, direction
         return SampleHessian(metric, columns, self.proximal), Q.u
 
 
-def _gradients(
+def layer_gradients(
     linearisation: Linearisation,
     Qu: Combination,
-    columns: Combination | None = None,
+    columns: Callable[[], Tensor] | None = None,
     workspace: Workspace | None = None,
 ) -> LayerGradients:
     """What the baseline's rule may look at."""
     factors = (lambda: linearisation.factors(Qu.coefficients)) if linearisation.layer.factored else None
     memory = None if workspace is None else workspace.array("gradient", Qu.base.shape, Qu.coefficients)
     mean = Qu.base.mean(Qu.coefficients, memory)
-    gamma = None if columns is None else columns.coefficients
-    return LayerGradients(mean, Qu.base, Qu.coefficients, factors, gamma, workspace)
+    return LayerGradients(mean, Qu.base, Qu.coefficients, factors, columns, workspace)
 
 
 def parallel_pass(
@@ -169,7 +153,7 @@ def parallel_pass(
         if bends:
             control.prepare()
         workspace = None if workspaces is None else workspaces[t]
-        metric, direction = rule(t, _gradients(linearisation, Combination(control, weight), workspace=workspace))
+        metric, direction = rule(t, layer_gradients(linearisation, Combination(control, weight), workspace=workspace))
         gain = None
         if bends:
             c = (weight * control.gram(metric)[..., 0]).mul_(scale)

@@ -22,7 +22,7 @@ from ocpkit_nn.layers import Layer, LinearLayer
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.passes import LayerPolicy, LayerRule
 from ocpkit_nn.stages import Linearisation, Stage
-from ocpkit_nn.vectors import Combination, DenseBase, StateBase
+from ocpkit_nn.vectors import Combination, DenseBase, UnitBase
 
 # y = σ(h) ↦ (σ', σ'')
 _DERIVATIVES: dict[type[nn.Module], Callable[[Tensor], tuple[Tensor, Tensor]]] = {
@@ -80,7 +80,7 @@ def second_order_pass(
         step, gain = minimise(t, Q, curvature), None
         if t > 0:
             core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
-            gain = FeedbackGain(step.K.left.base, IdentityBase(x[None]), core, curvature.metric)
+            gain = FeedbackGain(step.K.left.base, UnitBase(x[None]), core, curvature.metric)
         policies.append(LayerPolicy(curvature.direction, curvature.metric, gain))
         V, y = step.value, x
     return policies[::-1]
@@ -113,19 +113,6 @@ def _action_value(x: Tensor, control: Tensor, Vh: Tensor, Vhh: Tensor, scale: fl
     return ActionValue(Vh @ weight, Combination(base, unit[:, :, 0]), pulled @ pulled.transpose(1, 2), Qux, Quu)
 
 
-class IdentityBase(StateBase):
-    """The unit vectors of a layer's input as a base: coefficients are the entries themselves.
-
-    Only the shape of the one vector (1, B, n) that is given instead of n counts.
-    """
-
-    def inner(self, deviation: Tensor) -> Tensor:
-        return deviation
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        return coefficients
-
-
 class _Curvature:
     """Hands Q_uu^i = M/η + g_uᵀ V_hh g_u to the Bellman step."""
 
@@ -139,6 +126,6 @@ class _Curvature:
         columns = Q.uu.left
         factors = lambda: self.layer.factors(self.x, self.Vh[None])  # noqa: E731
         mean = Q.u.base.mean(Q.u.coefficients)
-        gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, columns.coefficients)
+        gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, lambda: columns.coefficients)
         self.metric, self.direction = self.rule(t, gradients)
         return SampleHessian(self.metric, columns, self.proximal), Q.u

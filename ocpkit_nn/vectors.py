@@ -64,6 +64,19 @@ class StateBase(Base):
         return (self.vectors * weights).sum(0)
 
 
+class UnitBase(StateBase):
+    """The unit vectors of a layer's input as a base: coefficients are the entries themselves.
+
+    Only the shape of the one vector (1, B, *shape) that is given instead of all counts.
+    """
+
+    def inner(self, deviation: Tensor) -> Tensor:
+        return deviation.flatten(1)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return coefficients.reshape(self.vectors.shape[1:])
+
+
 class ControlBase(Base):
     """Vectors in the space of a layer's control, each a matrix (o, i) with the bias as its last column."""
 
@@ -166,7 +179,8 @@ class OuterBase(ControlBase):
         if self.cotangents.shape[0] == 1:
             combined = self.cotangents[0] * (coefficients / coefficients.shape[0])
         else:
-            combined = torch.einsum("rbo,br->bo", self.cotangents, coefficients) / coefficients.shape[0]
+            weights = coefficients[:, None] / coefficients.shape[0]
+            combined = (weights @ self.cotangents.transpose(0, 1))[:, 0]
         mean = combined.new_empty(self.shape) if out is None else out
         torch.mm(combined.T, self.inputs, out=mean[:, : self.inputs.shape[1]])
         if self.bias:

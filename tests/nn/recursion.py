@@ -1,7 +1,8 @@
 """A network at a batch in two forms, implicit and dense, and random metrics for both.
 
 The dense route is the core's `ocpkit.bellman.backward_pass` on per-sample Jacobians, with V_xx and Q_uu as plain
-matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays.
+matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays, and `by_outputs` `dense_pass`, the
+same on the outputs' changes as controls.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from ocpkit.bellman import ActionValue, BellmanStep, backward_pass
 from ocpkit.linalg import Cholesky
 from ocpkit.value import Value
 from ocpkit_nn.curvature import LayerGradients
+from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy
 from ocpkit_nn.metric import Metric, SampleMetric
-from ocpkit_nn.passes import LayerPolicy, batch_value, bellman_pass
+from ocpkit_nn.passes import LayerPolicy, bellman_pass
 from ocpkit_nn.stages import Linearisation, as_stages
+from ocpkit_nn.vectors import UnitBase
 
 TERMINALS: dict[str, dict[str, Any]] = {
     "empirical": {},
@@ -128,7 +131,7 @@ class RandomMetrics:
         self.seen[t] = gradients
         if self.kind == "samples":
             assert gradients.columns is not None
-            return SampleMetric(gradients.base, gradients.columns, 0.5, 0.7), gradients.mean
+            return SampleMetric(gradients.base, gradients.columns(), 0.5, 0.7), gradients.mean
         w, A, S = self._parts(t, *gradients.base.shape, gradients.mean)
         return Metric(w / self.scales.get(t, 1.0), A, S), gradients.mean
 
@@ -144,21 +147,35 @@ class Recorder:
         return self.steps
 
 
-def implicit(net: Net, metrics: RandomMetrics, tikhonov: float = 0.0) -> tuple[list[LayerPolicy], list[BellmanStep]]:
+def implicit(net: Net, metrics: RandomMetrics) -> tuple[list[LayerPolicy], list[BellmanStep]]:
     """`bellman_pass`, and the steps of the core inside it."""
     recorder = Recorder()
-    terminal = batch_value(net.gradient, net.columns)
     with torch.no_grad(), patch("ocpkit_nn.passes.backward_pass", recorder):
-        policies = bellman_pass(
-            net.linearisations, terminal, metrics.rule, proximal=metrics.proximal, tikhonov=tikhonov
+        policies = bellman_pass(net.linearisations, net.gradient, net.columns, metrics.rule, proximal=metrics.proximal)
+    return policies, recorder.steps
+
+
+def by_outputs(net: Net, metrics: RandomMetrics, tikhonov: float) -> tuple[list[LayerPolicy], list[BellmanStep]]:
+    """`dense_pass`, and the steps of the core inside it."""
+    recorder = Recorder()
+    with torch.no_grad(), patch("ocpkit_nn.dense_pass.backward_pass", recorder):
+        policies = dense_pass(
+            net.linearisations,
+            net.gradient,
+            net.columns,
+            metrics.rule,
+            proximal=metrics.proximal,
+            tikhonov=tikhonov,
         )
     return policies, recorder.steps
 
 
 def dense_gain(gain: FeedbackGain, M: Tensor) -> Tensor:
     """K_i (B, m, n) from its factors and the dense M/η."""
-    q, p = gain.control.dense().flatten(2), gain.state.vectors.flatten(2)
-    return torch.linalg.solve(M, torch.einsum("rbm,brs,sbn->bmn", q, gain.core, p))
+    q, right = gain.control.dense().flatten(2), gain.core
+    if not isinstance(gain.state, UnitBase):
+        right = torch.einsum("brs,sbn->brn", right, gain.state.vectors.flatten(2))
+    return torch.linalg.solve(M, torch.einsum("rbm,brn->bmn", q, right))
 
 
 def assert_policies_equal(

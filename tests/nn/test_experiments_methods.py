@@ -13,7 +13,6 @@ from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.losses import CrossEntropy
 from ocpkit_nn.networks import fcn
 from ocpkit_nn.optimizers import Backpropagation
-from ocpkit_nn.passes import batch_value
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()
@@ -99,15 +98,6 @@ def test_methods_train_convolutions(method, baseline, options):
     result = train(cnn)
     assert result.updates == 2
     assert result.train_loss < result.curves["train_loss"][0]
-
-
-def test_epsilon_is_not_lost_in_single_precision():
-    vectors = torch.randn(1, 3, 24, generator=torch.Generator().manual_seed(0))
-    value = batch_value(vectors[0], 0.3 * vectors).regularized(1e-8)
-    columns = torch.einsum("rbn,brs->bns", value.xx.left.base.vectors, value.xx.left.coefficients).double()
-    z = (0.3 * vectors[0]).double()
-    across = torch.eye(24, dtype=torch.float64) - z[:, :, None] * z[:, None, :] / (z * z).sum(1)[:, None, None]
-    torch.testing.assert_close(across @ columns @ columns.mT @ across, 1e-8 * across, rtol=0.2, atol=1e-10)
 
 
 @pytest.mark.parametrize("baseline", ["rmsprop", "adam"])

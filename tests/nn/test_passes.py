@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nn.dense import assert_near, flat
-from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, assert_policies_equal, implicit
+from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, Recorder, assert_policies_equal, by_outputs, implicit
 from nn.strategies import Case, few_examples, networks, randn, randomise, seeds
 from ocpkit.bellman import backward_pass
 from ocpkit_nn.curvature import LayerGradients
@@ -21,14 +23,12 @@ from ocpkit_nn.passes import parallel_pass
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @few_examples
-@given(case=networks(max_batch=3), seed=seeds, tikhonov=st.sampled_from([0.0, 0.0, 1e-3, 0.3]))
-def test_implicit_recursion_is_the_dense_one(
-    metric: str, terminal: str, case: Case, seed: int, tikhonov: float
-) -> None:
-    """Q, V_x, V_xx, k and K at every stage with Q_uu = M/η + f_uᵀ V_xx f_u, ε included."""
+@given(case=networks(max_batch=3), seed=seeds)
+def test_implicit_recursion_is_the_dense_one(metric: str, terminal: str, case: Case, seed: int) -> None:
+    """Q, V_x, V_xx, k and K at every stage with Q_uu = M/η + f_uᵀ V_xx f_u."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov)
-    policies, steps = implicit(net, metrics, tikhonov)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    policies, steps = implicit(net, metrics)
     for step, reference in zip(steps, expected):
         assert_near(flat(step.Q.x), reference.Q.x)
         assert_near(flat(step.Q.u), reference.Q.u)
@@ -37,6 +37,35 @@ def test_implicit_recursion_is_the_dense_one(
         assert_near(flat(step.value.x), reference.value.x)
         Z = flat(step.value.xx.left)
         assert_near(Z @ Z.transpose(1, 2), reference.value.xx)
+    assert_policies_equal(net, policies, expected, metrics)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("terminal", TERMINALS)
+@few_examples
+@given(case=networks(max_batch=3), seed=seeds, tikhonov=st.sampled_from([0.0, 1e-3, 0.3]))
+def test_recursion_by_outputs_is_that_by_controls(
+    metric: str, terminal: str, case: Case, seed: int, tikhonov: float
+) -> None:
+    """Q_x, V_x, V_xx, k and K with the change of a layer's output for the control, ε included."""
+    net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov)
+    policies, steps = by_outputs(net, metrics, tikhonov)
+    for step, reference in zip(steps[1:], expected[1:]):
+        assert_near(step.Q.x, reference.Q.x)
+        assert_near(step.value.x, reference.value.x)
+        assert_near(step.value.xx, reference.value.xx)
+    assert_policies_equal(net, policies, expected, metrics)
+
+
+@pytest.mark.parametrize("metric", METRICS[:4])
+@few_examples
+@given(case=networks(max_batch=3), seed=seeds)
+def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Case, seed: int) -> None:
+    """Q_uu = M/η as printed, with ε, while c stays below one."""
+    net, metrics = Net(case, "ggn"), RandomMetrics(metric, seed, proximal=False, share=0.5)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=1e-3)
+    policies, _ = by_outputs(net, metrics, 1e-3)
     assert_policies_equal(net, policies, expected, metrics)
 
 
@@ -139,3 +168,17 @@ def test_without_feedback_nothing_of_the_mixed_term_is_left(case: Case, curvatur
     optimizer = DDPNOpt(case.model, curvature=curvature, feedback="none", lr=1e-3)
     optimizer.step(case.inputs, case.targets)
     assert optimizer.policies() == [None] * len(net.stages)
+
+
+def test_epsilon_is_not_lost_in_single_precision() -> None:
+    """V_xx + ε I of a float32 network, across the one column of V_xx, is ε however small."""
+    model = nn.Linear(3, 24)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = DDPNOpt(model, lr=0.1, curvature="identity", tikhonov=1e-9)
+    recorder = Recorder()
+    with patch("ocpkit_nn.dense_pass.backward_pass", recorder):
+        optimizer.step(torch.randn(3, 3, generator=generator), torch.tensor([0, 1, 23]))
+    for V in recorder.steps[0].Q.uu:
+        values = torch.linalg.eigvalsh(V)
+        assert values[-1] > 1e-3
+        torch.testing.assert_close(values[:-1], torch.full_like(values[:-1], 1e-9), rtol=1e-4, atol=0.0)
