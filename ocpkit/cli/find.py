@@ -73,7 +73,9 @@ def _from_file(path: Path, attribute: str, horizon: int | None) -> Target:
             problem = _call(problem, horizon, what)
     if not isinstance(problem, Problem):
         kind = type(problem).__name__
-        raise ProblemError(f"{what} gives an object of type {kind}, expected a Problem, a Task or a function returning a Problem")
+        raise ProblemError(
+            f"{what} gives an object of type {kind}, expected a Problem, a Task or a function returning a Problem"
+        )
     name = path.stem if attribute == DEFAULT_ATTRIBUTE else attribute
     return Target(task.name if task else name, problem, task)
 

@@ -161,8 +161,9 @@ def _verdict(methods: dict[str, list[Result]]) -> tuple[str, str]:
     return verdict, (
         f"DDPNOpt's time grows by the powers {slopes['batch']:.2f} of the batch, {slopes['width']:.2f} of the "
         f"width and {slopes['depth']:.2f} of the depth (Table 4: 1, 2, 1), its memory by {memory:.2f} of the width "
-        f"(2). Over the batch sizes its step takes {near:.2f} times that of its baseline RMSprop, {ratios[solver]:.2f} times that of "
-        f"SGD; E-MSA takes {emsa:.1f} times DDPNOpt's. Rule: holds if no power exceeds Table 4's by more than "
+        f"(2). Over the batch sizes its step takes {near:.2f} times that of its baseline RMSprop, "
+        f"{ratios[solver]:.2f} times that of SGD; E-MSA takes {emsa:.1f} times DDPNOpt's. "
+        f"Rule: holds if no power exceeds Table 4's by more than "
         f"{TOLERANCE:g}, DDPNOpt takes at most twice its baseline's time and E-MSA at least twice DDPNOpt's; partly if "
         "the powers of the time alone are so."
     )
