@@ -154,12 +154,20 @@ def _kronecker_basis(
 
 
 def _eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors; a float32 matrix with many equal eigenvalues may need double precision."""
+    """Eigenvalues and eigenvectors, in double precision and scaled to 1 where single precision fails.
+
+    It fails with an error for many equal eigenvalues, and silently, with nan, for the tiny matrices that a vanishing
+    gradient leaves.
+    """
     try:
-        return torch.linalg.eigh(matrix)
+        values, basis = torch.linalg.eigh(matrix)
+        if values.isfinite().all() and basis.isfinite().all():
+            return values, basis
     except RuntimeError:
-        values, basis = torch.linalg.eigh(matrix.double())
-        return values.to(matrix.dtype), basis.to(matrix.dtype)
+        pass
+    size = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny).double()
+    values, basis = torch.linalg.eigh(matrix.double() / size)
+    return (values * size).to(matrix.dtype), basis.to(matrix.dtype)
 
 
 def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:

@@ -15,6 +15,8 @@ from nn.dense import assert_near, kronecker
 from nn.strategies import few_examples, randn, seeds
 from ocpkit.bellman import ActionValue
 from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit_nn.networks import fcn
+from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.vectors import DenseBase, OuterBase
 
 ETA = 0.1
@@ -122,3 +124,15 @@ def test_layers_without_factors_use_the_diagonal_of_the_fisher(name: str) -> Non
         moment = own if moment is None else 0.8 * moment + 0.2 * own
         metric, _ = RULES[name](LayerGradients(base.mean(c), base, c, None), memory, options())
         assert_near(metric.dense(base.mean(c)), torch.diag(moment + 0.05) / ETA)
+
+
+@pytest.mark.parametrize("curvature", ["kronecker", "ekfac"])
+def test_kronecker_factors_survive_a_vanishing_gradient(curvature: str) -> None:
+    """In single precision LAPACK returns nan, without an error, for factors whose entries reach the denormal range."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(32, 32), torch.randint(10, (32,))
+    model = fcn(32, 10, width=32, depth=24)
+    optimizer = DDPNOpt(model, lr=1e-3, curvature=curvature, feedback="none")
+    for _ in range(8):
+        optimizer.step(inputs, targets)
+    assert all(p.isfinite().all() for p in model.parameters())
