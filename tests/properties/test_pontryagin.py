@@ -145,6 +145,10 @@ def test_msa_returns_the_best_iterate_also_when_it_is_stopped(problem, limit):
     """Whatever ended the run: the cost is the least of the history, and belongs to the controls returned."""
     solution = MSA(max_iterations=limit).solve(problem)
     assert solution.cost == min(i.cost for i in solution.history)
+    taken = solution.history[:-1] if solution.status is Status.DIVERGED else solution.history
+    for before, after in pairwise(taken):
+        assert_close(after.actual_decrease, before.cost - after.cost)
+        assert after.step_size == 1
     assert_close(problem.rollout(solution.controls)[1], solution.cost)
     oracle = Unrolled(problem, solution.controls)
     for costate, x in zip(solution.value_gradients, oracle.x):
@@ -311,6 +315,32 @@ def test_bounds_are_honoured_and_matter(solver, problem):
             assert (u <= 0.2).all()
     start = boxed.rollout([np.clip(u, -0.1, 0.2) for u in problem.controls])[1]
     assert solution.cost <= start
+
+
+def test_a_linear_objective_ends_on_the_bound_that_its_slope_points_to():
+    """Per control: the lower bound, the upper one, or, without a slope, where it is."""
+    slope, u = np.array([0.5, -0.5, 0.0]), np.array([0.3, 0.3, 0.3])
+    v = minimise_control(lambda v: (slope @ v, slope), u, np.full(3, -1.0), np.full(3, 2.0), 100)
+    assert v.tolist() == [-1.0, 2.0, 0.3]
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_an_objective_that_bends_only_on_the_unbounded_side_is_not_linear(side):
+    """J falls with slope −1 towards `side`, and bends up half a unit away; the other side is bounded. Minimum at 1."""
+
+    def objective(v):
+        beyond = max(side * (v[0] - 1) - 0.5, 0.0)
+        return -side * (v[0] - 1) + 0.5 * beyond**2, np.array([side * (beyond - 1)])
+
+    bounds = sorted([side * np.inf, 1 - side * 0.25])
+    v = minimise_control(objective, np.ones(1), np.array(bounds[:1]), np.array(bounds[1:]), 100)
+    assert_close(v, [1 + side * 1.5], 1e-7)
+
+
+def test_a_minimisation_that_leaves_the_finite_numbers_is_reported():
+    """L-BFGS has no number to return: the objective has none anywhere but for its gradient at the start."""
+    with pytest.raises(FloatingPointError, match="finite numbers"), np.errstate(all="ignore"):
+        minimise_control(lambda v: (float("nan"), np.full(1, np.nan)), np.full(1, np.nan), *unbounded(1), 100)
 
 
 BOXED = [MSA(), MSA(minimisation="gradient", learning_rate=0.05), EMSA(), GradientDescent()]

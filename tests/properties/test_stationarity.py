@@ -132,6 +132,14 @@ def test_on_growth_success_means_the_optimum(solver):
         assert solution.status in (Status.STALLED, Status.DIVERGED)
 
 
+def test_out_of_patience_or_not_a_verdict_of_the_probe_stands():
+    """On growth no MSA iterate beats the guess; at the third the gradient vanishes, and that is what counts."""
+    solution = MSA(patience=3).solve(growth.build(horizon=30))
+    assert solution.status is Status.STALLED
+    assert "no minimum" in solution.details["reason"]
+    assert solution.iterations == 3
+
+
 class CurvatureUnknown(Cost):
     """½u², whose second derivatives a user has not got right."""
 
