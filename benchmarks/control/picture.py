@@ -44,7 +44,10 @@ def _iterations(axes: Any, rows: Sequence[Row], colors: dict[str, Any]) -> None:
     for name in dict.fromkeys(row.system for row in rows):
         points = [(row.n, row.per_iteration_us) for row in rows if row.system == name]
         axes.loglog(*zip(*points), "o-", color=colors[name])
+    sizes = sorted({row.n for row in rows})
     axes.set(title="One iteration, linear-quadratic, T = 100, m = n/4", xlabel="state size n", ylabel="µs")
+    axes.set_xticks(sizes, [str(n) for n in sizes], minor=False)
+    axes.set_xticks([], minor=True)
     axes.grid(which="both", alpha=0.2)
 
 

@@ -43,9 +43,8 @@ def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, batch: i
         return Outcome(solver.us.tolist(), solver.iter + 1)
 
     def iterate(k: int, controls: Sequence[np.ndarray]) -> None:
-        if k == 0:
-            solver.setCandidate(list(shooting.rollout(list(controls))), list(controls), True)
-            shooting.calc(solver.xs, solver.us)
+        solver.setCandidate(list(shooting.rollout(list(controls))), list(controls), True)
+        shooting.calc(solver.xs, solver.us)
         for _ in range(k):
             solver.calcDiff()
             solver.backwardPass()
