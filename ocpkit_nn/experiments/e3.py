@@ -17,7 +17,14 @@ import numpy as np
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.cells import DEFAULT_TERMINAL, Cells
 from ocpkit_nn.experiments.e3_pictures import draw_heat_maps, draw_sources
-from ocpkit_nn.experiments.e3_tables import beside_table_9, beside_table_10, rivals_table, source_table
+from ocpkit_nn.experiments.e3_tables import (
+    beside_table_9,
+    beside_table_10,
+    medians_of_table_9,
+    rivals_medians,
+    rivals_table,
+    source_table,
+)
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
 from ocpkit_nn.experiments.run import Options, Result, Run, place
@@ -80,12 +87,12 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     tables, pictures = [], []
     for cells in every:
         if (cells.model, cells.dataset) == PAPER:
-            tables += [beside_table_9(cells), beside_table_10(cells)]
+            tables += [beside_table_9(cells), medians_of_table_9(cells), beside_table_10(cells)]
         for terminal in cells.terminals():
             tables.append(source_table(cells, terminal))
             pictures.append(draw_heat_maps(cells, terminal, folder))
             pictures.append(draw_sources(cells, terminal, folder))
-        tables.append(rivals_table(cells))
+        tables += [rivals_table(cells), rivals_medians(cells)]
     text = " ".join([text, *(say(cells) for cells in every for say in (_source_sentence, _rivals_sentence))])
     return Report(TITLE, verdict, text, tuple(tables), tuple(pictures), NOTES)
 

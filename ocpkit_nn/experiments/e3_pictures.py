@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ocpkit_nn.experiments.cells import Cells
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import COLOURS, Picture, figure, heat_map, save
+from ocpkit_nn.experiments.report import COLOURS, Picture, figure, heat_map, log_scale, save
 from ocpkit_nn.experiments.run import Result
-from ocpkit_nn.experiments.statistics import difference, loss, percent
+from ocpkit_nn.experiments.statistics import difference, percent, quartiles
 
 
 def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
@@ -38,20 +39,24 @@ def _mean(
 
 
 def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
-    """Mean training loss of the baseline and of the three twins over the learning rate, with standard errors."""
+    """Median training loss of the three twins over the learning rate, and the middle half of the seeds."""
     drawn = figure(3.6 * len(cells.baselines), 3.2)
     axes = drawn.subplots(1, len(cells.baselines), squeeze=False)[0]
     for ax, name in zip(axes, cells.baselines):
         rates = cells.rates(name)
         for feedback, colour in COLOURS.items():
-            means = [loss(cells.twin(name, rate, feedback, 0.0, terminal)) for rate in rates]
-            errors = [m.error if math.isfinite(m.error) else 0.0 for m in means]
-            levels = [m.mean if math.isfinite(m.mean) else math.nan for m in means]
-            ax.errorbar(range(len(rates)), levels, errors, color=colour, marker="o", capsize=3, label=feedback)
+            losses = [[r.loss for r in cells.twin(name, rate, feedback, 0.0, terminal)] for rate in rates]
+            low, middle, high = np.transpose([quartiles(values) for values in losses])
+            ax.plot(range(len(rates)), middle, color=colour, marker="o", markersize=4, label=feedback)
+            ax.fill_between(range(len(rates)), low, high, color=colour, alpha=0.15, linewidth=0)
         ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-        ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate", yscale="log")
+        ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate")
+        log_scale(ax)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("training loss")
     axes[0].legend(title="feedback")
-    caption = f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0"
+    caption = (
+        f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0: "
+        "median and the middle half of the seeds"
+    )
     return save(drawn, folder / f"sources-{cells.stem}-{terminal}.png", caption)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ocpkit_nn.experiments import paper
@@ -20,13 +21,23 @@ def beside_table_9(cells: Cells) -> Table:
     return _beside("Training loss beside Table 9: ours (the paper's)", cells, paper.TABLE_9, loss, 4)
 
 
+def medians_of_table_9(cells: Cells) -> Table:
+    """The cells of Table 9 by a statistic that one seed cannot spoil."""
+    return _beside("Median training loss in the cells of Table 9", cells, {}, loss, 4, Estimate.median_text)
+
+
 def beside_table_10(cells: Cells) -> Table:
     """Mean accuracy, ours over the paper's."""
     return _beside("Accuracy [%] beside Table 10: ours (the paper's)", cells, paper.TABLE_10, accuracy, 2)
 
 
 def _beside(
-    caption: str, cells: Cells, printed: Printed, mean: Callable[[Sequence[Result]], Estimate], digits: int
+    caption: str,
+    cells: Cells,
+    printed: Printed,
+    mean: Callable[[Sequence[Result]], Estimate],
+    digits: int,
+    say: Callable[[Estimate, int], str] = Estimate.short,
 ) -> Table:
     """One row for each learning rate; the columns are the baseline, ε = 0, and ε from small to large."""
     rows = []
@@ -38,7 +49,7 @@ def _beside(
             numbers: list[float | None] = [None] * len(results)
             if theirs:
                 numbers[0], numbers[2:] = theirs[0], list(theirs[1:])
-            texts = (_pair(mean(group), number, digits) for group, number in zip(results, numbers))
+            texts = (_pair(mean(group), number, digits, say) for group, number in zip(results, numbers))
             rows.append((NAMES[name], f"{rate:g}", *texts))
     header = ("baseline", "rate", "baseline", "twin, ε = 0", "ε₁", "ε₂", "ε₃", "ε₄")
     epsilons_text = "; ".join(
@@ -47,8 +58,8 @@ def _beside(
     return Table(f"{caption}. ε₁ to ε₄: {epsilons_text}; Adam as RMSprop", header, tuple(rows))
 
 
-def _pair(ours: Estimate, theirs: float | None, digits: int) -> str:
-    text = "–" if ours.seeds == 0 else ours.short(digits)
+def _pair(ours: Estimate, theirs: float | None, digits: int, say: Callable[[Estimate, int], str]) -> str:
+    text = "–" if ours.seeds == 0 else say(ours, digits)
     return text if theirs is None else f"{text} ({theirs:.{digits}f})"
 
 
@@ -59,7 +70,9 @@ def source_table(cells: Cells, terminal: str) -> Table:
         for rate in cells.rates(name):
             source = cells.source(name, rate, terminal=terminal)
             parts = (source.baseline, source.noise, source.value, source.feedback, source.total)
-            rows.append((NAMES[name], f"{rate:g}", *(part.text() for part in parts)))
+            texts = [part.text(4) for part in parts]
+            texts.insert(1, source.baseline.median_text(4))
+            rows.append((NAMES[name], f"{rate:g}", *texts, source.total.median_text(4)))
     return Table(
         f"Where the gain comes from, {cells.name}, terminal curvature {terminal!r}, ε = 0: changes of the training "
         "loss, mean ± standard error of paired differences",
@@ -67,17 +80,28 @@ def source_table(cells: Cells, terminal: str) -> Table:
             "baseline",
             "rate",
             "loss of the baseline",
+            "its median",
             "none − baseline",
             "value − baseline",
             "full − value",
             "full − baseline",
+            "its median",
         ),
         tuple(rows),
     )
 
 
 def rivals_table(cells: Cells) -> Table:
-    """Training loss of the twins and of a practitioner's remedies, at the same rates."""
+    """Mean training loss of the twins and of a practitioner's remedies, at the same rates."""
+    return _rivals(cells, "Training loss", lambda estimate: (estimate.mean, estimate.text(4)))
+
+
+def rivals_medians(cells: Cells) -> Table:
+    """The same by medians."""
+    return _rivals(cells, "Median training loss", lambda estimate: (estimate.median, estimate.median_text(4)))
+
+
+def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]]) -> Table:
     other = next((t for t in cells.terminals() if t != DEFAULT_TERMINAL), "ggn")
     every = list(dict.fromkeys(rival for rivals in RIVALS.values() for rival in rivals))
     rows = []
@@ -89,9 +113,10 @@ def rivals_table(cells: Cells) -> Table:
                 for feedback in ("full", "value")
             ]
             results = [cells.of(name, rate, name), *twins, *(cells.of(name, rate, rival) for rival in every)]
-            means = [loss(group) if group else None for group in results]
-            best = min((m.mean for m in means if m is not None), default=0.0)
-            rows.append((NAMES[name], f"{rate:g}", *(_marked(mean, best) for mean in means)))
+            said = [say(loss(group)) if group else (math.inf, "") for group in results]
+            best = min(number for number, _ in said)
+            texts = (f"**{text}**" if number == best and text else text for number, text in said)
+            rows.append((NAMES[name], f"{rate:g}", *texts))
     header = (
         "baseline",
         "rate",
@@ -102,11 +127,5 @@ def rivals_table(cells: Cells) -> Table:
         f"value, {other}",
         *(NAMES[r] for r in every),
     )
-    caption = f"Training loss beside a practitioner's remedies, {cells.name}, ε = 0 (lowest of a row in bold)"
+    caption = f"{what} beside a practitioner's remedies, {cells.name}, ε = 0 (lowest of a row in bold)"
     return Table(caption, header, tuple(rows))
-
-
-def _marked(mean: Estimate | None, best: float) -> str:
-    if mean is None:
-        return ""
-    return f"**{mean.text()}**" if mean.mean == best else mean.text()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.cells import Cells
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, save
+from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, log_scale, save
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.statistics import accuracy, difference, loss, percent
 from ocpkit_nn.experiments.trial import train
@@ -79,8 +82,10 @@ def _beside(cells: Cells) -> Table:
             group = cells.of(name, rate, name) if method == name else cells.twin(name, rate, "full")
             theirs = ("–", "–") if printed is None else (f"{printed[method][0]:.3f}", f"{printed[method][1]:.2f}")
             label = NAMES[name] if method == name else f"DDPNOpt, twin of {NAMES[name]}"
-            rows.append((label, f"{rate:g}", loss(group).text(4), theirs[0], accuracy(group).text(2), theirs[1]))
-    header = ("method", "rate", "training loss", "paper", "accuracy [%]", "paper")
+            mean = loss(group)
+            losses = mean.text(4), theirs[0], mean.median_text(4)
+            rows.append((label, f"{rate:g}", *losses, accuracy(group).text(2), theirs[1]))
+    header = ("method", "rate", "training loss", "paper", "its median", "accuracy [%]", "paper")
     return Table(f"Mean ± standard error on {cells.name} beside Tables 6 to 8", header, tuple(rows))
 
 
@@ -90,7 +95,8 @@ def _twins(cells: Cells) -> Table:
         for terminal in TERMINALS:
             source = cells.source(name, RATES[name], terminal=terminal)
             parts = (source.noise, source.value, source.feedback, source.total)
-            rows.append((f"{NAMES[name]}, {terminal}", f"{RATES[name]:g}", *(part.text(4) for part in parts)))
+            texts = (*(part.text(4) for part in parts), source.total.median_text(4))
+            rows.append((f"{NAMES[name]}, {terminal}", f"{RATES[name]:g}", *texts))
     header = (
         "baseline, terminal curvature",
         "rate",
@@ -98,22 +104,28 @@ def _twins(cells: Cells) -> Table:
         "value − baseline",
         "full − value",
         "full − baseline",
+        "its median",
     )
     return Table(f"Changes of the training loss on {cells.name}, paired by seed", header, tuple(rows))
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
-    """Every seed's training loss: the baseline against its twins."""
-    drawn = figure(3.2 * len(cells.baselines), 3.2)
+    """Every seed's training loss: the baseline against its twins, where neither diverged."""
+    drawn = figure(3.2 * len(cells.baselines), 3.8)
     axes = drawn.subplots(1, len(cells.baselines), squeeze=False)[0]
     for ax, name in zip(axes, cells.baselines):
         own = {result.run.seed: result.loss for result in cells.of(name, RATES[name], name)}
+        drawn_losses: list[float] = []
         for feedback in ("full", "value"):
             twins = cells.twin(name, RATES[name], feedback)
             pairs = [(own[result.run.seed], result.loss) for result in twins]
-            ax.plot(*zip(*pairs), "o", color=COLOURS[feedback], markersize=4, label=feedback)
-        ends = [min(own.values()), max(own.values())]
+            pairs = [pair for pair in pairs if math.isfinite(sum(pair))]
+            drawn_losses += [number for pair in pairs for number in pair]
+            ax.plot(*np.reshape(pairs, (-1, 2)).T, "o", color=COLOURS[feedback], markersize=4, label=feedback)
+        ends = [min(drawn_losses, default=0.1) / 1.1, max(drawn_losses, default=1.0) * 1.1]
         ax.plot(ends, ends, color="0.6", linewidth=1)
+        ax.set(xlim=ends, ylim=ends, box_aspect=1)
+        log_scale(ax, "xy")
         ax.set(title=f"{NAMES[name]}, rate {RATES[name]:g}", xlabel="training loss of the baseline")
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("training loss of the twin")

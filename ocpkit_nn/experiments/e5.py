@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ocpkit_nn.experiments.cells import Cells
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, save
+from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, log_scale, save
 from ocpkit_nn.experiments.run import Options, Result, Run
+from ocpkit_nn.experiments.statistics import estimate, quartiles
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.experiments.twins import baseline_run, common, seeds, twin_run
 
@@ -60,13 +61,15 @@ class Bundle:
 
     @property
     def deviation(self) -> NDArray[np.float64]:
-        """Standard deviation over the seeds, nan where a training diverged."""
+        """Standard deviation over the seeds, inf where a training diverged."""
+        if len(self.losses) == 1:
+            return np.zeros(self.losses.shape[1])
         with np.errstate(invalid="ignore"):
-            return self.losses.std(0, ddof=1) if len(self.losses) > 1 else np.zeros(self.losses.shape[1])
+            return np.where(np.isfinite(self.mean), self.losses.std(0, ddof=1), np.inf)
 
     def reaches(self, loss: float) -> float:
-        """Return the first update from which on the mean is at most `loss`; inf if there is none."""
-        above = np.flatnonzero(~(self.mean <= loss))
+        """Return the first update from which on the mean is finite and at most `loss`; inf if there is none."""
+        above = np.flatnonzero(~((self.mean <= loss) & np.isfinite(self.mean)))
         first = above[-1] + 1 if len(above) else 0
         return float(self.updates[first]) if first < len(self.updates) else math.inf
 
@@ -136,11 +139,25 @@ def _table(cells: Cells) -> Table:
         for feedback, curve in bundles.items():
             when = curve.reaches(goal)
             reached = f"{when:.0f}" if math.isfinite(when) else "never"
-            numbers = (f"{curve.mean[-1]:.4f}", f"{curve.deviation[-1]:.4f}", reached)
+            final = estimate(curve.losses[:, -1])
+            numbers = (final.short(4), final.median_text(4), _deviation(curve), reached)
             rows.append((NAMES[name], f"{rate:g}", LABELS[feedback], *numbers))
-    header = ("baseline", "rate", "feedback", "final training loss", "deviation over seeds", "at the baseline's loss")
+    header = (
+        "baseline",
+        "rate",
+        "feedback",
+        "final training loss",
+        "its median",
+        "deviation over seeds",
+        "at the baseline's loss",
+    )
     caption = f"Final training loss on {cells.name}, and the update from which its mean stays below the baseline's"
     return Table(caption, header, tuple(rows))
+
+
+def _deviation(curve: Bundle) -> str:
+    last = curve.deviation[-1]
+    return f"{last:.4f}" if math.isfinite(last) else "diverged"
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
@@ -152,15 +169,16 @@ def _draw(cells: Cells, folder: Path) -> Picture:
         ax = axes[cells.rates(name).index(rate), cells.baselines.index(name)]
         for feedback, curve in bundles.items():
             colour = COLOURS[feedback or "none"]
-            ax.plot(curve.updates, curve.mean, color=colour, label=LABELS[feedback])
-            low, high = np.maximum(curve.mean - curve.deviation, 1e-3), curve.mean + curve.deviation
+            low, middle, high = np.transpose([quartiles(losses) for losses in curve.losses.T])
+            ax.plot(curve.updates, middle, color=colour, label=LABELS[feedback])
             ax.fill_between(curve.updates, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.set(title=f"{NAMES[name]}, rate {rate:g}", yscale="log")
+        ax.set(title=f"{NAMES[name]}, rate {rate:g}")
+        log_scale(ax)
         ax.grid(alpha=0.3)
     for ax in axes[-1]:
         ax.set_xlabel("update")
     for ax in axes[:, 0]:
         ax.set_ylabel("training loss")
-    axes[0, 0].legend(title="feedback")
-    caption = f"Training loss, mean ± standard deviation over the seeds, {cells.name}, ε = 0"
+    axes[0, 0].legend(title="feedback", loc="upper right")
+    caption = f"Training loss, median and the middle half of the seeds, {cells.name}, ε = 0"
     return save(drawn, folder / f"curves-{cells.stem}.png", caption)

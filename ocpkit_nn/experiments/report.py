@@ -100,6 +100,7 @@ class Report:
 def provenance(results: Sequence[Result]) -> str:
     """Say on which machines, with which versions and how long the runs took."""
     seeds = sorted({result.run.seed for result in results})
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     machines = sorted({result.versions.get("machine", "unknown machine") for result in results})
     software = sorted(
         {
@@ -109,7 +110,7 @@ def provenance(results: Sequence[Result]) -> str:
     )
     minutes = sum(result.seconds for result in results) / 60
     return (
-        f"{len(results)} runs, seeds {seeds[0]} to {seeds[-1]}, {minutes:.1f} CPU minutes. "
+        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {which}, {minutes:.1f} CPU minutes. "
         f"{'; '.join(machines)}. {'; '.join(software)}."
     )
 
@@ -143,13 +144,35 @@ def save(drawn: Figure, path: Path, caption: str) -> Picture:
 def heat_map(
     axes: Any, values: Any, rows: Sequence[str], columns: Sequence[str], *, lower_is_better: bool, digits: int = 3
 ) -> None:
-    """Draw a matrix of differences (rows, columns) with its numbers; blue is better than zero, red worse."""
-    finite = [abs(value) for row in values for value in row if math.isfinite(value)]
-    limit = max(finite, default=0.0) or 1.0
-    axes.imshow(values, cmap="RdBu_r" if lower_is_better else "RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    """Draw a matrix of differences (rows, columns) with its numbers; blue is better than zero, red worse.
+
+    The colours end at the upper quartile of the sizes, so that one outlier does not make all others white. nan is grey.
+    """
+    sizes = sorted(abs(value) for row in values for value in row if math.isfinite(value))
+    limit = (sizes[(3 * len(sizes)) // 4] if sizes else 0.0) or 1.0
+    shown = [[max(-limit, min(limit, value)) if not math.isnan(value) else value for value in row] for row in values]
+    axes.set_facecolor("0.85")
+    axes.imshow(shown, cmap="RdBu_r" if lower_is_better else "RdBu", vmin=-limit, vmax=limit, aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             colour = "white" if abs(value) > 0.6 * limit else "black"
-            axes.text(j, i, f"{value:+.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
+            text = f"{value:+.{digits}f}" if math.isfinite(value) else _INFINITE.get(value, "both\ndiverged")
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+_INFINITE = {math.inf: "twin\ndiverged", -math.inf: "baseline\ndiverged"}
+
+
+def log_scale(axes: Any, which: str = "y") -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for name in which:
+        getattr(axes, f"set_{name}scale")("log")
+        axis, plain = getattr(axes, f"{name}axis"), FuncFormatter(lambda value, _: f"{value:g}")
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(NullFormatter())

@@ -20,6 +20,8 @@ class Estimate:
     ----------
     mean
         inf where a training diverged, nan without seeds or where both of a pair diverged.
+    median
+        Over the same seeds; one outlier, or one training that diverged, does not move it far.
     error
         Standard error of the mean; nan for fewer than two seeds.
     seeds
@@ -29,6 +31,7 @@ class Estimate:
     mean: float
     error: float
     seeds: int
+    median: float = math.nan
 
     @property
     def significant(self) -> bool:
@@ -39,10 +42,14 @@ class Estimate:
         """Return the mean alone."""
         return Estimate(self.mean, math.nan, self.seeds).text(digits)
 
+    def median_text(self, digits: int = 3) -> str:
+        """Return the median alone."""
+        return Estimate(self.median, math.nan, self.seeds).text(digits)
+
     def text(self, digits: int = 3) -> str:
         """Return mean ± error, without the error where there is none."""
         if not math.isfinite(self.mean):
-            return "–" if math.isnan(self.mean) else "diverged"
+            return "–" if math.isnan(self.mean) else "diverged" if self.mean > 0 else "−∞"
         form = f".{digits}f" if abs(self.mean) < 1000 else ".2e"
         error = f" ± {self.error:{form}}" if math.isfinite(self.error) else ""
         return f"{self.mean:{form}}{error}"
@@ -53,10 +60,16 @@ def estimate(values: Iterable[float]) -> Estimate:
     array = np.array(list(values), dtype=float)
     if not len(array):
         return Estimate(math.nan, math.nan, 0)
+    if np.isnan(array).any():
+        return Estimate(math.nan, math.nan, len(array))
+    ordered = np.sort(array)
+    low, high = float(ordered[(len(array) - 1) // 2]), float(ordered[len(array) // 2])
+    median = low if low == high else (low + high) / 2  # one infinity in the middle stays one
     if not np.isfinite(array).all():
-        return Estimate(math.nan if np.isnan(array).any() else float(array.sum()), math.nan, len(array))
+        total = float(array.sum()) if not (array.max() == math.inf and array.min() == -math.inf) else math.nan
+        return Estimate(total, math.nan, len(array), median)
     error = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else math.nan
-    return Estimate(float(array.mean()), error, len(array))
+    return Estimate(float(array.mean()), error, len(array), median)
 
 
 def group(results: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[Result]]:
@@ -92,3 +105,11 @@ def difference(
     others = {result.run.seed: result for result in reference}
     pairs = [(value(result), value(others[result.run.seed])) for result in results if result.run.seed in others]
     return estimate(a - b if math.isfinite(a) or math.isfinite(b) else math.nan for a, b in pairs)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile, each of them inf where it is no finite loss."""
+    if not len(values):
+        return (math.nan,) * 3
+    low, high = np.quantile(np.array(values), [0.25, 0.75], method="nearest")
+    return float(low), estimate(values).median, float(high)

@@ -14,7 +14,7 @@ from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper, registry
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import execute, read_results, write_results
-from ocpkit_nn.experiments.statistics import difference, estimate
+from ocpkit_nn.experiments.statistics import difference, estimate, quartiles
 from ocpkit_nn.experiments.trial import _loaded, dataset, train
 from tests.nn.strategies import few_examples
 
@@ -202,6 +202,24 @@ def test_estimates_are_those_of_numpy_and_divergence_is_not_hidden():
     assert difference([one], [diverged]).mean == -math.inf
     assert difference([diverged], [one]).mean == math.inf
     assert math.isnan(difference([diverged], [diverged]).mean)
+
+
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=9))
+def test_medians_are_those_of_numpy(losses):
+    assert estimate(losses).median == pytest.approx(np.median(losses))
+    low, middle, high = quartiles(losses)
+    assert low <= middle <= high
+    assert {low, high} <= set(losses)
+
+
+def test_one_divergence_moves_the_mean_and_not_the_median():
+    losses = [1.0, 2.0, 3.0, math.inf]
+    assert estimate(losses).mean == math.inf
+    assert estimate(losses).median == 2.5
+    assert estimate([1.0, math.inf, math.inf]).median_text() == "diverged"
+    assert estimate([1.0, math.inf]).median == math.inf
+    assert estimate([-math.inf, 1.0]).text() == "−∞"
+    assert math.isnan(estimate([-math.inf, math.inf]).mean)
 
 
 def test_the_papers_share_is_the_one_its_text_gives():

@@ -14,7 +14,7 @@ from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import contest, e1, e5, registry, search
 from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report
+from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, figure, heat_map
 from ocpkit_nn.experiments.run import Options, Result
 from ocpkit_nn.experiments.trial import train
 
@@ -200,6 +200,24 @@ def test_e5_says_when_a_mean_stays_below_a_loss():
     assert found.deviation[-1] == pytest.approx(math.sqrt(0.5))
     diverged = e5.bundle([invented(run, curve=(3.0, None)), invented(run, curve=curves[0])])
     assert diverged.reaches(1.0) == math.inf
+
+
+def test_e5_takes_a_divergence_for_the_largest_deviation_and_never_for_faster():
+    run = e5.runs(Options(quick=True))[0]
+    diverged = e5.bundle([invented(run, curve=(3.0, None)), invented(run, curve=(3.0, 1.0))])
+    steady = e5.bundle([invented(run, curve=(3.0, 1.0)), invented(run, curve=(3.0, 2.0))])
+    assert diverged.deviation[-1] == math.inf
+    assert steady.deviation[-1] < diverged.deviation[-1]
+    assert diverged.reaches(diverged.mean[-1]) == math.inf
+    assert steady.reaches(diverged.mean[-1]) == steady.updates[0]
+
+
+def test_a_heat_map_says_which_of_the_two_diverged():
+    axes = figure(3, 3).subplots()
+    heat_map(axes, [[1.0, math.inf], [-math.inf, math.nan]], ["a", "b"], ["c", "d"], lower_is_better=True)
+    words = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert words == ["+1.000", "twin diverged", "baseline diverged", "both diverged"]
+    assert axes.images[0].get_array().mask.tolist() == [[False, False], [False, True]]
 
 
 def test_the_page_is_made_from_results_alone(tmp_path):
