@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import BY_NAME, CASES, Case, HandWritten, HandWrittenCost, runs
+from problems import BY_NAME, CASES, LQR, Case, HandWritten, HandWrittenCost, runs
 
 import ocpkit.math as m
 from ocpkit import DDP, FDDP, ILQR, FunctionTerminalCost, Problem, ProblemError, Solution, Stage, Status, models
@@ -257,3 +257,45 @@ def test_own_derivatives_are_respected(engine: str) -> None:
     """The engines step by the user's formulas, right or wrong, not by derivatives of the cost."""
     reference = DDP(engine="numpy", max_iterations=0).solve(stalls())
     assert_equal_blocks(DDP(engine=engine, max_iterations=0).solve(stalls()), reference)
+
+
+def test_large_models_wait_for_the_compiler_on_numpy() -> None:
+    """The virtual machine would unroll n³ operations."""
+    lqr = LQR.random(22, 3, 4)
+    solution = DDP().solve(lqr.problem())
+    assert solution.cost == pytest.approx(lqr.optimum, rel=1e-10)
+    assert solution.details["engine"].startswith("numpy: compiles after")
+    larger = Problem.from_functions(
+        dynamics=lambda x, u: 0.9 * x,
+        cost=lambda x, u: x @ x + u @ u,
+        terminal_cost=lambda x: x @ x,
+        x0=np.ones(80),
+        horizon=2,
+        control_size=1,
+    )
+    with pytest.raises(ProblemError, match="up to 80 states and controls"):
+        DDP(engine="vm").solve(larger)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dense_linear_quadratic_parts_become_loops(engine: str) -> None:
+    """Dense rows of f and a dense quadratic cost, beside rows that are neither; p moves the linear ones."""
+    A = LQR.random(9, 2, 1).A
+
+    def step(x: Any, u: Any, p: Any) -> Any:
+        following = A @ x + 0.1 * u[0] * np.arange(9)
+        return m.concatenate([following[:4] + p[0], m.sin(x[4]), following[5:]])
+
+    problem = Problem.from_functions(
+        dynamics=step,
+        cost=lambda x, u, p: 0.5 * m.concatenate([x, u]) @ (np.eye(11) + 1) @ m.concatenate([x, u]),
+        terminal_cost=lambda x: 0.5 * x @ (np.eye(9) + 1) @ x,
+        x0=np.linspace(-1, 1, 9),
+        horizon=7,
+        control_size=2,
+        parameters=[0.3],
+    )
+    for solver in (DDP(), ILQR()):
+        assert_equal_solves(
+            replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem)
+        )

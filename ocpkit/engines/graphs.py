@@ -33,15 +33,22 @@ class DynamicsGraph:
     jacobian: ca.Function | None = None
     hessian_product: ca.Function | None = None
 
-    def expand(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> tuple[ca.SX, ca.SX]:
-        """Return the Jacobian (n', n + m) and the Hessian of v·f (n + m, n + m)."""
-        jacobian = ca.jacobian(self.f(*arguments), z) if self.jacobian is None else self.jacobian(*arguments)
+    def jacobians(self, z: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
+        """Return f_z (n', n + m)."""
+        return ca.jacobian(self._value(arguments), z) if self.jacobian is None else self.jacobian(*arguments)
+
+    def hessian(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
+        """Return v·f_zz (n + m, n + m)."""
         if self.hessian_product is not None:
-            return jacobian, self.hessian_product(*arguments, v)
+            return self.hessian_product(*arguments, v)
         if self.jacobian is None:
-            return jacobian, ca.hessian(ca.dot(v, self.f(*arguments)), z)[0]
-        hessian = ca.jacobian(jacobian.T @ v, z)
-        return jacobian, (hessian + hessian.T) / 2
+            return ca.hessian(ca.dot(v, self._value(arguments)), z)[0]
+        hessian = ca.jacobian(self.jacobian(*arguments).T @ v, z)
+        return (hessian + hessian.T) / 2
+
+    def _value(self, arguments: Sequence[ca.SX]) -> ca.SX:
+        """Return f, rid of repetitions, which differentiation would multiply."""
+        return ca.cse([self.f(*arguments)])[0]
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,9 @@ class StageGraph:
     def expand(self, x: ca.SX, u: ca.SX, p: ca.SX, v: ca.SX, *, second_order: bool) -> Expansion:
         """Return the expansion; to second order ℓ_xx, ℓ_ux, ℓ_uu contain v·f_xx, v·f_ux, v·f_uu already."""
         z, n = ca.vertcat(x, u), self.state_size
-        fz, product = self.dynamics.expand(z, v, (x, u, p))
+        fz = self.dynamics.jacobians(z, (x, u, p))
         lz, lzz = self.cost.expand(z, (x, u, p), second_order)
-        hessian = lzz + product if second_order else lzz
+        hessian = lzz + self.dynamics.hessian(z, v, (x, u, p)) if second_order else lzz
         return Expansion(fz[:, :n], fz[:, n:], lz[:n], lz[n:], hessian[:n, :n], hessian[n:, :n], hessian[n:, n:])
 
 
@@ -148,6 +155,11 @@ class ProblemGraph:
     def horizon(self) -> int:
         """Number of stages T."""
         return len(self.kind_of_stage)
+
+    @cached_property
+    def operations(self) -> int:
+        """Scalar operations of one evaluation of all kinds of stages: how large the model is."""
+        return sum(kind.dynamics.f.n_instructions() + kind.cost.g.n_instructions() for kind in self.kinds)
 
     @cached_property
     def key(self) -> str:

@@ -45,6 +45,8 @@ class AnyPolicy(Gains, Protocol):
 class Engine(Protocol):
     """Rollouts and the two passes on one problem; `expand` returns what `backward_pass` takes."""
 
+    name: str
+
     def rollout(self, controls: Sequence[Array]) -> Trajectory:
         """Simulate from x0."""
 

@@ -108,11 +108,11 @@ def _stage(stage: StageGraph, number: int) -> str:
     table_F, table_H = Table.of(F, width), Table.of(H, width)
     (state, cost), origin = stage.step(x, u, p), stage.step(ca.SX.zeros(n), ca.SX.zeros(m), p)
     quadratic = table_H.is_form(origin[1], ca.substitute(slopes[0], ca.vertcat(x, u), 0))
+    dense = [i for i in range(following) if table_F.dense(i)]
     step: Outputs = [
-        (f"f[{i}] = dot(STAGE(fixed) + {i * width}, z, Z) +", origin[0][i])
-        if table_F.dense(i)
-        else (f"f[{i}] =", state[i])
+        (f"f[{i}] +=", origin[0][i]) if i in dense else (f"f[{i}] =", state[i])
         for i in range(following)
+        if i not in dense or not origin[0][i].is_zero()
     ]
     form = "return quadratic(STAGE(fixed) + NEXT * WIDTH, z, Z, WIDTH) +"
     step.append((form, origin[1]) if quadratic else ("return", cost))
@@ -123,8 +123,8 @@ def _stage(stage: StageGraph, number: int) -> str:
             parts[-1] += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
     bodies, shared = _cut([("x", x), ("u", u), ("p", p), ("v", v)], parts)
     gather = ["double z[Z];", "STAGE(gather)(x, u, z);"]
-    if quadratic or any(table_F.dense(i) for i in range(following)):
-        bodies[0][:0] = gather
+    if quadratic or dense:
+        bodies[0][:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
     if quadratic:
         for body in bodies[1:]:
             body += [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
@@ -143,6 +143,16 @@ def _stage(stage: StageGraph, number: int) -> str:
             *(f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH")),
         ]
     )
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Join successive numbers to ranges (first, last + 1)."""
+    starts = [i for i in numbers if i - 1 not in numbers]
+    return list(zip(starts, (i + 1 for i in numbers if i + 1 not in numbers)))
+
+
+def _products(first: int, last: int) -> str:
+    return f"for (int i = {first}; i < {last}; i++) f[i] = dot(STAGE(fixed) + i * WIDTH, z, Z);"
 
 
 def _cut(inputs: list[tuple[str, ca.SX]], parts: list[Outputs]) -> tuple[list[list[str]], int]:

@@ -134,9 +134,9 @@ class DDP(Solver):
             run: Run = CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
         else:
             run = DDPRun(self, choice.engine(problem), guess)
-            if choice.graph is not None and choice.undecided:
+            if choice.graph is not None:
                 return SwitchingRun(run, problem, choice.graph)
-        run.details["engine"] = choice.reason
+        run.details["engine"] = f"{choice.name}: {choice.reason}"
         return run
 
 

@@ -1,4 +1,4 @@
-"""The ``"auto"`` engine's wager: start on the virtual machine, compile once that has cost as much as compiling.
+"""The ``"auto"`` engine's wager: start without a compiler, compile once that has cost as much as compiling.
 
 Whoever rents skis until the rent has reached their price, and then buys them, never pays more than twice the least
 (the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C.
@@ -22,18 +22,19 @@ from ocpkit.trajectory import Trajectory
 if TYPE_CHECKING:
     from ocpkit.solvers.ddp import DDPRun
 
-PRICE = 1.5  # seconds that compiling a small model takes
+PRICE, PRICE_OF_OPERATION = 1.5, 1e-4  # seconds that compiling takes: a small model, and each operation of a large one
 
-_spent: defaultdict[str, float] = defaultdict(float)  # seconds on the virtual machine in this process, by structure
+_spent: defaultdict[str, float] = defaultdict(float)  # seconds of iterations before, in this process, by structure
 _failed: dict[str, str] = {}
 
 
 class SwitchingRun(Run):
-    """A solve that begins on the virtual machine and may end in C."""
+    """A solve that begins on the virtual machine or on NumPy and may end in C."""
 
     def __init__(self, run: DDPRun, problem: Problem, graph: ProblemGraph) -> None:
         self.run: DDPRun | CompiledRun = run
-        self.problem, self.graph = problem, graph
+        self.problem, self.graph, self.first = problem, graph, run.engine.name
+        self.price = PRICE + PRICE_OF_OPERATION * graph.operations
         self.details = run.details
         self._explain()
 
@@ -44,8 +45,8 @@ class SwitchingRun(Run):
             return
         _spent[self.graph.key] += clock() - began
         self._explain()
-        affordable = time_limit - clock() > PRICE
-        if _spent[self.graph.key] > PRICE and affordable and self.status is None and self.graph.key not in _failed:
+        affordable = time_limit - clock() > self.price
+        if _spent[self.graph.key] > self.price and affordable and self.status is None and self.graph.key not in _failed:
             self._compile(self.run)
 
     def _compile(self, run: DDPRun) -> None:
@@ -57,12 +58,12 @@ class SwitchingRun(Run):
             return
         self.run = CompiledRun.resume(run, self.problem, self.graph, library)
         self.details = self.run.details
-        self.details["engine"] = f"c: {library.origin}, after {_spent[self.graph.key]:.1f} s on the virtual machine"
+        self.details["engine"] = f"c: {library.origin}, after {_spent[self.graph.key]:.1f} s without"
 
     def _explain(self) -> None:
         failure = _failed.get(self.graph.key)
-        spent = f"compiles after {PRICE} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
-        self.details["engine"] = f"vm: {failure or spent}"
+        spent = f"compiles after {self.price:.1f} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
+        self.details["engine"] = f"{self.first}: {failure or spent}"
 
     def start(self) -> Iteration:
         return self.run.start()
