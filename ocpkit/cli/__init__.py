@@ -15,6 +15,7 @@ from ocpkit.cli.cache import cache_app
 from ocpkit.cli.compare import compare_command
 from ocpkit.cli.doctor import doctor_command
 from ocpkit.cli.exits import CommandGroup
+from ocpkit.cli.export import export_command
 from ocpkit.cli.listing import list_command
 from ocpkit.cli.reproduce import reproduce_command
 from ocpkit.cli.solve import SolveCommand, solve_command
@@ -52,6 +53,7 @@ app.command("solve", cls=SolveCommand)(solve_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
 app.command("reproduce")(reproduce_command)
+app.command("export")(export_command)
 app.command("doctor")(doctor_command)
 app.add_typer(cache_app, name="cache")
 

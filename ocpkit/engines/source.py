@@ -31,13 +31,25 @@ def kernel(name: str) -> str:
     return files("ocpkit.engines").joinpath("kernel", name).read_text(encoding="utf-8")
 
 
-def c_source(graph: ProblemGraph) -> str:
-    """Return the whole source, one translation unit."""
-    head = ["#define _POSIX_C_SOURCE 199309L", *(f"#include <{name}.h>" for name in ("math", "string", "time"))]
+CLOCK = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>"
+
+
+def c_source(graph: ProblemGraph, head: str = CLOCK) -> str:
+    """Return the whole source, one translation unit; `head` comes first."""
     stages = [_stage(stage, i) for i, stage in enumerate(graph.kinds)]
     kinds = ", ".join(f"kind_{i}" for i in range(len(graph.kinds)))
     table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind kinds[KINDS] = {{{kinds}}};"
-    parts = [*head, kernel("panel.c"), kernel("sweep.c"), *stages, table, _terminal(graph.terminal), kernel("ddp.c")]
+    parts = [
+        head,
+        "#include <math.h>",
+        "#include <string.h>",
+        kernel("panel.c"),
+        kernel("sweep.c"),
+        *stages,
+        table,
+        _terminal(graph.terminal),
+        kernel("ddp.c"),
+    ]
     return "\n".join(parts)
 
 

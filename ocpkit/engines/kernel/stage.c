@@ -117,7 +117,13 @@ static int STAGE(finite)(const double *x, const double *u, const double *p, cons
   return all_finite(F, NEXT * WIDTH) && all_finite(H, Z * WIDTH);
 }
 
+enum {
+  STAGE(model_size) = (NEXT + Z) * WIDTH,
+  STAGE(work_size) = ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
+  STAGE(shared_size) = SHARED
+};
+
 static const kind STAGE(kind) = {
-    N, M, NEXT, SHARED, (NEXT + Z) * WIDTH, ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
+    N, M, NEXT, STAGE(shared_size), STAGE(model_size), STAGE(work_size),
     STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite),
 };

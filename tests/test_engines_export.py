@@ -1,0 +1,120 @@
+"""`ocpkit export`: the C files compile without a warning, run clean under sanitizers, and solve as Python does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import BY_NAME
+from typer.testing import CliRunner
+
+from ocpkit import DDP, FDDP, ILQR, Problem, UnsupportedProblem, models
+from ocpkit.cli import app
+from ocpkit.engines.export import export_c
+
+STRICT = [
+    "-std=gnu11",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+]
+TWICE = """
+#include <stdio.h>
+#include "case.h"
+int main(void) {
+  case_result result = case_solve(0, 0, case_MAX_ITERATIONS);
+  const double x0[] = {%s};
+  result = case_solve(x0, 0, 2);
+  printf("status %%ld iterations %%ld cost %%.17g gradient %%.17g\\n", result.status, result.iterations, result.cost,
+         result.gradient_norm);
+  for (int i = 0; i < case_CONTROLS; i++) printf("%%.17g\\n", result.controls[i]);
+  case_guess(0);
+  return case_solve(0, 0, case_MAX_ITERATIONS).status == case_CONVERGED ? 0 : 1;
+}
+"""
+
+
+def build_and_run(folder: Path) -> tuple[list[float], np.ndarray]:
+    """Compile the folder strictly, run it, and return (status, iterations, cost, gradient) and the controls."""
+    sources = sorted(str(path) for path in folder.glob("*.c"))
+    command = ["cc", *STRICT, "-o", str(folder / "main"), *sources, "-lm"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run([str(folder / "main")], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    words, *controls = ran.stdout.splitlines()
+    return [float(word) for word in words.split()[1::2]], np.array(controls, dtype=float)
+
+
+def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> None:
+    assert numbers[1] == reference.iterations
+    assert numbers[2] == pytest.approx(reference.cost, rel=1e-9)
+    np.testing.assert_allclose(controls, np.concatenate(reference.controls), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("pendulum", DDP(regularize="state")),
+        ("varying-sizes", DDP()),
+        ("reference", ILQR()),
+        ("hand-written", DDP(tikhonov=0.01)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_strict_build_and_the_same_answer(name: str, solver: DDP, tmp_path: Path) -> None:
+    problem = BY_NAME[name].problem()
+    files = export_c(problem, solver, tmp_path, "case")
+    assert sorted(path.name for path in files) == ["CMakeLists.txt", "case.c", "case.h", "main.c"]
+    assert not {"malloc", "calloc", "time.h"} & {*(tmp_path / "case.c").read_text().replace("<", " ").split()}
+    numbers, controls = build_and_run(tmp_path)
+    assert numbers[0] == 1
+    assert_same(numbers, controls, replace(solver, engine="numpy").solve(problem))
+
+
+def test_solves_again_from_other_states(tmp_path: Path) -> None:
+    """The second solve starts from the first one's controls; `guess` goes back to the problem's."""
+    problem, solver = BY_NAME["pendulum"].problem(), DDP(engine="numpy")
+    export_c(problem, solver, tmp_path, "case")
+    moved = problem.replace(x0=[0.1, -0.2])
+    (tmp_path / "main.c").write_text(TWICE % ", ".join(map(repr, moved.x0.tolist())))
+    numbers, controls = build_and_run(tmp_path)
+    assert_same(numbers, controls, replace(solver, max_iterations=2).solve(moved, solver.solve(problem)))
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_cmake_builds_it(tmp_path: Path) -> None:
+    export_c(BY_NAME["reference"].problem(), DDP(), tmp_path, "my solver")
+    for command in (["-S", str(tmp_path), "-B", str(tmp_path / "build")], ["--build", str(tmp_path / "build")]):
+        subprocess.run(["cmake", *command], capture_output=True, check=True)
+    assert (
+        subprocess.run([str(tmp_path / "build" / "my_solver_main")], capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_command_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", "double-integrator", "--c", str(tmp_path), "--horizon", "20"])
+    assert done.exit_code == 0
+    numbers, controls = build_and_run(tmp_path)
+    assert_same(numbers, controls, DDP(engine="numpy").solve(models.get("double-integrator").build(horizon=20)))
+    for wrong in (["--solver", "gd"], ["--solver", "fddp"]):
+        assert CliRunner().invoke(app, ["export", "double-integrator", "--c", str(tmp_path), *wrong]).exit_code == 2
+
+
+def test_refuses_what_the_c_code_does_not_have(tmp_path: Path) -> None:
+    problem: Problem = BY_NAME["pendulum"].problem()
+    with pytest.raises(UnsupportedProblem, match="starts from controls"):
+        export_c(problem, FDDP(), tmp_path, "case")
+    with pytest.raises(UnsupportedProblem, match="control bounds"):
+        export_c(models.get("cartpole-bounded").build(), DDP(), tmp_path, "case")
+    with pytest.raises(UnsupportedProblem, match="black box"):
+        export_c(BY_NAME["black-box"].problem(), DDP(), tmp_path, "case")
+    assert list(tmp_path.iterdir()) == []
