@@ -51,7 +51,7 @@ def residuals(problem, nominal, t, gain, direction):
 
 @given(any_problem, seeds)
 def test_feedback_cancels_the_change_of_the_gradient_to_first_order(problem, seed):
-    """Eq. 18: halving δx quarters the error, within what third derivatives allow."""
+    """Eq. 18: halving δx quarters the error, but for its next term, O(‖δx‖³), which may cancel most of the first."""
     rng, oracle = np.random.default_rng(seed), Unrolled(problem)
     nominal, gains = last_policies(problem, oracle)
     for t, gain in enumerate(gains):
@@ -61,9 +61,9 @@ def test_feedback_cancels_the_change_of_the_gradient_to_first_order(problem, see
         direction = rng.normal(size=gain.shape[1])
         direction /= np.linalg.norm(direction) * (1 + np.linalg.norm(gain, 2))
         errors = residuals(problem, nominal, t, gain, direction)
-        noise = 1e-11 * (1 + np.abs(oracle.gradient).max() + np.abs(oracle.hessian).max())
-        for whole, half in itertools.pairwise(errors):
-            assert half <= 0.3 * whole + noise
+        scale = 1 + np.abs(oracle.gradient).max() + np.abs(oracle.hessian).max()
+        for h, (whole, half) in zip(STEPS, itertools.pairwise(errors)):
+            assert half <= 0.25 * whole + scale * h**3
 
 
 @given(problems(), seeds)
@@ -76,6 +76,7 @@ def test_any_other_gain_leaves_an_error_of_first_order(problem, seed):
     other = gain + rng.normal(size=gain.shape)
     direction = (other - gain).T @ rng.normal(size=len(gain))
     direction /= np.linalg.norm(direction) * (1 + np.linalg.norm(other, 2) + np.linalg.norm(gain, 2)) ** 2
+    direction /= 100  # so that second-order terms stay far below
     for wrong in (other, np.zeros_like(gain)):
         slope = oracle.hessian[oracle.u[t], oracle.u[t]] @ (wrong - gain) @ direction
         if np.linalg.norm(slope) < 1e-2 * np.abs(oracle.hessian[oracle.u[t], oracle.u[t]]).max():
