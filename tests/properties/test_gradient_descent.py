@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ocpkit import DDP, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
@@ -20,6 +20,8 @@ from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import any_problem, networks, problems
 
 ITERATIONS = 20
+PUSH, AMPLIFICATION = 1e-9, 1e3
+"""Where a push of the guess grows by more, the rate is too large for the problem, and rounding grows as much."""
 NEVER = 1e-300
 """A gradient tolerance that no run reaches."""
 
@@ -37,8 +39,15 @@ def iterates(solver, problem, count=ITERATIONS):
 
 
 def torch_iterates(make_optimizer, problem, count=ITERATIONS):
-    """The same from torch.optim."""
-    weights = [tensor(u).requires_grad_() for u in problem.controls]
+    """The same from torch.optim, on problems whose path does not amplify rounding."""
+    visited, nearby = (torch_path(make_optimizer, problem, count, push) for push in (0.0, PUSH))
+    apart = np.linalg.norm(np.subtract(nearby, visited), axis=1)
+    assume(apart.max() <= AMPLIFICATION * PUSH * (1 + np.linalg.norm(visited[0])))
+    return visited
+
+
+def torch_path(make_optimizer, problem, count, push):
+    weights = [(tensor(u) + push).requires_grad_() for u in problem.controls]
     optimizer, visited = make_optimizer(weights), []
     for _ in range(count):
         optimizer.zero_grad()
