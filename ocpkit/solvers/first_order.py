@@ -53,10 +53,10 @@ class FirstOrderRun(Run):
         self.details = {"engine": self.engine.name}
 
     def start(self) -> Iteration:
-        if not self.trajectory.finite:
+        if self.trajectory.finite:
+            self.adjoint_sweep()
+        else:
             self.status = Status.INVALID_INPUT
-            return Iteration(index=0, cost=self.trajectory.cost)
-        self.adjoint_sweep()
         return self.record()
 
     def adjoint_sweep(self) -> None:
@@ -85,7 +85,8 @@ class FirstOrderRun(Run):
 
     def gradients(self) -> list[Array]:
         """∇_{u_t} J of every stage (Eq. 22)."""
-        return [step.Q.u for step in self.policy.steps] if self.policy is not None else []
+        assert self.policy is not None
+        return [step.Q.u for step in self.policy.steps]
 
     def costate_after(self, t: int) -> Array:
         """p_{t+1}, the co-state that the Hamiltonian of stage t uses."""

@@ -159,3 +159,50 @@ def test_where_second_derivatives_are_not_finite_the_gradient_decides():
     problem = of_control(lambda u: 0.5 * u[0] ** 2, 1.0)
     stage = replace(problem.stages[0], cost=CurvatureUnknown())
     assert GradientDescent().solve(problem.replace(stages=(stage,))).success
+
+
+class OnlyBeyond(CurvatureUnknown):
+    """½u², whose gradient a user has not got right below u = ½."""
+
+    def gradient(self, x, u, p):
+        return 0 * x, np.where(u < 0.5, np.nan, u)
+
+
+def test_derivatives_that_are_not_finite_are_input_at_the_start_and_divergence_later():
+    problem = of_control(lambda u: 0.5 * u[0] ** 2, 1.0)
+    problem = problem.replace(stages=(replace(problem.stages[0], cost=OnlyBeyond()),))
+    for start, status in ((1.0, Status.DIVERGED), (0.0, Status.INVALID_INPUT)):
+        solution = GradientDescent(learning_rate=0.8).solve(problem, controls=[[start]])
+        assert solution.status is status
+        assert solution.details["reason"] == "derivatives are not finite at stage 0"
+
+
+def test_states_that_are_not_finite_are_invalid_input():
+    problem = of_control(lambda u: m.exp(1000 * u[0]), 1.0)
+    solution = GradientDescent().solve(problem)
+    assert solution.status is Status.INVALID_INPUT
+    assert solution.iterations == 0
+
+
+@pytest.mark.parametrize(
+    ("bend", "height", "status"),
+    [(-1.0, 0.0, Status.STALLED), (-1.0, 1e6, Status.CONVERGED), (-1e-3, 0.0, Status.CONVERGED)],
+)
+def test_what_is_hidden_counts_relative_to_the_cost(bend, height, status):
+    """A saddle of depth 2e-3 |bend| within the probe's reach, against the tolerance 1e-5 (1 + |J|)."""
+    assert GradientDescent().solve(of_control(lambda u: height + 0.5 * bend * u[0] ** 2, 0.0)).status is status
+
+
+def test_without_controls_there_is_nothing_to_optimise():
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: 0.5 * x,
+        cost=lambda x, u: x[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=2,
+        control_size=0,
+    )
+    for solver in SOLVERS:
+        solution = solver.solve(problem)
+        assert solution.success
+        assert solution.history[-1].gradient_norm == 0
