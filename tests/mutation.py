@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "bellman.py": ["representations", "proposition_2", "newton", "feedback", "bellman_principle", "bellman"],
     "value.py": ["representations", "proposition_3", "newton"],
-    "curvature.py": ["representations", "gradient_descent", "options"],
+    "curvature.py": ["representations", "proposition_2", "proposition_3", "gradient_descent", "options"],
     "linalg.py": ["representations", "proposition_3"],
     "solvers/pmp.py": ["pontryagin", "gradient_descent", "options"],
     "solvers/first_order.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
@@ -230,6 +230,14 @@ class Laboratory:
             self.put(target, original)
             self.copies.put(home)
 
+    def check(self, files: list[str]) -> None:
+        """Before and after all mutants: without one, the tests pass, so that it was the mutants that they noticed."""
+        for file in files:
+            if not self.survives(unchanged(file)):
+                logs = [home / "log" for home in self.copies.queue]
+                print(*(log.read_text(encoding="utf-8") for log in logs if log.exists()))
+                sys.exit(f"the tests of {file} fail on the unchanged source; nothing to learn from mutants")
+
     @staticmethod
     def put(target: Path, source: str) -> None:
         """Write a source file and forget its bytecode, which Python would take for current within the same second."""
@@ -262,11 +270,7 @@ def main() -> int:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         laboratory = Laboratory(Path(folder), options.jobs, options.cpu_seconds)
-        for file in files:
-            if not laboratory.survives(unchanged(file)):
-                print(*(path.read_text(encoding="utf-8") for path in Path(folder).glob("*/log")))
-                print(f"the tests of {file} fail on the unchanged source; nothing to learn from mutants")
-                return 2
+        laboratory.check(files)
         print(f"{len(every)} mutants; the tests of {len(files)} files pass on the unchanged source", flush=True)
         survivors = []
         with ThreadPoolExecutor(options.jobs) as workers:
@@ -276,6 +280,7 @@ def main() -> int:
                 if alive:
                     survivors.append(mutant)
                     print(f"[{number}/{len(every)}] {mutant.verdict}", flush=True)
+        laboratory.check(files)
     return report(survivors, every, time.perf_counter() - start)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocpkit.bellman import bellman_step
-from ocpkit.curvature import Adam, AdaptiveDiagonal, DiagonalOperator, Exact, Identity, Proximal
+from ocpkit.curvature import Adam, AdaptiveDiagonal, DiagonalOperator, Exact, Identity, Proximal, ScaledIdentity
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.expansion import Expansion
 from ocpkit.linalg import Cholesky, eigh, psd_root
@@ -92,7 +92,12 @@ def test_operators_solve_multiply_and_show_one_matrix(library, seed, size, batch
     )
     diagonal = rng.uniform(0.5, 2.0, size=(*batch, size))
     vector, columns = rng.normal(size=(*batch, size)), rng.normal(size=(*batch, size, 3))
-    cases = (Cholesky(convert(spd)), spd), (DiagonalOperator(convert(diagonal)), diagonal[..., None] * np.eye(size))
+    scale, like = rng.uniform(0.5, 2.0), convert(np.zeros(size))
+    cases = (
+        (Cholesky(convert(spd)), spd),
+        (DiagonalOperator(convert(diagonal)), diagonal[..., None] * np.eye(size)),
+        (ScaledIdentity(scale, like), scale * np.eye(size)),
+    )
     for operator, dense in cases:
         assert_close(operator.dense(), dense)
         product = (dense @ vector[..., None])[..., 0]
