@@ -154,5 +154,7 @@ def separated(metric: Metric, control: ControlBase, rate: float) -> tuple[Tensor
     weights = metric.weights
     if weights is None:
         return torch.ones_like(q), torch.ones_like(p)
-    a = weights @ p
-    return a / rate, q @ weights / (q @ a).clamp_min(torch.finfo(q.dtype).tiny)
+    a, least = weights @ p, torch.finfo(q.dtype).tiny
+    total = q @ a
+    b = q @ weights / total.clamp_min(least)
+    return a / rate, torch.where(total > least, b, torch.zeros_like(b))  # a dead layer has c = 0

@@ -73,6 +73,16 @@ def test_with_separable_gains_too(case: Case, micro_batch: int, curvature: str) 
     assert_same_step(case, micro_batch, {"curvature": curvature, "gains": "separable"})
 
 
+def test_separable_gains_of_a_layer_without_input_are_finite() -> None:
+    """x = 0 and no bias: p = E[x̄²] = 0, where the rank-one approximation of M⁻¹ is 0/0."""
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False)).double()
+    nn.init.constant_(model[0].weight, -1.0)
+    optimizer = DDPNOpt(model, gains="separable")
+    for _ in range(3):
+        optimizer.step(torch.ones(4, 2, dtype=torch.float64), torch.tensor([0, 1, 0, 1]))
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
 def test_a_layer_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches of a convolution, what takes the memory, are those of two samples at a time in both passes."""
     model = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Conv1d(2, 2, 2), nn.Flatten(), nn.Linear(4, 2))
