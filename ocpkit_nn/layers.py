@@ -229,7 +229,10 @@ class ConvBase(DenseBase):
             return super().separable_norms(rows, columns)
         image, v = layer._image(self._x), layer._image(self._cotangents[0])
         weights = columns[: layer.weight[0].numel()].view(image.shape[1], *layer._kernel)
-        channels, offsets = weights.sum((1, 2)), weights.sum(0) / weights.sum()
+        channels, offsets = (
+            weights.sum((1, 2)),
+            weights.sum(0) / weights.sum().clamp_min(torch.finfo(columns.dtype).tiny),
+        )
         squares = (channels @ image.square().flatten(2)).view(len(image), 1, *image.shape[2:])
         seen = F.conv2d(squares, offsets[None, None], None, layer._stride, layer._padding, layer._dilation)
         right = seen.flatten(1) if layer.bias is None else seen.flatten(1).add_(columns[-1])
