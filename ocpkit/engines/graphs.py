@@ -78,16 +78,8 @@ class CostGraph:
         return jacobian.T @ self.g(*arguments), jacobian.T @ jacobian
 
 
-@dataclass(frozen=True, eq=False)
-class StageGraph:
-    """One kind of stage; equal `key`, equal stage."""
-
-    dynamics: DynamicsGraph
-    cost: CostGraph
-    state_size: int
-    control_size: int
-    next_state_size: int
-    parameter_size: int
+class _Keyed:
+    """Graphs that are equal where what they are made of is."""
 
     @cached_property
     def key(self) -> str:
@@ -99,6 +91,18 @@ class StageGraph:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class StageGraph(_Keyed):
+    """One kind of stage; equal `key`, equal stage."""
+
+    dynamics: DynamicsGraph
+    cost: CostGraph
+    state_size: int
+    control_size: int
+    next_state_size: int
+    parameter_size: int
 
     def symbols(self) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
         """Return x, u, p and the vector v that f_xx, f_ux, f_uu are contracted with."""
@@ -120,23 +124,12 @@ class StageGraph:
 
 
 @dataclass(frozen=True, eq=False)
-class TerminalGraph:
+class TerminalGraph(_Keyed):
     """The terminal cost."""
 
     cost: CostGraph
     state_size: int
     parameter_size: int
-
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything that the derivatives follow from."""
-        return _digest(self)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
 
     def expand(self, x: ca.SX, p: ca.SX, *, second_order: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
         """Return φ, φ_x (n,) and φ_xx (n, n)."""
@@ -285,8 +278,8 @@ def _matrix(block: Any) -> ca.SX:
     return ca.SX(*shape) if shape and 0 in shape else to_casadi(block)
 
 
-def _digest(graph: StageGraph | TerminalGraph) -> str:
-    """Hash the sizes and every graph of a stage or an end."""
+def _digest(graph: Any) -> str:
+    """Hash the sizes and every graph of a `StageGraph` or a `TerminalGraph`."""
     parts = [graph.cost] if isinstance(graph, TerminalGraph) else [graph.dynamics, graph.cost]
     sizes = [value for value in vars(graph).values() if isinstance(value, int)]
     digest = hashlib.sha256(repr((type(graph).__name__, sizes)).encode())
