@@ -43,8 +43,8 @@ class TrainOptions:
     optimizer
         A name of `optimizers.OPTIMIZERS`.
     curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, basis_every, max_grad_norm
-        As `DDPNOpt` has them, for the optimisers that take them. The curvature's default is the paper's: Kronecker
-        for a CNN, the adaptive diagonal otherwise.
+        As `DDPNOpt` has them, for the optimisers that take them. The default curvature is the adaptive diagonal; for
+        a CNN the terminal Hessian of exact gains is then a Monte-Carlo draw instead of the empirical outer product.
     loss
         ``"ce"``, ``"mse"`` or ``"mmc"``.
     epochs, batch_size
@@ -125,7 +125,7 @@ class TrainOptions:
         """Return the options with the defaults for this data set and optimiser filled in."""
         curvature = self.curvature
         if self.optimizer == "ddpnopt":
-            curvature = curvature or ("kronecker" if self.model == "cnn" else "diagonal")
+            curvature = curvature or "diagonal"
         rule = curvature or CURVATURES.get(self.optimizer, "identity")
         filled: dict[str, Any] = {
             "curvature": curvature,
@@ -138,6 +138,8 @@ class TrainOptions:
         if self.optimizer == "ddpnopt":
             defaults = DDPNOpt.__init__.__kwdefaults__ or {}
             filled |= {name: defaults[name] for name in ("feedback", "gains", "terminal", "control_hessian")}
+            if self.model == "cnn" and rule == "diagonal" and self.gains != "separable":
+                filled["terminal"] = "montecarlo"
         if self.model == "cnn" and rule in ("kronecker", "ekfac"):
             filled["basis_every"] = BASIS_EVERY
         return replace(self, **{name: value for name, value in filled.items() if getattr(self, name) is None})

@@ -36,17 +36,15 @@ def train_command(
     model: Annotated[str, typer.Option(help="fcn, cnn, or path.py:build.")] = "fcn",
     optimizer: Annotated[str, typer.Option(help="ddpnopt, sgd, rmsprop, adam, kfac, ekfac, ….")] = "ddpnopt",
     curvature: Annotated[
-        str | None,
-        typer.Option(
-            help="identity, diagonal, adam, kronecker or ekfac.", show_default="diagonal, kronecker for a cnn"
-        ),
+        str | None, typer.Option(help="identity, diagonal, adam, kronecker or ekfac.", show_default="diagonal")
     ] = None,
     feedback: Annotated[str | None, typer.Option(help="full, value or none.", show_default="full")] = None,
     gains: Annotated[
         str | None, typer.Option(help="exact, or separable: faster, for element-wise curvatures.", show_default="exact")
     ] = None,
     terminal: Annotated[
-        str | None, typer.Option(help="empirical, ggn, montecarlo or rank.", show_default=BY_OPTIMIZER)
+        str | None,
+        typer.Option(help="empirical, ggn, montecarlo or rank.", show_default="empirical, montecarlo for a cnn"),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Columns for --terminal rank.")] = None,
     control_hessian: Annotated[str | None, typer.Option(help="proximal or literal.", show_default=BY_OPTIMIZER)] = None,

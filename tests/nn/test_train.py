@@ -19,6 +19,7 @@ from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint, record, training
 from ocpkit_nn.checkpoint import load_model
 from ocpkit_nn.data import load
+from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.optimizers import OPTIMIZERS, TAKES
 from ocpkit_nn.train import TrainingDiverged, TrainingInterrupted, TrainOptions, train
 
@@ -138,6 +139,22 @@ def test_baselines_are_ddpnopt_without_feedback(baseline, curvature):
     theirs = train(options(optimizer=baseline, **common))
     ours = train(options(optimizer="ddpnopt", curvature=curvature, feedback="none", **common))
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "terminal"),
+    [
+        ({}, "montecarlo"),
+        ({"terminal": "empirical"}, "empirical"),
+        ({"gains": "separable"}, "empirical"),
+        ({"curvature": "kronecker"}, "empirical"),
+    ],
+)
+def test_the_defaults_of_a_cnn_fit_together(changes, terminal):
+    filled = options(model="cnn", **changes).resolved("mnist")
+    assert filled.terminal == terminal
+    assert filled.curvature == changes.get("curvature", "diagonal")
+    DDPNOpt(nn.Linear(2, 2), terminal=filled.terminal, curvature=filled.curvature, gains=filled.gains)
 
 
 def test_the_cosine_schedule_falls_from_lr_to_nearly_zero_over_the_whole_run(monkeypatch):
