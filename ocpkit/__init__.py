@@ -11,6 +11,7 @@ from ocpkit import math
 if TYPE_CHECKING:
     from ocpkit.check import DerivativeReport, check_derivatives
     from ocpkit.errors import ProblemError, UnsupportedProblem
+    from ocpkit.free_parameters import chosen_parameters, with_free_parameters
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
     from ocpkit.layer import torch_layer as torch_layer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "check": ("DerivativeReport", "check_derivatives"),
     "errors": ("ProblemError", "UnsupportedProblem"),
+    "free_parameters": ("chosen_parameters", "with_free_parameters"),
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "layer": ("torch_layer",),
@@ -69,12 +71,14 @@ __all__ = [  # `torch_layer` is left out, since it needs torch
     "TerminalCost",
     "UnsupportedProblem",
     "check_derivatives",
+    "chosen_parameters",
     "discretize",
     "euler",
     "implicit_trapezoid",
     "math",
     "rk4",
     "simulate",
+    "with_free_parameters",
 ]
 __version__ = "0.1.0"
 

@@ -7,6 +7,7 @@ The control is held over the step (zero-order hold). Each rule is one function o
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +17,17 @@ from ocpkit import math as m
 from ocpkit.errors import ProblemError
 
 VectorField = Callable[[Any], Any]
-Rule = Callable[[VectorField, Any, float], Any]
+Rule = Callable[[VectorField, Any, Any], Any]
+TimeStep = float | Callable[[Any], Any]
 NEWTON_ITERATIONS = 4  # quadratic convergence: 1e-1, 1e-2, 1e-4, 1e-8, 1e-16
 
 
-def euler_rule(field: VectorField, x: Any, h: float) -> Any:
+def euler_rule(field: VectorField, x: Any, h: Any) -> Any:
     """Explicit Euler, first order: x + h g(x)."""
     return x + h * field(x)
 
 
-def rk4_rule(field: VectorField, x: Any, h: float) -> Any:
+def rk4_rule(field: VectorField, x: Any, h: Any) -> Any:
     """The classical Runge-Kutta rule, fourth order (Kutta 1901)."""
     k1 = field(x)
     k2 = field(x + (h / 2) * k1)
@@ -34,7 +36,7 @@ def rk4_rule(field: VectorField, x: Any, h: float) -> Any:
     return x + (h / 6) * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-def implicit_trapezoid_rule(field: VectorField, x: Any, h: float) -> Any:
+def implicit_trapezoid_rule(field: VectorField, x: Any, h: Any) -> Any:
     """Trapezoidal rule, second order and A-stable: y = x + h/2 (g(x) + g(y)), by Newton from an Euler step."""
     at_x = field(x)
     identity = np.eye(len(x))
@@ -50,7 +52,7 @@ def implicit_trapezoid_rule(field: VectorField, x: Any, h: float) -> Any:
     return y
 
 
-def discretize(rule: Rule, f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+def discretize(rule: Rule, f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
     """Turn ``f(x, u)`` or ``f(x, u, p)`` [state units per second] into the step over `dt`.
 
     Parameters
@@ -60,44 +62,51 @@ def discretize(rule: Rule, f: Callable[..., Any], dt: float, substeps: int = 1) 
     f
         Continuous dynamics, written with `ocpkit.math`; returns the rate of change, same shape as x.
     dt
-        Sampling time [s], positive.
+        Sampling time [s], positive; or a function of p that returns it, where time is scaled by a parameter.
     substeps
         Number of equal inner steps, at least 1.
 
     Returns
     -------
     callable
-        A function with the signature of `f`.
+        A function with the signature of `f`; of (x, u, p) where `dt` is a function.
 
     Raises
     ------
     ProblemError
-        If `dt` is not positive and finite or `substeps` is below 1.
+        If `dt` is a number that is not positive and finite, or `substeps` is below 1.
     """
-    if not (np.isfinite(dt) and dt > 0):
+    if not callable(dt) and not (np.isfinite(dt) and dt > 0):
         raise ProblemError(f"dt must be a positive number of seconds, got {dt!r}")
     if substeps != int(substeps) or substeps < 1:
         raise ProblemError(f"substeps must be a whole number of at least 1, got {substeps!r}")
 
+    def advance(x: Any, u: Any, p: tuple[Any, ...], h: Any) -> Any:
+        for _ in range(int(substeps)):
+            x = rule(lambda y: m.array(f(y, u, *p)), x, h / substeps)
+        return x
+
+    if callable(dt):
+        takes_p = len(inspect.signature(f).parameters) > 2
+        return lambda x, u, p: advance(x, u, (p,) if takes_p else (), dt(p))
+
     @functools.wraps(f)
     def step(x: Any, u: Any, *p: Any) -> Any:
-        for _ in range(int(substeps)):
-            x = rule(lambda y: m.array(f(y, u, *p)), x, dt / substeps)
-        return x
+        return advance(x, u, p, dt)
 
     return step
 
 
-def euler(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+def euler(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
     """Discretise by explicit Euler (see `discretize`)."""
     return discretize(euler_rule, f, dt, substeps)
 
 
-def rk4(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+def rk4(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
     """Discretise by the classical fourth-order Runge-Kutta rule (see `discretize`)."""
     return discretize(rk4_rule, f, dt, substeps)
 
 
-def implicit_trapezoid(f: Callable[..., Any], dt: float, substeps: int = 1) -> Callable[..., Any]:
+def implicit_trapezoid(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
     """Discretise by the implicit trapezoidal rule, for stiff systems (see `discretize`)."""
     return discretize(implicit_trapezoid_rule, f, dt, substeps)

@@ -7,7 +7,7 @@
 The optimum burns at full thrust, then along a singular arc that trades drag against gravity, then coasts:
 h_T = 1.01283. Units: Earth's radius, its gravity there and the initial mass are 1, so the unit of time is 806 s.
 State x = (height h from Earth's centre, velocity v, mass m, duration T), control u = (thrust,), with the duration
-as one more control of the first stage, see `ocpkit.models.free_duration`; c = ½ and D_c = 310.
+as one more control of the first stage, see `ocpkit.free_parameters`; c = ½ and D_c = 310.
 Source: Goddard, "A method of reaching extreme altitudes", 1919; numbers and optimum of Dolan, Moré & Munson,
 "Benchmarking optimization software with COPS 3.0", 2004, problem 10.
 """
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.free_parameters import with_free_parameters
+from ocpkit.integrate import rk4
 from ocpkit.models import drawing
-from ocpkit.models.free_duration import free_duration_problem
 from ocpkit.models.task import Task
 from ocpkit.problem import Constraint, Problem
 
@@ -62,18 +63,19 @@ def build(
         resistance = drag * velocity**2 * m.exp(-decay * (height - 1))
         return m.stack([velocity, (u[0] - resistance) / mass - 1 / height**2, -u[0] / exhaust_speed])
 
-    return free_duration_problem(
-        rates=rates,
+    timed = Problem.from_functions(
+        dynamics=rk4(rates, dt=lambda p: p[0] / horizon),
+        cost=lambda x, u: 0.0 * u[0],
         terminal_cost=lambda x: -x[0],
-        terminal_constraint=Constraint(lambda x: m.stack([x[2]]), empty_mass, empty_mass, "fuel"),
         x0=[1.0, 0.0, 1.0],
         horizon=horizon,
-        control=[2.0],
-        control_bounds=([0.0], [thrust_limit]),
-        duration=duration,
-        duration_bounds=(0.01, 1.0),
+        controls=[2.0],
+        control_bounds=(0.0, thrust_limit),
+        terminal_constraints=(Constraint(lambda x: m.stack([x[2]]), empty_mass, empty_mass, "fuel"),),
+        parameters=[duration],
         name="goddard",
     )
+    return with_free_parameters(timed, [0], lower=0.01, upper=1.0)
 
 
 def draw(axes: Any, x: Any, u: Any) -> None:

@@ -5,7 +5,7 @@
 The optimum is known: full force forward until T*/2, then full force backward, T* = 2 √(d/a). With an even number of
 stages the switch falls between two of them, and the discrete optimum is T* as well.
 State x = (position [m], velocity [m/s], duration T [s]), control u = (acceleration [m/s²],); the duration is one more
-control of the first stage, see `ocpkit.models.free_duration`.
+control of the first stage, see `ocpkit.free_parameters`.
 Source: Bushaw 1952; Pontryagin, Boltyanskii, Gamkrelidze & Mishchenko, *The Mathematical Theory of Optimal
 Processes*, 1962, ch. 1, example 1.
 """
@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
+from ocpkit.free_parameters import with_free_parameters
+from ocpkit.integrate import rk4
 from ocpkit.models import drawing
-from ocpkit.models.free_duration import free_duration_problem
 from ocpkit.models.task import Task
 from ocpkit.problem import Constraint, Problem
 
@@ -45,18 +46,19 @@ def build(
         Guess of T [s].
     """
     goal = [distance, 0.0]
-    return free_duration_problem(
-        rates=lambda x, u: m.stack([x[1], u[0]]),
-        terminal_cost=lambda x: x[2],
-        terminal_constraint=Constraint(lambda x: x[:2], goal, goal, "rest at the goal"),
+    timed = Problem.from_functions(
+        dynamics=rk4(lambda x, u: m.stack([x[1], u[0]]), dt=lambda p: p[0] / horizon),
+        cost=lambda x, u: 0.0 * u[0],
+        terminal_cost=lambda x, p: p[0],
         x0=[0.0, 0.0],
         horizon=horizon,
-        control=[0.0],
-        control_bounds=([-acceleration_limit], [acceleration_limit]),
-        duration=duration,
-        duration_bounds=(0.01, 100.0),
+        control_size=1,
+        control_bounds=(-acceleration_limit, acceleration_limit),
+        terminal_constraints=(Constraint(lambda x: x, goal, goal, "rest at the goal"),),
+        parameters=[duration],
         name="minimum-time",
     )
+    return with_free_parameters(timed, [0], lower=0.01, upper=100.0)
 
 
 def draw(axes: Any, x: Any, u: Any) -> None:

@@ -1,0 +1,212 @@
+"""Parameters that are chosen with the controls: a design, a final time (time scaling).
+
+    minimise over u_0 … u_{T-1} and θ   φ(x_T, p) + Σ ℓ_t(x_t, u_t, p),   θ = p[free],   lower ≤ θ ≤ upper
+
+becomes an ordinary problem, whose state carries θ along: the first stage's control is (u_0, θ), and all later states
+are (x_t, θ) with θ' = θ. So the sizes are n, then n + k; and m + k, then m. The Bellman recursion then gives
+V_θ = dJ/dθ and V_θθ beside the value of the state, and the feedback of θ is a column of every gain.
+
+A free final time is a parameter too: scale time by ``rk4(rates, dt=lambda p: p[0] / horizon)`` and free p[0].
+Source: state augmentation as in Betts, *Practical Methods for Optimal Control*, 2010, sec. 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit import math as m
+from ocpkit.differentiable import with_parameters
+from ocpkit.errors import ProblemError
+from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, _vector
+from ocpkit.solution import Solution
+
+
+def with_free_parameters(
+    problem: Problem,
+    free: Sequence[int],
+    *,
+    lower: ArrayLike = -np.inf,
+    upper: ArrayLike = np.inf,
+) -> Problem:
+    """Let some parameters of a problem be chosen by the solver.
+
+    Parameters
+    ----------
+    problem
+        Written with `ocpkit.math`; its parameters (n_p,), or (T + 1, n_p) where the free ones do not change, are the
+        guess of θ.
+    free
+        Indices of the free entries of p, k of them; the others stay parameters, in their order.
+    lower, upper
+        Bounds of θ, scalars or (k,); they become bounds of the first control.
+
+    Returns
+    -------
+    Problem
+        Of horizon T, with controls (m + k,), (m,), … and states (n,), (n + k,), …; see `chosen_parameters`.
+
+    Raises
+    ------
+    ProblemError
+        If an index is no entry of p or stands twice, a free entry changes along the horizon, or bounds contradict.
+    """
+    split = _Split.of(problem, free)
+    low, high = (_vector(side, split.count, "a bound of the free parameters", finite=False) for side in (lower, upper))
+    Constraint(abs, low, high, "the free parameters")
+    theta = np.clip(np.atleast_2d(problem.parameters)[0, split.free], low, high)
+    later = {id(stage): _later_stage(stage, split) for stage in problem.stages[1:]}
+    terminal_cost, terminal_constraints = _end(problem, split)
+    states = problem.states
+    return Problem(
+        stages=(_first_stage(problem.stages[0], split, low, high), *(later[id(s)] for s in problem.stages[1:])),
+        terminal_cost=terminal_cost,
+        x0=problem.x0,
+        parameters=problem.parameters[..., split.given],
+        controls=(np.concatenate([problem.controls[0], theta]), *problem.controls[1:]),
+        states=None if states is None else (states[0], *(np.concatenate([x, theta]) for x in states[1:])),
+        terminal_constraints=terminal_constraints,
+        name=problem.name,
+    )
+
+
+def chosen_parameters(problem: Problem, solution: Solution) -> Array:
+    """Return θ (k,) of a solution, in the order in which the parameters were freed.
+
+    Parameters
+    ----------
+    problem
+        The problem that was handed to `with_free_parameters`.
+    solution
+        A solution of the problem that it returned.
+
+    Raises
+    ------
+    ProblemError
+        If the solution has no free parameters.
+    """
+    n, final = problem.terminal_cost.state_size, solution.states[-1]
+    if len(final) <= n:
+        raise ProblemError(f"the solution's last state has {len(final)} entries, no free parameters after {n} states")
+    return np.array(final[n:])
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Which entries of p are free and which are given."""
+
+    free: list[int]
+    given: list[int]
+
+    @classmethod
+    def of(cls, problem: Problem, free: Sequence[int]) -> _Split:
+        size, indices = problem.parameters.shape[-1], list(free)
+        wrong = [i for i in indices if not isinstance(i, (int, np.integer)) or i not in range(size)]
+        if wrong or not indices or len({*indices}) < len(indices):
+            raise ProblemError(f"free parameters must be distinct entries of the {size} in p, got {indices}")
+        changing = [i for i in indices if np.ptp(np.atleast_2d(problem.parameters)[:, i]) > 0]
+        if changing:
+            raise ProblemError(f"parameter {changing[0]} changes along the horizon, so it cannot be one free number")
+        return cls(indices, [i for i in range(size) if i not in indices])
+
+    @property
+    def count(self) -> int:
+        """Number of free entries k."""
+        return len(self.free)
+
+    def join(self, given: Any, theta: Any) -> Any:
+        """Return p (n_p,) of its given and its free entries."""
+        entries = dict(zip(self.given, given)) | dict(zip(self.free, theta))
+        return m.stack([entries[i] for i in sorted(entries)])
+
+
+Arguments = Callable[..., tuple[Any, ...]]
+"""Maps the new problem's (x, u, p), at the end (x, p), to the old one's."""
+
+
+def _first_stage(stage: Stage, split: _Split, lower: Array, upper: Array) -> Stage:
+    n, size = stage.dynamics.state_size, stage.dynamics.control_size
+
+    def arguments(x: Any, u: Any, p: Any) -> tuple[Any, ...]:
+        return x, u[:size], split.join(p, u[size:])
+
+    sides = ((stage.control_lower, lower), (stage.control_upper, upper))
+    bounds = [np.concatenate([np.asarray(own), more]) for own, more in sides]
+    return _stage(stage, (n, size + split.count), bounds, arguments, lambda x, u: u[size:], split)
+
+
+def _later_stage(stage: Stage, split: _Split) -> Stage:
+    n, size = stage.dynamics.state_size, stage.dynamics.control_size
+
+    def arguments(x: Any, u: Any, p: Any) -> tuple[Any, ...]:
+        return x[:n], u, split.join(p, x[n:])
+
+    bounds = [stage.control_lower, stage.control_upper]
+    return _stage(stage, (n + split.count, size), bounds, arguments, lambda x, u: x[n:], split)
+
+
+def _stage(
+    stage: Stage,
+    sizes: tuple[int, int],
+    bounds: Sequence[ArrayLike],
+    arguments: Arguments,
+    theta: Callable[[Any, Any], Any],
+    split: _Split,
+) -> Stage:
+    """Return the stage of (x, u, p) that calls the old one, and passes θ on."""
+    name, p_size = f"{stage.name}, with free parameters", len(split.given)
+    step = _called(_function(stage.dynamics), 3, arguments)
+    dynamics = FunctionDynamics(
+        lambda x, u, p: m.concatenate([step(x, u, p), theta(x, u)]),
+        *sizes,
+        next_state_size=stage.dynamics.next_state_size + split.count,
+        parameter_size=p_size,
+        name=f"{name}: dynamics",
+    )
+    cost = _called(_function(stage.cost), 3, arguments)
+    return replace(
+        stage,
+        dynamics=dynamics,
+        cost=FunctionCost(cost, *sizes, parameter_size=p_size, name=f"{name}: cost"),
+        control_lower=bounds[0],
+        control_upper=bounds[1],
+        constraints=tuple(replace(c, function=_called(c.function, 3, arguments)) for c in stage.constraints),
+    )
+
+
+def _end(problem: Problem, split: _Split) -> tuple[TerminalCost, tuple[Constraint, ...]]:
+    n = problem.terminal_cost.state_size
+
+    def arguments(x: Any, p: Any) -> tuple[Any, ...]:
+        return x[:n], split.join(p, x[n:])
+
+    cost = _called(_function(problem.terminal_cost), 2, arguments)
+    name = "the terminal cost, with free parameters"
+    constraints = (replace(c, function=_called(c.function, 2, arguments)) for c in problem.terminal_constraints)
+    phi = FunctionTerminalCost(cost, n + split.count, parameter_size=len(split.given), name=name)
+    return phi, tuple(constraints)
+
+
+def _function(part: Dynamics | Cost | TerminalCost) -> Any:
+    """Return what a part was made from; hand-written parts are called with symbols."""
+    if isinstance(part, FunctionDynamics):
+        return part.function
+    if isinstance(part, (FunctionCost, FunctionTerminalCost)):
+        function = part.scalar.function
+        return LeastSquares(function) if part.scalar.least_squares else function
+    return part.step if isinstance(part, Dynamics) else part.value
+
+
+def _called(function: Any, count: int, arguments: Arguments) -> Any:
+    """Return the function of the new problem's arguments; residuals stay residuals."""
+    if isinstance(function, LeastSquares):
+        return LeastSquares(_called(function.residual, count, arguments))
+    old = with_parameters(function, count, "a problem with free parameters")
+    if count == 2:
+        return lambda x, p: old(*arguments(x, p))
+    return lambda x, u, p: old(*arguments(x, u, p))
