@@ -1,6 +1,6 @@
 """Time per training step and peak memory of every optimiser, side by side in one run.
 
-    python -m benchmarks.training_step [--quick] [--json FILE] [--device cpu] [--network NAME ...] [--method TEXT ...]
+    python -m benchmarks.training_step [--quick] [--network NAME ...] [--method TEXT ...] [--markdown FILE]
 
 All methods train the same network on the same batch, one thread, in turn (A B C A B C …). A round's time is the mean
 over its steps, so that work done every tenth step counts; the table shows the median over rounds, and the median of
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import page
 from benchmarks.machine import describe
 from ocpkit_nn import networks, separable
 from ocpkit_nn.optim import DDPNOpt
@@ -199,6 +202,15 @@ def _two_steps(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> No
         step(inputs, targets)
 
 
+COLUMNS = ("method", "ms/step", "x Adam", "x baseline", "peak MiB")
+
+
+def cells(row: Row) -> list[str]:
+    """Format a row as the cells of `COLUMNS`."""
+    numbers = row.milliseconds, row.ratio_to_adam, row.ratio_to_baseline
+    return [row.method, *(f"{number:.2f}" for number in numbers), f"{row.peak_mib:.1f}"]
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,25 +218,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--network", nargs="*", choices=[w.name for w in WORKLOADS], help="default: all")
     parser.add_argument("--method", nargs="*", default=[], help="parts of names; default: all")
-    parser.add_argument("--json", type=Path, help="also write the rows to a file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the measured part of a page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rounds, seconds = (2, 0.02) if options.quick else (9, 0.15)
-    chosen = [w for w in WORKLOADS if not options.network or w.name in options.network]
-    rows = [row for work in chosen for row in measure(work, options.device, rounds, seconds, options.method)]
     info = describe("torch", "numpy", "ocpkit")
     info |= {"device": options.device, "threads": "1", "rounds": str(rounds), "seed": str(SEED)}
     console = Console()
     console.print(", ".join(f"{key} {value}" for key, value in info.items()))
+    chosen = [w for w in WORKLOADS if not options.network or w.name in options.network]
+    rows, sections = [], []
     for workload in chosen:
+        measured = measure(workload, options.device, rounds, seconds, options.method)
         title = f"{workload.name}, batch {workload.batch}"
-        table = Table("method", "ms/step", "x Adam", "x baseline", "peak MiB", title=title)
-        for row in (r for r in rows if r.network == workload.name):
-            ratios = f"{row.ratio_to_adam:.2f}", f"{row.ratio_to_baseline:.2f}"
-            table.add_row(row.method, f"{row.milliseconds:.2f}", *ratios, f"{row.peak_mib:.1f}")
+        table = Table(*COLUMNS, title=title)
+        for row in measured:
+            table.add_row(*cells(row))
         console.print(table)
+        sections.append(f"## {title}\n\n" + page.markdown(COLUMNS, map(cells, measured)))
+        rows += measured
     if options.json:
         options.json.write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    if options.markdown:
+        command = shlex.join(["python", "-m", "benchmarks.training_step", *sys.argv[1:]])
+        page.write(options.markdown, "Time of a training step", command, info, sections)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.control import page, sweeps, targets
+from benchmarks import page
+from benchmarks.control import sweeps, targets
 from benchmarks.control.clock import Effort
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
+from benchmarks.control.page import sections
 from benchmarks.control.race import race
 from benchmarks.control.row import OTHER_OPTIMUM, Row, judge
 from benchmarks.control.systems.casadi_nlp import Nlp
@@ -133,7 +135,7 @@ def test_the_linear_quadratic_tasks_are_stable_and_convex() -> None:
 def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     path, row = tmp_path / "page.md", Row(task="t", system="a", n=1, m=1, horizon=1)
     path.write_text(f"# Title\n{page.START}old{page.END}\nWhat bounds it.\n")
-    page.write(path, {"processor": "abacus"}, [row], [], "command")
+    page.write(path, "Title", "command", {"processor": "abacus"}, sections([row], []))
     text = path.read_text()
     assert text.startswith("# Title\n")
     assert text.endswith("\nWhat bounds it.\n")
@@ -141,7 +143,7 @@ def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     assert "old" not in text
     path.write_text("no marks")
     with pytest.raises(ValueError, match="no marks"):
-        page.write(path, {}, [], [], "command")
+        page.write(path, "Title", "command", {}, [])
 
 
 def test_an_engine_that_did_not_run_is_not_measured_under_its_name() -> None:

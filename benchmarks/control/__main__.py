@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import control
-from benchmarks.control import page, table
+from benchmarks import control, page
+from benchmarks.control import table
 from benchmarks.control.clock import pin_to_one_core
+from benchmarks.control.page import sections
 from benchmarks.control.run import run
 from benchmarks.control.targets import judge_targets
 from benchmarks.machine import describe
@@ -59,7 +60,8 @@ def main() -> None:
         picture.draw(options.picture, rows)
     if options.markdown:
         command = shlex.join(["python", "-m", "benchmarks.control", *(["--quick"] if options.quick else [])])
-        page.write(options.markdown, machine, rows, verdicts, f"{command} {_only(options.only)}".strip())
+        command = f"{command} {_only(options.only)}".strip()
+        page.write(options.markdown, "Benchmarks", command, machine, sections(rows, verdicts))
 
 
 def _only(words: list[str]) -> str:

@@ -64,8 +64,3 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
         style = {None: "dim", True: "green", False: "red"}[verdict.met]
         table.add_row(*verdict_cells(verdict), style=style)
     console.print(table)
-
-
-def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
