@@ -89,7 +89,10 @@ def _is_there(dataset: str) -> bool:
 
 
 def baseline(entry: Entry, method: str) -> str:
-    """Return whose twin DDPNOpt is (the paper: adaptive diagonal for FCNs, Gauss-Newton for CNNs)."""
+    """Return whose twin DDPNOpt is (the paper: adaptive diagonal for FCNs, Gauss-Newton for CNNs).
+
+    The search may take the adaptive diagonal for a CNN as well.
+    """
     if method != "ddpnopt":
         return method
     return "rmsprop" if entry.model == "fcn" else "kfac"
@@ -110,11 +113,14 @@ def choices(entry: Entry, method: str) -> list[Choice]:
         return [Choice(None, {"penalty": penalty, "stage_iterations": 3}) for penalty in (0.1, 1.0, 10.0)]
     if method == "vanilla-ddp":
         return [Choice(rate, {"damping": damping}) for damping in (0.03, 0.3) for rate in (0.1, 0.3, 1.0)]
-    terminals = ("empirical", "ggn") if entry.model == "fcn" else ("empirical", "montecarlo")
-    rates, extra = (adaptive, {}) if entry.model == "fcn" else (kronecker, basis)
-    return [
-        Choice(rate, {"feedback": "full", "terminal": terminal, **extra}) for terminal in terminals for rate in rates
-    ]
+    if entry.model == "fcn":
+        return [_feedback(rate, terminal) for terminal in ("empirical", "ggn") for rate in adaptive]
+    kfac = [_feedback(rate, terminal, **basis) for terminal in ("empirical", "montecarlo") for rate in kronecker]
+    return kfac + [_feedback(rate, "montecarlo", curvature="diagonal", decay=0.99) for rate in adaptive]
+
+
+def _feedback(rate: float, terminal: str, **more: Any) -> Choice:
+    return Choice(rate, {"feedback": "full", "terminal": terminal, **more})
 
 
 def _rates(low: float, high: float, count: int = 4) -> list[float]:
