@@ -1,0 +1,79 @@
+"""A hundred random constrained problems: no crash, no claim that does not hold, and as often solved as by IPOPT."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cache
+
+import numpy as np
+import pytest
+from random_problems import random_problem
+from test_constrained import assert_is_kkt_point
+
+from ocpkit import IPOPT, AugmentedLagrangian, Problem, Solution, Status
+from ocpkit.differentiable import with_parameters
+
+SEEDS = range(100)
+
+
+@cache
+def solved(seed: int) -> tuple[Problem, Solution]:
+    problem = random_problem(seed)
+    return problem, AugmentedLagrangian().solve(problem)
+
+
+def violations(problem: Problem, solution: Solution) -> dict[str, float]:
+    """Largest violation of every declared constraint and control bound, by calling the user's functions."""
+    found: dict[str, float] = {}
+    x, u, none = solution.states, solution.controls, np.zeros(0)
+    for t, stage in enumerate(problem.stages):
+        for c in stage.constraints:
+            g = np.atleast_1d(with_parameters(c.function, 3, c.name)(x[t], u[t], none))
+            found[f"{c.name} at stage {t}"] = float(np.maximum(c.lower - g, g - c.upper).max())
+        excess = np.maximum(stage.control_lower - u[t], u[t] - stage.control_upper)
+        found[f"control bound at stage {t}"] = float(excess.max())
+    for c in problem.terminal_constraints:
+        g = np.atleast_1d(with_parameters(c.function, 2, c.name)(x[-1], none))
+        found[f"{c.name} at the end"] = float(np.maximum(c.lower - g, g - c.upper).max())
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_first_ten(seed: int) -> None:
+    assert_honest(*solved(seed))
+
+
+def assert_honest(problem: Problem, solution: Solution) -> None:
+    """A success is a KKT point; a failure names the constraint and the stage that really fail most."""
+    if solution.success:
+        assert_is_kkt_point(problem, solution)
+        return
+    assert solution.status is Status.INFEASIBLE, solution.status
+    found = violations(problem, solution)
+    worst = max(found, key=lambda name: found[name])
+    assert found[worst] > 1e-8
+    match = re.fullmatch(r"(\S+) \(largest: '(.*?)(?:\[\d+\])?' at (.*)\)", solution.details["violation"])
+    assert match, solution.details["violation"]
+    assert found[f"{match[2]} at {match[3]}"] == pytest.approx(found[worst], rel=1e-6)
+    assert float(match[1]) == pytest.approx(found[worst], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_hundred_are_solved_as_often_as_by_ipopt() -> None:
+    tally: Counter[str] = Counter()
+    for seed in SEEDS:
+        problem, solution = solved(seed)
+        assert_honest(problem, solution)
+        reference = IPOPT().solve(problem)
+        tally["al"] += solution.success
+        tally["ipopt"] += reference.success
+        tally["same optimum"] += solution.success and reference.success and _same(solution, reference)
+    print(f"of {len(SEEDS)}: al {tally['al']}, ipopt {tally['ipopt']}, same optimum {tally['same optimum']}")
+    assert tally["al"] >= tally["ipopt"] - 2
+    assert 50 <= tally["al"] <= 95  # some, not most, cannot be solved
+    assert tally["same optimum"] >= 0.6 * tally["al"]  # many have several local optima
+
+
+def _same(a: Solution, b: Solution) -> bool:
+    return abs(a.cost - b.cost) <= 1e-6 * (1 + abs(b.cost))
