@@ -48,6 +48,12 @@ class Rows:
         """Number of rows k."""
         return len(self.names)
 
+    @cached_property
+    def depends_on_control(self) -> Array:
+        """Whether any control enters each row of a stage (k,)."""
+        rows, _ = self.traced.function.jac_sparsity(0, 1).get_triplet()
+        return np.isin(np.arange(self.count), rows)
+
     def penalty_residual(self, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
         """Return √ρ (s − Π_C(s)) (k,) of (…, p' = (p, y, …, ρ))."""
         if not self.count:
@@ -135,6 +141,15 @@ class Augmented:
                     worst = float(distance[i])
                     where = f"{rows.names[i]!r} at " + ("the end" if t == self.problem.horizon else f"stage {t}")
         return worst, where
+
+    def broken_at_start(self) -> tuple[float, str]:
+        """Return the largest violation at x0 of a row that no control enters, and the row's name."""
+        rows, problem = self.rows[0], self.problem
+        if not rows.count:
+            return 0.0, ""
+        g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
+        distance = np.where(rows.depends_on_control, 0.0, np.abs(g - rows.traced.project(g)))
+        return float(distance.max()), rows.names[int(distance.argmax())]
 
     def _extended(self, multipliers: Sequence[Array], penalty: float) -> Array:
         """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y are padded by zeros."""

@@ -205,6 +205,19 @@ def test_rows_that_contradict_each_other_are_infeasible_and_name_a_stage() -> No
     assert "stage" in solution.details["violation"]
 
 
+def test_an_x0_outside_the_state_bounds_is_named_at_once() -> None:
+    rows = (
+        Constraint(lambda x, u: m.stack([x[0] + u[0], x[0]]), -1.0, [-0.5, 0.7], "rail"),  # u could mend the first
+        Constraint(lambda x, u: x[1], -0.1, 0.1, "rate"),
+    )
+    outside = AugmentedLagrangian().solve(swing(constraints=rows))
+    assert outside.status is Status.INFEASIBLE
+    assert outside.iterations == 0
+    assert outside.details["reason"].startswith("x0 violates 'rail[1]' at stage 0 by 0.3,")
+    later = swing(constraints=rows, x0=[0.7, 0.0])
+    assert "reason" not in AugmentedLagrangian(max_iterations=1).solve(later).details
+
+
 def test_a_callback_stops_it_with_the_best_iterate() -> None:
     solution = AugmentedLagrangian().solve(bryson_denham(0.1), callback=lambda i: i.index < 2)
     assert solution.status is Status.STOPPED

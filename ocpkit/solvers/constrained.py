@@ -100,6 +100,10 @@ class AugmentedLagrangianRun(Run):
         self.trajectory = Trajectory(states, controls, cost)
         violation, where = self.augmented.violation(self.augmented.values(states, controls))
         self._report(violation, where)
+        excess, row = self.augmented.broken_at_start()
+        if excess > self.options.constraint_tolerance:
+            self.status = Status.INFEASIBLE
+            self.details["reason"] = f"x0 violates {row!r} at stage 0 by {excess:.3g}, which no control can change"
         return Iteration(index=0, cost=cost, gap=violation, regularization=self.penalty)
 
     def step(self) -> Iteration:
