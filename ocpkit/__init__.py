@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
     from ocpkit.layer import torch_layer as torch_layer
     from ocpkit.mpc import MPC, ClosedLoop, Command, Health, simulate
+    from ocpkit.noise import sample, without_noise
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
     from ocpkit.sensitivity import Sensitivity
     from ocpkit.solution import Iteration, Solution, Status
-    from ocpkit.solvers import DDP, EMSA, FDDP, ILQR, IPOPT, MSA, SQP, AugmentedLagrangian, Fatrop, GradientDescent
+    from ocpkit.solvers import (
+        DDP,
+        EMSA,
+        FDDP,
+        ILQG,
+        ILQR,
+        IPOPT,
+        MSA,
+        SQP,
+        AugmentedLagrangian,
+        Fatrop,
+        GradientDescent,
+    )
 
 _HOMES = {
     "check": ("DerivativeReport", "check_derivatives"),
@@ -29,11 +42,12 @@ _HOMES = {
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "layer": ("torch_layer",),
     "mpc": ("MPC", "ClosedLoop", "Command", "Health", "simulate"),
+    "noise": ("sample", "without_noise"),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
     "sensitivity": ("Sensitivity",),
     "solution": ("Iteration", "Solution", "Status"),
     "solvers": (
-        *("DDP", "EMSA", "FDDP", "ILQR", "IPOPT", "MSA", "SQP"),
+        *("DDP", "EMSA", "FDDP", "ILQG", "ILQR", "IPOPT", "MSA", "SQP"),
         *("AugmentedLagrangian", "Fatrop", "GradientDescent"),
     ),
 }
@@ -42,6 +56,7 @@ __all__ = [  # `torch_layer` is left out, since it needs torch
     "DDP",
     "EMSA",
     "FDDP",
+    "ILQG",
     "ILQR",
     "IPOPT",
     "MPC",
@@ -77,8 +92,10 @@ __all__ = [  # `torch_layer` is left out, since it needs torch
     "implicit_trapezoid",
     "math",
     "rk4",
+    "sample",
     "simulate",
     "with_free_parameters",
+    "without_noise",
 ]
 __version__ = "0.1.0"
 

@@ -166,7 +166,7 @@ def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
     stage, rows = parts.parts
     sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
     cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width)
-    return Stage(_extend_dynamics(stage.dynamics, p_size, width), cost, name=stage.name)
+    return Stage(extend_dynamics(stage.dynamics, p_size, width), cost, name=stage.name)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -254,8 +254,8 @@ class _WithLongerParameters(Dynamics):
         return self.inner.hessian_product(x, u, p[: self.p_size], costate)
 
 
-def _extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
-    """Let dynamics of p take p' = (p, y, ρ)."""
+def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
+    """Let dynamics of p take a longer p', whose first entries are p."""
     if not (isinstance(dynamics, FunctionDynamics) and isinstance(dynamics.f, Traced)):
         return _WithLongerParameters(dynamics, p_size)
     graph = dynamics.f.graph

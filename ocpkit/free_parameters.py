@@ -176,7 +176,18 @@ def _stage(
         control_lower=bounds[0],
         control_upper=bounds[1],
         constraints=tuple(replace(c, function=_called(c.function, 3, arguments)) for c in stage.constraints),
+        noise=None if stage.noise is None else _padded(_called(stage.noise, 3, arguments), split.count),
     )
+
+
+def _padded(noise: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Return the noise with rows of zeros for θ."""
+
+    def padded(x: Any, u: Any, p: Any) -> Any:
+        F = noise(x, u, p)
+        return m.stack([*F, *[0.0 * F[0]] * count])
+
+    return padded
 
 
 def _end(problem: Problem, split: _Split) -> tuple[TerminalCost, tuple[Constraint, ...]]:

@@ -192,6 +192,7 @@ def problem_from_functions(
     control_bounds: tuple[ArrayLike, ArrayLike] | None = None,
     constraints: tuple[Constraint, ...] = (),
     terminal_constraints: tuple[Constraint, ...] = (),
+    noise: Callable[..., Any] | None = None,
     controls: ArrayLike | None = None,
     states: ArrayLike | None = None,
     derivatives: str = "casadi",
@@ -217,6 +218,8 @@ def problem_from_functions(
         p ``(n_p,)`` or one row per stage ``(T + 1, n_p)``.
     control_bounds
         (lower, upper), scalars or ``(m,)`` each.
+    noise
+        ``F(x, u[, p])`` (n, k) of the noise F ε that is added to the next state; see `Stage`.
     controls, states
         Guesses ``(T, m)`` and ``(T + 1, n)``; one vector ``(m,)`` is repeated over the horizon.
     derivatives
@@ -252,6 +255,7 @@ def problem_from_functions(
         control_upper=upper,
         constraints=constraints,
         name=name,
+        noise=noise,
     )
     return Problem(
         stages=(stage,) * int(horizon),

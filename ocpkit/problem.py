@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ocpkit.differences import central_jacobian
+from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError
 
 Array = NDArray[np.float64]
@@ -143,7 +144,13 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Stage:
-    """One time step: dynamics, running cost, and what the control must respect.
+    """One time step: dynamics, running cost, what the control must respect, and the noise on the way.
+
+    Parameters
+    ----------
+    noise
+        F(x, u) or F(x, u, p) (n', k), written with `ocpkit.math`: the next state is f + F ε with ε ~ N(0, I) of k
+        entries, drawn anew at every stage, and what is minimised is the expected cost; None: no noise.
 
     Raises
     ------
@@ -157,6 +164,7 @@ class Stage:
     control_upper: ArrayLike = np.inf
     constraints: tuple[Constraint, ...] = ()
     name: str = "stage"
+    noise: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         for kind, part in (("dynamics", self.dynamics), ("cost", self.cost)):
@@ -176,11 +184,30 @@ class Stage:
             object.__setattr__(self, side, bound)
         Constraint(abs, self.control_lower, self.control_upper, f"stage {self.name!r}: control bounds")
         object.__setattr__(self, "constraints", _constraints(self.constraints, f"stage {self.name!r}: constraints"))
+        if self.noise is not None and not callable(self.noise):
+            raise ProblemError(f"stage {self.name!r}: noise must be a function, got {type(self.noise).__name__}")
 
     @cached_property
     def bounded(self) -> bool:
         """Whether any control has a finite bound."""
         return bool(np.isfinite(self.control_lower).any() or np.isfinite(self.control_upper).any())
+
+    def noise_matrix(self, x: Array, u: Array, p: Array) -> Array:
+        """Return F(x, u, p) (n', k); k = 0 where there is no noise.
+
+        Raises
+        ------
+        ProblemError
+            If the function returns another shape; names the stage.
+        """
+        n = self.dynamics.next_state_size
+        if self.noise is None:
+            return np.zeros((n, 0))
+        where = f"stage {self.name!r}: noise"
+        F = real_array(with_parameters(self.noise, 3, where)(x, u, p), where)
+        if F.ndim != 2 or len(F) != n:
+            raise ProblemError(f"{where} returned shape {F.shape}, expected ({n}, k)")
+        return F
 
 
 @dataclass(frozen=True)
@@ -270,6 +297,7 @@ class Problem:
                     rows = stage.dynamics.next_state_size
                     _expect(block, (rows, shape[1]), f"{where}: dynamics.jacobians")
                 _expect(stage.cost.value(x, u, p), (), f"{where}: cost.value")
+                stage.noise_matrix(x, u, p)
                 for block, size in zip(stage.cost.gradient(x, u, p), (n, m), strict=True):
                     _expect(block, (size,), f"{where}: cost.gradient")
                 second = {"cost.hessian": stage.cost.hessian(x, u, p)}

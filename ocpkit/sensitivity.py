@@ -89,6 +89,8 @@ class Sensitivity:
     def __init__(self, problem: Problem, solution: Solution) -> None:
         if not solution.success:
             raise ProblemError(f"only a converged solution has a derivative; this one is {solution.status.value}")
+        if any(stage.noise is not None for _, stage in problem.distinct_stages):
+            raise ProblemError("the derivative of an expected cost's optimum is not there; use without_noise(problem)")
         if solution.value_gradients is None:
             raise ProblemError(f"the solution of {solution.solver} has no co-states; solve by DDP")
         rows = problem_rows(problem)

@@ -77,6 +77,7 @@ class Solver(ABC):
 
     handles_bounds = False
     handles_constraints = False
+    handles_noise = False
     takes_states = False  # whether a state guess with gaps is a start for it
 
     def __post_init__(self) -> None:
@@ -121,9 +122,19 @@ class Solver(ABC):
             If a guess does not fit the problem, or the solver cannot treat it.
         """
         check_call(problem, guess, callback)
+        self.check_noise(problem)
         self.check(problem)
         chosen = Guess.choose(problem, guess, controls, states)
         return drive(self, problem, self.begin(problem, chosen), callback)
+
+    def check_noise(self, problem: Problem) -> None:
+        """Refuse problems whose expected cost this solver would leave out."""
+        for t, stage in problem.distinct_stages:
+            if stage.noise is not None and not self.handles_noise:
+                raise UnsupportedProblem(
+                    f"{type(self).__name__} cannot treat the noise of stage {t} ({stage.name!r}); use the solver "
+                    "'ilqg', or ocpkit.without_noise(problem)"
+                )
 
     def check(self, problem: Problem) -> None:
         """Refuse problems that this solver would silently solve wrongly."""

@@ -68,6 +68,7 @@ class NLPSolver(Solver):
     ) -> Solution:
         """Solve a problem; see `Solver.solve`. A warm start brings its states along."""
         check_call(problem, guess, callback)
+        self.check_noise(problem)
         clock = Clock()
         if guess is not None and controls is None and states is None:
             states = guess.states

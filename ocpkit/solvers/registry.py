@@ -13,6 +13,7 @@ _SOLVERS = {
     "ddp": "ocpkit.solvers.ddp:DDP",
     "ilqr": "ocpkit.solvers.ddp:ILQR",
     "fddp": "ocpkit.solvers.ddp:FDDP",
+    "ilqg": "ocpkit.solvers.ilqg:ILQG",
     "al": "ocpkit.solvers.constrained:AugmentedLagrangian",
     "msa": "ocpkit.solvers.pmp:MSA",
     "emsa": "ocpkit.solvers.pmp:EMSA",
