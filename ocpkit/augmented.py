@@ -49,7 +49,7 @@ class Rows:
         return len(self.names)
 
     @cached_property
-    def depends_on_control(self) -> Array:
+    def depends_on_control(self) -> Any:
         """Whether any control enters each row of a stage (k,)."""
         rows, _ = self.traced.function.jac_sparsity(0, 1).get_triplet()
         return np.isin(np.arange(self.count), rows)
