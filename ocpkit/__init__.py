@@ -10,12 +10,13 @@ from ocpkit import math
 
 if TYPE_CHECKING:
     from ocpkit.check import DerivativeReport, check_derivatives
+    from ocpkit.closed_loop import ClosedLoop, simulate
     from ocpkit.errors import ProblemError, UnsupportedProblem
     from ocpkit.free_parameters import chosen_parameters, with_free_parameters
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
     from ocpkit.layer import torch_layer as torch_layer
-    from ocpkit.mpc import MPC, ClosedLoop, Command, Health, simulate
+    from ocpkit.mpc import MPC, Command, Health
     from ocpkit.noise import sample, without_noise
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
     from ocpkit.sensitivity import Sensitivity
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": ("DerivativeReport", "check_derivatives"),
+    "closed_loop": ("ClosedLoop", "simulate"),
     "errors": ("ProblemError", "UnsupportedProblem"),
     "free_parameters": ("chosen_parameters", "with_free_parameters"),
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "layer": ("torch_layer",),
-    "mpc": ("MPC", "ClosedLoop", "Command", "Health", "simulate"),
+    "mpc": ("MPC", "Command", "Health"),
     "noise": ("sample", "without_noise"),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
     "sensitivity": ("Sensitivity",),

@@ -8,7 +8,6 @@ fails, the last usable plan goes on, its feedback policy included, and `Health` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -20,7 +19,7 @@ from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem, _vector
 from ocpkit.solution import Solution, Status
 from ocpkit.solvers.ddp import DDP
-from ocpkit.solvers.driver import Solver
+from ocpkit.solvers.driver import Solver, positive
 
 
 class Health(Enum):
@@ -53,6 +52,14 @@ class Command:
         Time that the tick took.
     status
         Status of this tick's solve.
+    tick
+        Calls of the controller before this one.
+    state
+        The state that was measured (n,).
+    cost, iterations
+        J of this tick's solve (over the horizon), and how many iterations it took.
+    reason
+        What the solver says of a failure, such as the row that the state violates; empty if it says nothing.
     """
 
     control: Array
@@ -61,6 +68,11 @@ class Command:
     offset: int
     seconds: float
     status: Status
+    tick: int
+    state: Array
+    cost: float
+    iterations: int
+    reason: str = ""
 
 
 @dataclass
@@ -79,12 +91,17 @@ class MPC:
     delay
         Ticks between measuring a state and the moment at which the control takes effect; the state is first predicted
         over these with the controls that are already on their way.
+    feasibility_tolerance
+        A plan that has not converged replaces the last one only if its gaps and its constraints' violations are at
+        most this [units of the states and rows].
     """
 
     problem: Problem
     solver: Solver = field(default_factory=DDP)
     warm_up: Solver | None = None
     delay: int = 0
+    feasibility_tolerance: float = 1e-2
+    tick: int = field(default=0, init=False)
     plan: Solution | None = field(default=None, init=False)
     offset: int = field(default=0, init=False)
     pending: list[Array] = field(default_factory=list, init=False)
@@ -92,6 +109,7 @@ class MPC:
     def __post_init__(self) -> None:
         if not isinstance(self.problem, Problem) or not isinstance(self.solver, Solver):
             raise ProblemError("MPC takes a Problem and a solver")
+        positive(self, "feasibility_tolerance")
         if self.delay not in range(self.problem.horizon):
             raise ProblemError(f"delay must be between 0 and the horizon {self.problem.horizon}, got {self.delay!r}")
         if len({*self.problem.state_sizes}) > 1 or len({*self.problem.control_sizes}) > 1:
@@ -116,14 +134,15 @@ class MPC:
             If the state has the wrong shape or is not finite.
         """
         start = time.perf_counter()
-        changes: dict[str, Any] = {"x0": self._predict(_vector(x, self.problem.state_sizes[0], "the measured state"))}
+        measured = _vector(x, self.problem.state_sizes[0], "the measured state")
+        changes: dict[str, Any] = {"x0": self._predict(measured)}
         if parameters is not None:
             changes["parameters"] = parameters
         problem = self.problem.replace(**changes)
         if self.plan is not None:
             self.offset += 1
         solution = self._solve(problem)
-        usable = solution.status in USABLE and bool(np.isfinite(solution.cost))
+        usable = self._usable(solution)
         if usable:
             self.plan, self.offset = solution, 0
         health = Health.OPTIMAL if solution.success else Health.IMPROVING if usable else Health.HELD
@@ -132,7 +151,26 @@ class MPC:
             health, control = Health.LOST, np.full(self.problem.control_sizes[0], np.nan)
         elif self.delay:
             self.pending = [*self.pending[1:], control]
-        return Command(control, health, self.plan, self.offset, time.perf_counter() - start, solution.status)
+        self.tick += 1
+        return Command(
+            control=control,
+            health=health,
+            plan=self.plan,
+            offset=self.offset,
+            seconds=time.perf_counter() - start,
+            status=solution.status,
+            tick=self.tick - 1,
+            state=measured,
+            cost=solution.cost,
+            iterations=solution.iterations,
+            reason=solution.details.get("reason", ""),
+        )
+
+    def _usable(self, solution: Solution) -> bool:
+        """Whether a solution may replace the plan: finite, and feasible if it was stopped early."""
+        if solution.status not in USABLE or not np.isfinite(solution.cost):
+            return False
+        return solution.success or solution.history[-1].gap <= self.feasibility_tolerance
 
     def _predict(self, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""
@@ -168,91 +206,3 @@ def shifted(plan: Solution, ticks: int = 1) -> Solution:
     if multipliers is not None:
         multipliers = (*(multipliers[t] for t in stages), multipliers[-1])
     return replace(plan, controls=plan.controls[stages], states=plan.states[points], multipliers=multipliers)
-
-
-@dataclass(frozen=True)
-class ClosedLoop:
-    """What happened in a simulation.
-
-    Attributes
-    ----------
-    states, controls
-        Of the plant, (N + 1, n) and (N, m).
-    commands
-        One per tick.
-    lost_at
-        Tick at which the controller was lost (the simulation ends there), or None.
-    """
-
-    states: Array
-    controls: Array
-    commands: tuple[Command, ...]
-    lost_at: int | None = None
-
-    @property
-    def seconds(self) -> Array:
-        """Time of each tick's solve (N,)."""
-        return np.array([command.seconds for command in self.commands])
-
-    def count(self, health: Health) -> int:
-        """Return how many ticks had this health."""
-        return sum(command.health is health for command in self.commands)
-
-    def __str__(self) -> str:
-        tally = ", ".join(f"{h.name.lower()} {self.count(h)}" for h in Health if self.count(h))
-        worst, median = self.seconds.max(initial=0.0) * 1e3, float(np.median(self.seconds)) * 1e3
-        return f"{len(self.controls)} ticks ({tally}); solve: median {median:.3f} ms, worst {worst:.3f} ms"
-
-
-def simulate(
-    controller: MPC,
-    ticks: int,
-    *,
-    x0: ArrayLike | None = None,
-    plant: Callable[[Array, Array], Array] | None = None,
-    measurement_noise: float = 0.0,
-    process_noise: float = 0.0,
-    parameters: Callable[[int], ArrayLike] | None = None,
-    seed: int = 0,
-) -> ClosedLoop:
-    """Close the loop around a plant.
-
-    Parameters
-    ----------
-    controller
-        The controller; its own model is the plant by default.
-    ticks
-        Length N.
-    x0
-        Start of the plant; by default the problem's.
-    plant
-        (x, u) → next state, where it differs from the model.
-    measurement_noise, process_noise
-        Standard deviations [state units] of what is added to the measured and to the true state.
-    parameters
-        Tick → p for the controller.
-    seed
-        Of the noise.
-    """
-    problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
-    if plant is None:
-        first = problem.stages[0].dynamics
-
-        def plant(x: Array, u: Array) -> Array:
-            return first.step(x, u, problem.parameter(0))
-
-    states = [_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
-    controls, commands, lost_at = list[Array](), list[Command](), None
-    for tick in range(ticks):
-        measured = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
-        command = controller.step(measured, None if parameters is None else parameters(tick))
-        commands.append(command)
-        if command.health is Health.LOST:
-            lost_at = tick
-            break
-        delay.append(command.control)
-        controls.append(delay.pop(0))
-        following = plant(states[-1], controls[-1]) + process_noise * rng.normal(size=states[-1].shape)
-        states.append(following)
-    empty = np.zeros((0, problem.control_sizes[0]))
-    return ClosedLoop(np.stack(states), np.stack(controls) if controls else empty, tuple(commands), lost_at)

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit.closed_loop import ClosedLoop
 from ocpkit.errors import ProblemError
 from ocpkit.models.task import Task
-from ocpkit.problem import Array, Problem
+from ocpkit.mpc import Health
+from ocpkit.problem import Array, Problem, Stage
 from ocpkit.solution import Solution
 
 try:
@@ -69,11 +71,13 @@ def plot_solution(
     for group in state_groups:
         axes = next(panels)
         _draw_states(axes, times, states, group)
-        _finish(axes, "states", group, times, task)
+        _finish(axes, "states", group)
+        _over_stages(axes, times, task)
     for group in control_groups:
         axes = next(panels)
-        _draw_controls(axes, times, controls, group, problem)
-        _finish(axes, "controls", group, times, task)
+        _draw_controls(axes, times, controls, group, () if problem is None else problem.stages)
+        _finish(axes, "controls", group)
+        _over_stages(axes, times, task)
     _draw_convergence(next(panels), solution)
     name = solution.problem_name if task is None else task.name
     outcome = solution.status.name.lower().replace("_", " ")
@@ -82,6 +86,70 @@ def plot_solution(
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
+
+
+def plot_closed_loop(
+    loop: ClosedLoop,
+    task: Task | None = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    problem: Problem | None = None,
+) -> Any:
+    """Draw a simulation: states and controls of the plant, and at each tick J, the health and the time of the solve.
+
+    Parameters
+    ----------
+    loop
+        What happened.
+    task
+        Gives labels and units; without it entries are numbered.
+    path
+        Where to save the picture, if anywhere; the suffix chooses the format.
+    problem
+        Gives the control bounds, those of its first stage.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    state_groups = _by_unit(task.state_labels if task else _numbered("x", loop.states.shape[1]))
+    control_groups = _by_unit(task.control_labels if task else _numbered("u", loop.controls.shape[1]))
+    figure, panels = _panels(len(state_groups) + len(control_groups) + 2)
+    times, ticks = (loop.time_step * np.arange(float(n)) for n in (len(loop.states), len(loop.commands)))
+    end = loop.time_step * max(len(loop.states) - 1, 1)
+    for group in state_groups:
+        axes = next(panels)
+        _draw_states(axes, times, loop.states, group)
+        _finish(axes, "states", group)
+    for group in control_groups:
+        axes = next(panels)
+        stages = [] if problem is None else [problem.stages[0]] * len(loop.controls)
+        _draw_controls(axes, times, loop.controls, group, stages)
+        _finish(axes, "controls", group)
+    axes = next(panels)
+    axes.plot(ticks, [command.cost for command in loop.commands], color=COLORS[0], linewidth=1.6)
+    axes.set_ylabel("J of the plan")
+    _draw_solve_times(next(panels), ticks, loop)
+    for axes in figure.axes:
+        axes.set(xlabel="time [s]", xlim=(0.0, end))
+        axes.grid(alpha=0.3)
+    lost = "" if loop.lost_at is None else f", lost at tick {loop.lost_at}"
+    figure.suptitle(f"{task.name if task else 'closed loop'}: {loop}{lost}", fontsize="medium")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _draw_solve_times(axes: Any, ticks: Array, loop: ClosedLoop) -> None:
+    """Solve time of each tick, coloured by health."""
+    milliseconds = 1e3 * loop.seconds
+    for health, color in zip(Health, (COLORS[2], COLORS[0], COLORS[4], COLORS[1])):
+        chosen = np.array([command.health is health for command in loop.commands], dtype=bool)
+        if chosen.any():
+            axes.semilogy(ticks[chosen], milliseconds[chosen], ".", color=color, label=health.name.lower())
+    axes.set_ylabel("solve [ms]")
+    if axes.lines:
+        axes.legend(fontsize="small", framealpha=0.7)
 
 
 def _numbered(symbol: str, count: int) -> tuple[str, ...]:
@@ -120,20 +188,20 @@ def _draw_states(axes: Any, times: Array, states: Array, group: Group) -> None:
         axes.plot(times, states[:, i], label=name, **style)
 
 
-def _draw_controls(axes: Any, times: Array, controls: Array, group: Group, problem: Problem | None) -> None:
+def _draw_controls(axes: Any, times: Array, controls: Array, group: Group, stages: Sequence[Stage]) -> None:
     """Controls are held over a stage, so they are steps; bounds are dotted."""
     for (i, name), style in zip(group[1].items(), _styles()):
         axes.stairs(controls[:, i], times, baseline=None, label=name, **style)
-        for bound in _bounds(problem, i):
+        for bound in _bounds(stages, i):
             axes.stairs(bound, times, baseline=None, color=style["color"], linestyle=":", linewidth=1)
 
 
-def _bounds(problem: Problem | None, i: int) -> list[Array]:
+def _bounds(stages: Sequence[Stage], i: int) -> list[Array]:
     """Lower and upper bound of control i over the stages, if finite anywhere."""
-    if problem is None:
+    if not stages:
         return []
-    lower = _table([np.asarray(stage.control_lower) for stage in problem.stages])
-    upper = _table([np.asarray(stage.control_upper) for stage in problem.stages])
+    lower = _table([np.asarray(stage.control_lower) for stage in stages])
+    upper = _table([np.asarray(stage.control_upper) for stage in stages])
     return [np.where(np.isfinite(b[:, i]), b[:, i], np.nan) for b in (lower, upper) if np.isfinite(b[:, i]).any()]
 
 
@@ -146,12 +214,15 @@ def _styles() -> Any:
     return cycle([{"color": c, "linestyle": s, "linewidth": 1.6} for s in ("-", "--", "-.") for c in COLORS])
 
 
-def _finish(axes: Any, what: str, group: Group, times: Array, task: Task | None) -> None:
+def _over_stages(axes: Any, times: Array, task: Task | None) -> None:
+    axes.set_xlabel(f"time [{task.time_unit}]" if task else "stage")
+    axes.set_xlim(times[0], times[-1])
+
+
+def _finish(axes: Any, what: str, group: Group) -> None:
     unit, entries = group
     alone = next(iter(entries.values())) if len(entries) == 1 else what
     axes.set_ylabel(f"{alone} [{unit}]" if unit else alone)
-    axes.set_xlabel(f"time [{task.time_unit}]" if task else "stage")
-    axes.set_xlim(times[0], times[-1])
     axes.grid(alpha=0.3)
     if 1 < len(entries) <= 4:
         axes.legend(fontsize="small", framealpha=0.7)

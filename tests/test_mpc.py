@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from problems import LQRS, pendulum_field
 from test_constrained import swing
 
 import ocpkit.math as m
-from ocpkit import DDP, MPC, AugmentedLagrangian, Health, Problem, ProblemError, Status, rk4, simulate
+from ocpkit import DDP, MPC, AugmentedLagrangian, Constraint, Health, Problem, ProblemError, Status, rk4, simulate
 
 REAL_TIME = DDP(max_iterations=1)
 
@@ -119,12 +121,93 @@ def test_without_any_plan_it_is_lost_at_once_and_a_simulation_says_when() -> Non
     assert loop.commands[0].status is Status.INVALID_INPUT
 
 
+def test_where_the_model_is_not_finite_at_a_trial_point_the_solver_steps_back() -> None:
+    """No torque beyond 6 has a meaning for this model; the full first step asks for more."""
+    asked = list[float]()
+
+    def rates(x: Any, u: Any) -> Any:
+        if not isinstance(u[0], np.floating):
+            return pendulum_field(x, u)
+        asked.append(float(u[0]))
+        return pendulum_field(x, u) if abs(u[0]) <= 6.0 else np.full(2, np.nan)
+
+    problem = upright(dynamics=rk4(rates, 0.05), derivatives="central", x0=[np.pi - 1.2, 0.0], horizon=20)
+    command = MPC(problem, DDP(engine="numpy", max_iterations=3), DDP(engine="numpy", max_iterations=3)).step(
+        problem.x0
+    )
+    assert max(map(abs, asked)) > 6.0
+    assert command.health in (Health.OPTIMAL, Health.IMPROVING)
+    assert command.plan is not None
+    assert np.isfinite(command.plan.states).all()
+    assert np.abs(command.plan.controls).max() <= 6.0
+    assert command.plan.cost < problem.rollout()[1]
+
+
+def test_a_plan_that_breaks_a_constraint_does_not_replace_a_feasible_one() -> None:
+    """The wall moves in so far that one outer iteration cannot mend the plan."""
+    walled = upright(
+        constraints=(Constraint(lambda x, u, p: m.stack([u[0]]) - p[0], name="wall"),), parameters=[20.0], horizon=10
+    )
+    hasty = AugmentedLagrangian(max_iterations=1)
+    strict, lenient = MPC(walled, hasty), MPC(walled, hasty, feasibility_tolerance=100.0)
+    for controller in (strict, lenient):
+        assert controller.step([np.pi + 0.3, 0.0]).health is Health.OPTIMAL
+    before = strict.plan
+    held, taken = (controller.step([np.pi - 0.6, 0.0], [-5.0]) for controller in (strict, lenient))
+    assert held.health is Health.HELD
+    assert held.plan is before
+    assert held.offset == 1
+    assert taken.health is Health.IMPROVING
+    assert taken.plan is not before
+
+
+def test_a_state_outside_its_bounds_is_named() -> None:
+    problem = upright(constraints=(Constraint(lambda x, u: x[1], -1.0, 1.0, "rate"),))
+    controller = MPC(problem, AugmentedLagrangian())
+    assert controller.step(problem.x0).reason == ""
+    command = controller.step([np.pi, 1.5])
+    assert (command.health, command.status) == (Health.HELD, Status.INFEASIBLE)
+    assert command.reason == "x0 violates 'rate' at stage 0 by 0.5, which no control can change"
+
+
+def test_the_log_has_a_line_per_tick_with_what_the_solver_said(tmp_path: Path) -> None:
+    """The third solver call of this loop fails: the sensor says 20, where the cost is not finite."""
+    problem = upright(
+        cost=lambda x, u: 0.05 * ((x[0] - np.pi) ** 2 + 0.01 * u[0] ** 2 + m.where(m.greater(x[0], 10.0), np.nan, 0.0)),
+        horizon=3,
+    )
+    loop = simulate(MPC(problem), 9, plant=lambda x, u: np.array([20.0, 0.0]), time_step=0.05)
+    assert loop.lost_at == 3
+    loop.write_log(tmp_path / "log.csv")
+    with open(tmp_path / "log.csv", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["health"] for line in lines] == ["optimal", "held", "held", "lost"]
+    assert [line["status"] for line in lines] == ["converged", *["invalid_input"] * 3]
+    np.testing.assert_allclose([float(line["time"]) for line in lines], [0.0, 0.05, 0.1, 0.15])
+    np.testing.assert_allclose([float(line["x[0]"]) for line in lines], loop.states[:, 0])
+    np.testing.assert_allclose([float(line["u[0]"]) for line in lines[:3]], loop.controls[:, 0])
+    assert lines[3]["u[0]"] == ""
+    first = loop.commands[0]
+    assert first.plan is not None
+    assert float(lines[0]["cost"]) == first.plan.cost == first.cost
+    assert int(lines[0]["iterations"]) == first.plan.iterations > 1
+    assert float(lines[0]["solve_ms"]) == pytest.approx(1e3 * first.seconds)
+    assert [command.tick for command in loop.commands] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(loop.commands[1].state, [20.0, 0.0])
+
+
+def test_a_simulation_without_a_tick_has_no_log(tmp_path: Path) -> None:
+    with pytest.raises(ProblemError, match="no tick"):
+        simulate(MPC(upright()), 0).write_log(tmp_path / "log.csv")
+
+
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
         ({"problem": None}, "takes a Problem"),
         ({"solver": "ddp"}, "takes a Problem and a solver"),
         ({"delay": -1}, "delay must be between 0 and the horizon"),
+        ({"feasibility_tolerance": 0.0}, "feasibility_tolerance must be a positive number"),
         ({"delay": 30}, "delay must be between 0 and the horizon"),
     ],
     ids=str,

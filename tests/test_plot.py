@@ -8,7 +8,19 @@ import pytest
 from matplotlib.patches import StepPatch
 from PIL import Image
 
-from ocpkit import DDP, FunctionCost, FunctionDynamics, FunctionTerminalCost, Problem, ProblemError, Solution, Stage
+from ocpkit import (
+    DDP,
+    MPC,
+    AugmentedLagrangian,
+    FunctionCost,
+    FunctionDynamics,
+    FunctionTerminalCost,
+    Problem,
+    ProblemError,
+    Solution,
+    Stage,
+    simulate,
+)
 from ocpkit import math as m
 from ocpkit.models.task import Task
 from ocpkit.plot import animate, animation_writer, plot_solution
@@ -186,3 +198,33 @@ def test_formats_that_cannot_be_written(name, message, monkeypatch):
     monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)
     with pytest.raises(ProblemError, match=message):
         animation_writer(name)
+
+
+# ------------------------------------------------------------------------------------------------- closed loops
+def test_a_closed_loop_shows_states_controls_bounds_cost_and_the_health_of_each_tick(tmp_path):
+    problem = build(horizon=10, control_bounds=(-1.0, [0.5, np.inf]))
+    loop = simulate(MPC(problem, AugmentedLagrangian()), 7, time_step=0.1)
+    figure = loop.plot(make_task(), tmp_path / "loop.png", problem=problem)
+    assert (tmp_path / "loop.png").stat().st_size > 1000
+    positions, speeds, force, command, cost, solve = figure.axes
+    np.testing.assert_array_equal(positions.lines[0].get_ydata(), loop.states[:, 0])
+    np.testing.assert_allclose(speeds.lines[0].get_xdata(), np.arange(8) * 0.1)
+    assert [len(stairs_of(axes)) for axes in (force, command)] == [3, 2]
+    np.testing.assert_array_equal(stairs_of(force)[0].get_data().values, loop.controls[:, 0])
+    np.testing.assert_array_equal(cost.lines[0].get_ydata(), [each.cost for each in loop.commands])
+    assert [line.get_label() for line in solve.lines] == ["optimal"]
+    np.testing.assert_allclose(solve.lines[0].get_ydata(), 1e3 * loop.seconds)
+    assert "7 ticks (optimal 7)" in figure.get_suptitle()
+
+
+def test_a_lost_loop_is_drawn_and_says_when():
+    problem = build(horizon=2)
+    loop = simulate(MPC(problem), 5, plant=lambda x, u: np.full(3, 1e200))
+    figure = loop.plot()
+    assert loop.lost_at == 2
+    assert "lost at tick 2" in figure.get_suptitle()
+    assert [line.get_label() for line in figure.axes[-1].lines] == ["optimal", "held", "lost"]
+
+
+def stairs_of(axes):
+    return [patch for patch in axes.patches if isinstance(patch, StepPatch)]

@@ -1,0 +1,155 @@
+"""The closed loop of a controller and a plant, simulated: what happened, as a log and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit.errors import ProblemError
+from ocpkit.mpc import MPC, Command, Health
+from ocpkit.problem import Array, Problem, _vector
+
+if TYPE_CHECKING:
+    from ocpkit.models.task import Task
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """What happened in a simulation.
+
+    Attributes
+    ----------
+    states, controls
+        Of the plant, (N + 1, n) and (N, m).
+    commands
+        One per tick.
+    lost_at
+        Tick at which the controller was lost (the simulation ends there), or None.
+    time_step
+        Seconds per tick.
+    """
+
+    states: Array
+    controls: Array
+    commands: tuple[Command, ...]
+    lost_at: int | None = None
+    time_step: float = 1.0
+
+    @property
+    def seconds(self) -> Array:
+        """Time of each tick's solve (N,)."""
+        return np.array([command.seconds for command in self.commands])
+
+    def count(self, health: Health) -> int:
+        """Return how many ticks had this health."""
+        return sum(command.health is health for command in self.commands)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return one record per tick: time, states, controls applied, J, iterations, status, health, solve time [ms].
+
+        A tick at which the controller was lost has no controls.
+        """
+        return [
+            {"time": self.time_step * tick}
+            | {f"x[{i}]": float(x) for i, x in enumerate(self.states[tick])}
+            | {f"u[{j}]": float(u) for j, u in enumerate(self.controls[tick] if tick < len(self.controls) else ())}
+            | {"cost": command.cost, "iterations": command.iterations, "status": command.status.name.lower()}
+            | {"health": command.health.name.lower(), "solve_ms": 1e3 * command.seconds, "reason": command.reason}
+            for tick, command in enumerate(self.commands)
+        ]
+
+    def write_log(self, path: str | os.PathLike[str]) -> None:
+        """Write `log` as a CSV file with one line per tick.
+
+        Raises
+        ------
+        ProblemError
+            If there was no tick.
+        """
+        records = self.log()
+        if not records:
+            raise ProblemError("there is nothing to log: the simulation has no tick")
+        with open(path, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, max(records, key=len).keys(), restval="")
+            writer.writeheader()
+            writer.writerows(records)
+
+    def plot(
+        self,
+        task: Task | None = None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        problem: Problem | None = None,
+    ) -> Any:
+        """Draw states, controls, cost, health and solve times; see `ocpkit.plot.plot_closed_loop`."""
+        from ocpkit.plot import plot_closed_loop
+
+        return plot_closed_loop(self, task, path, problem=problem)
+
+    def __str__(self) -> str:
+        tally = ", ".join(f"{h.name.lower()} {self.count(h)}" for h in Health if self.count(h))
+        worst, median = self.seconds.max(initial=0.0) * 1e3, float(np.median(self.seconds)) * 1e3
+        return f"{len(self.controls)} ticks ({tally}); solve: median {median:.3f} ms, worst {worst:.3f} ms"
+
+
+def simulate(
+    controller: MPC,
+    ticks: int,
+    *,
+    x0: ArrayLike | None = None,
+    plant: Callable[[Array, Array], Array] | None = None,
+    measurement_noise: float = 0.0,
+    process_noise: float = 0.0,
+    parameters: Callable[[int], ArrayLike] | None = None,
+    seed: int = 0,
+    time_step: float = 1.0,
+) -> ClosedLoop:
+    """Close the loop around a plant.
+
+    Parameters
+    ----------
+    controller
+        The controller; its own model is the plant by default.
+    ticks
+        Length N.
+    x0
+        Start of the plant; by default the problem's.
+    plant
+        (x, u) → next state, where it differs from the model.
+    measurement_noise, process_noise
+        Standard deviations [state units] of what is added to the measured and to the true state.
+    parameters
+        Tick → p for the controller.
+    seed
+        Of the noise.
+    time_step
+        Seconds per tick, for the log and the picture.
+    """
+    problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
+    if plant is None:
+        first = problem.stages[0].dynamics
+
+        def plant(x: Array, u: Array) -> Array:
+            return first.step(x, u, problem.parameter(0))
+
+    states = [_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
+    controls, commands, lost_at = list[Array](), list[Command](), None
+    for tick in range(ticks):
+        measured = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
+        command = controller.step(measured, None if parameters is None else parameters(tick))
+        commands.append(command)
+        if command.health is Health.LOST:
+            lost_at = tick
+            break
+        delay.append(command.control)
+        controls.append(delay.pop(0))
+        following = plant(states[-1], controls[-1]) + process_noise * rng.normal(size=states[-1].shape)
+        states.append(following)
+    empty = np.zeros((0, problem.control_sizes[0]))
+    return ClosedLoop(np.stack(states), np.stack(controls) if controls else empty, tuple(commands), lost_at, time_step)
