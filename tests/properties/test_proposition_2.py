@@ -73,7 +73,8 @@ def test_with_feedback_the_value_is_that_of_the_remaining_choice(problem, mu):
     standin = {}
 
     def damped(t, Q):
-        standin[t] = Q.uu @ Q.uu / (1 + np.abs(Q.uu).max()) + mu * np.eye(len(Q.u))
+        size = 1 + np.abs(Q.uu).max()  # keeps the condition of M, and so both ways' rounding, small
+        standin[t] = Q.uu @ Q.uu / size + mu * size * np.eye(len(Q.u))
         return Cholesky(standin[t]), Q.u
 
     _, _, policy = backward(problem, damped)
