@@ -23,6 +23,9 @@ a larger number of seeds only adds runs; ``OUT/ITEM/results.json`` collects the 
 `trial`          data, network and method of a `Run` → its `Result`
 `methods`        methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals
 `rivals`         what a practitioner does about a large learning rate
+`todays`         today's optimisers: Muon, a cosine schedule
+`architectures`  networks that the paper does not have: residual with batch norm, a transformer's encoder
+`regression`     a data set with real targets, and R²
 `runner`         which runs are missing, in which processes they are trained, where they are kept
 `registry`       the items by name; trains and reports one
 `statistics`     groups of results, means with standard errors, paired differences

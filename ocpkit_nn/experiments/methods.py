@@ -15,6 +15,7 @@ from torch import nn
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
 from ocpkit_nn.experiments.run import Run
+from ocpkit_nn.experiments.todays import Muon, cosine
 from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.optimizers import Backpropagation, Stepper
@@ -48,6 +49,9 @@ NAMES = {
     "warm-up": "warm-up",
     "normalised": "normalised gradient",
     "implicit": "implicit SGD",
+    "adamw": "AdamW",
+    "sgd-cosine": "SGD, Nesterov, cosine",
+    "muon": "Muon",
 }
 """How tables and figures call the methods."""
 
@@ -57,12 +61,11 @@ Factory = Callable[[nn.Module, Loss, Run], Stepper]
 
 def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNOpt:
     """Return torch's own optimiser for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
-    weights, lr, twin = list(model.parameters()), run.learning_rate, TWIN[run.baseline]
+    weights, twin = list(model.parameters()), TWIN[run.baseline]
     if run.baseline in ("kfac", "ekfac"):
         damping = {name: run.optimizer[name] for name in run.optimizer.keys() & {"damping"}}
         return _solver(model, loss, run, feedback="none", **damping)
-    if lr is None:
-        raise ProblemError(f"{run.baseline} needs a learning rate")
+    lr = _rate(run)
     optimizer: torch.optim.Optimizer
     if run.baseline == "rmsprop":
         optimizer = torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
@@ -74,11 +77,9 @@ def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNO
 
 
 def _solver(model: nn.Module, loss: Loss, run: Run, **options: Any) -> DDPNOpt:
-    if run.learning_rate is None:
-        raise ProblemError(f"{run.method} needs a learning rate")
     generator = torch.Generator(run.device).manual_seed(run.seed)
     options = {**TWIN.get(run.baseline, {}), **options}
-    return DDPNOpt(model, loss, run.learning_rate, tikhonov=run.epsilon or 0.0, generator=generator, **options)
+    return DDPNOpt(model, loss, _rate(run), tikhonov=run.epsilon or 0.0, generator=generator, **options)
 
 
 def _twin(model: nn.Module, loss: Loss, run: Run) -> Stepper:
@@ -95,9 +96,7 @@ def _emsa(model: nn.Module, loss: Loss, run: Run) -> Stepper:
 
 
 def _sgd_vgr(model: nn.Module, loss: Loss, run: Run) -> Stepper:
-    if run.learning_rate is None:
-        raise ProblemError("SGD-VGR needs a learning rate")
-    return SGDVGR(model, loss, run.learning_rate, **run.optimizer)
+    return SGDVGR(model, loss, _rate(run), **run.optimizer)
 
 
 def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
@@ -125,9 +124,27 @@ def _warm_up(model: nn.Module, loss: Loss, run: Run, updates: int = 200) -> Step
 
 
 def _implicit(model: nn.Module, loss: Loss, run: Run, iterations: int = 10) -> Stepper:
+    return ImplicitSGD(model, loss, _rate(run), iterations)
+
+
+def _adamw(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    return Backpropagation(model, loss, torch.optim.AdamW(model.parameters(), lr=_rate(run)))
+
+
+def _sgd_cosine(model: nn.Module, loss: Loss, run: Run, updates: int = 1000) -> Stepper:
+    optimizer = torch.optim.SGD(model.parameters(), lr=_rate(run), momentum=0.9, nesterov=True)
+    cosine(optimizer, updates)
+    return Backpropagation(model, loss, optimizer)
+
+
+def _muon(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    return Muon(model, loss, _rate(run))
+
+
+def _rate(run: Run) -> float:
     if run.learning_rate is None:
-        raise ProblemError("implicit SGD needs a learning rate")
-    return ImplicitSGD(model, loss, run.learning_rate, iterations)
+        raise ProblemError(f"{NAMES.get(run.method, run.method)} needs a learning rate")
+    return run.learning_rate
 
 
 def _optimizer(stepper: Backpropagation | DDPNOpt) -> torch.optim.Optimizer:
@@ -145,6 +162,9 @@ METHODS: dict[str, Factory] = {
     "normalised": _normalised,
     "warm-up": lambda model, loss, run: _warm_up(model, loss, run, **run.optimizer),
     "implicit": lambda model, loss, run: _implicit(model, loss, run, **run.optimizer),
+    "adamw": _adamw,
+    "sgd-cosine": lambda model, loss, run: _sgd_cosine(model, loss, run, **run.optimizer),
+    "muon": _muon,
 }
 """Factories by name; a rival changes the run's baseline, and `Run.optimizer` are its own arguments."""
 

@@ -72,6 +72,8 @@ class Report:
         Where the experiment departs from the paper, and why.
     provenance
         Number of runs, machine and versions.
+    notes_heading
+        What stands over the notes.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Report:
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: str = ""
+    notes_heading: str = "Deviations from the paper"
 
     def markdown(self, relative_to: Path, level: int = 1) -> str:
         """Return the report as Markdown in a file of the folder `relative_to`."""
@@ -93,7 +96,7 @@ class Report:
             parts.append(f"![{picture.caption}]({path})\n\n*{picture.caption}*")
         parts += [table.markdown() for table in self.tables]
         if self.notes:
-            parts.append("Deviations from the paper:\n\n" + "\n".join(f"- {note}" for note in self.notes))
+            parts.append(f"{self.notes_heading}:\n\n" + "\n".join(f"- {note}" for note in self.notes))
         return "\n\n".join([*parts, self.provenance]).rstrip() + "\n"
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from ocpkit_nn.data import Dataset, batches, load
 from ocpkit_nn.data.dataset import split
+from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
+from ocpkit_nn.experiments.regression import Regression, diabetes, mean_loss_and_explained
 from ocpkit_nn.experiments.run import Result, Run
 from ocpkit_nn.losses import Loss, by_name
 from ocpkit_nn.networks import build as build_network
@@ -95,8 +97,9 @@ def _optimise(
 @torch.no_grad()
 def _record(curves: dict[str, list[float | None]], update: int, model: nn.Module, loss: Loss, data: Dataset) -> None:
     model.eval()
-    train_loss, _ = mean_loss_and_accuracy(model, loss, data.train_inputs, data.train_targets)
-    _, accuracy = mean_loss_and_accuracy(model, loss, data.test_inputs, data.test_targets)
+    measure = mean_loss_and_explained if isinstance(data, Regression) else mean_loss_and_accuracy
+    train_loss, _ = measure(model, loss, data.train_inputs, data.train_targets)
+    _, accuracy = measure(model, loss, data.test_inputs, data.test_targets)
     finite = math.isfinite(train_loss)
     curves["update"].append(update)
     curves["train_loss"].append(float(f"{train_loss:.6g}") if finite else None)
@@ -105,6 +108,8 @@ def _record(curves: dict[str, list[float | None]], update: int, model: nn.Module
 
 def network(run: Run, data: Dataset) -> nn.Module:
     """Return the network of a run, its weights drawn by torch's global generator."""
+    if run.model in NETWORKS:
+        return NETWORKS[run.model](data)
     if not run.network:
         return build_network(run.model, data)
     layers = fcn(math.prod(data.input_shape), **{"classes": data.classes, **run.network})
@@ -124,7 +129,7 @@ def dataset(run: Run) -> Dataset:
 
 @lru_cache(maxsize=2)
 def _loaded(name: str, seed: int) -> Dataset:
-    return load(name, seed=seed)
+    return diabetes(seed) if name == "diabetes" else load(name, seed=seed)
 
 
 def _validation(data: Dataset, seed: int) -> Dataset:

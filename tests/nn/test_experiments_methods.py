@@ -16,7 +16,16 @@ from ocpkit_nn.optimizers import Backpropagation
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()
-RATES = {"sgd": 0.3, "sgd-m": 0.05, "rmsprop": 0.01, "adam": 0.01, "kfac": 0.05, "ekfac": 0.05}
+RATES = {
+    "sgd": 0.3,
+    "sgd-m": 0.05,
+    "rmsprop": 0.01,
+    "adam": 0.01,
+    "kfac": 0.05,
+    "ekfac": 0.05,
+    "adamw": 0.01,
+    "muon": 0.01,
+}
 
 
 def run(method, baseline="sgd", **changes):

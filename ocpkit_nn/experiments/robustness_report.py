@@ -1,0 +1,313 @@
+"""What the item `robustness` says: areas under curves over the learning rate, what the feedback changes, and where."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, log_scale, save
+from ocpkit_nn.experiments.run import Result, Run
+from ocpkit_nn.experiments.statistics import Estimate, accuracy, difference, estimate, group, percent
+
+Value = Callable[[Result], float]
+
+
+def label(run: Run) -> str:
+    """Return how reports call the method of a run."""
+    if run.method != "ddpnopt":
+        return NAMES[run.method]
+    return f"twin of {NAMES[run.baseline]}" + (", no feedback" if run.feedback == "none" else "")
+
+
+def capped_loss(result: Result) -> float:
+    """Return the final training loss, or that before the first update where training made it worse or diverged."""
+    before = result.curves["train_loss"][0]
+    return min(result.loss, math.inf if before is None else before)
+
+
+class Sweep:
+    """The results of one method on one task, over the learning rate.
+
+    Parameters
+    ----------
+    results
+        One for each rate and seed.
+    """
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self.run = results[0].run
+        by_rate = group(results, lambda result: result.run.learning_rate)
+        self.rates = sorted(by_rate)
+        self.at = {rate: by_rate[rate] for rate in self.rates}
+
+    def areas(self, value: Value) -> dict[int, float]:
+        """Return by seed the mean of a value over the logarithm of the rate, by the trapezoidal rule."""
+        logarithms = np.log10(self.rates)
+        seeds = sorted(set.intersection(*({r.run.seed for r in results} for results in self.at.values())))
+        values = {
+            seed: [value(r) for rate in self.rates for r in self.at[rate] if r.run.seed == seed] for seed in seeds
+        }
+        width = logarithms[-1] - logarithms[0]
+        weights = np.gradient(logarithms)
+        weights[[0, -1]] /= 2
+        return {seed: float(weights @ np.array(row) / width) for seed, row in values.items()}
+
+    def area(self, value: Value) -> Estimate:
+        return estimate(self.areas(value).values())
+
+    def best_rate(self) -> float:
+        """Return the rate with the highest mean accuracy."""
+        return max(self.rates, key=lambda rate: accuracy(self.at[rate]).mean)
+
+    def best(self) -> list[Result]:
+        """Return the results at that rate."""
+        return self.at[self.best_rate()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method minus another, paired by seed.
+
+    Attributes
+    ----------
+    task, name
+        Where, and which method.
+    area, loss_area
+        Differences of the areas under accuracy and training loss.
+    best
+        Difference of the accuracies, each at its own best rate.
+    time
+        Median ratio of the CPU times of trainings at the same rate that did not diverge.
+    """
+
+    task: str
+    name: str
+    area: Estimate
+    loss_area: Estimate
+    best: Estimate
+    time: float
+
+    @classmethod
+    def of(cls, task: str, sweep: Sweep, reference: Sweep) -> Comparison:
+        """Compare two sweeps."""
+        return cls(
+            task,
+            label(sweep.run),
+            _paired(sweep.areas(percent), reference.areas(percent)),
+            _paired(sweep.areas(capped_loss), reference.areas(capped_loss)),
+            difference(sweep.best(), reference.best(), percent),
+            _time_ratio(sweep, reference),
+        )
+
+
+class Standing:
+    """All methods on one task."""
+
+    def __init__(self, task: str, results: Sequence[Result]) -> None:
+        self.task = task
+        self.sweeps = {name: Sweep(rows) for name, rows in group(results, lambda result: label(result.run)).items()}
+        self.regression = results[0].run.loss == "mse"
+
+    def reference(self, twin: Sweep) -> Sweep:
+        """Return what a twin is compared with: itself without feedback where that is not the baseline."""
+        return self.sweeps.get(f"{label(twin.run)}, no feedback", self.sweeps[NAMES[twin.run.baseline]])
+
+    def twins(self, feedback: str = "full") -> dict[str, Sweep]:
+        return {name: sweep for name, sweep in self.sweeps.items() if sweep.run.feedback == feedback}
+
+    def comparisons(self) -> list[Comparison]:
+        """Return each twin beside its reference."""
+        return [Comparison.of(self.task, twin, self.reference(twin)) for twin in self.twins().values()]
+
+    def held_statistics(self) -> list[Comparison]:
+        """Return each twin without feedback beside its baseline: what batch norm as a stage changes."""
+        return [
+            Comparison.of(self.task, twin, self.sweeps[NAMES[twin.run.baseline]])
+            for twin in self.twins("none").values()
+        ]
+
+    def widest(self) -> str:
+        """Return the method with the largest area under its accuracy."""
+        return max(self.sweeps, key=lambda name: self.sweeps[name].area(percent).mean)
+
+    def best(self) -> str:
+        """Return the method with the highest accuracy at its own best rate."""
+        return max(self.sweeps, key=lambda name: accuracy(self.sweeps[name].best()).mean)
+
+
+def _paired(areas: dict[int, float], others: dict[int, float]) -> Estimate:
+    return estimate(areas[seed] - others[seed] for seed in areas.keys() & others.keys())
+
+
+def _time_ratio(sweep: Sweep, reference: Sweep) -> float:
+    others = {(r.run.learning_rate, r.run.seed): r for results in reference.at.values() for r in results}
+    pairs = [(r, others.get((r.run.learning_rate, r.run.seed))) for results in sweep.at.values() for r in results]
+    ratios = [a.seconds / b.seconds for a, b in pairs if b and b.seconds and not (a.diverged or b.diverged)]
+    return statistics.median(ratios) if ratios else math.nan
+
+
+def compare(title: str, results: Sequence[Result], task_of: Callable[[Run], str], folder: Path) -> Report:
+    """Judge, and set all methods beside each other."""
+    standings = [Standing(task, rows) for task, rows in group(results, lambda r: task_of(r.run)).items()]
+    comparisons = [comparison for standing in standings for comparison in standing.comparisons()]
+    held = [comparison for standing in standings for comparison in standing.held_statistics()]
+    verdict, text = _verdict(standings, comparisons)
+    text = " ".join([text, *_held_sentence(held)])
+    tables = (
+        _changes("What the feedback changes: twin minus the same without feedback", comparisons),
+        *([_changes(HELD, held)] if held else []),
+        _matrix("Area under the accuracy [%]", standings, lambda sweep: sweep.area(percent), 1, max),
+        _matrix("Accuracy [%] at a method's own best rate", standings, lambda s: accuracy(s.best()), 1, max, _at),
+        _matrix("Area under the training loss", standings, lambda sweep: sweep.area(capped_loss), 3, min),
+    )
+    pictures = (_draw(standings, folder),)
+    return Report(title, verdict, text, tables, pictures, NOTES, notes_heading="How to read it")
+
+
+NOTES = (
+    "An area is the mean over the logarithm of the learning rate, in a window of three decades about a method's "
+    "customary rate. A baseline and its twin have the same window; others are comparable with care.",
+    "A training that diverged counts as accuracy 0; a final loss above the one before the first update counts as that "
+    "one. For the regression the accuracy is R² on the test set, 0 where the mean of the targets does better.",
+    "A method's best rate is that of its highest mean test accuracy, for all alike, so those numbers are optimistic.",
+    "Twins and baselines have a constant rate; AdamW and Muon too, with torch's default weight decay. Muon trains the "
+    "hidden layers' matrices and kernels, AdamW the rest. Shampoo and SOAP are not in torch, and not here.",
+    "As stages: batch norm couples the samples of a batch, so it stands between residual blocks; inside a block it is "
+    "refused. A twin holds its statistics constant during a step; “no feedback” shows what that alone does, and is "
+    "what the twin is compared with. A residual block and attention with its skip connection are one stage each, "
+    "differentiated sample by sample through torch.func.",
+)
+
+
+def _verdict(standings: Sequence[Standing], comparisons: Sequence[Comparison]) -> tuple[str, str]:
+    pays = [c for c in comparisons if c.area.mean > 0 and c.area.significant]
+    costs = [c for c in comparisons if c.area.mean < 0 and c.area.significant]
+    neither = [c for c in comparisons if c not in pays and c not in costs]
+    led = [standing.task for standing in standings if standing.widest() in standing.twins()]
+    won = [standing.task for standing in standings if standing.best() in standing.twins()]
+    worse = [c for c in comparisons if c.best.mean < 0 and c.best.significant]
+    better = [c for c in comparisons if c.best.mean > 0 and c.best.significant]
+    often = 2 * len(pays) > len(comparisons)
+    verdict = (
+        HOLDS if often and not costs and len(led) == len(standings) else PARTLY if len(pays) > len(costs) else FAILS
+    )
+    text = (
+        f"The feedback widens the range of usable rates (a larger area under the accuracy, by more than two standard "
+        f"errors) in {len(pays)} of {len(comparisons)} pairs: {_listed(pays)}. Among all methods the largest area is a "
+        f"twin's on {', '.join(led) or 'no task'} ({_leaders(standings)}). Where the feedback does not pay: it narrows "
+        f"the range for {_listed(costs)}; it changes it by less than two standard errors for {_listed(neither)}. Who "
+        f"tunes the rate, each method at its own best, gains from it by more than two standard errors for "
+        f"{_listed(better)}, loses for {_listed(worse)}, and sees no difference in the other "
+        f"{len(comparisons) - len(better) - len(worse)}; the highest accuracy of all methods is then a twin's on "
+        f"{', '.join(won) or 'no task'}. Rule: holds if the range is wider in more than half of the pairs, narrower in "
+        "none, and a twin has the largest area on every task; partly if it is wider in more pairs than narrower."
+    )
+    return verdict, text
+
+
+def _listed(comparisons: Sequence[Comparison]) -> str:
+    """Return twins by task in words."""
+    tasks = dict.fromkeys(c.task for c in comparisons)
+    return "; ".join(f"{task} ({', '.join(c.name for c in comparisons if c.task == task)})" for task in tasks) or "none"
+
+
+def _leaders(standings: Sequence[Standing]) -> str:
+    return ", ".join(f"{standing.task}: {standing.widest()}" for standing in standings)
+
+
+def _held_sentence(held: Sequence[Comparison]) -> list[str]:
+    """Say what batch norm as a stage costs, where there is any."""
+    if not held:
+        return []
+    lower = [c for c in held if c.area.mean < 0 and c.area.significant]
+    return [
+        "Holding the statistics of batch norm constant, without any feedback, changes the area by "
+        f"{', '.join(f'{c.area.text(1)} ({c.name})' for c in held)} points: lower by more than two standard errors in "
+        f"{len(lower)} of {len(held)}."
+    ]
+
+
+def _changes(caption: str, comparisons: Sequence[Comparison]) -> Table:
+    rows = tuple(
+        (f"{c.task}, {c.name}", c.area.text(2), c.loss_area.text(3), c.best.text(2), f"{c.time:.1f}")
+        for c in comparisons
+    )
+    header = (
+        "task and twin",
+        "area under the accuracy [%]",
+        "area under the loss",
+        "accuracy at the best rates [%]",
+        "CPU time, ratio",
+    )
+    return Table(f"{caption}, paired by seed", header, rows)
+
+
+def _at(sweep: Sweep) -> str:
+    return f" at {sweep.best_rate():g}"
+
+
+def _matrix(
+    caption: str,
+    standings: Sequence[Standing],
+    number: Callable[[Sweep], Estimate],
+    digits: int,
+    better: Callable[..., float],
+    more: Callable[[Sweep], str] = lambda sweep: "",
+) -> Table:
+    """Return methods by tasks; the best of a task in bold."""
+    names = list(dict.fromkeys(name for standing in standings for name in standing.sweeps))
+    numbers = [{name: number(sweep) for name, sweep in standing.sweeps.items()} for standing in standings]
+    best = [better(mean.mean for mean in column.values()) for column in numbers]
+
+    def cell(name: str, index: int) -> str:
+        if name not in numbers[index]:
+            return "–"
+        mean = numbers[index][name]
+        text = f"**{mean.text(digits)}**" if mean.mean == best[index] else mean.text(digits)
+        return text + more(standings[index].sweeps[name])
+
+    rows = tuple((name, *(cell(name, index) for index in range(len(standings)))) for name in names)
+    return Table(caption, ("method", *(standing.task for standing in standings)), rows)
+
+
+HELD = "What constant statistics of batch norm change: twin without feedback minus baseline"
+COLOURS = dict(zip(("sgd", "rmsprop", "adam", "adamw", "sgd-cosine", "muon"), LINES))
+
+
+def _style(run: Run) -> dict[str, Any]:
+    """A baseline and its twins share a colour; twins are full lines."""
+    dashes = {"full": "-", "none": ":"}.get(run.feedback or "", "--")
+    return {"color": COLOURS[run.baseline], "linestyle": dashes, "linewidth": 2 if run.feedback == "full" else 1.3}
+
+
+def _draw(standings: Sequence[Standing], folder: Path) -> Picture:
+    """Mean accuracy (above) and median capped loss (below) over the learning rate, one column for each task."""
+    drawn = figure(3.4 * len(standings) + 1.8, 6.0)
+    axes = drawn.subplots(2, len(standings), squeeze=False)
+    handles: dict[str, Any] = {}
+    for column, standing in enumerate(standings):
+        above, below = axes[:, column]
+        for name, sweep in standing.sweeps.items():
+            means = [accuracy(sweep.at[rate]).mean for rate in sweep.rates]
+            losses = [estimate(map(capped_loss, sweep.at[rate])).median for rate in sweep.rates]
+            handles[name] = above.plot(sweep.rates, means, **_style(sweep.run))[0]
+            below.plot(sweep.rates, losses, **_style(sweep.run))
+        log_scale(above, "x")
+        log_scale(below, "xy")
+        above.set(title=standing.task, ylabel="R² [%]" if standing.regression else "accuracy [%]")
+        below.set(xlabel="learning rate", ylabel="training loss")
+        for ax in (above, below):
+            ax.grid(alpha=0.3)
+    drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+    caption = (
+        "Mean accuracy and median training loss at the end, over the learning rate: twins as full lines, baselines "
+        "and today's optimisers dashed; one colour for a baseline and its twin"
+    )
+    return save(drawn, folder / "robustness.png", caption)
