@@ -134,6 +134,24 @@ def test_on_a_curved_problem_the_policy_is_better_in_many_runs_than_that_of_no_n
     assert costs[0].mean() == pytest.approx(robust.cost, rel=0.05)
 
 
+@pytest.mark.parametrize("size", [0.5, 2.0, 4.0])
+def test_no_curvature_pays_for_noise(size: float) -> None:
+    """V_xx is negative around the start, so a strong and noisy push would look like a gain without bound."""
+    problem = swing(
+        cost=lambda x, u: 0.025 * (0.02 * u[0] ** 2 + 0.1 * (1 + m.cos(x[0]))),
+        terminal_cost=lambda x: 20 * (1 + m.cos(x[0])) + x[1] ** 2,
+        x0=[0.0, 0.0],
+        horizon=50,
+        controls=[1.0],
+        noise=lambda x, u: m.stack([[0.0 * u[0]], [0.05 * size * u[0]]]),
+    )
+    solution = ILQG().solve(problem)
+    assert np.linalg.eigvalsh(DDP().solve(without_noise(problem)).value_hessians).min() < -0.01
+    assert solution.success
+    assert solution.cost >= problem.cost(solution.states, solution.controls)
+    assert np.abs(solution.states).max() < 20
+
+
 def test_a_free_parameter_and_noise_go_together() -> None:
     """The best gear b of x' = x + b u + c b u ε at price b², near that of trying every b: V_xx is held as b varies."""
 

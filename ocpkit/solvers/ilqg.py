@@ -7,6 +7,8 @@ t + 1 that DDP found. Where W no longer changes, the recursion is that of iLQG: 
 traces. Since W is fixed inside, the line search compares one and the same function, in every engine. W at T − 1 is
 right after one outer iteration, W at T − 2 after two, …, so on a linear-quadratic problem it ends, after T at most.
 
+Where V_xx has negative eigenvalues they count as zero in W: the model would otherwise pay for noise, without bound.
+
 V_xx does not vary with x in this model: where it does (curved problems, free parameters that the noise meets), the
 result is the optimum of the model, near that of the true expectation while the noise is small.
 
@@ -22,7 +24,7 @@ import numpy as np
 
 from ocpkit.errors import ProblemError
 from ocpkit.noise import ExpectedCost
-from ocpkit.problem import Problem
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Solution, Status
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
@@ -111,8 +113,14 @@ class ILQGRun(Run):
 
     def _update(self, inner: Solution) -> float:
         """Take W from the inner solution; return its largest relative change."""
-        new = [np.asarray(V) for V in inner.value_hessians[1:]]
+        new = [_positive_part(np.asarray(V)) for V in inner.value_hessians[1:]]
         change = max(float(np.abs(a - b).max()) for a, b in zip(new, self.W))
         size = max(float(np.abs(a).max()) for a in new)
         self.W = new
         return change / size if size > 0 else 0.0
+
+
+def _positive_part(V: Array) -> Array:
+    """Return the symmetric matrix without its negative eigenvalues."""
+    values, vectors = np.linalg.eigh((V + V.T) / 2)
+    return (vectors * np.maximum(values, 0.0)) @ vectors.T
