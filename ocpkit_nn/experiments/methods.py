@@ -6,13 +6,14 @@ which DDPNOpt with ``feedback="none"`` is the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ocpkit.errors import ProblemError
+from ocpkit_nn.experiments.forms import GaussSeidel, TrustRegion
 from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
 from ocpkit_nn.experiments.run import Run
 from ocpkit_nn.experiments.todays import Muon, cosine
@@ -49,6 +50,8 @@ NAMES = {
     "warm-up": "warm-up",
     "normalised": "normalised gradient",
     "implicit": "implicit SGD",
+    "trust-region": "DDPNOpt, trust region",
+    "gauss-seidel": "Gauss-Seidel sweep",
     "adamw": "AdamW",
     "sgd-cosine": "SGD, Nesterov, cosine",
     "muon": "Muon",
@@ -61,33 +64,43 @@ Factory = Callable[[nn.Module, Loss, Run], Stepper]
 
 def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNOpt:
     """Return torch's own optimiser for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
-    weights, twin = list(model.parameters()), TWIN[run.baseline]
     if run.baseline in ("kfac", "ekfac"):
         damping = {name: run.optimizer[name] for name in run.optimizer.keys() & {"damping"}}
         return _solver(model, loss, run, feedback="none", **damping)
-    lr = _rate(run)
-    optimizer: torch.optim.Optimizer
+    return Backpropagation(model, loss, _torch_optimizer(list(model.parameters()), run))
+
+
+def _torch_optimizer(weights: Sequence[nn.Parameter], run: Run) -> torch.optim.Optimizer:
+    lr, twin = _rate(run), TWIN[run.baseline]
     if run.baseline == "rmsprop":
-        optimizer = torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
-    elif run.baseline == "adam":
-        optimizer = torch.optim.Adam(weights, lr=lr)
-    else:
-        optimizer = torch.optim.SGD(weights, lr=lr, momentum=twin.get("momentum", 0.0))
-    return Backpropagation(model, loss, optimizer)
+        return torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
+    if run.baseline == "adam":
+        return torch.optim.Adam(weights, lr=lr)
+    return torch.optim.SGD(weights, lr=lr, momentum=twin.get("momentum", 0.0))
 
 
-def _solver(model: nn.Module, loss: Loss, run: Run, **options: Any) -> DDPNOpt:
+def _solver(model: nn.Module, loss: Loss, run: Run, kind: type[DDPNOpt] = DDPNOpt, **options: Any) -> DDPNOpt:
     generator = torch.Generator(run.device).manual_seed(run.seed)
     options = {**TWIN.get(run.baseline, {}), **options}
-    return DDPNOpt(model, loss, _rate(run), tikhonov=run.epsilon or 0.0, generator=generator, **options)
+    return kind(model, loss, _rate(run), tikhonov=run.epsilon or 0.0, generator=generator, **options)
 
 
 def _twin(model: nn.Module, loss: Loss, run: Run) -> Stepper:
     return _solver(model, loss, run, **run.optimizer)
 
 
+def _trust_region(model: nn.Module, loss: Loss, run: Run, radius: float = 1.0) -> Stepper:
+    return _solver(model, loss, run, TrustRegion, radius=radius)
+
+
+def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    if run.baseline in ("kfac", "ekfac"):
+        raise ProblemError(f"a Gauss-Seidel sweep needs an optimiser of torch for each layer; {run.baseline} is none")
+    return GaussSeidel(model, loss, lambda weights: _torch_optimizer(weights, run))
+
+
 def _vanilla_ddp(model: nn.Module, loss: Loss, run: Run) -> Stepper:
-    fixed = {"curvature": "exact", "terminal": "ggn", "control_hessian": "literal"}
+    fixed: dict[str, Any] = {"curvature": "exact", "terminal": "ggn", "control_hessian": "literal"}
     return _solver(model, loss, run, **fixed, **run.optimizer)
 
 
@@ -162,6 +175,8 @@ METHODS: dict[str, Factory] = {
     "normalised": _normalised,
     "warm-up": lambda model, loss, run: _warm_up(model, loss, run, **run.optimizer),
     "implicit": lambda model, loss, run: _implicit(model, loss, run, **run.optimizer),
+    "trust-region": lambda model, loss, run: _trust_region(model, loss, run, **run.optimizer),
+    "gauss-seidel": _gauss_seidel,
     "adamw": _adamw,
     "sgd-cosine": lambda model, loss, run: _sgd_cosine(model, loss, run, **run.optimizer),
     "muon": _muon,

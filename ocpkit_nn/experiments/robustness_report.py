@@ -14,7 +14,7 @@ import numpy as np
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, log_scale, save
 from ocpkit_nn.experiments.run import Result, Run
-from ocpkit_nn.experiments.statistics import Estimate, accuracy, difference, estimate, group, percent
+from ocpkit_nn.experiments.statistics import Estimate, accuracy, capped_loss, difference, estimate, group, percent
 
 Value = Callable[[Result], float]
 
@@ -24,12 +24,6 @@ def label(run: Run) -> str:
     if run.method != "ddpnopt":
         return NAMES[run.method]
     return f"twin of {NAMES[run.baseline]}" + (", no feedback" if run.feedback == "none" else "")
-
-
-def capped_loss(result: Result) -> float:
-    """Return the final training loss, or that before the first update where training made it worse or diverged."""
-    before = result.curves["train_loss"][0]
-    return min(result.loss, math.inf if before is None else before)
 
 
 class Sweep:

@@ -85,6 +85,12 @@ def loss(results: Sequence[Result]) -> Estimate:
     return estimate(result.loss for result in results)
 
 
+def capped_loss(result: Result) -> float:
+    """Return the final training loss, or that before the first update where training made it worse or diverged."""
+    before = result.curves["train_loss"][0]
+    return min(result.loss, math.inf if before is None else before)
+
+
 def percent(result: Result) -> float:
     """Accuracy [%]; 0 for a training that diverged."""
     return 0.0 if result.accuracy is None else result.accuracy

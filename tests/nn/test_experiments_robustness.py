@@ -19,9 +19,9 @@ from ocpkit_nn.experiments import robustness, robustness_report
 from ocpkit_nn.experiments.architectures import Attention, residual, transformer
 from ocpkit_nn.experiments.regression import diabetes, mean_loss_and_explained
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
-from ocpkit_nn.experiments.robustness_report import Sweep, capped_loss
+from ocpkit_nn.experiments.robustness_report import Sweep
 from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Result
-from ocpkit_nn.experiments.statistics import percent
+from ocpkit_nn.experiments.statistics import capped_loss, percent
 from ocpkit_nn.experiments.todays import Muon, cosine
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.losses import CrossEntropy, MeanSquaredError
