@@ -26,6 +26,14 @@ def test_for_linear_dynamics_the_ddp_step_is_newtons(problem):
     assert_close(ddp_step(problem), Unrolled(problem).newton_step())
 
 
+@given(problems(dynamics_bend=0.0))
+def test_value_hessians_are_symmetric_to_the_last_bit(problem):
+    """So that rounding cannot make it lopsided, more and more over the stages where f_x is large."""
+    _, _, policy = backward(problem, Exact())
+    for step in policy.steps:
+        assert np.array_equal(step.value.xx, step.value.xx.T)
+
+
 @given(problems(dynamics_bend=0.8, min_horizon=2, conditioning=st.just(1.0)))
 def test_for_nonlinear_dynamics_it_differs(problem):
     """V_x·f_ux uses the gradient after the later stages have moved, Newton's method the one before."""
