@@ -21,7 +21,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.differentiable import BufferedFunction, Traced
+from ocpkit.differentiable import BufferedFunction, Traced, with_parameters
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
@@ -258,11 +258,10 @@ def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
     """Let dynamics of p take a longer p', whose first entries are p."""
     if not (isinstance(dynamics, FunctionDynamics) and isinstance(dynamics.f, Traced)):
         return _WithLongerParameters(dynamics, p_size)
-    graph = dynamics.f.graph
+    function = with_parameters(dynamics.function, 3, "dynamics")
 
-    def step(*arguments: Any) -> ca.SX:
-        *z, extended = map(to_casadi, arguments)
-        return graph(*z, extended[:p_size])
+    def step(x: Any, u: Any, extended: Any) -> Any:
+        return function(x, u, extended[:p_size])
 
     sizes = (dynamics.state_size, dynamics.control_size)
     return FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
 from ocpkit.errors import ProblemError, unknown_name
+from ocpkit.intermediate import Point, differentiate, recording
 from ocpkit.symbol import symbols, to_casadi
 
 Array = NDArray[np.float64]
@@ -67,20 +68,35 @@ class Traced:
 
     def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str) -> None:
         columns, arrays = zip(*(symbols(label, n) for label, n in zip("xup"[: len(sizes) - 1] + "p", sizes)))
+        points = list[Point]()
         try:
-            graph = to_casadi(function(*arrays))
+            with recording(points):
+                graph = to_casadi(function(*arrays))
         except Exception as error:  # whatever a user's own code raises when it meets a symbol
             raise ProblemError(f"{name}: the function could not be traced: {error}") from error
         if graph.shape[1] != 1:
             raise ProblemError(f"{name}: returned a matrix of shape {graph.shape}, expected a vector or scalar")
         self.size = graph.shape[0]
         variables, weights = ca.vertcat(*columns[:-1]), ca.SX.sym("w", self.size)
-        hessian, _ = ca.hessian(ca.dot(weights, graph), variables)
-        self.graph = ca.Function("value", columns, [graph])
-        self._value = BufferedFunction(self.graph)
-        jacobian = ca.densify(ca.jacobian(graph, variables))
+        value, jacobian, hessian = map(ca.densify, differentiate(graph, points, variables, weights))
+        self._value = BufferedFunction(ca.Function("value", columns, [value]))
         self._jacobian = BufferedFunction(ca.Function("jacobian", columns, [jacobian]))
-        self._hessian = BufferedFunction(ca.Function("hessian", (weights, *columns), [ca.densify(hessian)]))
+        self._hessian = BufferedFunction(ca.Function("hessian", (*columns, weights), [hessian]))
+
+    @property
+    def graph(self) -> ca.Function:
+        """The function g(x, u, p)."""
+        return self._value.function
+
+    @property
+    def jacobian_graph(self) -> ca.Function:
+        """The Jacobian (k, n + m) of (x, u, p)."""
+        return self._jacobian.function
+
+    @property
+    def hessian_graph(self) -> ca.Function:
+        """The product Σ w_i ∇²g_i (n + m, n + m) of (x, u, p, w)."""
+        return self._hessian.function
 
     def value(self, *arguments: Array) -> Array:
         return self._value(*arguments)[:, 0]
@@ -89,7 +105,7 @@ class Traced:
         return self._jacobian(*arguments)
 
     def hessian_product(self, weights: Array, *arguments: Array) -> Array:
-        return self._hessian(weights, *arguments)
+        return self._hessian(*arguments, weights)
 
 
 class BlackBox:

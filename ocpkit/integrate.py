@@ -15,6 +15,7 @@ import numpy as np
 
 from ocpkit import math as m
 from ocpkit.errors import ProblemError
+from ocpkit.intermediate import intermediate
 
 VectorField = Callable[[Any], Any]
 Rule = Callable[[VectorField, Any, Any], Any]
@@ -29,10 +30,14 @@ def euler_rule(field: VectorField, x: Any, h: Any) -> Any:
 
 def rk4_rule(field: VectorField, x: Any, h: Any) -> Any:
     """The classical Runge-Kutta rule, fourth order (Kutta 1901)."""
-    k1 = field(x)
-    k2 = field(x + (h / 2) * k1)
-    k3 = field(x + (h / 2) * k2)
-    k4 = field(x + h * k3)
+
+    def rate(y: Any) -> Any:
+        return intermediate(field(intermediate(y)))
+
+    k1 = rate(x)
+    k2 = rate(x + (h / 2) * k1)
+    k3 = rate(x + (h / 2) * k2)
+    k4 = rate(x + h * k3)
     return x + (h / 6) * (k1 + 2 * k2 + 2 * k3 + k4)
 
 

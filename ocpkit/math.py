@@ -17,6 +17,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
+from ocpkit.intermediate import recording
 from ocpkit.symbol import Symbol, symbols, to_casadi
 
 pi = float(np.pi)
@@ -155,7 +156,8 @@ def jacobian(function: Callable[[Any], Any], x: Any) -> Any:
         return _torch().func.jacfwd(function)(x)
     if _is_symbolic(x):
         column, variable = symbols("v", len(x))
-        graph = ca.jacobian(to_casadi(function(variable)), column)
+        with recording(None):  # intermediate vectors would hide what the function depends on
+            graph = ca.jacobian(to_casadi(function(variable)), column)
         at_x = ca.densify(ca.substitute(graph, column, to_casadi(x)))
         return np.array([[Symbol(at_x[i, j]) for j in range(len(x))] for i in range(at_x.shape[0])], dtype=object)
     from ocpkit.differences import central_jacobian

@@ -27,28 +27,18 @@ from ocpkit.symbol import symbols, to_casadi
 
 @dataclass(frozen=True)
 class DynamicsGraph:
-    """f of (x, u, p); for hand-written dynamics also the Jacobian (n', n + m), and v ↦ Σ v_i ∇²f_i if given."""
+    """f and its Jacobian (n', n + m) of (x, u, p), and v ↦ Σ v_i ∇²f_i unless hand-written dynamics lack it."""
 
     f: ca.Function
-    jacobian: ca.Function | None = None
-    hessian_product: ca.Function | None = None
-
-    def jacobians(self, z: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
-        """Return f_z (n', n + m)."""
-        return ca.jacobian(self._value(arguments), z) if self.jacobian is None else self.jacobian(*arguments)
+    jacobian: ca.Function
+    hessian_product: ca.Function | None
 
     def hessian(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
         """Return v·f_zz (n + m, n + m)."""
         if self.hessian_product is not None:
             return self.hessian_product(*arguments, v)
-        if self.jacobian is None:
-            return ca.hessian(ca.dot(v, self._value(arguments)), z)[0]
         hessian = ca.jacobian(self.jacobian(*arguments).T @ v, z)
         return (hessian + hessian.T) / 2
-
-    def _value(self, arguments: Sequence[ca.SX]) -> ca.SX:
-        """Return f, rid of repetitions, which differentiation would multiply."""
-        return ca.cse([self.f(*arguments)])[0]
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ class StageGraph(_Keyed):
     def expand(self, x: ca.SX, u: ca.SX, p: ca.SX, v: ca.SX, *, second_order: bool) -> Expansion:
         """Return the expansion; to second order ℓ_xx, ℓ_ux, ℓ_uu contain v·f_xx, v·f_ux, v·f_uu already."""
         z, n = ca.vertcat(x, u), self.state_size
-        fz = self.dynamics.jacobians(z, (x, u, p))
+        fz = self.dynamics.jacobian(x, u, p)
         lz, lzz = self.cost.expand(z, (x, u, p), second_order)
         hessian = lzz + self.dynamics.hessian(z, v, (x, u, p)) if second_order else lzz
         return Expansion(fz[:, :n], fz[:, n:], lz[:n], lz[n:], hessian[:n, :n], hessian[n:, :n], hessian[n:, n:])
@@ -215,7 +205,8 @@ def _stage(stage: Stage, p_size: int, where: str) -> StageGraph:
 
 def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
     if type(f) is FunctionDynamics:
-        return DynamicsGraph(_traced(f.f, where))
+        traced = _traced(f.f, where)
+        return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph)
     own = type(f).hessian_product is not Dynamics.hessian_product
     products = _call(lambda *a: _square(*f.hessian_product(*a)), (*sizes, f.next_state_size), where) if own else None
     return DynamicsGraph(
@@ -225,7 +216,7 @@ def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
 
 def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
     if type(cost) is FunctionCost:
-        return CostGraph(_traced(cost.scalar.g, where), cost.scalar.least_squares)
+        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares)
     return CostGraph(
         _call(cost.value, sizes, where),
         gradient=_call(lambda *a: _below(*cost.gradient(*a)), sizes, where),
@@ -237,16 +228,16 @@ def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
 def _terminal(cost: TerminalCost, p_size: int) -> CostGraph:
     sizes, where = (cost.state_size, p_size), "the terminal cost"
     if type(cost) is FunctionTerminalCost:
-        return CostGraph(_traced(cost.scalar.g, where), cost.scalar.least_squares)
+        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares)
     methods = (cost.value, cost.gradient, cost.hessian, cost.gauss_newton_hessian)
     value, gradient, hessian, gauss_newton = (_call(method, sizes, where) for method in methods)
     return CostGraph(value, gradient=gradient, hessian=hessian, gauss_newton=gauss_newton)
 
 
-def _traced(function: Any, where: str) -> ca.Function:
+def _traced(function: Any, where: str) -> Traced:
     if not isinstance(function, Traced):
         raise UnsupportedProblem(f"{where}: the derivatives are measured on a black box, not traced")
-    return function.graph
+    return function
 
 
 def _call(function: Callable[..., Any], sizes: Sequence[int], where: str) -> ca.Function:
