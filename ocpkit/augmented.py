@@ -189,7 +189,7 @@ def _stage_rows(parts: Identities, p_size: int) -> Rows:
     (stage,) = parts.parts
     n, m = stage.dynamics.state_size, stage.dynamics.control_size
     lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
-    bounded = np.flatnonzero(np.isfinite(lower) | np.isfinite(upper))
+    bounded = stage.bounded_controls
     bounds = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
     constraints = (*stage.constraints, *([bounds] if len(bounded) else []))
     return _rows(constraints, (n, m, p_size), f"stage {stage.name!r}")

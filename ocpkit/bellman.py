@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from ocpkit.box import BoxMinimum
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.expansion import Expansion
 from ocpkit.linalg import dot, matvec, transpose
@@ -67,6 +68,8 @@ class BellmanStep:
         V_x and V_xx at this stage.
     gap_change
         Change of the cost-to-go that closing the stage's gap brings, to second order.
+    multipliers
+        y (m,) of the control bounds in a box (see `box`), Q_u + Q_uu k + y = 0; zero where a control is free.
     """
 
     Q: ActionValue
@@ -74,11 +77,18 @@ class BellmanStep:
     K: Any
     value: Value
     gap_change: Any = 0.0
+    multipliers: Any = None
+
+    @property
+    def slope(self) -> Any:
+        """Gradient of the Lagrangian, Q_u + y (m,), which vanishes at a stationary point."""
+        return self.Q.u if self.multipliers is None else self.Q.u + self.multipliers
 
     @property
     def expected_change(self) -> Any:
         """Change of the cost-to-go predicted for a full step by the quadratic model; without a gap, ≤ 0."""
-        return dot(self.Q.u, self.k) / 2 + self.gap_change
+        slope = self.Q.u if self.multipliers is None else self.Q.u - self.multipliers  # kᵀ Q_uu k = −(Q_u + y)ᵀ k
+        return dot(slope, self.k) / 2 + self.gap_change
 
 
 def action_value(stage: Expansion, V: Value) -> ActionValue:
@@ -117,13 +127,13 @@ def minimise(
 ) -> BellmanStep:
     """Eq. 4 and 5: minimise the quadratic model Q over affine policies; `value` is the class of the result's V."""
     H, g = curvature(t, Q)
-    k = -H.solve(g)  # Eq. 4
+    k, multipliers = (H.k, H.multipliers) if isinstance(H, BoxMinimum) else (-H.solve(g), None)  # Eq. 4
     if not feedback:
-        return BellmanStep(Q, k, None, value(Q.x, Q.xx))
+        return BellmanStep(Q, k, None, value(Q.x, Q.xx), multipliers=multipliers)
     K = -solve(H, Q.ux)
-    Vx = Q.x + apply_transposed(Q.ux, k)  # Eq. 5
+    Vx = Q.x + apply_transposed(Q.ux, k)  # Eq. 5; in a box as well, for K has rows only where Q_u + Q_uu k = 0
     Vxx = reduce(Q.xx, Q.ux, K)
-    return BellmanStep(Q, k, K, value(Vx, Vxx))
+    return BellmanStep(Q, k, K, value(Vx, Vxx), multipliers=multipliers)
 
 
 def backward_pass(

@@ -7,10 +7,12 @@ running averages per stage and therefore belong to one run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ocpkit.bellman import ActionValue, Curvature
+from ocpkit.box import BoxMinimum, minimise_in_box
 from ocpkit.errors import ProblemError
 from ocpkit.linalg import Cholesky, identity_like
 
@@ -133,6 +135,37 @@ class Proximal:
     def __call__(self, t: int, Q: ActionValue) -> tuple[Cholesky, Any]:
         operator, direction = self.base(t, Q)
         return Cholesky(Q.uu + operator.dense()), direction
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """Q_uu + μ I, or another curvature, with the step kept in lower ≤ u + k ≤ upper (Tassa et al. 2014; see `box`).
+
+    Parameters
+    ----------
+    room
+        lower − u_t and upper − u_t (m,) of every stage.
+    memory
+        Last multipliers of each stage; the next search there begins with what they held. Belongs to one run.
+    regularization
+        Levenberg damping μ ≥ 0.
+    base
+        What stands for Q_uu instead, undamped; None: Q_uu itself.
+    """
+
+    room: Sequence[tuple[Any, Any]]
+    memory: dict[int, Any] = field(default_factory=dict, repr=False)
+    regularization: float = 0.0
+    base: Curvature | None = None
+
+    def __call__(self, t: int, Q: ActionValue) -> tuple[BoxMinimum, Any]:
+        matrix, direction = Q.uu + self.regularization * identity_like(Q.uu), Q.u
+        if self.base is not None:
+            operator, direction = self.base(t, Q)
+            matrix = operator.dense()
+        minimum = minimise_in_box(matrix, direction, *self.room[t], self.memory.get(t))
+        self.memory[t] = minimum.multipliers
+        return minimum, direction
 
 
 def _average(memory: dict[str, Any], name: str, new: Any, decay: float) -> Any:

@@ -136,10 +136,13 @@ class Constraint:
             raise ProblemError(f"{self.name}: a bound is NaN; use ±inf where there is none")
         try:
             contradictory = np.argwhere(np.atleast_1d(lower > upper))
+            low, high = np.broadcast_arrays(np.atleast_1d(lower), np.atleast_1d(upper))
         except ValueError as error:
             raise ProblemError(f"{self.name}: bounds of shapes {lower.shape} and {upper.shape} do not match") from error
         if len(contradictory):
-            raise ProblemError(f"{self.name}: lower bound above upper bound at entry {contradictory[0].tolist()}")
+            at = tuple(contradictory[0].tolist())
+            where = at[0] if len(at) == 1 else list(at)
+            raise ProblemError(f"{self.name}: lower bound above upper bound at entry {where}: {low[at]} > {high[at]}")
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,12 @@ class Stage:
     @cached_property
     def bounded(self) -> bool:
         """Whether any control has a finite bound."""
-        return bool(np.isfinite(self.control_lower).any() or np.isfinite(self.control_upper).any())
+        return bool(len(self.bounded_controls))
+
+    @cached_property
+    def bounded_controls(self) -> NDArray[np.intp]:
+        """Places of the controls that have a finite bound."""
+        return np.flatnonzero(np.isfinite(self.control_lower) | np.isfinite(self.control_upper))
 
     def noise_matrix(self, x: Array, u: Array, p: Array) -> Array:
         """Return F(x, u, p) (n', k); k = 0 where there is no noise.
@@ -329,6 +337,27 @@ class Problem:
     def control_sizes(self) -> tuple[int, ...]:
         """Sizes of u_0 … u_{T-1}."""
         return tuple(stage.dynamics.control_size for stage in self.stages)
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether any control of any stage has a finite bound."""
+        return any(stage.bounded for _, stage in self.distinct_stages)
+
+    @cached_property
+    def control_bounds(self) -> tuple[Array, Array]:
+        """Lower and upper bounds of u_0 … u_{T-1}, one after the other."""
+        lower, upper = ([getattr(s, side) for s in self.stages] for side in ("control_lower", "control_upper"))
+        return np.concatenate(lower), np.concatenate(upper)
+
+    def clip(self, controls: Sequence[Array]) -> list[Array]:
+        """Return the nearest controls inside the bounds."""
+        return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.stages)]
+
+    def room(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """Return lower − u_t and upper − u_t (m,) of every stage."""
+        return [
+            (np.asarray(s.control_lower) - u, np.asarray(s.control_upper) - u) for u, s in zip(controls, self.stages)
+        ]
 
     @cached_property
     def distinct_stages(self) -> tuple[tuple[int, Stage], ...]:

@@ -112,6 +112,36 @@ def test_every_task(name: str, engine: str) -> None:
         assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))
 
 
+def in_narrow_bounds(problem: Problem) -> Problem:
+    """Bounds close to the guess, other ones at every stage, so that some hold and some do not."""
+    rng, stages = np.random.default_rng(5), []
+    for stage, u in zip(problem.stages, problem.controls):
+        lower, upper = u - rng.uniform(0, 0.3, len(u)), u + rng.uniform(0, 0.3, len(u))
+        upper[rng.uniform(size=len(u)) < 0.2] = np.inf
+        stages.append(replace(stage, control_lower=lower, control_upper=upper))
+    return problem.replace(stages=tuple(stages))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", SWEEPS, ids=str)
+@pytest.mark.parametrize("case", TRACED, ids=str)
+def test_one_sweep_in_bounds(case: Case, options: str, engine: str) -> None:
+    """The same blocks, and the multipliers, where bounds hold some of the controls."""
+    problem = (torn if "gaps" in options else shaken)(in_narrow_bounds(case.problem()))
+    solver = replace(SWEEPS[options], max_iterations=1, engine="numpy")
+    once, reference = replace(solver, max_iterations=0), solver.solve(problem)
+    sweep, expected = replace(once, engine=engine).solve(problem), once.solve(problem)
+    assert_equal_blocks(sweep, expected)
+    largest = max(float(np.abs(y).max(initial=0.0)) for y in expected.multipliers)
+    for ours, theirs in zip(sweep.multipliers, expected.multipliers, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * largest)
+        np.testing.assert_array_equal(ours == 0, theirs == 0)
+    ours = replace(solver, engine=engine).solve(problem)
+    scale = 1 + max(abs(line.cost) for line in reference.history)
+    for line, other in zip(ours.history, reference.history, strict=True):
+        assert_equal_line(line, other, scale)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_full_steps_without_a_line_search(engine: str) -> None:
     problem = BY_NAME["hand-written"].problem()

@@ -341,7 +341,6 @@ def test_unknown_keyword_is_named(action: Callable[[], Any], name: str) -> None:
     ("changes", "what"),
     [
         ({"constraints": (Constraint(lambda x, u: x[0]),)}, "the constraints of stage 0"),
-        ({"control_bounds": (-1, 1)}, "the control bounds of stage 0"),
         ({"terminal_constraints": (Constraint(lambda x: x[0]),)}, "terminal constraints"),
     ],
 )

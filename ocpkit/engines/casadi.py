@@ -16,14 +16,18 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.bellman import ActionValue, bellman_step
-from ocpkit.curvature import Exact
+from ocpkit.bellman import ActionValue, Operator, bellman_step
+from ocpkit.curvature import Boxed, Exact
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
+from ocpkit.engines.interface import AnyPolicy
 from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.engines.unrolled import SymbolicCholesky, unrolled_minimum
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.problem import Array, Problem
 from ocpkit.trajectory import Trajectory
 from ocpkit.value import Value
+
+SIDES = "control_lower", "control_upper"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class SweepPolicy:
     value_hessians: Sequence[Array]
     gradient_norm: float
     expected_change: float
+    multipliers: Sequence[Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,9 @@ class VMEngine:
         return Expanded(trajectory, second_order), Value(gradient[0], hessian[0])
 
     def backward_pass(
-        self, stages: Expanded, terminal: Value, curvature: Exact, *, feedback: bool, tikhonov: float
-    ) -> SweepPolicy:
-        """Alg. 1, lines 2-6.
+        self, stages: Expanded, terminal: Value, curvature: Exact | Boxed, *, feedback: bool, tikhonov: float
+    ) -> AnyPolicy:
+        """Alg. 1, lines 2-6; by NumPy where a search in the bounds takes more steps than were unrolled.
 
         Raises
         ------
@@ -117,15 +122,25 @@ class VMEngine:
             backward = [_rows(series, run)[::-1] for series in (trajectory.states, trajectory.controls)]
             gaps = [] if trajectory.gaps is None else [_rows(trajectory.gaps, run)[::-1]]
             p = self._parameters(run)[::-1]
-            *outputs, Qu, changes, pivots = sweep(*V, *backward, p, curvature.regularization, tikhonov, *gaps)
+            limits = _limits(curvature, run) if run.kind.bounded and isinstance(curvature, Boxed) else []
+            *outputs, slopes, changes, pivots, unfinished = sweep(
+                *V, *backward, p, curvature.regularization, tikhonov, *gaps, *limits
+            )
             failed = np.flatnonzero(~(pivots.min(axis=1, initial=np.inf) > 0) | ~np.isfinite(pivots.sum(axis=1)))
+            done = int(failed[0]) if len(failed) else run.length
+            if unfinished[:done].any():
+                reference = NumpyEngine(self.problem)
+                expanded = reference.expand(trajectory, second_order=stages.second_order)
+                return reference.backward_pass(*expanded, curvature, feedback=feedback, tikhonov=tikhonov)
+            if isinstance(curvature, Boxed):
+                curvature.memory.update(zip(range(run.last - 1, run.first - 1, -1), outputs[-1][:done]))
             if len(failed):
-                raise NotPositiveDefinite(run.last - 1 - int(failed[0]))
+                raise NotPositiveDefinite(run.last - 1 - done)
             V = outputs[0][-1], outputs[1][-1]
             blocks.insert(0, [output[::-1] for output in outputs])
-            slope = max(slope, np.abs(Qu).max(initial=0.0))
+            slope = max(slope, np.abs(slopes).max(initial=0.0))
             change += changes.sum()
-        Vx, Vxx, k, *K = ([block[i] for block in blocks] for i in range(len(blocks[0])))
+        Vx, Vxx, k, *K, y = ([block[i] for block in blocks] for i in range(len(blocks[0])))
         return SweepPolicy(
             _join(k),
             _join(K[0]) if K else None,
@@ -133,9 +148,10 @@ class VMEngine:
             _join([*Vxx, terminal.xx[None]]),
             float(slope),
             float(change),
+            _join(y) if isinstance(curvature, Boxed) else None,
         )
 
-    def forward_pass(self, nominal: Trajectory, policy: SweepPolicy, step_size: float) -> Trajectory:
+    def forward_pass(self, nominal: Trajectory, policy: AnyPolicy, step_size: float) -> Trajectory:
         """Alg. 1, lines 7-12: u ← u + α k + K (x̂ − x) along x̂; open gaps shrink by (1 − α)."""
         keep_gaps, feedback = nominal.gaps is not None and step_size < 1, policy.feedback_gains is not None
         remaining = [(1 - step_size) * gap for gap in nominal.gaps] if keep_gaps and nominal.gaps is not None else None
@@ -144,7 +160,9 @@ class VMEngine:
             sweep = _sweep("forward", run, feedback, keep_gaps)
             around = [_rows(series, run) for series in (nominal.states, nominal.controls, policy.feedforward)]
             gains = [_rows(series, run) for series in (policy.feedback_gains, remaining) if series is not None]
-            x, u, cost = sweep(states[-1][-1], *around, self._parameters(run), step_size, *gains)
+            stages = self.problem.stages if run.kind.bounded else ()
+            limits = [_rows([getattr(stage, side) for stage in stages], run) for side in SIDES if stages]
+            x, u, cost = sweep(states[-1][-1], *around, self._parameters(run), step_size, *gains, *limits)
             states.append(x)
             controls.append(u)
             costs.append(cost)
@@ -196,40 +214,6 @@ class Sweep:
         return [view.copy() for view in self._views]
 
 
-class SymbolicCholesky:
-    """A symmetric positive definite matrix (m, m) of expressions, factored by unrolled formulas.
-
-    Attributes
-    ----------
-    pivots
-        Squares of the factor's diagonal (m,); one that is not positive means that there is no factor.
-    """
-
-    def __init__(self, matrix: ca.SX) -> None:
-        m = matrix.shape[0]
-        self._factor, pivots = ca.SX.zeros(m, m), list[ca.SX]()
-        L = self._factor
-        for j in range(m):
-            column = matrix[j:, j] - L[j:, :j] @ L[j, :j].T
-            pivots.append(column[0])
-            L[j:, j] = column / ca.sqrt(column[0])
-        self.pivots = ca.vertcat(ca.SX(0, 1), *pivots)
-
-    def solve(self, right: ca.SX) -> ca.SX:
-        """Solve for a matrix (m, k)."""
-        L, m = self._factor, right.shape[0]
-        y = ca.SX.zeros(*right.shape)
-        for i in range(m):
-            y[i, :] = (right[i, :] - L[i, :i] @ y[:i, :]) / L[i, i]
-        for i in reversed(range(m)):
-            y[i, :] = (y[i, :] - L[i + 1 :, i].T @ y[i + 1 :, :]) / L[i, i]
-        return y
-
-    def dense(self) -> ca.SX:
-        """Return the matrix."""
-        return self._factor @ self._factor.T
-
-
 @lru_cache(maxsize=256)
 def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool, ...], thread: int) -> Sweep:
     """Chain the function of one stage over a run; kept, one for each thread, since it owns memory."""
@@ -256,36 +240,50 @@ def _rollout(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
 
 
 def _forward(stage: StageGraph, feedback: bool, gaps: bool) -> tuple[ca.Function, int, tuple[int, ...]]:
-    """(x̂; x, u, k, p, α[, K][, gap]) → x̂', u + α k + K (x̂ − x), ℓ."""
+    """(x̂; x, u, k, p, α[, K][, gap][, lower, upper]) → x̂', u + α k + K (x̂ − x) inside the bounds, ℓ."""
     x, u, p, gap = stage.symbols()
     new, k, alpha = ca.SX.sym("x", x.shape[0]), ca.SX.sym("k", u.shape[0]), ca.SX.sym("alpha")
     K = ca.SX.sym("K", u.shape[0], x.shape[0])
     control = u + alpha * k + (K @ (new - x) if feedback else 0)
+    limits = [ca.SX.sym(side, u.shape[0]) for side in SIDES if stage.bounded]
+    if stage.bounded:
+        control = ca.fmin(ca.fmax(control, limits[0]), limits[1])
     following, cost = stage.step(new, control, p)
-    arguments = [new, x, u, k, p, alpha, *([K] if feedback else []), *([gap] if gaps else [])]
+    arguments = [new, x, u, k, p, alpha, *([K] if feedback else []), *([gap] if gaps else []), *limits]
     return _function(arguments, (following - gap if gaps else following, control, cost)), 1, (1, 1, 1)
 
 
 def _backward(
     stage: StageGraph, second_order: bool, gaps: bool, feedback: bool
 ) -> tuple[ca.Function, int, tuple[int, ...]]:
-    """(V_x', V_xx'; x, u, p, μ, ε[, gap]) → V_x, V_xx, k[, K], Q_u, expected change, pivots of Q_uu + μ I."""
+    """(V_x', V_xx'; x, u, p, μ, ε[, gap][, lower, upper, y]) → V_x, V_xx, k[, K], y, Q_u + y, expected change, and …
+
+    … the pivots of Q_uu + μ I, and whether the search in the bounds needs more steps. Bounds are those of k here.
+    """
     x, u, p, gap = stage.symbols()
     size, mu, epsilon = stage.next_state_size, ca.SX.sym("mu"), ca.SX.sym("epsilon")
     Vx, Vxx = ca.SX.sym("Vx", size), ca.SX.sym("Vxx", size, size)
     V = Value(Vx, Vxx + epsilon * ca.DM.eye(size))
     expansion = stage.expand(x, u, p, Vx + V.xx @ gap if gaps else Vx, second_order=second_order)
-    factors = list[SymbolicCholesky]()
+    limits = [ca.SX.sym(name, u.shape[0]) for name in (*SIDES, "y") if stage.bounded]
+    checks = list[ca.SX]()
 
-    def damped(t: int, Q: ActionValue) -> tuple[SymbolicCholesky, Any]:
-        factors.append(SymbolicCholesky(Q.uu + mu * ca.DM.eye(Q.uu.shape[0])))
-        return factors[0], Q.u
+    def damped(t: int, Q: ActionValue) -> tuple[Operator, Any]:
+        matrix = Q.uu + mu * ca.DM.eye(Q.uu.shape[0])
+        if stage.bounded:
+            minimum, pivots, unfinished = unrolled_minimum(matrix, Q.u, *limits)
+            checks.extend([pivots, unfinished])
+            return minimum, Q.u
+        factor = SymbolicCholesky(matrix)
+        checks.extend([factor.pivots, ca.SX(0)])
+        return factor, Q.u
 
     step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, feedback=feedback)
     policy = [step.k, step.K] if feedback else [step.k]
-    outputs = [step.value.x, step.value.xx, *policy, step.Q.u, step.expected_change, factors[0].pivots]
-    arguments = [Vx, Vxx, x, u, p, mu, epsilon, *([gap] if gaps else [])]
-    return _function(arguments, outputs), 2, (1, 2, 1, *([2] if feedback else []), 1, 1, 1)
+    y = step.multipliers if stage.bounded else ca.SX.zeros(*u.shape)
+    outputs = [step.value.x, step.value.xx, *policy, y, step.slope, step.expected_change, *checks]
+    arguments = [Vx, Vxx, x, u, p, mu, epsilon, *([gap] if gaps else []), *limits]
+    return _function(arguments, outputs), 2, (1, 2, 1, *([2] if feedback else []), 1, 1, 1, 1, 1)
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
@@ -305,6 +303,13 @@ def _build_terminal(terminal: TerminalGraph, second_order: bool, thread: int) ->
     """(x, p) → φ, φ_x, φ_xx."""
     x, p = ca.SX.sym("x", terminal.state_size), ca.SX.sym("p", terminal.parameter_size)
     return Sweep(_function([x, p], terminal.expand(x, p, second_order=second_order)), 1, (1, 1, 2))
+
+
+def _limits(curvature: Boxed, run: StageRun) -> list[Array]:
+    """Return the bounds of k and the multipliers that the searches begin with, from the last stage of a run on."""
+    stages = range(run.last - 1, run.first - 1, -1)
+    lower, upper = (np.stack([curvature.room[t][side] for t in stages]) for side in (0, 1))
+    return [lower, upper, np.stack([curvature.memory.get(t, np.zeros(lower.shape[1])) for t in stages])]
 
 
 def _rows(series: Sequence[Array], run: StageRun) -> Array:

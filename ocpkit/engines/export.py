@@ -86,7 +86,7 @@ def export_c(problem: Problem, solver: DDP, folder: Path, name: str) -> list[Pat
     Parameters
     ----------
     problem
-        Its x0, parameters and controls become the defaults of the C functions.
+        Its x0, parameters and controls become the defaults of the C functions; its control bounds are built in.
     solver
         Its options are built in.
     folder
@@ -128,6 +128,8 @@ def _source(problem: Problem, solver: DDP, name: str) -> str:
         _array("own_x0", problem.x0),
         _array("own_parameters", problem.parameters.ravel()),
         _array("own_controls", np.concatenate(problem.controls)),
+        _array("own_lower", problem.control_bounds[0] if problem.bounded else ()),
+        _array("own_upper", problem.control_bounds[1] if problem.bounded else ()),
         f"static const ddp options = {{{_options(solver)}}};",
     ]
     return "\n".join([c_source(graph, "\n".join(head)), *tail, kernel("export.c")])
@@ -137,7 +139,7 @@ def _sizes(problem: Problem) -> str:
     n, m, p = problem.state_sizes, problem.control_sizes, problem.parameters
     sizes = {"HORIZON": problem.horizon, "STRIDE": 0 if p.ndim == 1 else p.shape[1], "STATES": sum(n)}
     sizes |= {"CONTROLS": max(1, sum(m)), "GAINS": max(1, sum(i * j for i, j in zip(m, n)))}  # C has no empty arrays
-    sizes["HESSIANS"] = sum(i * i for i in n)
+    sizes |= {"HESSIANS": sum(i * i for i in n), "LIMITS": sum(m) if problem.bounded else 0}
     return ", ".join(f"{key} = {size}" for key, size in sizes.items())
 
 

@@ -85,7 +85,7 @@ class _Keyed:
 
 @dataclass(frozen=True, eq=False)
 class StageGraph(_Keyed):
-    """One kind of stage; equal `key`, equal stage."""
+    """One kind of stage; equal `key`, equal stage, but for the numbers of the control bounds."""
 
     dynamics: DynamicsGraph
     cost: CostGraph
@@ -93,6 +93,7 @@ class StageGraph(_Keyed):
     control_size: int
     next_state_size: int
     parameter_size: int
+    bounded: bool = False
 
     def symbols(self) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
         """Return x, u, p and the vector v that f_xx, f_ux, f_uu are contracted with."""
@@ -138,6 +139,11 @@ class ProblemGraph:
     def horizon(self) -> int:
         """Number of stages T."""
         return len(self.kind_of_stage)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any control has bounds."""
+        return any(kind.bounded for kind in self.kinds)
 
     @cached_property
     def operations(self) -> int:
@@ -200,7 +206,7 @@ def _stage(stage: Stage, p_size: int, where: str) -> StageGraph:
     f, sizes = stage.dynamics, (stage.dynamics.state_size, stage.dynamics.control_size)
     dynamics = _dynamics(f, (*sizes, p_size), f"{where}: dynamics")
     cost = _cost(stage.cost, (*sizes, p_size), f"{where}: cost")
-    return StageGraph(dynamics, cost, *sizes, f.next_state_size, p_size)
+    return StageGraph(dynamics, cost, *sizes, f.next_state_size, p_size, stage.bounded)
 
 
 def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:

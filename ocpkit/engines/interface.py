@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ocpkit.problem import Array
+from ocpkit.problem import Array, Problem
 from ocpkit.trajectory import Trajectory
 from ocpkit.value import Value
 
@@ -34,8 +34,12 @@ class AnyPolicy(Gains, Protocol):
     """The result of a backward pass."""
 
     @property
+    def multipliers(self) -> Sequence[Array] | None:
+        """y of every stage's control bounds, (m,) each; None without bounds."""
+
+    @property
     def gradient_norm(self) -> float:
-        """max_t ‖Q_u‖_∞."""
+        """max_t ‖Q_u + y‖_∞."""
 
     @property
     def expected_change(self) -> float:
@@ -46,6 +50,7 @@ class Engine(Protocol):
     """Rollouts and the two passes on one problem; `expand` returns what `backward_pass` takes."""
 
     name: str
+    problem: Problem
 
     def rollout(self, controls: Sequence[Array]) -> Trajectory:
         """Simulate from x0."""

@@ -24,6 +24,7 @@ GENERATORS = (
     "emit.py",
     "source.py",
     "kernel/panel.c",
+    "kernel/box.c",
     "kernel/sweep.c",
     "kernel/model.c",
     "kernel/stage.c",

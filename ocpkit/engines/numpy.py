@@ -43,9 +43,15 @@ class Policy:
         return values if isinstance(self.terminal.xx, np.ndarray) else None
 
     @property
+    def multipliers(self) -> list[Array] | None:
+        """y of every stage's control bounds, (m,) each; None without bounds."""
+        found = [step.multipliers for step in self.steps]
+        return None if found[0] is None else found
+
+    @property
     def gradient_norm(self) -> float:
-        """max_t ‖Q_u‖_∞."""
-        return max((float(np.abs(s.Q.u).max()) for s in self.steps if s.Q.u.size), default=0.0)
+        """max_t ‖Q_u + y‖_∞."""
+        return max((float(np.abs(s.slope).max()) for s in self.steps if s.Q.u.size), default=0.0)
 
     @property
     def expected_change(self) -> float:

@@ -44,6 +44,7 @@ def c_source(graph: ProblemGraph, head: str = CLOCK) -> str:
         "#include <math.h>",
         "#include <string.h>",
         kernel("panel.c"),
+        kernel("box.c"),
         kernel("sweep.c"),
         *stages,
         table,
@@ -146,13 +147,13 @@ def _stage(stage: StageGraph, number: int) -> str:
         [
             f"#define STAGE(name) name##_{number}",
             *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
-            f"#define Z (M + N)\n#define WIDTH {width}",
+            f"#define Z (M + N)\n#define WIDTH {width}\n#define BOUNDED {int(stage.bounded)}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
             kernel("model.c"),
             _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
             *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
             kernel("stage.c"),
-            *(f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH")),
+            *(f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED")),
         ]
     )
 

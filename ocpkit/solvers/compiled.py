@@ -20,7 +20,7 @@ from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.library import FIELD_NAMES, Library, State
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Status
-from ocpkit.solvers.driver import Clock, Guess, Run
+from ocpkit.solvers.driver import Clock, Guess, Run, bound_multipliers
 from ocpkit.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def layout(graph: ProblemGraph, library: Library) -> Layout:
     states, controls = [(i,) for i in n], [(j,) for j in m]
     shapes: dict[str, Shapes] = {"x": states, "u": controls, "x_new": states, "u_new": controls}
     shapes |= {"gap": states, "k": controls, "K": list(zip(m, n)), "Vx": states, "Vxx": [(i, i) for i in n]}
+    if graph.bounded:
+        shapes |= {"lower": controls, "upper": controls, "y": controls}
     series, end = dict[str, Series](), 0
     for name, of_stages in shapes.items():
         size = sum(map(math.prod, of_stages))
@@ -96,7 +98,7 @@ class CompiledRun(Run):
     """One DDP solve in progress, in C."""
 
     def __init__(self, options: DDP, problem: Problem, graph: ProblemGraph, library: Library) -> None:
-        self.library, self.layout = library, layout(graph, library)
+        self.problem, self.library, self.layout = problem, library, layout(graph, library)
         memory = np.empty(self.layout.size + ALIGNMENT // 8)
         address = memory.__array_interface__["data"][0]
         shift = -address % ALIGNMENT // 8
@@ -113,6 +115,9 @@ class CompiledRun(Run):
         self.state.stride = 0 if self.parameters.ndim == 1 else self.parameters.shape[1]
         self.state.regularization, self.state.growth = options.initial_regularization, 1.0
         self.details = {}
+        if graph.bounded:
+            self._flat("lower")[:], self._flat("upper")[:] = problem.control_bounds
+            self._flat("y")[:] = 0
 
     @classmethod
     def begin(cls, options: DDP, problem: Problem, graph: ProblemGraph, library: Library, guess: Guess) -> CompiledRun:
@@ -180,8 +185,13 @@ class CompiledRun(Run):
         if not self.state.has_policy:
             return None
         k, K, Vx, Vxx = (self._view(name) for name in ("k", "K", "Vx", "Vxx"))
-        gains = K if self.state.feedback else None
-        return SweepPolicy(k, gains, Vx, Vxx, self.state.gradient_norm, self.state.expected_change)
+        gains, y = K if self.state.feedback else None, self._view("y") if self.state.y else None
+        return SweepPolicy(k, gains, Vx, Vxx, self.state.gradient_norm, self.state.expected_change, y)
+
+    @property
+    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+        """Those of the control bounds."""
+        return bound_multipliers(self.problem, self.policy)
 
     def _view(self, name: str) -> Any:
         """Return an array of the current iterate; x and u change places with x_new and u_new."""

@@ -57,7 +57,6 @@ class AugmentedLagrangian(Solver):
     penalty_factor: float = 10.0
     enough: float = 0.1
 
-    handles_bounds = True
     handles_constraints = True
     takes_states = True
 

@@ -11,7 +11,9 @@ Each iteration expands the problem along the current trajectory, computes affine
   Q_uu is not positive definite or no step is accepted, and shrinks after good steps;
 * *gaps*: a state guess need not satisfy the dynamics; the forward pass closes the gaps by a factor 1 − α
   (Mastalli et al. 2020, FDDP). While gaps are open the model is Gauss-Newton's: V_x is not yet a co-state, and
-  V_x·f_xx would add curvature that means nothing.
+  V_x·f_xx would add curvature that means nothing;
+* *control bounds*: the policy minimises the quadratic model inside the bounds (`box`; Tassa, Mansard & Todorov 2014),
+  gains are zero where a bound holds, and the forward pass cuts at the bounds what the feedback asks beyond them.
 
 DDP expands the dynamics to second order and converges quadratically; iLQR drops V_x·f_xx and uses
 Gauss-Newton for least-squares costs, and converges linearly but with cheaper, always convex steps.
@@ -19,19 +21,20 @@ Gauss-Newton for least-squares costs, and converges linearly but with cheaper, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ocpkit.bellman import Curvature
-from ocpkit.curvature import Exact
+from ocpkit.curvature import Boxed, Exact
 from ocpkit.engines.choose import ENGINES, choose_engine
 from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
-from ocpkit.problem import Problem
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.compiled import CompiledRun
-from ocpkit.solvers.driver import Guess, Run, Solver, not_negative, positive
+from ocpkit.solvers.driver import Guess, Run, Solver, bound_multipliers, not_negative, positive
 from ocpkit.solvers.switch import SwitchingRun
 from ocpkit.trajectory import Trajectory
 
@@ -53,7 +56,8 @@ class DDP(Solver):
     curvature
         What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below.
     gradient_tolerance
-        Converged when max_t ‖Q_u‖_∞ is at most this [cost per unit of control].
+        Converged when max_t ‖Q_u + y‖_∞ is at most this [cost per unit of control]; y, the multipliers of the control
+        bounds, are zero where no bound holds.
     cost_tolerance
         Converged also when the undamped quadratic model promises a decrease of at most this times 1 + |J|.
     gap_tolerance
@@ -128,6 +132,8 @@ class DDP(Solver):
             if len(set(problem.state_sizes)) > 1:
                 raise ProblemError("the state size changes along the horizon: infeasible_start needs states=")
             guess = replace(guess, states=(problem.x0,) * (problem.horizon + 1))
+        if problem.bounded:
+            guess = replace(guess, controls=tuple(problem.clip(guess.controls)))
         obstacle = "" if self.curvature is None else "a curvature of its own is Python code"
         choice = choose_engine(problem, self.engine, obstacle)
         if choice.graph is not None and choice.library is not None:
@@ -189,6 +195,12 @@ class DDPRun(Run):
         self.gap_weight = 0.0
         self.idle = 0
         self.details = {}
+        self.held = dict[int, Array]()
+
+    @property
+    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+        """Those of the control bounds."""
+        return bound_multipliers(self.engine.problem, self.policy)
 
     def start(self) -> Iteration:
         if not self.trajectory.finite:
@@ -264,14 +276,19 @@ class DDPRun(Run):
         options = self.options
         second_order = options.second_order and self.trajectory.gap <= options.gap_tolerance
         stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
+        room = self.engine.problem.room(self.trajectory.controls) if self.engine.problem.bounded else None
         while True:
             mu = self.regularization.value
             on_state = options.regularize == "state"
+            damping = 0.0 if on_state else mu
+            curvature = options.curvature or Exact(damping)
+            if room is not None:
+                curvature = Boxed(room, self.held, damping, options.curvature)
             try:
                 self.policy = self.engine.backward_pass(
                     stages,
                     terminal,
-                    options.curvature or Exact(0.0 if on_state else mu),
+                    curvature,
                     feedback=options.feedback,
                     tikhonov=options.tikhonov + (mu if on_state else 0.0),
                 )

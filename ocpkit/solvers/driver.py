@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.engines.interface import Engine, Gains
+from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem, _series
 from ocpkit.solution import History, Iteration, Solution, Status, as_series
@@ -75,8 +75,7 @@ class Solver(ABC):
     max_iterations: int = 500
     time_limit: float = float("inf")
 
-    handles_bounds = False
-    handles_constraints = False
+    handles_constraints = False  # beyond control bounds, which every solver respects
     handles_noise = False
     takes_states = False  # whether a state guess with gaps is a start for it
 
@@ -138,17 +137,14 @@ class Solver(ABC):
 
     def check(self, problem: Problem) -> None:
         """Refuse problems that this solver would silently solve wrongly."""
-        name = type(self).__name__
+        if self.handles_constraints:
+            return
+        advice = f"{type(self).__name__} cannot treat %s; use the solver 'al' or 'ipopt'"
         for t, stage in problem.distinct_stages:
-            constrained = stage.constraints and not self.handles_constraints
-            if constrained or (stage.bounded and not self.handles_bounds):
-                kind = "constraints" if constrained else "control bounds"
-                raise UnsupportedProblem(
-                    f"{name} cannot treat the {kind} of stage {t} ({stage.name!r}); use the solver 'al' or 'ipopt'"
-                    + ("" if constrained else ", or 'msa', 'emsa' or 'gd', which respect control bounds")
-                )
-        if problem.terminal_constraints and not self.handles_constraints:
-            raise UnsupportedProblem(f"{name} cannot treat terminal constraints; use the solver 'al' or 'ipopt'")
+            if stage.constraints:
+                raise UnsupportedProblem(advice % f"the constraints of stage {t} ({stage.name!r})")
+        if problem.terminal_constraints:
+            raise UnsupportedProblem(advice % "terminal constraints")
 
 
 @dataclass(frozen=True)
@@ -231,6 +227,13 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
         seconds=seconds,
         details=run.details,
     )
+
+
+def bound_multipliers(problem: Problem, policy: AnyPolicy | None) -> list[Array] | None:
+    """Return y of the controls that have a bound at stages 0 … T-1, and none at the end; None without bounds."""
+    if policy is None or policy.multipliers is None:
+        return None
+    return [*(y[stage.bounded_controls] for y, stage in zip(policy.multipliers, problem.stages)), np.zeros(0)]
 
 
 def check_call(problem: Any, guess: Any, callback: Any) -> None:

@@ -33,8 +33,6 @@ class FirstOrderSolver(Solver):
     max_iterations: int = 2000
     gradient_tolerance: float = 1e-5
 
-    handles_bounds = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "gradient_tolerance")
@@ -49,7 +47,7 @@ class FirstOrderRun(Run):
     def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
         self.tolerance = options.gradient_tolerance
         self.engine, self.problem = NumpyEngine(problem), problem
-        self.trajectory = self.engine.rollout(self._clip(guess.controls))
+        self.trajectory = self.engine.rollout(problem.clip(guess.controls))
         self.details = {"engine": self.engine.name}
 
     def start(self) -> Iteration:
@@ -97,13 +95,10 @@ class FirstOrderRun(Run):
     def gradient_norm(self) -> float:
         """max_t ‖u_t − clip(u_t − ∇_{u_t} J)‖_∞: the gradient, where no bound holds the control."""
         controls = self.trajectory.controls
-        moved = self._clip([u - g for u, g in zip(controls, self.gradients())])
+        moved = self.problem.clip([u - g for u, g in zip(controls, self.gradients())])
         return max((float(np.abs(u - v).max()) for u, v in zip(controls, moved) if u.size), default=0.0)
 
     def record(self, **numbers: float) -> Iteration:
         """One line of history at the current iterate."""
         norm = self.gradient_norm() if self.policy is not None else float("nan")
         return Iteration(index=0, cost=self.trajectory.cost, gradient_norm=norm, **numbers)
-
-    def _clip(self, controls: list[Array] | tuple[Array, ...]) -> list[Array]:
-        return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.problem.stages)]

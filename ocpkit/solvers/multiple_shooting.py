@@ -95,8 +95,7 @@ class Program:
     def split(self, w: Array) -> tuple[list[Array], list[Array]]:
         """Return states and controls of w; controls are put back inside bounds that a solver relaxed by 1e-8."""
         pieces = np.split(w, self._cuts[1:-1])
-        bounded = zip(pieces[1::2], self.problem.stages)
-        return pieces[0::2], [np.clip(u, stage.control_lower, stage.control_upper) for u, stage in bounded]
+        return pieces[0::2], self.problem.clip(pieces[1::2])
 
     def costates(self, multipliers: Array) -> list[Array]:
         """Return V_x at 0 … T from the multipliers of the rows."""

@@ -40,7 +40,6 @@ class NLPSolver(Solver):
     feasibility_tolerance: float = 1e-6
 
     plugin: ClassVar[str]
-    handles_bounds = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -196,7 +196,7 @@ class MSARun(FirstOrderRun):
         previous = self.trajectory
         try:
             with np.errstate(all="ignore"):
-                controls = self._clip([self._improve(t) for t in range(self.problem.horizon)])
+                controls = self.problem.clip([self._improve(t) for t in range(self.problem.horizon)])
         except FloatingPointError as error:
             return self._give_up(best, best_policy, str(error))
         self.trajectory = self.engine.rollout(controls)

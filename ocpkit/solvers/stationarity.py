@@ -41,7 +41,7 @@ def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
     lowest, hidden = nominal.cost, 0.0
     for length in LENGTHS:
         moved = [u + length * d for u, d in zip(nominal.controls, directions)]
-        controls = [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(moved, engine.problem.stages)]
+        controls = engine.problem.clip(moved)
         cost = engine.rollout(controls).cost
         if not cost <= lowest + ROUNDING * (1 + abs(lowest)):
             break

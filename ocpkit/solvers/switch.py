@@ -7,13 +7,14 @@ Whoever rents skis until the rent has reached their price, and then buys them, n
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ocpkit.engines.compiler import CompilerError
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.engines.library import load_library
-from ocpkit.problem import Problem
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Status
 from ocpkit.solvers.compiled import CompiledRun
 from ocpkit.solvers.driver import Clock, Run
@@ -80,6 +81,11 @@ class SwitchingRun(Run):
     def policy(self) -> AnyPolicy | None:  # type: ignore[override]
         """Backward pass at that iterate."""
         return self.run.policy
+
+    @property
+    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+        """Those of the control bounds."""
+        return self.run.multipliers
 
     @property
     def status(self) -> Status | None:  # type: ignore[override]

@@ -22,7 +22,7 @@ from ocpkit.solvers import registry
 
 MODEL = """
 import time
-from ocpkit import Problem, math as m
+from ocpkit import Constraint, Problem, math as m
 from ocpkit.models.task import Task
 
 def problem(horizon=20):
@@ -52,6 +52,7 @@ bounded = Problem.from_functions(
     dynamics=lambda x, u: x + u, cost=lambda x, u: u[0] ** 2, terminal_cost=lambda x: x[0] ** 2,
     x0=[1.0], horizon=3, control_size=1, control_bounds=(-0.1, 0.1), name="bounded",
 )
+constrained = bounded.replace(terminal_constraints=(Constraint(lambda x: x[0], upper=0.8),))
 undefined = Problem.from_functions(
     dynamics=lambda x, u: x + u, cost=lambda x, u: u[0] ** 2 + m.log(x[0]), terminal_cost=lambda x: x[0] ** 2,
     x0=[-1.0], horizon=3, control_size=1,
@@ -200,7 +201,7 @@ SOLVE_ERRORS = {
     "negative iteration limit": (["model.py", "--max-iterations", "-1"], "--max-iterations"),
     "time limit zero": (["model.py", "--time-limit", "0"], "time_limit must be a positive number"),
     "tolerance NaN": (["model.py", "--tolerance", "nan"], "must be a positive number"),
-    "bounds that the solver cannot treat": (["model.py:bounded"], "use the solver 'al' or 'ipopt'"),
+    "constraints that the solver cannot treat": (["model.py:constrained"], "use the solver 'al' or 'ipopt'"),
     "missing output folder": (["model.py", "--save", "no/a.npz"], "there is no folder no"),
     "output is a folder": (["model.py", "--plot", "folder.png"], "it is a folder"),
     "picture of unknown format": (["model.py", "--plot", "a.xyz"], "ends in .png, .pdf or .svg"),
@@ -294,13 +295,13 @@ def test_a_task_says_which_solver_it_takes(name, solver):
 
 
 def test_compare_shows_also_what_did_not_work():
-    result = ocpkit("compare", "model.py:bounded", "-s", "ddp", "-s", "gd", "--max-iterations", "0", "--json")
+    result = ocpkit("compare", "model.py:constrained", "-s", "gd", "-s", "ipopt", "--max-iterations", "0", "--json")
     record = strict_json(result.stdout)
     unsupported, limited = record["results"]
     assert result.exit_code == 0
-    assert (unsupported["solver"], unsupported["status"], unsupported["cost"]) == ("ddp", "unsupported", None)
-    assert "control bounds" in unsupported["note"]
-    assert (limited["solver"], limited["status"], limited["iterations"]) == ("gd", "iteration limit", 0)
+    assert (unsupported["solver"], unsupported["status"], unsupported["cost"]) == ("gd", "unsupported", None)
+    assert "terminal constraints" in unsupported["note"]
+    assert (limited["solver"], limited["status"], limited["iterations"]) == ("ipopt", "iteration limit", 0)
     assert {"machine", "python", "numpy", "casadi", "ocpkit"} <= record.keys()
 
 

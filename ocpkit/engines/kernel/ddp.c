@@ -18,6 +18,9 @@ typedef struct {
   const double *p;
   /* memory: states (and as many gaps), controls, policy, value, one row of history per iteration, the rest */
   double *x, *u, *x_new, *u_new, *gap, *k, *K, *Vx, *Vxx, *scratch, *history, *shared, *shared_new;
+  /* bounds of the controls and their multipliers (on entry, where searches begin); null where no control has bounds */
+  const double *lower, *upper;
+  double *y;
   /* what the iteration knows */
   double cost, cost_new, total_gap, max_gap, regularization, growth, gap_weight, gradient_norm, expected_change;
   long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows, handed_on;
@@ -34,6 +37,13 @@ static double seconds_now(void) {
 }
 
 static const kind *stage_kind(const ddp *s, long t) { return &kinds[s->kind_of_stage[t]]; }
+
+/* The bounds from the control of number i on. */
+static box bounds_from(const ddp *s, long i) {
+  box bounds = {0, 0, 0};
+  if (s->lower) bounds.lower = s->lower + i, bounds.upper = s->upper + i, bounds.y = s->y + i;
+  return bounds;
+}
 
 /* The scratch memory: the derivatives of each kind, what one stage works with, and twice (for the trajectory and for
    the candidate) what each stage hands on to its derivatives. */
@@ -99,7 +109,7 @@ static int forward_pass(ddp *s, double alpha) {
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x_new + stage->n;
-    cost += stage->forward(x, u, p, k, K, alpha, x_new, u_new, following, shared);
+    cost += stage->forward(x, u, p, k, K, alpha, bounds_from(s, u - s->u), x_new, u_new, following, shared);
     gap += stage->n;
     if (keep_gaps)
       for (int i = 0; i < stage->next; i++) following[i] -= (1 - alpha) * gap[i];
@@ -114,7 +124,7 @@ static int forward_pass(ddp *s, double alpha) {
 /* Alg. 1, lines 2-6, for one damping; -1, or the stage at which Q_uu has no Cholesky factor. */
 static long backward_sweep(ddp *s, int second_order) {
   const double on_state = s->on_state ? s->regularization : 0;
-  const sweep bounds = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
+  const sweep damping = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
                         s->scratch + models_size()};
   const double *x = s->x + s->states, *u = s->u + s->controls, *p = s->p + s->horizon * s->stride;
   const double *gap = s->gap + s->states, *shared = s->shared + s->handed_on;
@@ -127,8 +137,8 @@ static long backward_sweep(ddp *s, int second_order) {
     const int n = stage->n, m = stage->m;
     x -= n, u -= m, p -= s->stride, k -= m, K -= m * n, shared -= stage->shared;
     double *const own_Vx = Vx - n, *const own_Vxx = Vxx - n * n;
-    if (!stage->backward(&bounds, x, u, p, shared, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
-                         model_of(s, s->kind_of_stage[t]), &slope, &change))
+    if (!stage->backward(&damping, x, u, p, shared, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
+                         model_of(s, s->kind_of_stage[t]), bounds_from(s, u - s->u), &slope, &change))
       return t;
     gap -= n, Vx = own_Vx, Vxx = own_Vxx;
   }

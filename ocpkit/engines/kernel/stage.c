@@ -1,7 +1,7 @@
 /* The Bellman step of one kind of stage (ocpkit/bellman.py, Eq. 3-5) and its forward step. Before this text stand
    N, M, NEXT (sizes of x, u and the next state), Z = M + N, WIDTH (Z + 1 in whole vectors), SHARED (the number of
-   values that a step hands on to its derivatives), STAGE(name), and the model: STAGE(prepare), STAGE(step),
-   STAGE(derive), STAGE(derive_gauss_newton).
+   values that a step hands on to its derivatives), BOUNDED (whether controls have bounds), STAGE(name), and the model:
+   STAGE(prepare), STAGE(step), STAGE(derive), STAGE(derive_gauss_newton).
 
    Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
 
@@ -66,12 +66,43 @@ static void STAGE(gains)(const double *Q, double *restrict negative, double *res
   }
 }
 
+#if BOUNDED
+/* Eq. 4 within the bounds: k, and Q so that eliminating u from it moves only what is free. What is held is a constant,
+   whose columns go to those of the gradients, and its rows become those of an identity, without Q_ux and Q_u. */
+static int STAGE(hold)(double *restrict Q, double mu, const double *u, box bounds, double *restrict k, double *slope,
+                       double *change) {
+  double H[M * M], g[M], lower[M], upper[M], work[M * (M + 2)];
+  int held[M], any = 0;
+  for (int a = 0; a < M; a++) {
+    for (int b = a; b < M; b++) H[a * M + b] = Q[a * WIDTH + b], H[b * M + a] = Q[a * WIDTH + b];
+    H[a * M + a] += mu;
+    g[a] = Q[a * WIDTH + Z], lower[a] = bounds.lower[a] - u[a], upper[a] = bounds.upper[a] - u[a];
+  }
+  if (!box_minimise(M, H, g, lower, upper, bounds.y, k, held, work)) return 0;
+  for (int a = 0; a < M; a++) {
+    const double size = fabs(g[a] + bounds.y[a]);
+    if (size > *slope || isnan(size)) *slope = size;
+    *change += (g[a] - bounds.y[a]) * k[a] / 2;
+    any |= held[a];
+  }
+  if (!any) return 1;
+  for (int a = 0; a < M; a++) {
+    if (!held[a]) continue;
+    for (int j = 0; j < a; j++) Q[j * WIDTH + Z] += Q[j * WIDTH + a] * k[a], Q[j * WIDTH + a] = 0;
+    for (int j = a + 1; j < Z; j++) Q[j * WIDTH + Z] += Q[a * WIDTH + j] * k[a];
+    for (int j = a; j < WIDTH; j++) Q[a * WIDTH + j] = j == a;
+  }
+  return 1;
+}
+#endif
+
 static int STAGE(backward)(const sweep *s, const double *x, const double *u, const double *p, const double *shared,
                            const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
-                           double *Vxx, double *model, double *slope, double *change) {
+                           double *Vxx, double *model, box bounds, double *slope, double *change) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
   double *const negative = Q + Z * WIDTH;
+  (void)bounds;
   for (int i = 0; i < NEXT; i++) v[i] = next_Vx[i];
   if (gap)
     for (int i = 0; i < NEXT; i++) {
@@ -82,29 +113,41 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
     }
   (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, shared, F, H);
   STAGE(assemble)(F, H, v, next_Vxx, s->epsilon, W, Q);
+  if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
+#if BOUNDED
+  double minimiser[M];
+  if (!STAGE(hold)(Q, s->mu, u, bounds, minimiser, slope, change) || !STAGE(eliminate)(Q, s->mu, negative)) return 0;
+#else
   for (int a = 0; a < M; a++) {
     const double size = fabs(Q[a * WIDTH + Z]);
     if (size > *slope || isnan(size)) *slope = size;
   }
-  if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
   if (!STAGE(eliminate)(Q, s->mu, negative)) return 0;
   for (int a = 0; a < M; a++) *change -= Q[a * WIDTH + Z] * Q[a * WIDTH + Z] / 2;
+#endif
   if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
   STAGE(gains)(Q, negative, k, K);
+#if BOUNDED
+  for (int a = 0; a < M; a++) k[a] = minimiser[a];
+#endif
   if (!s->feedback)
     for (int i = 0; i < M * N; i++) K[i] = 0;
   return 1;
 }
 
-/* u + alpha k + K (x_new - x), the next state from there, and the cost of the stage. */
+/* u + alpha k + K (x_new - x) inside the bounds, the next state from there, and the cost of the stage. */
 static double STAGE(forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                             double alpha, const double *x_new, double *u_new, double *following,
+                             double alpha, box bounds, const double *x_new, double *u_new, double *following,
                              double *shared) {
+  (void)bounds;
   double moved[N];
   for (int i = 0; i < N; i++) moved[i] = x_new[i] - x[i];
   for (int a = 0; a < M; a++) {
     double sum = u[a] + alpha * k[a];
     for (int j = 0; j < N; j++) sum += K[a * N + j] * moved[j];
+#if BOUNDED
+    sum = sum < bounds.lower[a] ? bounds.lower[a] : sum > bounds.upper[a] ? bounds.upper[a] : sum;
+#endif
     u_new[a] = sum;
   }
   return STAGE(step)(x_new, u_new, p, following, shared);

@@ -12,9 +12,9 @@ typedef struct {
   double (*step)(const double *x, const double *u, const double *p, double *following, double *shared);
   int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *shared,
                   const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
-                  double *Vxx, double *model, double *slope, double *change);
+                  double *Vxx, double *model, box bounds, double *slope, double *change);
   double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                    double alpha, const double *x_new, double *u_new, double *following, double *shared);
+                    double alpha, box bounds, const double *x_new, double *u_new, double *following, double *shared);
   int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);
 } kind;
 

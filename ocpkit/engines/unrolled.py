@@ -1,0 +1,98 @@
+"""Small dense linear algebra as CasADi expressions: loops unrolled, decisions as selections between numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import casadi as ca
+
+from ocpkit.box import ROUNDING, BoxMinimum
+
+STEPS, STEPS_PER_ENTRY = 2, 2  # of the virtual machine, which goes through all of them
+
+
+class SymbolicCholesky:
+    """A symmetric positive definite matrix (m, m) of expressions, factored by unrolled formulas.
+
+    Attributes
+    ----------
+    pivots
+        Squares of the factor's diagonal (m,); one that is not positive means that there is no factor.
+    """
+
+    def __init__(self, matrix: ca.SX) -> None:
+        m = matrix.shape[0]
+        self._factor, pivots = ca.SX.zeros(m, m), list[ca.SX]()
+        L = self._factor
+        for j in range(m):
+            column = matrix[j:, j] - L[j:, :j] @ L[j, :j].T
+            pivots.append(column[0])
+            L[j:, j] = column / ca.sqrt(column[0])
+        self.pivots = ca.vertcat(ca.SX(0, 1), *pivots)
+
+    def solve(self, right: ca.SX) -> ca.SX:
+        """Solve for a matrix (m, k)."""
+        L, m = self._factor, right.shape[0]
+        y = ca.SX.zeros(*right.shape)
+        for i in range(m):
+            y[i, :] = (right[i, :] - L[i, :i] @ y[:i, :]) / L[i, i]
+        for i in reversed(range(m)):
+            y[i, :] = (y[i, :] - L[i + 1 :, i].T @ y[i + 1 :, :]) / L[i, i]
+        return y
+
+    def dense(self) -> ca.SX:
+        """Return the matrix."""
+        return self._factor @ self._factor.T
+
+
+def unrolled_minimum(
+    H: ca.SX, g: ca.SX, lower: ca.SX, upper: ca.SX, previous: ca.SX
+) -> tuple[BoxMinimum, ca.SX, ca.SX]:
+    """`minimise_in_box` with as many steps as are nearly always enough; what comes after the last one changes nothing.
+
+    Returns
+    -------
+    minimum
+        The minimiser.
+    pivots
+        Of the factors of all steps that were needed; 1 for the others.
+    unfinished
+        Not zero where more steps are needed, so that the minimiser is none.
+    """
+    k = ca.if_else(previous > 0, upper, ca.if_else(previous < 0, lower, 0))
+    k = ca.if_else(ca.dot(k, 2 * g + H @ k) <= 0, k, 0)
+    slope = g + H @ k
+    held, finished, pivots = _outward(k, slope, lower, upper, 0), ca.SX(0), list[ca.SX]()
+    for _ in range(STEPS + STEPS_PER_ENTRY * k.numel()):
+        factor = _factor(H, held)
+        pivots.append(ca.if_else(finished, 1, factor.pivots))
+        step = -factor.solve((1 - held) * slope)
+        bound = ca.if_else(step > 0, upper, lower)
+        lengths = ca.if_else(step != 0, (bound - k) / step, ca.inf)
+        length = ca.fmin(1, ca.mmin(lengths))
+        k = ca.if_else(finished, k, ca.if_else(lengths <= length, bound, k + length * step))
+        slope = g + H @ k
+        lenience = ROUNDING * (ca.fabs(g) + ca.fabs(H) @ ca.fabs(k))
+        kept = held * _outward(k, slope, lower, upper, lenience)
+        settled = (length == 1) * (ca.sum1(held - kept) == 0)
+        following = ca.if_else(length < 1, ca.fmax(held, lengths <= length), kept)
+        held = ca.if_else(ca.fmax(finished, settled), held, following)
+        finished = ca.fmax(finished, settled)
+    factor = _factor(H, held)
+    minimum = BoxMinimum(H, k, ca.if_else(held, -slope, 0), lambda right: factor.solve(_rows(1 - held, right)))
+    return minimum, ca.vertcat(*pivots), 1 - finished
+
+
+def _factor(H: ca.SX, held: ca.SX) -> SymbolicCholesky:
+    """Factor H with the rows and columns of an identity for what is held."""
+    free = 1 - held
+    return SymbolicCholesky((free @ free.T) * H + ca.diag(held))
+
+
+def _outward(k: ca.SX, slope: ca.SX, lower: ca.SX, upper: ca.SX, lenience: Any) -> ca.SX:
+    below, above = (k <= lower) * (slope > -lenience), (k >= upper) * (slope < lenience)
+    return ca.fmax(ca.fmax(below, above), lower == upper)
+
+
+def _rows(factors: ca.SX, matrix: ca.SX) -> ca.SX:
+    return ca.repmat(factors, 1, matrix.shape[1]) * matrix
