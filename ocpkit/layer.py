@@ -29,7 +29,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         Written with `ocpkit.math`; states and controls of one size each along the horizon.
     solver
         Must give co-states, and multipliers where there are constraints; by default DDP, or the augmented Lagrangian
-        where there are constraints, to a gradient of 1e-10.
+        where there are more constraints than control bounds, to a gradient of 1e-10.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         When called, if a solve does not converge: its solution has no derivative. Names the entry of the batch.
     """
     if solver is None:
-        constrained = bool(problem.terminal_constraints) or any(s.constraints or s.bounded for s in problem.stages)
+        constrained = bool(problem.terminal_constraints) or any(s.constraints for s in problem.stages)
         inner = DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300)
         solver = AugmentedLagrangian(gradient_tolerance=PRECISE) if constrained else inner
     chosen: Solver = solver

@@ -100,7 +100,7 @@ UNDER_LIMITS = [name for name in models.names() if models.get(name).solver != "d
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", [*sorted({*models.names()} - {*UNDER_LIMITS}), "bryson-denham", "hager"])
+@pytest.mark.parametrize("name", [*sorted({*models.names()} - {*UNDER_LIMITS}), "bryson-denham", "unicycle-obstacles"])
 def test_every_task(name: str, engine: str) -> None:
     """Six iterations from the task's guess: later ones amplify rounding where the path to the optimum is chaotic."""
     problem = models.get(name).build()

@@ -108,5 +108,4 @@ BOUNDED = replace(
     summary="Swing a two-link gymnast with a weak waist to a handstand",
     build=partial(build, torque_limit=WEAK),
     draw=partial(draw, torque_limit=WEAK),
-    solver="al",
 )

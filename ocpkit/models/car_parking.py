@@ -123,5 +123,4 @@ BOUNDED = replace(
     summary="Park a car that steers and accelerates within limits",
     build=partial(build, bounded=True),
     draw=partial(draw, bounded=True),
-    solver="al",
 )

@@ -121,5 +121,4 @@ BOUNDED = replace(
     summary="Swing a pole up with a weak motor on its cart",
     build=partial(build, force_limit=WEAK),
     draw=partial(draw, force_limit=WEAK),
-    solver="al",
 )

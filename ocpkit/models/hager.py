@@ -80,5 +80,4 @@ TASK = Task(
     control_labels=("speed [m/s]",),
     draw=draw,
     view=(-3.0, 0.5, -1.4, 1.4),
-    solver="al",
 )

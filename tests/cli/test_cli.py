@@ -285,7 +285,7 @@ def test_a_classic_task_is_solved_and_filmed_by_name():
     assert Path("double-integrator.gif").read_bytes()[:6] == b"GIF89a"
 
 
-@pytest.mark.parametrize(("name", "solver"), [("double-integrator", "ddp"), ("hager", "al")])
+@pytest.mark.parametrize(("name", "solver"), [("double-integrator", "ddp"), ("bryson-denham", "al")])
 def test_a_task_says_which_solver_it_takes(name, solver):
     short = [name, "--horizon", "5", "--json"]
     assert strict_json(ocpkit("solve", *short).stdout)["solver"] == solver

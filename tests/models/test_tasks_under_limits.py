@@ -19,7 +19,8 @@ from ocpkit.models.van_der_pol import rates
 from ocpkit.solvers import registry
 
 Array = Any
-NAMES = [name for name in models.names() if models.get(name).solver != "ddp"]
+BOUNDED = ["cartpole-bounded", "acrobot-bounded", "car-parking-bounded", "hager"]
+NAMES = [name for name in models.names() if models.get(name).solver != "ddp" or name in BOUNDED]
 every_constrained_task = pytest.mark.parametrize("name", NAMES)
 COARSE = {"car-parking-bounded": {"horizon": 100, "time_step": 0.15}}
 """The parking car takes long at full size, and has many optima there."""
@@ -87,6 +88,17 @@ def test_the_default_solver_finds_the_same_optimum(name):
     assert max(rows.max() for rows in excesses(problem, solution.states, solution.controls).values()) <= 1e-8
 
 
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_alone_need_no_augmented_lagrangian(name):
+    """Exactly inside the bounds, and the same optimum and multipliers by either way."""
+    problem, solution = built(name), by_default(name)
+    other = registry.make("al").solve(problem)
+    assert solution.cost == pytest.approx(other.cost, rel=1e-7)
+    assert max(rows.max() for rows in excesses(problem, solution.states, solution.controls).values()) <= 0
+    ours, theirs = (np.concatenate(s.multipliers) for s in (solution, other))
+    np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())
+
+
 @every_constrained_task
 def test_every_kind_of_limit_is_reached(name):
     """A limit that no optimum touches would not belong in the task."""
@@ -126,7 +138,7 @@ def test_the_goal_is_reached_within_the_limits(name, end, tolerance):
 def test_the_car_of_the_source_parks():
     """At full size, where solvers end in different optima; all of them beat the car that stays where it is."""
     problem = models.get("car-parking-bounded").build()
-    solution = registry.make("al").solve(problem)
+    solution = registry.make("ddp").solve(problem)
     assert solution.status is Status.CONVERGED
     np.testing.assert_allclose(solution.states[-1], 0.0, atol=0.1)
     assert solution.cost < problem.rollout(np.zeros((problem.horizon, 2)))[1] / 2
