@@ -96,6 +96,7 @@ class ILQGRun(Run):
             return Iteration(index=0, cost=before)
         change = self._update(inner)
         self.inner = self.policy = inner
+        self.multipliers = inner.multipliers
         self.trajectory = Trajectory(list(inner.states), list(inner.controls), inner.cost)
         self.details["cost without noise"] = f"{self.problem.cost(inner.states, inner.controls):.10g}"
         if change <= self.options.hessian_tolerance or inner.status is Status.INTERRUPTED:
