@@ -1,0 +1,149 @@
+"""The rate of our controller against do-mpc's on the same plant: ``python -m benchmarks.mpc [--ticks N]``.
+
+Both get the same discrete model, costs and bounds, the same horizon, and at every tick the same state, one after the
+other in one process; the plant follows our control, with noise. do-mpc (Fiedler et al. 2023) solves by multiple
+shooting and IPOPT, warm-started, with exact Hessians. Rows "converged" compare like with like: both solve to their
+tolerances, and the largest difference of their controls is printed. A row "one iteration" is our real-time iteration
+against do-mpc converged, which is how do-mpc is meant to run.
+
+Needs the extra ``bench``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from ocpkit import DDP, MPC, Health, Problem, models
+from ocpkit.solvers.driver import Solver
+from ocpkit.trace import trace_stage, trace_terminal
+
+NOISE = 0.01
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plant with its controller's solver."""
+
+    name: str
+    build: Callable[[], Problem]
+    solver: Solver
+
+
+def quadrotor() -> Problem:
+    """The task of benchmarks/control, T = 50."""
+    return models.get("quadrotor").build(horizon=50, time_step=0.04)
+
+
+def bounded_quadrotor() -> Problem:
+    """The same with every control within ±25 % of what hovering needs."""
+    problem = quadrotor()
+    hover = np.asarray(problem.controls[0])
+    stage = replace(problem.stages[0], control_lower=0.75 * hover, control_upper=1.25 * hover)
+    return problem.replace(stages=(stage,) * problem.horizon)
+
+
+def cartpole() -> Problem:
+    """The bounded cart-pole, T = 50."""
+    return models.get("cartpole-bounded").build(horizon=50)
+
+
+def pendulum() -> Problem:
+    """The pendulum, T = 50."""
+    return models.get("pendulum").build(horizon=50)
+
+
+CASES = (
+    Case("quadrotor, converged", quadrotor, DDP()),
+    Case("quadrotor, one iteration", quadrotor, DDP(max_iterations=1)),
+    Case("pendulum, converged", pendulum, DDP()),
+    Case("pendulum, one iteration", pendulum, DDP(max_iterations=1)),
+    Case("bounded quadrotor, converged", bounded_quadrotor, DDP()),
+    Case("bounded quadrotor, one iteration", bounded_quadrotor, DDP(max_iterations=1)),
+    Case("bounded cart-pole, converged", cartpole, DDP()),
+    Case("bounded cart-pole, one iteration", cartpole, DDP(max_iterations=1)),
+)
+
+
+def do_mpc_controller(problem: Problem) -> Any:
+    """Return do-mpc's controller of the same problem."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about features that are not installed
+        import do_mpc
+    stage, p = problem.stages[0], problem.parameter(0)
+    traced, end = trace_stage(stage, len(p)), trace_terminal(problem.terminal_cost, (), len(p))
+    model = do_mpc.model.Model("discrete")
+    x = model.set_variable("_x", "x", shape=(stage.dynamics.state_size, 1))
+    u = model.set_variable("_u", "u", shape=(stage.dynamics.control_size, 1))
+    model.set_rhs("x", traced.f(x, u, p))
+    model.setup()
+    controller = do_mpc.controller.MPC(model)
+    controller.settings.n_horizon, controller.settings.t_step = problem.horizon, 1.0
+    controller.settings.store_full_solution = False
+    controller.settings.supress_ipopt_output()
+    controller.set_objective(mterm=end.phi(model.x["x"], p), lterm=traced.l(model.x["x"], model.u["u"], p))
+    controller.set_rterm(u=0.0)
+    for side, bound in (("lower", stage.control_lower), ("upper", stage.control_upper)):
+        if np.isfinite(bound).all():
+            controller.bounds[side, "_u", "u"] = np.asarray(bound)
+    controller.setup()
+    controller.x0, controller.u0 = problem.x0, problem.controls[0]
+    controller.set_initial_guess()
+    return controller
+
+
+def race(case: Case, ticks: int) -> dict[str, Any]:
+    """Run both controllers on the same states; times in ms, the first tick left out."""
+    problem, rng = case.build(), np.random.default_rng(0)
+    ours, theirs = MPC(problem, case.solver), do_mpc_controller(problem)
+    DDP(engine="c").solve(problem)  # compiled before the clock starts
+    x, times, apart, healthy = problem.x0, {"ocpkit": [], "do-mpc": []}, 0.0, 0
+    for tick in range(ticks + 1):
+        start = time.perf_counter()
+        command = ours.step(x)
+        middle = time.perf_counter()
+        other = theirs.make_step(x)[:, 0]
+        end = time.perf_counter()
+        if tick > 0:
+            times["ocpkit"].append(1e3 * (middle - start))
+            times["do-mpc"].append(1e3 * (end - middle))
+            healthy += command.health in (Health.OPTIMAL, Health.IMPROVING)
+            apart = max(apart, float(np.abs(command.control - other).max()))
+        x = problem.stages[0].dynamics.step(x, command.control, problem.parameter(0))
+        x = x + NOISE * rng.normal(size=len(x))
+    ratios = [b / a for a, b in zip(times["ocpkit"], times["do-mpc"])]
+    return {
+        "case": case.name,
+        "ocpkit": median(times["ocpkit"]),
+        "do-mpc": median(times["do-mpc"]),
+        "ratio": median(ratios),
+        "least": float(np.quantile(ratios, 0.1)),
+        "apart": apart,
+        "healthy": f"{healthy}/{ticks}",
+    }
+
+
+def main(ticks: int) -> None:
+    """Print the machine and the table."""
+    print(", ".join(f"{key} {value}" for key, value in describe("casadi", "numpy", "do-mpc").items()), f"ticks {ticks}")
+    print(f"{'':<34}{'ocpkit ms':>10}{'do-mpc ms':>10}{'ratio':>8}{'10 % ratio':>11}{'|Δu|':>9}{'usable':>8}")
+    for case in CASES:
+        row = race(case, ticks)
+        print(
+            f"{row['case']:<34}{row['ocpkit']:>10.3f}{row['do-mpc']:>10.2f}{row['ratio']:>8.0f}"
+            f"{row['least']:>11.0f}{row['apart']:>9.1e}{row['healthy']:>8}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ticks", type=int, default=40)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,27 @@
+"""The race of controllers: both sides solve the same problem; nothing here looks at a speed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("do_mpc", reason="the other controller is installed with the extra 'bench'")
+
+from benchmarks import mpc
+from ocpkit import IPOPT
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("build", [mpc.pendulum, mpc.cartpole])
+def test_do_mpc_is_given_our_problem(build) -> None:
+    problem = build()
+    control = mpc.do_mpc_controller(problem).make_step(problem.x0)[:, 0]
+    np.testing.assert_allclose(control, IPOPT().solve(problem).controls[0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_race_gives_a_row() -> None:
+    row = mpc.race(mpc.CASES[2], 2)
+    assert row["healthy"] == "2/2"
+    assert row["ratio"] == pytest.approx(row["do-mpc"] / row["ocpkit"], rel=1.0)
+    assert row["apart"] < 0.1
