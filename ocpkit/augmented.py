@@ -14,64 +14,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import casadi as ca
 import numpy as np
 
-from ocpkit.differentiable import BufferedFunction, Traced, with_parameters
+from ocpkit.differentiable import Traced, with_parameters
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
 from ocpkit.identities import Identities
-from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
+from ocpkit.problem import Array, Cost, Dynamics, Problem, Stage, TerminalCost
+from ocpkit.rows import REMEMBERED, Rows, problem_rows, row_values
 from ocpkit.symbol import to_casadi
-from ocpkit.trace import TracedConstraints, trace_constraints, trace_cost
-
-REMEMBERED = 256  # stages whose traced form is kept for the next solve
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows lower ≤ g(x, u, p) ≤ upper of one kind of stage (at the end: of (x, p)), with a name for each."""
-
-    traced: TracedConstraints
-    names: tuple[str, ...]
-
-    @cached_property
-    def evaluate(self) -> BufferedFunction:
-        """(x, u, p), or (x, p), → g (k, 1)."""
-        return BufferedFunction(self.traced.function)
-
-    @property
-    def count(self) -> int:
-        """Number of rows k."""
-        return len(self.names)
-
-    @cached_property
-    def depends_on_control(self) -> Any:
-        """Whether any control enters each row of a stage (k,)."""
-        rows, _ = self.traced.function.jac_sparsity(0, 1).get_triplet()
-        return np.isin(np.arange(self.count), rows)
-
-    def penalty_residual(self, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
-        """Return √ρ (s − Π_C(s)) (k,) of (…, p' = (p, y, …, ρ))."""
-        if not self.count:
-            return ca.SX(0, 1)
-        *z, extended = arguments
-        y, rho = extended[p_size : p_size + self.count], extended[-1]
-        s = self.traced.function(*z, extended[:p_size]) + y / rho
-        lower, upper = self.traced.lower, self.traced.upper
-        outside = [_outside(s[i], float(lower[i]), float(upper[i])) for i in range(self.count)]
-        return ca.sqrt(rho) * ca.vertcat(*outside)
-
-
-def _outside(s: ca.SX, lower: float, upper: float) -> ca.SX:
-    """s − Π(s) for the interval; smooth for an equality."""
-    if lower == upper:
-        return s - upper
-    excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
-    return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
+from ocpkit.trace import trace_cost
 
 
 class Augmented:
@@ -119,37 +74,12 @@ class Augmented:
 
     def values(self, states: Sequence[Array], controls: Sequence[Array]) -> list[Array]:
         """Return g of every stage and of the end."""
-        arguments = [*zip(states, controls), (states[-1],)]
-        return [
-            rows.evaluate(*z, self.problem.parameter(t))[:, 0] if rows.count else np.zeros(0)
-            for t, (rows, z) in enumerate(zip(self.rows, arguments))
-        ]
+        return row_values(self.problem, self.rows, states, controls)
 
     def updated(self, values: Sequence[Array], multipliers: Sequence[Array], penalty: float) -> list[Array]:
         """Return y⁺ = ρ (s − Π_C(s)) with s = g + y/ρ."""
         shifted = [g + y / penalty for g, y in zip(values, multipliers)]
         return [penalty * (s - rows.traced.project(s)) for s, rows in zip(shifted, self.rows)]
-
-    def violation(self, values: Sequence[Array]) -> tuple[float, str]:
-        """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
-        worst, where = 0.0, ""
-        for t, (g, rows) in enumerate(zip(values, self.rows)):
-            if rows.count:
-                distance = np.abs(g - rows.traced.project(g))
-                i = int(distance.argmax())
-                if not distance[i] <= worst:  # also where it is not a number
-                    worst = float(distance[i])
-                    where = f"{rows.names[i]!r} at " + ("the end" if t == self.problem.horizon else f"stage {t}")
-        return worst, where
-
-    def broken_at_start(self) -> tuple[float, str]:
-        """Return the largest violation at x0 of a row that no control enters, and the row's name."""
-        rows, problem = self.rows[0], self.problem
-        if not rows.count:
-            return 0.0, ""
-        g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
-        distance = np.where(rows.depends_on_control, 0.0, np.abs(g - rows.traced.project(g)))
-        return float(distance.max()), rows.names[int(distance.argmax())]
 
     def _extended(self, multipliers: Sequence[Array], penalty: float) -> Array:
         """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y are padded by zeros."""
@@ -176,37 +106,24 @@ def _penalised_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
     return FunctionTerminalCost(penalised, cost.state_size, parameter_size=width)
 
 
-def problem_rows(problem: Problem) -> tuple[Rows, ...]:
-    """Return the rows of stages 0 … T-1 and of the end; stages of one kind share theirs."""
-    p_size, stages = problem.parameters.shape[-1], problem.stages
-    end = Identities(problem.terminal_cost, *problem.terminal_constraints)
-    return (*(_stage_rows(Identities(stage), p_size) for stage in stages), _terminal_rows(end, p_size))
+def _penalty_residual(rows: Rows, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
+    """Return √ρ (s − Π_C(s)) (k,) of (…, p' = (p, y, …, ρ))."""
+    if not rows.count:
+        return ca.SX(0, 1)
+    *z, extended = arguments
+    y, rho = extended[p_size : p_size + rows.count], extended[-1]
+    s = rows.traced.function(*z, extended[:p_size]) + y / rho
+    lower, upper = rows.traced.lower, rows.traced.upper
+    outside = [_outside(s[i], float(lower[i]), float(upper[i])) for i in range(rows.count)]
+    return ca.sqrt(rho) * ca.vertcat(*outside)
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _stage_rows(parts: Identities, p_size: int) -> Rows:
-    """Rows of a stage: its constraints as declared, then each control with a finite bound."""
-    (stage,) = parts.parts
-    n, m = stage.dynamics.state_size, stage.dynamics.control_size
-    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
-    bounded = stage.bounded_controls
-    bounds = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
-    constraints = (*stage.constraints, *([bounds] if len(bounded) else []))
-    return _rows(constraints, (n, m, p_size), f"stage {stage.name!r}")
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _terminal_rows(parts: Identities, p_size: int) -> Rows:
-    cost, *constraints = parts.parts
-    return _rows(constraints, (cost.state_size, p_size), "the terminal constraints")
-
-
-def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
-    names = []
-    for constraint in constraints:
-        count = len(trace_constraints([constraint], sizes, where).lower)
-        names += [constraint.name if count == 1 else f"{constraint.name}[{i}]" for i in range(count)]
-    return Rows(trace_constraints(constraints, sizes, where), tuple(names))
+def _outside(s: ca.SX, lower: float, upper: float) -> ca.SX:
+    """s − Π(s) for the interval; smooth for an equality."""
+    if lower == upper:
+        return s - upper
+    excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
+    return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
 
 
 def _penalised(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...]) -> Any:
@@ -224,14 +141,14 @@ def _penalised(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...]) ->
 
             def residual(*arguments: Any) -> ca.SX:
                 extended, own = split(arguments)
-                return ca.vertcat(graph(*own), rows.penalty_residual(extended, p_size))
+                return ca.vertcat(graph(*own), _penalty_residual(rows, extended, p_size))
 
             return LeastSquares(residual)
     value = trace_cost(cost, sizes, "the cost under constraints")
 
     def penalised(*arguments: Any) -> ca.SX:
         extended, own = split(arguments)
-        return value(*own) + ca.sumsqr(rows.penalty_residual(extended, p_size)) / 2
+        return value(*own) + ca.sumsqr(_penalty_residual(rows, extended, p_size)) / 2
 
     return penalised
 

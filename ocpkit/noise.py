@@ -22,11 +22,12 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.augmented import REMEMBERED, extend_dynamics
+from ocpkit.augmented import extend_dynamics
 from ocpkit.differentiable import with_parameters
 from ocpkit.functions import FunctionCost, FunctionTerminalCost
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Problem, Stage, TerminalCost
+from ocpkit.rows import REMEMBERED
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_cost
 

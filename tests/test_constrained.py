@@ -192,10 +192,11 @@ def test_hand_written_dynamics_keep_their_derivatives() -> None:
 
 def test_an_end_out_of_reach_is_infeasible_and_says_which_row() -> None:
     problem = swing(control_bounds=(-1, 1), terminal_constraints=(Constraint(lambda x: x, 9.0, 9.0, "too far"),))
-    solution = AugmentedLagrangian().solve(problem)
-    assert solution.status is Status.INFEASIBLE
-    assert "too far" in solution.details["violation"]
-    assert "the end" in solution.details["violation"]
+    for solver in (AugmentedLagrangian(), IPOPT()):
+        solution = solver.solve(problem)
+        assert solution.status is Status.INFEASIBLE
+        assert "too far" in solution.details["violation"]
+        assert "the end" in solution.details["violation"]
 
 
 def test_rows_that_contradict_each_other_are_infeasible_and_name_a_stage() -> None:
@@ -214,6 +215,7 @@ def test_an_x0_outside_the_state_bounds_is_named_at_once() -> None:
     assert outside.status is Status.INFEASIBLE
     assert outside.iterations == 0
     assert outside.details["reason"].startswith("x0 violates 'rail[1]' at stage 0 by 0.3,")
+    assert IPOPT().solve(swing(constraints=rows)).details["reason"] == outside.details["reason"]
     later = swing(constraints=rows, x0=[0.7, 0.0])
     assert "reason" not in AugmentedLagrangian(max_iterations=1).solve(later).details
 

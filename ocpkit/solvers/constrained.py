@@ -17,6 +17,7 @@ import numpy as np
 from ocpkit.augmented import Augmented
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
+from ocpkit.rows import broken_at_start, largest_violation, say_start, say_violation
 from ocpkit.solution import Iteration, Solution, Status
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
@@ -97,19 +98,19 @@ class AugmentedLagrangianRun(Run):
         controls = [np.asarray(u) for u in self.guess.controls]
         states, cost = self.problem.rollout(controls)
         self.trajectory = Trajectory(states, controls, cost)
-        violation, where = self.augmented.violation(self.augmented.values(states, controls))
+        violation, where = largest_violation(self.augmented.rows, self.augmented.values(states, controls))
         self._report(violation, where)
-        excess, row = self.augmented.broken_at_start()
+        excess, row = broken_at_start(self.problem, self.augmented.rows[0])
         if excess > self.options.constraint_tolerance:
             self.status = Status.INFEASIBLE
-            self.details["reason"] = f"x0 violates {row!r} at stage 0 by {excess:.3g}, which no control can change"
+            self.details["reason"] = say_start(excess, row)
         return Iteration(index=0, cost=cost, gap=violation, regularization=self.penalty)
 
     def step(self) -> Iteration:
         options, before = self.options, self.trajectory.cost
         inner = self._minimise()
         values = self.augmented.values(inner.states, inner.controls)
-        violation, where = self.augmented.violation(values)
+        violation, where = largest_violation(self.augmented.rows, values)
         if not np.isfinite(inner.cost) or not np.isfinite(violation):
             self.status = Status.DIVERGED
             return self._record(before, violation)
@@ -150,7 +151,7 @@ class AugmentedLagrangianRun(Run):
         self.residual = residual
 
     def _report(self, violation: float, where: str) -> None:
-        self.details["violation"] = f"{violation:.2e}" + (f" (largest: {where})" if violation > 0 else "")
+        self.details["violation"] = say_violation(violation, where)
         self.details["inner iterations"] = str(self.inner_iterations)
 
     def _record(self, before: float, violation: float) -> Iteration:

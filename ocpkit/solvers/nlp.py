@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.problem import Array, Problem
+from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_values, say_start, say_violation
 from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Program
@@ -78,7 +79,17 @@ class NLPSolver(Solver):
         status, details = self._run(watch)
         if watch.error is not None:
             raise watch.error
+        if status is Status.INFEASIBLE:
+            details |= self._worst(problem, watch.iterate.trajectory)
         return self._solution(problem, watch.iterate, watch.history, watch.stop or status, details, clock)
+
+    def _worst(self, problem: Problem, best: Trajectory) -> dict[str, str]:
+        """Return the row that fails most, and the one that x0 breaks for good."""
+        rows = problem_rows(problem)
+        violation, where = largest_violation(rows, row_values(problem, rows, best.states, best.controls))
+        excess, row = broken_at_start(problem, rows[0])
+        reason = {"reason": say_start(excess, row)} if excess > self.feasibility_tolerance else {}
+        return {"violation": say_violation(violation, where)} | reason
 
     def _run(self, watch: _Watch) -> tuple[Status, dict[str, str]]:
         """Call the plugin and translate its answer."""
