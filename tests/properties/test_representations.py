@@ -80,6 +80,17 @@ def test_a_batch_is_its_samples_one_by_one(library, name, seed, n, m, n_next, ra
             assert_close(part, expected)
 
 
+@given(seed=seeds, n=sizes, m=sizes, rate=st.floats(0.01, 10.0))
+def test_a_proximal_identity_is_levenberg_damping(seed, n, m, rate):
+    """Q_uu + I/η is Q_uu + μ I with μ = 1/η."""
+    blocks = random_stage(np.random.default_rng(seed), n, m, n, 1)
+    pairs = zip(
+        numbers(step_of(blocks, Proximal(Identity(rate)), False)), numbers(step_of(blocks, Exact(1 / rate), False))
+    )
+    for proximal, damped in pairs:
+        assert_close(proximal, damped)
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 @given(seed=seeds, size=sizes, batch=st.sampled_from([(), (2,)]))
 def test_operators_solve_multiply_and_show_one_matrix(library, seed, size, batch):
