@@ -1,7 +1,7 @@
-"""The augmented Lagrangian of a constrained Problem, as another Problem without constraints.
+"""The augmented Lagrangian of a constrained Problem, as another Problem with no constraints but its control bounds.
 
-Every constraint and every finite control bound of a stage is a row lower ≤ g(x, u, p) ≤ upper of a set C. With
-multipliers y and a penalty ρ the stage cost becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
+Every constraint is rows lower ≤ g(x, u, p) ≤ upper of a set C. With multipliers y and a penalty ρ the stage cost
+becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
 
     ℓ(x, u, p) + ½ ρ dist²(g(x, u, p) + y/ρ, C),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
 
@@ -50,7 +50,7 @@ class Augmented:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self._p_size = problem, problem.parameters.shape[-1]
-        self.rows = problem_rows(problem)
+        self.rows = problem_rows(problem, bounds=False)
         self._width = self._p_size + max(rows.count for rows in self.rows) + 1
         parts = [
             _penalised_stage(Identities(stage, rows), self._p_size, self._width)
@@ -96,7 +96,8 @@ def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
     stage, rows = parts.parts
     sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
     cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width)
-    return Stage(extend_dynamics(stage.dynamics, p_size, width), cost, name=stage.name)
+    dynamics = extend_dynamics(stage.dynamics, p_size, width)
+    return Stage(dynamics, cost, stage.control_lower, stage.control_upper, name=stage.name)
 
 
 @lru_cache(maxsize=REMEMBERED)

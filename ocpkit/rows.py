@@ -41,22 +41,22 @@ class Rows:
         return np.isin(np.arange(self.count), rows)
 
 
-def problem_rows(problem: Problem) -> tuple[Rows, ...]:
-    """Return the rows of stages 0 … T-1 and of the end; stages of one kind share theirs."""
+def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[Rows, ...]:
+    """Return the rows of stages 0 … T-1, control bounds included or not, and of the end; equal stages share theirs."""
     p_size, stages = problem.parameters.shape[-1], problem.stages
     end = Identities(problem.terminal_cost, *problem.terminal_constraints)
-    return (*(_stage_rows(Identities(stage), p_size) for stage in stages), _terminal_rows(end, p_size))
+    return (*(_stage_rows(Identities(stage), p_size, bounds) for stage in stages), _terminal_rows(end, p_size))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _stage_rows(parts: Identities, p_size: int) -> Rows:
-    """Rows of a stage: its constraints as declared, then each control with a finite bound."""
+def _stage_rows(parts: Identities, p_size: int, bounds: bool) -> Rows:
+    """Rows of a stage: its constraints as declared, then perhaps each control with a finite bound."""
     (stage,) = parts.parts
     n, m = stage.dynamics.state_size, stage.dynamics.control_size
     lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
     bounded = stage.bounded_controls
-    bounds = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
-    constraints = (*stage.constraints, *([bounds] if len(bounded) else []))
+    limits = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
+    constraints = (*stage.constraints, *([limits] if bounds and len(bounded) else []))
     return _rows(constraints, (n, m, p_size), f"stage {stage.name!r}")
 
 

@@ -2,9 +2,11 @@
 
     minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   lower ≤ g_t(x_t, u_t) ≤ upper
 
-One outer iteration minimises the augmented Lagrangian at (y, ρ) by an unconstrained solver, warm-started, and then
-moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺ − y|/ρ, which is zero only where the rows are satisfied *and*
-complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance tightens with r.
+One outer iteration minimises the augmented Lagrangian at (y, ρ) by DDP, warm-started, which keeps the control bounds by
+itself, and then moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺ − y|/ρ, which is zero only where the rows are
+satisfied *and* complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance
+tightens with r. Where ρ is so small that DDP runs off to where the model has no derivatives, beyond the constraints, it
+begins again with a larger one.
 """
 
 from __future__ import annotations
@@ -77,25 +79,32 @@ class AugmentedLagrangian(Solver):
 class AugmentedLagrangianRun(Run):
     """One constrained solve in progress; its steps are outer iterations."""
 
-    multipliers: list[Array]
-
     def __init__(self, options: AugmentedLagrangian, problem: Problem, guess: Guess) -> None:
         self.options, self.problem, self.guess = options, problem, guess
         self.augmented = Augmented(problem)
-        self.multipliers = self._first_multipliers()
+        self.of_rows = self._first_multipliers()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
         self.inner: Solution | None = None
         self.residual, self.inner_iterations = float("inf"), 0
         self.details = {}
 
     def _first_multipliers(self) -> list[Array]:
-        """Those of the warm start, if it has the same rows."""
+        """Those of the warm start, if it has the same rows, without those of the control bounds, which come last."""
         zeros, given = self.augmented.zeros(), self.guess.multipliers
-        fits = given is not None and [len(y) for y in given] == [len(y) for y in zeros]
-        return list(given) if given is not None and fits else zeros
+        bounds = [*(len(stage.bounded_controls) for stage in self.problem.stages), 0]
+        if given is None or [len(y) for y in given] != [len(y) + count for y, count in zip(zeros, bounds)]:
+            return zeros
+        return [y[: len(zero)] for y, zero in zip(given, zeros)]
+
+    @property
+    def multipliers(self) -> Sequence[Array]:  # type: ignore[override]
+        """Of the constraints, then of the control bounds."""
+        if self.inner is None or self.inner.multipliers is None:
+            return self.of_rows
+        return [np.concatenate(pair) for pair in zip(self.of_rows, self.inner.multipliers)]
 
     def start(self) -> Iteration:
-        controls = [np.asarray(u) for u in self.guess.controls]
+        controls = self.problem.clip(self.guess.controls)
         states, cost = self.problem.rollout(controls)
         self.trajectory = Trajectory(states, controls, cost)
         violation, where = largest_violation(self.augmented.rows, self.augmented.values(states, controls))
@@ -111,13 +120,13 @@ class AugmentedLagrangianRun(Run):
         inner = self._minimise()
         values = self.augmented.values(inner.states, inner.controls)
         violation, where = largest_violation(self.augmented.rows, values)
-        if not np.isfinite(inner.cost) or not np.isfinite(violation):
-            self.status = Status.DIVERGED
-            return self._record(before, violation)
-        updated = self.augmented.updated(values, self.multipliers, self.penalty)
-        residual = _largest([new - old for new, old in zip(updated, self.multipliers)]) / self.penalty
+        if inner.value_gradients is None or not np.isfinite(inner.cost) or not np.isfinite(violation):
+            self._raise_penalty(Status.DIVERGED)
+            return self._record(before, self.violation)
+        updated = self.augmented.updated(values, self.of_rows, self.penalty)
+        residual = _largest([new - old for new, old in zip(updated, self.of_rows)]) / self.penalty
         self.inner = self.policy = inner
-        self.multipliers = updated
+        self.of_rows = updated
         states, controls = list(inner.states), list(inner.controls)
         self.trajectory = Trajectory(states, controls, self.problem.cost(states, controls))
         self._report(violation, where)
@@ -131,7 +140,7 @@ class AugmentedLagrangianRun(Run):
 
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
-        problem = self.augmented.lagrangian(self.multipliers, self.penalty)
+        problem = self.augmented.lagrangian(self.of_rows, self.penalty)
         solver = replace(self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE)
         if self.inner is None:
             inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
@@ -145,12 +154,17 @@ class AugmentedLagrangianRun(Run):
         options = self.options
         self.tolerance = max(options.gradient_tolerance, self.tolerance / 10)
         if residual > max(options.constraint_tolerance, options.enough * self.residual):
-            self.penalty *= options.penalty_factor
-            if self.penalty > options.max_penalty:
-                self.status = Status.INFEASIBLE
+            self._raise_penalty(Status.INFEASIBLE)
         self.residual = residual
 
+    def _raise_penalty(self, otherwise: Status) -> None:
+        """Let ρ grow; end with the given status where it is at its maximum."""
+        self.penalty *= self.options.penalty_factor
+        if self.penalty > self.options.max_penalty:
+            self.status = otherwise
+
     def _report(self, violation: float, where: str) -> None:
+        self.violation = violation
         self.details["violation"] = say_violation(violation, where)
         self.details["inner iterations"] = str(self.inner_iterations)
 
