@@ -103,7 +103,7 @@ class CompiledRun(Run):
         address = memory.__array_interface__["data"][0]
         shift = -address % ALIGNMENT // 8
         self.block, self.address = memory[shift:], address + 8 * shift
-        self.state = _options(options)
+        self.state = State.from_buffer_copy(_options(options))
         for name, series in self.layout.series.items():
             setattr(self.state, name, self.address + 8 * series.offset)
         self.state.scratch = self.address + 8 * self.layout.scratch
@@ -205,7 +205,9 @@ class CompiledRun(Run):
         self._flat(name)[:] = np.concatenate(series)
 
 
+@lru_cache(maxsize=32)
 def _options(options: DDP) -> State:
+    """The struct with these options, to be copied for a solve."""
     state = State()
     for option in fields(options):
         if option.name in FIELD_NAMES:  # the struct calls them as Python does
