@@ -102,7 +102,7 @@ class Training:
             loss = self.optimizer.step(inputs, targets)
         except (RuntimeError, ValueError, TypeError) as error:
             # Drawing from, or decomposing, what is not finite raises before a loss is returned.
-            if isinstance(error, torch.linalg.LinAlgError) or not _finite(self.model, inputs):  # type: ignore[attr-defined]
+            if isinstance(error, torch.linalg.LinAlgError) or not is_finite(self.model, inputs):  # type: ignore[attr-defined]
                 raise self._diverged(f"the step failed ({_first_line(error)})", f"in {self._place()}") from error
             what = f"{type(error).__name__}: {_first_line(error)}"
             raise ProblemError(f"{self._place()}, inputs {tuple(inputs.shape)}: {what}") from error
@@ -242,7 +242,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _finite(model: nn.Module, inputs: Tensor) -> bool:
+def is_finite(model: nn.Module, inputs: Tensor) -> bool:
+    """Return whether the weights, and the outputs for these inputs, are finite."""
     with torch.no_grad():
         if not _finite_weights(model):
             return False

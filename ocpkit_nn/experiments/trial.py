@@ -23,7 +23,7 @@ from ocpkit_nn.networks import build as build_network
 from ocpkit_nn.networks import fcn
 from ocpkit_nn.optimizers import Stepper
 from ocpkit_nn.record import machine
-from ocpkit_nn.training import mean_loss_and_accuracy, reproducible
+from ocpkit_nn.training import is_finite, mean_loss_and_accuracy, reproducible
 
 Watch = Callable[[int, nn.Module, Stepper], object]
 """Gets (number of the update, network, method) after every update."""
@@ -80,7 +80,11 @@ def _optimise(
             model.train()
             try:
                 finite = math.isfinite(stepper.step(inputs, targets))
-            except (torch.linalg.LinAlgError, FloatingPointError):  # type: ignore[attr-defined]
+            except (RuntimeError, FloatingPointError) as error:
+                # Drawing from, or decomposing, what is not finite raises before a loss is returned.
+                decomposed = isinstance(error, (torch.linalg.LinAlgError, FloatingPointError))  # type: ignore[attr-defined]
+                if not decomposed and is_finite(model, inputs):
+                    raise
                 finite = False
             update += 1
             if watch is not None:

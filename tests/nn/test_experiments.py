@@ -16,6 +16,7 @@ from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import execute, read_results, write_results
 from ocpkit_nn.experiments.statistics import difference, estimate, quartiles
 from ocpkit_nn.experiments.trial import _loaded, dataset, train
+from ocpkit_nn.optimizers import Backpropagation
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)
@@ -145,6 +146,24 @@ def test_divergence_ends_a_run_and_is_recorded():
     assert (result.loss, result.accuracy, result.curves["train_loss"][-1]) == (math.inf, None, None)
     assert result.updates < 18
     json.dumps(result.row(), allow_nan=False)
+
+
+@pytest.mark.parametrize("terminal", ["montecarlo", "ggn", "rank"])
+def test_divergence_is_recorded_where_the_terminal_curvature_fails_first(terminal):
+    """Labels cannot be drawn from probabilities that are not numbers, nor a Hessian be decomposed that is none."""
+    optimizer = {"terminal": terminal, **({"rank": 1} if terminal == "rank" else {})}
+    network = {"width": 4, "depth": 2, "activation": "relu"}
+    run = replace(RUN, method="ddpnopt", learning_rate=1e30, network=network, optimizer=optimizer)
+    assert train(run).diverged
+
+
+def test_an_error_that_is_no_divergence_is_raised(monkeypatch):
+    def fail(self, inputs, targets):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Backpropagation, "step", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(RUN)
 
 
 def test_curves_have_the_points_that_were_asked_for():
