@@ -329,3 +329,11 @@ def test_dense_linear_quadratic_parts_become_loops(engine: str) -> None:
         assert_equal_solves(
             replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem)
         )
+
+
+@pytest.mark.parametrize("n", [7, 8, 9, 12])
+def test_value_hessians_of_every_stage_are_kept(n: int) -> None:
+    """From n = 8 on the C code writes them past the caches, in whole vectors wherever they begin."""
+    problem = shaken(LQR.random(n, 2, 7).problem())
+    ours, reference = (DDP(engine=engine, max_iterations=0).solve(problem) for engine in ("c", "numpy"))
+    assert_equal_blocks(ours, reference)

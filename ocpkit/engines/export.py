@@ -150,7 +150,8 @@ def _scratch(graph: ProblemGraph) -> str:
         work = f"(work_size_{i} > {work} ? work_size_{i} : {work})"
     models = " + ".join(f"model_size_{i}" for i in kinds)
     shared = " + ".join(f"{graph.kind_of_stage.count(i)} * shared_size_{i}" for i in kinds)
-    return f"ROUND_UP({models}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
+    hessian = max(kind.state_size for kind in graph.kinds) ** 2
+    return f"ROUND_UP({models}) + 2 * ROUND_UP({hessian}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
 
 
 def _options(solver: DDP) -> str:

@@ -45,8 +45,8 @@ static box bounds_from(const ddp *s, long i) {
   return bounds;
 }
 
-/* The scratch memory: the derivatives of each kind, what one stage works with, and twice (for the trajectory and for
-   the candidate) what each stage hands on to its derivatives. */
+/* The scratch memory: the derivatives of each kind, V_xx of this stage and of the next, what one stage works with, and
+   twice (for the trajectory and for the candidate) what each stage hands on to its derivatives. */
 static long models_size(void) {
   long size = 0;
   for (int i = 0; i < KINDS; i++) size += kinds[i].model_size;
@@ -60,13 +60,22 @@ static long work_size(void) {
   return ROUND_UP(largest);
 }
 
+static long hessian_size(void) {
+  long largest = 0;
+  for (int i = 0; i < KINDS; i++)
+    if (kinds[i].n * kinds[i].n > largest) largest = kinds[i].n * kinds[i].n;
+  return ROUND_UP(largest);
+}
+
 static long shared_size(const ddp *s) {
   long size = 0;
   for (long t = 0; t < s->horizon; t++) size += stage_kind(s, t)->shared;
   return size;
 }
 
-long ocpkit_scratch_size(const ddp *s) { return models_size() + work_size() + 2 * ROUND_UP(shared_size(s)); }
+long ocpkit_scratch_size(const ddp *s) {
+  return models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(shared_size(s));
+}
 
 static double *model_of(const ddp *s, long which) {
   double *model = s->scratch;
@@ -124,23 +133,26 @@ static int forward_pass(ddp *s, double alpha) {
 /* Alg. 1, lines 2-6, for one damping; -1, or the stage at which Q_uu has no Cholesky factor. */
 static long backward_sweep(ddp *s, int second_order) {
   const double on_state = s->on_state ? s->regularization : 0;
+  double *const hessians[] = {s->scratch + models_size(), s->scratch + models_size() + hessian_size()};
   const sweep damping = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
-                        s->scratch + models_size()};
+                        hessians[1] + hessian_size()};
   const double *x = s->x + s->states, *u = s->u + s->controls, *p = s->p + s->horizon * s->stride;
   const double *gap = s->gap + s->states, *shared = s->shared + s->handed_on;
   double *k = s->k + s->controls, *K = s->K + s->gains, *Vx = s->Vx + s->states, *Vxx = s->Vxx + s->hessians;
   double slope = 0, change = 0;
   x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
+  double *kept = Vxx;
   (second_order ? terminal_derive : terminal_derive_gauss_newton)(x, p, Vx, Vxx);
   for (long t = s->horizon - 1; t >= 0; t--) {
     const kind *const stage = stage_kind(s, t);
     const int n = stage->n, m = stage->m;
     x -= n, u -= m, p -= s->stride, k -= m, K -= m * n, shared -= stage->shared;
-    double *const own_Vx = Vx - n, *const own_Vxx = Vxx - n * n;
+    double *const own_Vx = Vx - n, *const own_Vxx = hessians[t % 2];
     if (!stage->backward(&damping, x, u, p, shared, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
                          model_of(s, s->kind_of_stage[t]), bounds_from(s, u - s->u), &slope, &change))
       return t;
-    gap -= n, Vx = own_Vx, Vxx = own_Vxx;
+    gap -= n, Vx = own_Vx, Vxx = own_Vxx, kept -= n * n;
+    put_away(Vxx, kept, n * n);
   }
   s->gradient_norm = slope, s->expected_change = change;
   return -1;
@@ -211,7 +223,7 @@ static void prepare(ddp *s) {
   for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
   terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
   s->handed_on = shared_size(s);
-  s->shared = s->scratch + models_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
+  s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
   s->gradient_norm = NAN;
   evaluate_guess(s);
 }

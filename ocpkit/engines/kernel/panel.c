@@ -1,5 +1,9 @@
 /* C += A B on panels of four rows, whose sums stay in registers. A term of A is one number, a row of B a vector:
    rank-one updates, so that the compiler needs no reordering of sums to use vector instructions. */
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+#include <stdint.h>
 typedef double pack __attribute__((vector_size(32), aligned(8), may_alias));
 enum { PACK = 4 };
 #define ROUND_UP(count) (((count) + PACK - 1) / PACK * PACK)
@@ -67,6 +71,19 @@ INLINE void multiply(int first, int last, int depth, const double *a, int row, i
   for (int i = whole; i < last; i++)
     for (int j = triangle ? i / PACK * PACK : 0; j < width; j += PACK)
       panel_1x4(depth, a + i * row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
+}
+
+/* Copy what is not read again soon past the caches: nothing is fetched to be overwritten, and nothing thrown out. */
+INLINE void put_away(const double *from, double *to, long count) {
+  long i = 0;
+#ifdef __AVX__
+  enum { LEAST = 64 }; /* below, parts of cache lines cost more than is saved */
+  if (count >= LEAST) {
+    for (; (uintptr_t)(to + i) % sizeof(pack); i++) to[i] = from[i];
+    for (; i + PACK <= count; i += PACK) _mm256_stream_pd(to + i, _mm256_loadu_pd(from + i));
+  }
+#endif
+  for (; i < count; i++) to[i] = from[i];
 }
 
 /* a'b */
