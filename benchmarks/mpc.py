@@ -44,10 +44,10 @@ def quadrotor() -> Problem:
 
 
 def bounded_quadrotor() -> Problem:
-    """The same with every control within ±25 % of what hovering needs."""
+    """The same with rotors that cannot pull, nor push more than twice what hovering needs."""
     problem = quadrotor()
     hover = np.asarray(problem.controls[0])
-    stage = replace(problem.stages[0], control_lower=0.75 * hover, control_upper=1.25 * hover)
+    stage = replace(problem.stages[0], control_lower=0.0 * hover, control_upper=2.0 * hover)
     return problem.replace(stages=(stage,) * problem.horizon)
 
 

@@ -93,7 +93,7 @@ class MPC:
         over these with the controls that are already on their way.
     feasibility_tolerance
         A plan that has not converged replaces the last one only if its gaps and its constraints' violations are at
-        most this [units of the states and rows].
+        most this [units of the states and rows], or no larger than those of the last plan from the present state.
     """
 
     problem: Problem
@@ -167,10 +167,11 @@ class MPC:
         )
 
     def _usable(self, solution: Solution) -> bool:
-        """Whether a solution may replace the plan: finite, and feasible if it was stopped early."""
+        """Whether a solution may replace the plan: finite, and if stopped early no less feasible than its guess."""
         if solution.status not in USABLE or not np.isfinite(solution.cost):
             return False
-        return solution.success or solution.history[-1].gap <= self.feasibility_tolerance
+        allowed = max(self.feasibility_tolerance, solution.history[0].gap)
+        return solution.success or solution.history[-1].gap <= allowed
 
     def _predict(self, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""
@@ -182,7 +183,7 @@ class MPC:
         if self.plan is None:
             assert self.warm_up is not None
             return self.warm_up.solve(problem)
-        guess = shifted(self.plan, self.offset)
+        guess = shifted(problem, self.plan, self.offset)
         return self.solver.solve(problem, guess, states=guess.states if self.solver.takes_states else None)
 
     def _control(self, problem: Problem) -> Array | None:
@@ -194,15 +195,22 @@ class MPC:
         return np.clip(control, stage.control_lower, stage.control_upper) if np.isfinite(control).all() else None
 
 
-def shifted(plan: Solution, ticks: int = 1) -> Solution:
-    """Return the plan that starts `ticks` later, as a guess; what lies beyond its end repeats its last entries.
+def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
+    """Return the plan that starts `ticks` later, as a guess; beyond its end the last control is held.
 
-    The state that was really reached differs from the plan's: as a guess with states this is one gap at the first
-    stage, which the solver's first full step closes through the feedback gains (Diehl's initial value embedding).
+    The states beyond the end follow the model from the last one, so the only gap is that at the first stage: the state
+    that was really reached differs from the plan's. The solver's first full step closes it through the feedback gains
+    (Diehl's initial value embedding).
     """
     T = len(plan.controls)
     stages, points = (np.minimum(np.arange(count) + ticks, count - 1) for count in (T, T + 1))
     multipliers = plan.multipliers
     if multipliers is not None:
         multipliers = (*(multipliers[t] for t in stages), multipliers[-1])
-    return replace(plan, controls=plan.controls[stages], states=plan.states[points], multipliers=multipliers)
+    controls, states = plan.controls[stages], np.array(plan.states[points])
+    for t in range(max(T - ticks, 0), T):
+        following = problem.stages[t].dynamics.step(states[t], controls[t], problem.parameter(t))
+        if not np.isfinite(following).all():
+            break
+        states[t + 1] = following
+    return replace(plan, controls=controls, states=states, multipliers=multipliers)

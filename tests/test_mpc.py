@@ -13,7 +13,21 @@ from problems import LQRS, pendulum_field
 from test_constrained import swing
 
 import ocpkit.math as m
-from ocpkit import DDP, MPC, AugmentedLagrangian, Constraint, Health, Problem, ProblemError, Status, rk4, simulate
+from ocpkit import (
+    DDP,
+    MPC,
+    AugmentedLagrangian,
+    Constraint,
+    Health,
+    Problem,
+    ProblemError,
+    Status,
+    models,
+    rk4,
+    simulate,
+)
+from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.mpc import shifted
 
 REAL_TIME = DDP(max_iterations=1)
 
@@ -144,21 +158,41 @@ def test_where_the_model_is_not_finite_at_a_trial_point_the_solver_steps_back() 
 
 
 def test_a_plan_that_breaks_a_constraint_does_not_replace_a_feasible_one() -> None:
-    """The wall moves in so far that one outer iteration cannot mend the plan."""
-    walled = upright(
-        constraints=(Constraint(lambda x, u, p: m.stack([u[0]]) - p[0], name="wall"),), parameters=[20.0], horizon=10
-    )
+    """After a push the optimum lies beyond the wall; one outer iteration ends there, while the old plan respects it."""
+    walled = upright(constraints=(Constraint(lambda x, u: m.stack([u[0]]), -np.inf, 3.0, "wall"),), horizon=10)
     hasty = AugmentedLagrangian(max_iterations=1)
     strict, lenient = MPC(walled, hasty), MPC(walled, hasty, feasibility_tolerance=100.0)
     for controller in (strict, lenient):
-        assert controller.step([np.pi + 0.3, 0.0]).health is Health.OPTIMAL
+        assert controller.step([np.pi + 0.1, 0.0]).health is Health.OPTIMAL
     before = strict.plan
-    held, taken = (controller.step([np.pi - 0.6, 0.0], [-5.0]) for controller in (strict, lenient))
-    assert held.health is Health.HELD
+    held, taken = (controller.step([np.pi - 0.6, 0.0]) for controller in (strict, lenient))
+    assert (held.health, held.offset) == (Health.HELD, 1)
     assert held.plan is before
-    assert held.offset == 1
     assert taken.health is Health.IMPROVING
-    assert taken.plan is not before
+    assert taken.plan is not None
+    assert taken.plan.controls.max() > 3.01 >= before.controls.max()
+
+
+def test_a_plan_that_closes_some_of_its_gap_replaces_the_one_that_leaves_all() -> None:
+    """Saturated controls cannot close the gap at once; the next real-time iterations go on from where this one is."""
+    problem = models.get("cartpole-bounded").build(horizon=50)
+    controller = MPC(problem, REAL_TIME, feasibility_tolerance=1e-6)
+    loop = simulate(controller, 6, process_noise=0.01)
+    gaps = [command.plan.history[-1].gap for command in loop.commands if command.plan is not None]
+    assert max(gaps) > 1e-6
+    assert loop.count(Health.OPTIMAL) + loop.count(Health.IMPROVING) == 6
+
+
+@pytest.mark.parametrize("ticks", [1, 3, 30, 40])
+def test_a_shifted_plan_has_a_gap_only_where_the_plant_was_measured(ticks: int) -> None:
+    problem = upright(x0=[np.pi + 0.6, 0.0], horizon=30, terminal_cost=lambda x: 0.1 * x[1] ** 2)
+    plan = DDP().solve(problem)
+    guess = shifted(problem, plan, ticks)
+    moved = NumpyEngine(problem.replace(x0=guess.states[0])).with_gaps(guess.states, guess.controls)
+    assert moved.gap < 1e-9
+    if ticks < 30:
+        np.testing.assert_array_equal(guess.controls[:-ticks], plan.controls[ticks:])
+        np.testing.assert_array_equal(guess.states[:-ticks], plan.states[ticks:])
 
 
 def test_a_state_outside_its_bounds_is_named() -> None:
