@@ -40,8 +40,11 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
     Raises
     ------
     ProblemError
+        If sizes change along the horizon, as with free parameters; use `Sensitivity` there.
         When called, if a solve does not converge: its solution has no derivative. Names the entry of the batch.
     """
+    if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
+        raise ProblemError("a layer needs states and controls of one size along the horizon; use Sensitivity instead")
     if solver is None:
         constrained = bool(problem.terminal_constraints) or any(s.constraints for s in problem.stages)
         inner = DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300)

@@ -14,7 +14,18 @@ from strategies import smooth_problems
 from test_constrained import CASES, swing
 
 import ocpkit.math as m
-from ocpkit import DDP, IPOPT, AugmentedLagrangian, Problem, ProblemError, Sensitivity, Solution, rk4, torch_layer
+from ocpkit import (
+    DDP,
+    IPOPT,
+    AugmentedLagrangian,
+    Problem,
+    ProblemError,
+    Sensitivity,
+    Solution,
+    rk4,
+    torch_layer,
+    with_free_parameters,
+)
 
 SHARP = AugmentedLagrangian(gradient_tolerance=1e-11, constraint_tolerance=1e-11)
 STEP = 1e-5
@@ -148,3 +159,8 @@ def test_a_solve_of_the_batch_that_fails_is_named() -> None:
     layer = torch_layer(swing(), DDP(max_iterations=0))
     with pytest.raises(ProblemError, match="entry 0 of the batch"):
         layer(tensor([1.0, 0.0]))
+
+
+def test_a_layer_of_changing_sizes_is_refused() -> None:
+    with pytest.raises(ProblemError, match="one size along the horizon; use Sensitivity"):
+        torch_layer(with_free_parameters(pendulum_with_parameter(), [0]))
