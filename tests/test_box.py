@@ -16,7 +16,7 @@ from strategies import smooth_problems
 from test_constrained import assert_is_kkt_point, swing
 
 import ocpkit.math as m
-from ocpkit import DDP, FDDP, ILQR, IPOPT, Problem, ProblemError, Solution, Stage, Status
+from ocpkit import DDP, FDDP, ILQR, IPOPT, MPC, Health, Problem, ProblemError, Solution, Stage, Status, simulate
 from ocpkit.bellman import ActionValue, minimise
 from ocpkit.box import minimise_in_box
 from ocpkit.curvature import Boxed, Identity
@@ -319,6 +319,14 @@ def test_a_trial_point_that_is_not_a_number_shortens_the_step() -> None:
         solution = DDP(engine=engine).solve(problem)
         assert solution.success
         assert min(i.step_size for i in solution.history[1:]) < 1
+
+
+def test_one_iteration_a_tick_keeps_a_receding_horizon_inside_the_bounds() -> None:
+    problem = swing(control_bounds=(-0.8, 0.5))
+    loop = simulate(MPC(problem, DDP(max_iterations=1)), 30, measurement_noise=0.01)
+    assert loop.count(Health.HELD) == loop.count(Health.LOST) == 0
+    assert loop.controls.min() == -0.8
+    assert loop.controls.max() <= 0.5
 
 
 def test_contradictory_bounds_are_named_with_their_values() -> None:

@@ -8,7 +8,7 @@ forms of the dynamics before anything is timed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Model:
         Diagonals of the weights.
     guess
         First guess of every control.
+    limit
+        Largest size of each control; none by default.
     """
 
     name: str
@@ -45,9 +47,15 @@ class Model:
     R: tuple[float, ...]
     Qf: tuple[float, ...]
     guess: tuple[float, ...]
+    limit: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """Name of the task."""
+        return f"cddp-{self.name}" + ("-bounded" if self.limit else "")
 
     def problem(self) -> Problem:
-        goal, Q, R, Qf = (np.array(v) for v in (self.goal, self.Q, self.R, self.Qf))
+        goal, Q, R, Qf, limit = (np.array(v) for v in (self.goal, self.Q, self.R, self.Qf, self.limit))
         return Problem.from_functions(
             dynamics=self.step,
             cost=lambda x, u: self.time_step * (m.sum(Q * (x - goal) ** 2) + m.sum(R * u**2)),
@@ -55,7 +63,8 @@ class Model:
             x0=self.x0,
             horizon=self.horizon,
             controls=self.guess,
-            name=f"cddp-{self.name}",
+            control_bounds=(-limit, limit) if self.limit else None,
+            name=self.full_name,
         )
 
 
@@ -122,3 +131,4 @@ MODELS = (
         guess=(MASS * GRAVITY / 4,) * 4,
     ),
 )
+MODELS += (replace(MODELS[0], limit=(6.0,)), replace(MODELS[1], limit=(0.5, 1.5)))

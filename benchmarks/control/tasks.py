@@ -110,6 +110,8 @@ TASKS = (
     classic("quadrotor"),
     classic("car-parking"),
     Task("crocoddyl-unicycle", Unicycle().problem, Unicycle(), quick=True),
-    *(Task(f"cddp-{model.name}", model.problem, model, model.name == "cartpole") for model in cddp_models.MODELS),
+    classic("cartpole-bounded"),
+    classic("acrobot-bounded"),
+    *(Task(model.full_name, model.problem, model, model.name == "cartpole") for model in cddp_models.MODELS),
     *(lqr(n, m, quick=n <= 12) for n, m in SIZES),
 )

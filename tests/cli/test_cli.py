@@ -294,6 +294,13 @@ def test_a_task_says_which_solver_it_takes(name, solver):
     assert records[name]["solver"] == solver
 
 
+def test_an_own_model_with_control_bounds_is_solved_by_default():
+    """x + u three times with |u| ≤ 0.1 from 1: the bound holds at every stage, so that x_T = 0.7."""
+    record = strict_json(ocpkit("solve", "model.py:bounded", "--json").stdout)
+    assert (record["solver"], record["status"]) == ("ddp", "converged")
+    assert record["cost"] == pytest.approx(0.7**2 + 3 * 0.1**2)
+
+
 def test_compare_shows_also_what_did_not_work():
     result = ocpkit("compare", "model.py:constrained", "-s", "gd", "-s", "ipopt", "--max-iterations", "0", "--json")
     record = strict_json(result.stdout)

@@ -12,6 +12,9 @@ from benchmarks.control import cddp_models
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
 from benchmarks.control.tasks import Task
 
+FREE, BOUNDED = ("CLDDP", "IPDDP"), ("IPDDP", "LogDDP", "MSIPDDP")
+"""Solvers by kind of task: CLDDP of version 0.5.2 ignores `ControlConstraint` and ends where there are no bounds."""
+
 
 @dataclass(frozen=True)
 class Cddp:
@@ -24,7 +27,8 @@ class Cddp:
         return f"pycddp {self.solver}"
 
     def accepts(self, task: Task) -> bool:
-        return isinstance(task.source, cddp_models.Model)
+        model = task.source
+        return isinstance(model, cddp_models.Model) and self.solver in (BOUNDED if model.limit else FREE)
 
     def prepare(self, task: Task) -> Contestant:
         try:
@@ -40,6 +44,9 @@ class Cddp:
         solver = pycddp.CDDP(np.array(model.x0), np.array(model.goal), model.horizon, model.time_step, _options(pycddp))
         solver.set_dynamical_system(system)
         solver.set_objective(objective)
+        if model.limit:
+            limit = np.array(model.limit)
+            solver.add_constraint("ControlConstraint", pycddp.ControlConstraint(-limit, limit))
         states, controls = problem.rollout()[0], list(problem.controls)
         kind = getattr(pycddp.SolverType, self.solver)
 
@@ -80,4 +87,4 @@ def _check_same(system: Any, task: Task) -> None:
         raise Unavailable(f"this version's {task.source.name} steps to {theirs}, ours to {ours}")
 
 
-SYSTEMS = (Cddp("CLDDP"), Cddp("IPDDP"))
+SYSTEMS = tuple(Cddp(solver) for solver in dict.fromkeys(FREE + BOUNDED))

@@ -27,13 +27,15 @@ def load() -> Any:
     return crocoddyl
 
 
-def contestant(crocoddyl: Any, task: Task, running: Any, terminal: Any, batch: int) -> Contestant:
-    """Set SolverDDP up on T times the running action."""
+def contestant(
+    crocoddyl: Any, task: Task, running: Any, terminal: Any, batch: int, method: str = "SolverDDP"
+) -> Contestant:
+    """Set a solver up on T times the running action."""
     problem = task.problem
     shooting = crocoddyl.ShootingProblem(np.asarray(problem.x0), [running] * problem.horizon, terminal)
     if shooting.nthreads > 1:
         shooting.nthreads = 1
-    solver = crocoddyl.SolverDDP(shooting)
+    solver = getattr(crocoddyl, method)(shooting)
     solver.th_stop = 1e-9
     guess = [np.asarray(u) for u in problem.controls]
     states = list(shooting.rollout(guess))

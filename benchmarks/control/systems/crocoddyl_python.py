@@ -18,16 +18,21 @@ from benchmarks.control.tasks import Task
 from ocpkit.trace import trace_stage, trace_terminal
 
 TASKS = ("pendulum", "cartpole", "quadrotor")
+BOUNDED = ("cartpole-bounded", "acrobot-bounded", "cddp-cartpole-bounded", "cddp-car-bounded")
 
 
 @dataclass(frozen=True)
 class CrocoddylPython:
-    """SolverDDP on an action written in Python."""
+    """One of Crocoddyl's solvers on an action written in Python; those for control bounds run where there are some."""
 
-    name: str = "Crocoddyl Python"
+    solver: str = "SolverDDP"
+
+    @property
+    def name(self) -> str:
+        return "Crocoddyl Python" + ("" if self.solver == "SolverDDP" else f" {self.solver.removeprefix('Solver')}")
 
     def accepts(self, task: Task) -> bool:
-        return task.name in TASKS
+        return task.name in (BOUNDED if "Box" in self.solver else TASKS)
 
     def prepare(self, task: Task) -> Contestant:
         crocoddyl, problem = load(), task.problem
@@ -36,8 +41,10 @@ class CrocoddylPython:
         phi = trace_terminal(problem.terminal_cost, (), len(p)).phi
         x, u = ca.SX.sym("x", n), ca.SX.sym("u", m)
         running = _action(crocoddyl, x, u, stage.f(x, u, p), stage.l(x, u, p))
+        if problem.bounded:
+            running.u_lb, running.u_ub = problem.stages[0].control_lower, problem.stages[0].control_upper
         terminal = _action(crocoddyl, x, u, x, phi(x, p))
-        return contestant(crocoddyl, task, running, terminal, batch=8)
+        return contestant(crocoddyl, task, running, terminal, 8, self.solver)
 
 
 def _action(crocoddyl: Any, x: ca.SX, u: ca.SX, following: ca.SX, cost: ca.SX) -> Any:
@@ -89,4 +96,4 @@ class _Numbers:
         return self.outputs
 
 
-SYSTEMS = (CrocoddylPython(),)
+SYSTEMS = (CrocoddylPython(), CrocoddylPython("SolverBoxDDP"), CrocoddylPython("SolverBoxFDDP"))
