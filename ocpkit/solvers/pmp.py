@@ -200,7 +200,7 @@ class MSARun(FirstOrderRun):
         except FloatingPointError as error:
             return self._give_up(best, best_policy, str(error))
         self.trajectory = self.engine.rollout(controls)
-        if not self.trajectory.finite or abs(self.trajectory.cost) > BLOW_UP * (1 + abs(best.cost)):
+        if not abs(self.trajectory.cost) <= BLOW_UP * (1 + abs(best.cost)):  # or NaN
             return self._give_up(best, best_policy, "the cost blew up")
         self.adjoint_sweep()
         self.stagnant = 0 if self.trajectory.cost < best.cost else self.stagnant + 1
@@ -249,8 +249,7 @@ class EMSARun(FirstOrderRun):
                 with np.errstate(all="ignore"):
                     candidate = self.engine.rollout([self._improve(t) for t in range(self.problem.horizon)])
             except FloatingPointError:
-                self.penalty *= options.penalty_factor
-                continue
+                candidate = before
             if candidate.finite and candidate.cost < before.cost:
                 self.trajectory = candidate
                 self.penalty = max(options.min_penalty, rho / options.penalty_factor**0.5)

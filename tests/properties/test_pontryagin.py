@@ -103,6 +103,7 @@ def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
     oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1).solve(problem)
     accepted = solution.history[1].regularization
     assert accepted >= rho
+    assert solution.history[1].step_size == 1
     for t, u in enumerate(problem.controls):
         step = -np.linalg.solve(R + accepted * B.T @ B, oracle.gradient[oracle.u[t]])
         assert_close(solution.controls[t], u + step, 1e-6)
@@ -251,19 +252,26 @@ def test_msa_says_that_it_diverged_and_what_to_use():
 
 def test_msa_reports_a_cycle_by_its_patience():
     """x' = x + u from x0 = 1 with φ = ½x²: u ↦ −(1 + u) never settles, and never blows up."""
-    problem = Problem.from_functions(
-        dynamics=lambda x, u: m.stack([x[0] + u[0]]),
-        cost=lambda x, u: 0.5 * u[0] ** 2,
-        terminal_cost=lambda x: 0.5 * x[0] ** 2,
-        x0=[1.0],
-        horizon=1,
-        control_size=1,
-    )
-    solution = MSA(patience=7).solve(problem)
+
+    def oscillating(constant=0.0, bounds=None):
+        return Problem.from_functions(
+            dynamics=lambda x, u: m.stack([x[0] + u[0]]),
+            cost=lambda x, u: 0.5 * u[0] ** 2 + constant,
+            terminal_cost=lambda x: 0.5 * x[0] ** 2,
+            x0=[1.0],
+            horizon=1,
+            control_size=1,
+            control_bounds=bounds,
+        )
+
+    solution = MSA(patience=7).solve(oscillating())
     assert solution.status is Status.DIVERGED
     assert "no better cost in 7 iterations" in solution.details["reason"]
     assert solution.iterations == 7
-    assert MSA(relaxation=0.5).solve(problem).success
+    later = MSA(patience=7).solve(oscillating(bounds=(-1.2, 5.0)), controls=[[3.0]])
+    assert later.iterations == 8  # cut at the bound, the first step is an improvement
+    for constant in (0.0, -0.5, 1e10):  # −0.5: the guess costs nothing
+        assert MSA(relaxation=0.5).solve(oscillating(constant)).success
 
 
 def linear_in_the_control(rng, bounds):
