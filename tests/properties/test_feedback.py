@@ -89,7 +89,7 @@ def test_any_other_gain_leaves_an_error_of_first_order(problem, seed):
 @given(any_problem, st.floats(0.0, 1.0))
 def test_the_forward_pass_applies_the_affine_policy_along_the_new_states(problem, alpha):
     """Alg. 1, lines 7-11: û_t = u_t + α k_t + K_t (x̂_t − x_t), x̂_{t+1} = f_t(x̂_t, û_t)."""
-    engine, nominal, policy = backward(problem, lambda t, Q: Exact(1.0 + np.abs(Q.uu).sum())(t, Q))
+    engine, nominal, policy = backward(problem, lambda t, Q: Exact(1.0 + 2 * np.abs(Q.uu).sum())(t, Q))
     new = engine.forward_pass(nominal, policy, alpha)
     x = tensor(problem.x0)
     for t, (stage, step) in enumerate(zip(problem.stages, policy.steps)):
