@@ -32,9 +32,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "bellman.py": ["representations", "proposition_2", "newton", "feedback", "bellman_principle", "bellman"],
+    "bellman.py": ["representations", "proposition_2", "newton", "feedback", "bellman_principle", "bellman", "box"],
     "value.py": ["representations", "proposition_3", "newton"],
     "curvature.py": ["representations", "proposition_2", "proposition_3", "gradient_descent", "options"],
+    "box.py": ["box"],
     "linalg.py": ["representations", "proposition_3"],
     "solvers/pmp.py": ["pontryagin", "gradient_descent", "options"],
     "solvers/first_order.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
