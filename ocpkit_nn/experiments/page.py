@@ -43,7 +43,10 @@ def write_page(out: Path) -> Path:
     if not reports:
         raise ProblemError(f"there are no results in {out}: run an item first")
     page = out.parent / NAME
-    summary = "\n".join(f"- {report.title}: **{report.verdict or 'nothing to judge'}**" for report in reports.values())
+    verdicts = {name: report.verdict or "nothing to judge" for name, report in reports.items()}
+    summary = "\n".join(
+        f"- {registry.find(name).TITLE}: **{verdicts.get(name, 'not run yet')}**" for name in registry.ITEMS
+    )
     parts = [
         INTRODUCTION.format(folder=out.name, out=out.name if out.is_absolute() else out),
         f"## Summary\n\n{summary}",

@@ -229,7 +229,8 @@ def test_the_page_is_made_from_results_alone(tmp_path):
     result = reproduce("page", "--out", str(out))
     assert result.exit_code == 0, result.stderr
     text = (tmp_path / "docs" / "reproduction.md").read_text()
-    assert registry.find("e4").TITLE in text
+    assert f"## {registry.find('e4').TITLE}" in text
+    assert f"- {registry.find('e1').TITLE}: **not run yet**" in text
     assert "](results/e4/pairs-fcn-wine.png)" in text
     assert str(tmp_path) not in text
     assert reproduce("page", "--out", str(tmp_path / "empty")).exit_code == 2
