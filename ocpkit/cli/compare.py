@@ -159,7 +159,8 @@ def _markdown(header: dict[str, str], entries: list[Entry], command: str) -> str
     text = [
         "# Comparison of solvers",
         f"Written by `{command}`: {len(entries)} runs on {tasks} tasks, of which {solved} converged. The seconds are "
-        "those of one `solve` from the task's own guess, with the tracing of the model, whatever else the machine did. "
+        "those of one `solve` from the task's own guess, with the tracing of the model, whatever else the machine did; "
+        "a compiled solver may come from the cache of earlier solves. "
         "A cost without convergence is that of the best iterate; two that converged may be at different minima. "
         "Unsupported means that the solver does not treat the task's bounds or constraints, and says so.",
         "; ".join(f"{key}: {value}" for key, value in header.items()),
