@@ -150,6 +150,7 @@ def test_the_value_is_that_of_the_policy(program: Any, n: int, seed: int) -> Non
 
     scale = np.linalg.cond(H) * (1 + np.abs(g).max()) ** 2 * 1e-11
     assert step.expected_change == pytest.approx(model(np.zeros(n), k), abs=scale)
+    np.testing.assert_allclose(step.slope, -H @ k, atol=scale)  # of the Lagrangian at δu = 0, which k takes to zero
     for direction in np.eye(n):
         there, back = (model(sign * direction, k + sign * K @ direction) for sign in (1, -1))
         assert (there - back) / 2 == pytest.approx(direction @ step.value.x, rel=1e-9, abs=scale)
