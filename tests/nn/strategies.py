@@ -170,12 +170,16 @@ def layers(draw: st.DrawFn) -> LayerCase:
 
 
 @st.composite
-def tails(draw: st.DrawFn, shape: tuple[int, ...], *, dropout: bool) -> list[nn.Module]:
-    """Modules without parameters: an activation, then perhaps pooling and dropout."""
+def tails(draw: st.DrawFn, shape: tuple[int, ...], *, dropout: bool, distinct: bool = True) -> list[nn.Module]:
+    """Modules without parameters: an activation, then perhaps pooling and dropout.
+
+    Where values need not be distinct, as what an earlier ReLU or dropout has set to zero, no maximum is taken: which
+    of equal ones it is would be decided by rounding.
+    """
     modules: list[nn.Module] = [draw(st.sampled_from(ACTIVATIONS))()]
     if len(shape) > 1 and min(shape[1:]) >= 2 and draw(st.booleans()):
         pools = [nn.MaxPool1d, nn.AvgPool1d] if len(shape) == 2 else [nn.MaxPool2d, nn.AvgPool2d]
-        modules.append(draw(st.sampled_from(pools))(2))
+        modules.append(draw(st.sampled_from(pools if distinct else pools[1:]))(2))
     if dropout and draw(st.booleans()):
         modules.append(nn.Dropout(0.3))
     return modules
@@ -192,7 +196,7 @@ def networks(draw: st.DrawFn, *, batch_norm: bool = True, dropout: bool = True, 
     if len(shape) > 1:
         for _ in range(draw(st.integers(1, 2))):
             modules.append(draw(image_layers(shape, batch_norm=batch_norm)))
-            modules += draw(tails(output_shape(modules, start), dropout=dropout))
+            modules += draw(tails(output_shape(modules, start), dropout=dropout, distinct=len(modules) == 1))
             shape = output_shape(modules, start)
         modules.append(nn.Flatten())
     features = output_shape(modules, start)[0]
