@@ -44,9 +44,9 @@ def quadrotor() -> Problem:
     return models.get("quadrotor").build(horizon=50, time_step=0.04)
 
 
-def bounded_quadrotor() -> Problem:
+def bounded_quadrotor(horizon: int = 50, time_step: float = 0.04) -> Problem:
     """The same with rotors that cannot pull, nor push more than twice what hovering needs."""
-    problem = quadrotor()
+    problem = models.get("quadrotor").build(horizon=horizon, time_step=time_step)
     hover = np.asarray(problem.controls[0])
     stage = replace(problem.stages[0], control_lower=0.0 * hover, control_upper=2.0 * hover)
     return problem.replace(stages=(stage,) * problem.horizon)

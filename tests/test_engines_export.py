@@ -30,27 +30,38 @@ TWICE = """
 #include <stdio.h>
 #include "case.h"
 int main(void) {
-  case_result result = case_solve(0, 0, case_MAX_ITERATIONS);
+  static case_workspace workspace;
+  case_result result = case_solve(&workspace, 0, 0, case_MAX_ITERATIONS);
   const double x0[] = {%s};
-  result = case_solve(x0, 0, 2);
+  result = case_solve(&workspace, x0, 0, 2);
   printf("status %%ld iterations %%ld cost %%.17g gradient %%.17g\\n", result.status, result.iterations, result.cost,
          result.gradient_norm);
   for (int i = 0; i < case_CONTROLS; i++) printf("%%.17g\\n", result.controls[i]);
-  case_guess(0);
-  return case_solve(0, 0, case_MAX_ITERATIONS).status == case_CONVERGED ? 0 : 1;
+  case_guess(&workspace, 0);
+  return case_solve(&workspace, 0, 0, case_MAX_ITERATIONS).status == case_CONVERGED ? 0 : 1;
 }
 """
 
 
-def build_and_run(folder: Path) -> tuple[list[float], np.ndarray]:
-    """Compile the folder strictly, run it, and return (status, iterations, cost, gradient) and the controls."""
-    sources = sorted(str(path) for path in folder.glob("*.c"))
-    command = ["cc", *STRICT, "-o", str(folder / "main"), *sources, "-lm"]
+def build(folder: Path, name: str, program: str) -> Path:
+    """Compile one of the exported programs strictly."""
+    sources = [str(folder / f"{part}.c") for part in (name, program)]
+    command = ["cc", *STRICT, "-o", str(folder / program), *sources, "-lm"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    ran = subprocess.run([str(folder / "main")], capture_output=True, text=True, check=False)
+    return folder / program
+
+
+def run(program: Path, *arguments: str, given: str = "") -> list[str]:
+    """Run a program; return the lines that it printed."""
+    ran = subprocess.run([str(program), *arguments], input=given, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr + ran.stdout
-    words, *controls = ran.stdout.splitlines()
+    return ran.stdout.splitlines()
+
+
+def build_and_run(folder: Path, name: str = "case") -> tuple[list[float], np.ndarray]:
+    """Build and run the main; return (status, iterations, cost, gradient) and the controls."""
+    words, *controls = run(build(folder, name, "main"))
     return [float(word) for word in words.split()[1::2]], np.array(controls, dtype=float)
 
 
@@ -73,7 +84,7 @@ def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> N
 def test_strict_build_and_the_same_answer(name: str, solver: DDP, tmp_path: Path) -> None:
     problem = BY_NAME[name].problem()
     files = export_c(problem, solver, tmp_path, "case")
-    assert sorted(path.name for path in files) == ["CMakeLists.txt", "case.c", "case.h", "main.c"]
+    assert {path.name for path in files} - {"closed_loop.c"} == {"CMakeLists.txt", "case.c", "case.h", "main.c"}
     assert not {"malloc", "calloc", "time.h"} & {*(tmp_path / "case.c").read_text().replace("<", " ").split()}
     numbers, controls = build_and_run(tmp_path)
     assert numbers[0] == 1
@@ -112,15 +123,14 @@ def test_cmake_builds_it(tmp_path: Path) -> None:
     export_c(BY_NAME["reference"].problem(), DDP(), tmp_path, "my solver")
     for command in (["-S", str(tmp_path), "-B", str(tmp_path / "build")], ["--build", str(tmp_path / "build")]):
         subprocess.run(["cmake", *command], capture_output=True, check=True)
-    assert (
-        subprocess.run([str(tmp_path / "build" / "my_solver_main")], capture_output=True, check=False).returncode == 0
-    )
+    assert run(tmp_path / "build" / "my_solver_main")
+    assert len(run(tmp_path / "build" / "my_solver_closed_loop", "5")) == 5
 
 
 def test_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", "double-integrator", "--c", str(tmp_path), "--horizon", "20"])
     assert done.exit_code == 0
-    numbers, controls = build_and_run(tmp_path)
+    numbers, controls = build_and_run(tmp_path, "double_integrator")
     assert_same(numbers, controls, DDP(engine="numpy").solve(models.get("double-integrator").build(horizon=20)))
     for wrong in (["--solver", "gd"], ["--solver", "fddp"]):
         assert CliRunner().invoke(app, ["export", "double-integrator", "--c", str(tmp_path), *wrong]).exit_code == 2

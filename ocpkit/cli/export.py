@@ -22,9 +22,9 @@ def export_command(
     horizon: Annotated[int | None, typer.Option(min=1, help="Number of stages.", show_default="the task's")] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit of the small main.")] = None,
 ) -> None:
-    """Write a dependency-free C solver: a header, a source, a small main and a CMakeLists.
+    """Write a dependency-free C solver and controller: a header, a source, small mains and a CMakeLists.
 
-    It needs gcc or clang and the mathematical library, no heap, and gives the answer that Python gives.
+    It needs gcc or clang and the mathematical library, no heap, and gives the answers that Python gives.
     """
     from ocpkit.engines.export import export_c
 

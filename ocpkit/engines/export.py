@@ -1,87 +1,34 @@
-"""A problem as a C solver of its own: one header, one source, static memory, no library but the mathematical one."""
+"""A problem as a C solver and controller of its own: one header, one source, no library but the mathematical one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from string import Template
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ocpkit.engines.emit import literal
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.engines.library import FIELD_NAMES
-from ocpkit.engines.source import c_source, kernel
+from ocpkit.engines.source import PACK, c_source, kernel
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem import Problem
 
 if TYPE_CHECKING:
     from ocpkit.solvers.ddp import DDP
 
-HEADER = """/* {title}: a DDP solver. States, controls and gains lie stage after stage, matrices by rows. */
-#ifndef {guard}
-#define {guard}
 
-enum {{
-  {name}_HORIZON = {horizon},
-  {name}_STATES = {states}, /* of all {points} states together */
-  {name}_CONTROLS = {controls}, /* of all controls together */
-  {name}_PARAMETERS = {parameters}, /* {rows} */
-  {name}_MAX_ITERATIONS = {max_iterations}
-}};
+def export_c(
+    problem: Problem, solver: DDP, folder: Path, name: str, *, feasibility_tolerance: float = 1e-2
+) -> list[Path]:
+    """Write ``NAME.h``, ``NAME.c``, ``main.c``, ``closed_loop.c`` and ``CMakeLists.txt``.
 
-/* {name}_result.status */
-enum {{ {name}_RUNNING, {name}_CONVERGED, {name}_STALLED, {name}_INFEASIBLE, {name}_DIVERGED, {name}_INVALID_INPUT }};
-
-typedef struct {{
-  long status, iterations;
-  double cost, gradient_norm;
-  const double *states, *controls;
-  const double *feedforward, *feedback_gains; /* u = controls + K (x - states); null where there is no policy */
-}} {name}_result;
-
-/* Controls to start from; null: those of the problem. Without this call a solve starts from its predecessor's. */
-void {name}_guess(const double *controls);
-
-/* Solve from x0 (null: the problem's) with parameters (null: the problem's). Status 0: the iteration limit was reached.
-   What the result points to lives until the next solve. Not re-entrant. */
-{name}_result {name}_solve(const double *x0, const double *parameters, long max_iterations);
-
-#endif
-"""
-
-MAIN = """/* Solve {title} once and print what was found. */
-#include <stdio.h>
-
-#include "{name}.h"
-
-int main(void) {{
-  const {name}_result result = {name}_solve(0, 0, {name}_MAX_ITERATIONS);
-  printf("status %ld iterations %ld cost %.17g gradient %.17g\\n", result.status, result.iterations, result.cost,
-         result.gradient_norm);
-  for (int i = 0; i < {name}_CONTROLS; i++) printf("%.17g\\n", result.controls[i]);
-  return result.status == {name}_CONVERGED ? 0 : 1;
-}}
-"""
-
-CMAKE = """cmake_minimum_required(VERSION 3.10)
-project({name} C)
-if(NOT CMAKE_BUILD_TYPE)
-  set(CMAKE_BUILD_TYPE Release)
-endif()
-set(CMAKE_C_EXTENSIONS ON)
-set(CMAKE_C_STANDARD 11)
-add_library({name} {name}.c)
-target_link_libraries({name} PUBLIC m)
-add_executable({name}_main main.c)
-target_link_libraries({name}_main PRIVATE {name})
-"""
-
-
-def export_c(problem: Problem, solver: DDP, folder: Path, name: str) -> list[Path]:
-    """Write ``NAME.h``, ``NAME.c``, ``main.c`` and ``CMakeLists.txt``.
+    The receding horizon, and with it ``closed_loop.c``, needs states and controls of one size at all stages.
 
     Parameters
     ----------
@@ -93,6 +40,8 @@ def export_c(problem: Problem, solver: DDP, folder: Path, name: str) -> list[Pat
         Where to; made if it does not exist.
     name
         Prefix of all names; what C does not allow in it becomes ``_``.
+    feasibility_tolerance
+        As of `ocpkit.MPC`, built in.
 
     Raises
     ------
@@ -104,26 +53,54 @@ def export_c(problem: Problem, solver: DDP, folder: Path, name: str) -> list[Pat
         raise UnsupportedProblem(
             "an exported solver starts from controls and uses the exact Q_uu: take 'ddp' or 'ilqr'"
         )
-    name, horizon = re.sub(r"\W|^(?=\d)", "_", name), problem.horizon
-    rows = "shared by all stages" if problem.parameters.ndim == 1 else f"{horizon + 1} rows: each stage's, the end's"
-    words = {"name": name, "title": problem.name, "guard": f"{name.upper()}_H", "horizon": horizon, "rows": rows}
-    words |= {"points": horizon + 1, "states": sum(problem.state_sizes), "controls": sum(problem.control_sizes)}
-    words |= {"parameters": problem.parameters.size, "max_iterations": solver.max_iterations}
-    texts = {f"{name}.h": HEADER.format(**words), f"{name}.c": _source(problem, solver, name)}
-    texts |= {"main.c": MAIN.format(**words), "CMakeLists.txt": CMAKE.format(**words)}
+    name, graph = re.sub(r"\W|^(?=\d)", "_", name), trace_problem(problem)
+    receding = len({*problem.state_sizes}) == len({*problem.control_sizes}) == 1
+    head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
+    head += [f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "scratch_size")]
+    code = c_source(graph, "\n".join(head))
+    words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
+    words["mpc"] = _filled("mpc.h", words) if receding else ""
+    programs = ["main", "closed_loop"] if receding else ["main"]
+    texts = {f"{name}.h": _filled("header.h", words)}
+    texts[f"{name}.c"] = "\n".join([code, *_numbers(problem, solver, graph), kernel("export.c")])
+    if receding:
+        tolerance = f"static const double FEASIBILITY_TOLERANCE = {literal(feasibility_tolerance)};"
+        sizes = f"enum {{ STATE = {problem.state_sizes[0]}, CONTROL = {problem.control_sizes[0]} }};"
+        texts[f"{name}.c"] += "\n".join(["", tolerance, sizes, kernel("mpc.c")])
+    texts |= {f"{program}.c": _filled(f"{program}.c", words) for program in programs}
+    texts["CMakeLists.txt"] = _filled("CMakeLists.txt", words | {"programs": " ".join(programs)})
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
 
 
-def _source(problem: Problem, solver: DDP, name: str) -> str:
-    """The solver that Python compiles, with the names, the memory and the functions of `HEADER` around it."""
-    graph = trace_problem(problem)
-    head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
-    head += [f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "scratch_size")]
-    tail = [
-        f"enum {{ {_sizes(problem)} }};\nenum {{ SCRATCH = {_scratch(graph)} }};",
+def _filled(template: str, words: dict[str, Any]) -> str:
+    text = files("ocpkit.engines").joinpath("templates", template).read_text(encoding="utf-8")
+    return Template(text).substitute(words)
+
+
+def _words(problem: Problem, solver: DDP, name: str) -> dict[str, Any]:
+    """What the templates leave open."""
+    horizon, p = problem.horizon, problem.parameters
+    rows = "shared by all stages" if p.ndim == 1 else f"{horizon + 1} rows: each stage's, the end's"
+    controls, words = sum(problem.control_sizes), dict[str, Any]()
+    words |= {key.lower(): size for key, size in _sizes(problem).items()} | {"controls": controls}
+    words |= {"space": max(1, controls), "points": horizon + 1, "parameters": p.size, "rows": rows}
+    words |= {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "max_iterations": solver.max_iterations}
+    words |= {"name": name, "title": problem.name, "guard": f"{name.upper()}_H"}
+    return words | {"x0": ", ".join(literal(float(value)) for value in problem.x0)}
+
+
+def _numbers(problem: Problem, solver: DDP, graph: ProblemGraph) -> list[str]:
+    """The problem's numbers and the solver's options, for the functions of `kernel/export.c`."""
+    sizes = ", ".join(f"{key} = {size}" for key, size in _sizes(problem).items())
+    scratch, most = "sizeof(((SOLVER(workspace) *)0)->scratch)", "0"
+    for i in range(len(graph.kinds)):
+        most = f"(shared_size_{i} > {most} ? shared_size_{i} : {most})"
+    return [
+        f"enum {{ {sizes}, HANDED_ON = {most} }};",
+        f'_Static_assert({scratch} == sizeof(double) * ({_scratch(graph)}), "scratch");',
         f"static const long kind_of_stage[HORIZON] = {{{', '.join(map(str, graph.kind_of_stage))}}};",
         _array("own_x0", problem.x0),
         _array("own_parameters", problem.parameters.ravel()),
@@ -132,15 +109,32 @@ def _source(problem: Problem, solver: DDP, name: str) -> str:
         _array("own_upper", problem.control_bounds[1] if problem.bounded else ()),
         f"static const ddp options = {{{_options(solver)}}};",
     ]
-    return "\n".join([c_source(graph, "\n".join(head)), *tail, kernel("export.c")])
 
 
-def _sizes(problem: Problem) -> str:
+def _sizes(problem: Problem) -> dict[str, int]:
     n, m, p = problem.state_sizes, problem.control_sizes, problem.parameters
     sizes = {"HORIZON": problem.horizon, "STRIDE": 0 if p.ndim == 1 else p.shape[1], "STATES": sum(n)}
     sizes |= {"CONTROLS": max(1, sum(m)), "GAINS": max(1, sum(i * j for i, j in zip(m, n)))}  # C has no empty arrays
     sizes |= {"HESSIANS": sum(i * i for i in n), "LIMITS": sum(m) if problem.bounded else 0}
-    return ", ".join(f"{key} = {size}" for key, size in sizes.items())
+    return sizes
+
+
+def _scratch_size(graph: ProblemGraph, code: str) -> int:
+    """The number of doubles that `_scratch` says; what a stage hands on is known since the code has been written."""
+    shared = [int(count) for count in re.findall(r"#define SHARED (\d+)", code)]
+    models, work, handed_on = 0, 0, sum(shared[kind] for kind in graph.kind_of_stage)
+    for stage in graph.kinds:
+        n, m, following = stage.state_size, stage.control_size, stage.next_state_size
+        width = _rounded(n + m + 1)
+        models += (following + n + m) * width
+        work = max(work, _rounded(following) + (following + n + 2 * m) * width)
+    hessian = max(stage.state_size for stage in graph.kinds) ** 2
+    return sum(map(_rounded, (models, hessian, hessian, work, handed_on, handed_on)))
+
+
+def _rounded(count: int) -> int:
+    """To whole vectors of the kernel."""
+    return -(-count // PACK) * PACK
 
 
 def _scratch(graph: ProblemGraph) -> str:
