@@ -7,26 +7,31 @@ becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
 
 which is smooth, covers equalities, one-sided and two-sided rows alike, and whose gradient at y is that of the
 Lagrangian J + Σ y⁺ᵀ g. Multipliers and penalty enter as parameters, p' = (p, y, ρ), one row per stage: a new y
-never traces or compiles anything.
+never traces or compiles anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the C engine needs for
+the outer iteration.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import casadi as ca
 import numpy as np
+from numpy.typing import NDArray
 
 from ocpkit.differentiable import Traced, with_parameters
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Cost, Dynamics, Problem, Stage, TerminalCost
-from ocpkit.rows import REMEMBERED, Rows, problem_rows, row_values
+from ocpkit.rows import REMEMBERED, Rows, row_values, rows_of
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_cost
+
+NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
 
 
 class Augmented:
@@ -49,28 +54,34 @@ class Augmented:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self._p_size = problem, problem.parameters.shape[-1]
-        self.rows = problem_rows(problem, bounds=False)
-        self._width = self._p_size + max(rows.count for rows in self.rows) + 1
-        parts = [
-            _penalised_stage(Identities(stage, rows), self._p_size, self._width)
-            for stage, rows in zip(problem.stages, self.rows)
-        ]
-        self._unconstrained = dataclasses.replace(
-            problem,
-            stages=tuple(parts),
-            terminal_cost=_penalised_end(Identities(problem.terminal_cost, self.rows[-1]), self._p_size, self._width),
-            terminal_constraints=(),
-            parameters=self._extended(self.zeros(), 1.0),
-        )
+        self.problem, self.own = problem, problem.parameters.shape[-1]
+        parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
+        self.structure = _structure(parts, self.own)
+        self.rows, self.template = self.structure.rows, self.structure.template
+
+    @cached_property
+    def _unconstrained(self) -> Problem:
+        problem = self.problem
+        return self.template.replace(x0=problem.x0, controls=problem.controls, states=problem.states)
 
     def zeros(self) -> list[Array]:
         """Multipliers y = 0, one vector (k_t,) per stage and one for the end."""
         return [np.zeros(rows.count) for rows in self.rows]
 
+    def first_multipliers(self, given: Sequence[Array] | None) -> list[Array] | None:
+        """Return those of a warm start, less those of the control bounds, which come last; None if they do not fit."""
+        if given is None or [len(y) for y in given] != np.diff(self.structure.cuts).tolist():
+            return None
+        return [y[: rows.count] for y, rows in zip(given, self.rows)]
+
+    def multipliers(self, extended: Array, of_controls: Array) -> list[Array]:
+        """Return y of the constraints, from the rows (p, y, ρ), and then of the bounds, from y of all controls."""
+        y = np.concatenate([extended.ravel(), of_controls])[self.structure.places]
+        return [y[a:b] for a, b in pairwise(self.structure.cuts)]
+
     def lagrangian(self, multipliers: Sequence[Array], penalty: float) -> Problem:
         """Return the problem whose J is the augmented Lagrangian at (y, ρ)."""
-        return self._unconstrained.replace(parameters=self._extended(multipliers, penalty))
+        return self._unconstrained.replace(parameters=self.extended(multipliers, penalty))
 
     def values(self, states: Sequence[Array], controls: Sequence[Array]) -> list[Array]:
         """Return g of every stage and of the end."""
@@ -81,21 +92,70 @@ class Augmented:
         shifted = [g + y / penalty for g, y in zip(values, multipliers)]
         return [penalty * (s - rows.traced.project(s)) for s, rows in zip(shifted, self.rows)]
 
-    def _extended(self, multipliers: Sequence[Array], penalty: float) -> Array:
-        """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y are padded by zeros."""
-        problem = self.problem
-        p = np.zeros((problem.horizon + 1, self._width))
-        p[:, : self._p_size], p[:, -1] = problem.parameters, penalty
-        for row, y in zip(p, multipliers):
-            row[self._p_size : self._p_size + len(y)] = y
+    def extended(self, multipliers: Sequence[Array] | None, penalty: float) -> Array:
+        """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y, or None, are padded by zeros."""
+        p = np.zeros(self.template.parameters.shape)
+        p[:, : self.own], p[:, -1] = self.problem.parameters, penalty
+        for row, y in zip(p, multipliers or ()):
+            row[self.own : self.own + len(y)] = y
         return p
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What all problems of the same parts share.
+
+    Attributes
+    ----------
+    rows
+        Of stages 0 … T-1 and of the end.
+    template
+        The problem that prices them, with numbers (x0, p', guesses) yet to be set.
+    places, cuts
+        Where y of the constraints and of the bounded controls lies, stage by stage, in the rows (p, y, ρ) followed by
+        the multipliers of all controls; where each stage's begin and end among these.
+    """
+
+    rows: tuple[Rows, ...]
+    template: Problem
+    places: NDArray[np.intp]
+    cuts: list[int]
+
+
+@lru_cache(maxsize=32)
+def _structure(parts: Identities, p_size: int) -> _Structure:
+    stages, end, terminal_constraints = parts.parts
+    rows = rows_of(stages, end, terminal_constraints, p_size, bounds=False)
+    width = p_size + max(each.count for each in rows) + 1
+    parameters = np.zeros((len(rows), width))
+    parameters[:, -1] = 1.0
+    template = Problem(
+        stages=tuple(_penalised_stage(Identities(*pair), p_size, width) for pair in zip(stages, rows)),
+        terminal_cost=_penalised_end(Identities(end, rows[-1]), p_size, width),
+        x0=np.zeros(stages[0].dynamics.state_size),
+        parameters=parameters,
+    )
+    _ = template.control_bounds  # computed once here, for all problems that are made from it
+    return _Structure(rows, template, *_places(stages, rows, p_size, width))
+
+
+def _places(
+    stages: Sequence[Stage], rows: Sequence[Rows], p_size: int, width: int
+) -> tuple[NDArray[np.intp], list[int]]:
+    places, control = list[NDArray[np.intp]](), len(rows) * width
+    for t, each in enumerate(rows):
+        bounded = stages[t].bounded_controls if t < len(stages) else np.zeros(0, dtype=np.intp)
+        places.append(np.concatenate([t * width + p_size + np.arange(each.count), control + bounded]))
+        control += stages[t].dynamics.control_size if t < len(stages) else 0
+    return np.concatenate(places), np.cumsum([0, *map(len, places)]).tolist()
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
     stage, rows = parts.parts
     sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
-    cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width)
+    graph = _rows(stage.cost, rows, (*sizes, p_size), width)
+    cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width, rows=graph)
     dynamics = extend_dynamics(stage.dynamics, p_size, width)
     return Stage(dynamics, cost, stage.control_lower, stage.control_upper, name=stage.name)
 
@@ -103,23 +163,41 @@ def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
 @lru_cache(maxsize=REMEMBERED)
 def _penalised_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
     cost, rows = parts.parts
-    penalised = _penalised(cost, rows, (cost.state_size, p_size))
-    return FunctionTerminalCost(penalised, cost.state_size, parameter_size=width)
+    sizes = (cost.state_size, p_size)
+    graph = _rows(cost, rows, sizes, width)
+    return FunctionTerminalCost(_penalised(cost, rows, sizes), cost.state_size, parameter_size=width, rows=graph)
+
+
+def _rows(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...], width: int) -> ca.Function:
+    """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,)."""
+    arguments = [ca.SX.sym("z", size) for size in (*sizes[:-1], width)]
+    g, y, rho = _priced(rows, arguments, sizes[-1])
+    own = [*arguments[:-1], arguments[-1][: sizes[-1]]]
+    value = trace_cost(cost, sizes, "the cost under constraints")(*own)
+    return ca.Function("rows", arguments, [rho * _outside(rows, g + y / rho), ca.fabs(_outside(rows, g)), value])
+
+
+def _priced(rows: Rows, arguments: Sequence[ca.SX], p_size: int) -> tuple[ca.SX, ca.SX, ca.SX]:
+    """Return g (k,), y (k,) and ρ of (…, p' = (p, y, …, ρ))."""
+    *z, extended = arguments
+    if not rows.count:  # a slice of no entries would be a row
+        return ca.SX(0, 1), ca.SX(0, 1), extended[-1]
+    return rows.traced.function(*z, extended[:p_size]), extended[p_size : p_size + rows.count], extended[-1]
 
 
 def _penalty_residual(rows: Rows, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
-    """Return √ρ (s − Π_C(s)) (k,) of (…, p' = (p, y, …, ρ))."""
-    if not rows.count:
-        return ca.SX(0, 1)
-    *z, extended = arguments
-    y, rho = extended[p_size : p_size + rows.count], extended[-1]
-    s = rows.traced.function(*z, extended[:p_size]) + y / rho
-    lower, upper = rows.traced.lower, rows.traced.upper
-    outside = [_outside(s[i], float(lower[i]), float(upper[i])) for i in range(rows.count)]
-    return ca.sqrt(rho) * ca.vertcat(*outside)
+    """Return √ρ (s − Π_C(s)) (k,) of (…, p')."""
+    g, y, rho = _priced(rows, arguments, p_size)
+    return ca.sqrt(rho) * _outside(rows, g + y / rho)
 
 
-def _outside(s: ca.SX, lower: float, upper: float) -> ca.SX:
+def _outside(rows: Rows, s: ca.SX) -> ca.SX:
+    """Return s − Π_C(s) (k,)."""
+    bounds = zip(rows.traced.lower.tolist(), rows.traced.upper.tolist())
+    return ca.vertcat(ca.SX(0, 1), *(_beyond(s[i], *pair) for i, pair in enumerate(bounds)))
+
+
+def _beyond(s: ca.SX, lower: float, upper: float) -> ca.SX:
     """s − Π(s) for the interval; smooth for an equality."""
     if lower == upper:
         return s - upper

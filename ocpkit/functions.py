@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -121,7 +122,14 @@ class _ScalarOfFunction:
 
 
 class FunctionCost(Cost):
-    """ℓ(x, u[, p]) from a plain function, or ½‖r(x, u[, p])‖² from `LeastSquares` residuals."""
+    """ℓ(x, u[, p]) from a plain function, or ½‖r(x, u[, p])‖² from `LeastSquares` residuals.
+
+    Parameters
+    ----------
+    rows
+        Of a cost that prices constraints (see `ocpkit.augmented`): (x, u, p) → their new multipliers (k,), their
+        distances from where they hold (k,), and the cost without the price (1,).
+    """
 
     def __init__(
         self,
@@ -132,9 +140,10 @@ class FunctionCost(Cost):
         parameter_size: int = 0,
         derivatives: str = "casadi",
         name: str = "cost",
+        rows: ca.Function | None = None,
     ) -> None:
         self.state_size, self.control_size = state_size, control_size
-        self.parameter_size = parameter_size
+        self.parameter_size, self.rows = parameter_size, rows
         self.scalar = _ScalarOfFunction(function, (state_size, control_size, parameter_size), name, derivatives)
 
     def value(self, x: Array, u: Array, p: Array) -> float:
@@ -152,7 +161,7 @@ class FunctionCost(Cost):
 
 
 class FunctionTerminalCost(TerminalCost):
-    """φ(x[, p]) from a plain function, or ½‖r(x[, p])‖² from `LeastSquares` residuals."""
+    """φ(x[, p]) from a plain function, or ½‖r(x[, p])‖² from `LeastSquares` residuals; `rows` as in `FunctionCost`."""
 
     def __init__(
         self,
@@ -162,9 +171,10 @@ class FunctionTerminalCost(TerminalCost):
         parameter_size: int = 0,
         derivatives: str = "casadi",
         name: str = "terminal cost",
+        rows: ca.Function | None = None,
     ) -> None:
         self.state_size = state_size
-        self.parameter_size = parameter_size
+        self.parameter_size, self.rows = parameter_size, rows
         self.scalar = _ScalarOfFunction(function, (state_size, parameter_size), name, derivatives)
 
     def value(self, x: Array, p: Array) -> float:

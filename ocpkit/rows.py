@@ -11,7 +11,7 @@ import numpy as np
 
 from ocpkit.differentiable import BufferedFunction
 from ocpkit.identities import Identities
-from ocpkit.problem import Array, Constraint, Problem
+from ocpkit.problem import Array, Constraint, Problem, Stage, TerminalCost
 from ocpkit.trace import TracedConstraints, trace_constraints
 
 REMEMBERED = 256  # stages whose traced form is kept for the next solve
@@ -43,9 +43,16 @@ class Rows:
 
 def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[Rows, ...]:
     """Return the rows of stages 0 … T-1, control bounds included or not, and of the end; equal stages share theirs."""
-    p_size, stages = problem.parameters.shape[-1], problem.stages
-    end = Identities(problem.terminal_cost, *problem.terminal_constraints)
-    return (*(_stage_rows(Identities(stage), p_size, bounds) for stage in stages), _terminal_rows(end, p_size))
+    p_size = problem.parameters.shape[-1]
+    return rows_of(problem.stages, problem.terminal_cost, problem.terminal_constraints, p_size, bounds=bounds)
+
+
+def rows_of(
+    stages: Sequence[Stage], cost: TerminalCost, terminal: Sequence[Constraint], p_size: int, *, bounds: bool
+) -> tuple[Rows, ...]:
+    """Return those of the parts of a problem."""
+    end = _terminal_rows(Identities(cost, *terminal), p_size)
+    return (*(_stage_rows(Identities(stage), p_size, bounds) for stage in stages), end)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -94,8 +101,13 @@ def largest_violation(rows: Sequence[Rows], values: Sequence[Array]) -> tuple[fl
             i = int(distance.argmax())
             if not distance[i] <= worst:  # also where it is not a number
                 worst = float(distance[i])
-                where = f"{each.names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
+                where = say_row(rows, t, i)
     return worst, where
+
+
+def say_row(rows: Sequence[Rows], t: int, i: int) -> str:
+    """Return the name of row i of stage t, and where it is."""
+    return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
 
 
 def broken_at_start(problem: Problem, rows: Rows) -> tuple[float, str]:

@@ -43,10 +43,14 @@ class DynamicsGraph:
 
 @dataclass(frozen=True)
 class CostGraph:
-    """ℓ, or residuals r of ½‖r‖²; hand-written costs bring their own gradient and two Hessians (in z)."""
+    """ℓ, or residuals r of ½‖r‖²; hand-written costs bring their own gradient and two Hessians (in z).
+
+    `rows` belongs to costs that price constraints; see `ocpkit.functions.FunctionCost`.
+    """
 
     g: ca.Function
     least_squares: bool = False
+    rows: ca.Function | None = None
     gradient: ca.Function | None = None
     hessian: ca.Function | None = None
     gauss_newton: ca.Function | None = None
@@ -145,6 +149,12 @@ class ProblemGraph:
         """Whether any control has bounds."""
         return any(kind.bounded for kind in self.kinds)
 
+    @property
+    def augmented(self) -> bool:
+        """Whether every cost prices constraints, as in an augmented Lagrangian."""
+        costs = [*(kind.cost for kind in self.kinds), self.terminal.cost]
+        return all(cost.rows is not None for cost in costs)
+
     @cached_property
     def operations(self) -> int:
         """Scalar operations of one evaluation of all kinds of stages: how large the model is."""
@@ -222,7 +232,7 @@ def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
 
 def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
     if type(cost) is FunctionCost:
-        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares)
+        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares, cost.rows)
     return CostGraph(
         _call(cost.value, sizes, where),
         gradient=_call(lambda *a: _below(*cost.gradient(*a)), sizes, where),
@@ -234,7 +244,7 @@ def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
 def _terminal(cost: TerminalCost, p_size: int) -> CostGraph:
     sizes, where = (cost.state_size, p_size), "the terminal cost"
     if type(cost) is FunctionTerminalCost:
-        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares)
+        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares, cost.rows)
     methods = (cost.value, cost.gradient, cost.hessian, cost.gauss_newton_hessian)
     value, gradient, hessian, gauss_newton = (_call(method, sizes, where) for method in methods)
     return CostGraph(value, gradient=gradient, hessian=hessian, gauss_newton=gauss_newton)

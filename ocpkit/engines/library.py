@@ -29,15 +29,17 @@ GENERATORS = (
     "kernel/model.c",
     "kernel/stage.c",
     "kernel/ddp.c",
+    "kernel/augmented.c",
 )
 
 
-def _fields() -> list[tuple[str, Any]]:
-    """Read the struct `ddp` of kernel/ddp.c, so that it is declared once."""
-    found = re.search(r"typedef struct \{(.*?)\} ddp;", re.sub(r"/\*.*?\*/", "", kernel("ddp.c"), flags=re.S), re.S)
+def _fields(struct: str) -> list[tuple[str, Any]]:
+    """Read a struct from the file of its name, so that it is declared once."""
+    text = re.sub(r"/\*.*?\*/", "", kernel(f"{struct}.c"), flags=re.S)
+    found = re.search(rf"typedef struct \{{(.*?)\}} {struct};", text, re.S)
     assert found is not None
     fields = list[tuple[str, Any]]()
-    for declaration in found[1].replace("const", "").split(";"):
+    for declaration in re.sub(r"\bconst\b", "", found[1]).split(";"):
         kind, _, names = declaration.strip().partition(" ")
         scalar = ctypes.c_double if kind == "double" else ctypes.c_long
         fields += [(n.strip("* "), ctypes.c_void_p if "*" in n else scalar) for n in names.split(",") if n]
@@ -47,7 +49,13 @@ def _fields() -> list[tuple[str, Any]]:
 class State(ctypes.Structure):
     """The struct `ddp` of kernel/ddp.c."""
 
-    _fields_ = _fields()
+    _fields_ = _fields("ddp")
+
+
+class AugmentedState(ctypes.Structure):
+    """The struct `augmented` of kernel/augmented.c."""
+
+    _fields_ = _fields("augmented")
 
 
 FIELD_NAMES = frozenset(name for name, _ in State._fields_)
@@ -129,6 +137,10 @@ def _load(key: str, path: Path, origin: str) -> Library:
     handle.ocpkit_advance.restype = None
     handle.ocpkit_advance.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_double] * 3]
     handle.ocpkit_resume.argtypes, handle.ocpkit_resume.restype = [ctypes.c_void_p], None
+    if hasattr(handle, "ocpkit_augmented_advance"):
+        handle.ocpkit_augmented_advance.restype = handle.ocpkit_augmented_settle.restype = None
+        handle.ocpkit_augmented_advance.argtypes = handle.ocpkit_advance.argtypes
+        handle.ocpkit_augmented_settle.argtypes = [ctypes.c_void_p]
     _loaded[key] = Library(handle, origin)
     return _loaded[key]
 

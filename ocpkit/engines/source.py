@@ -17,11 +17,12 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.engines.emit import Program, literal
-from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
+from ocpkit.engines.graphs import CostGraph, ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.problem import Array
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop
+DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "ROWS", "PRICE")  # for each kind of stage
 Outputs = list[tuple[str, ca.SX]]
 
 
@@ -50,6 +51,7 @@ def c_source(graph: ProblemGraph, head: str = CLOCK) -> str:
         table,
         _terminal(graph.terminal),
         kernel("ddp.c"),
+        *([kernel("augmented.c")] if graph.augmented else []),
     ]
     return "\n".join(parts)
 
@@ -148,12 +150,17 @@ def _stage(stage: StageGraph, number: int) -> str:
             f"#define STAGE(name) name##_{number}",
             *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
             f"#define Z (M + N)\n#define WIDTH {width}\n#define BOUNDED {int(stage.bounded)}",
+            f"#define ROWS {_row_count(stage.cost)}\n#define PRICE {'STAGE(price)' if stage.cost.rows else 0}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
             kernel("model.c"),
             _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
             *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
+            *_price("STAGE(price)", stage.cost, [("x", x), ("u", u), ("p", p)]),
             kernel("stage.c"),
-            *(f"#undef {name}" for name in ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED")),
+            *(
+                f"#undef {name}"
+                for name in ["STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "ROWS", "PRICE"]
+            ),
         ]
     )
 
@@ -205,13 +212,30 @@ def _terminal(terminal: TerminalGraph) -> str:
     derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
     return "\n".join(
         [
-            f"enum {{ FINAL = {n} }};",
+            f"enum {{ FINAL = {n}, FINAL_ROWS = {_row_count(terminal.cost)} }};",
             _numbers("terminal_fixed", table.values),
             _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
             _function(f"double terminal_cost({arguments})", bodies[0]),
             *_twice("terminal_derive", "terminal_derive_gauss_newton", derivatives, bodies[1:]),
+            *_price("terminal_price", terminal.cost, [("x", x), ("p", p)]),
         ]
     )
+
+
+def _price(name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
+    """What the augmented Lagrangian asks of a cost that prices constraints: multipliers, distances, the cost itself."""
+    if cost.rows is None:
+        return []
+    y, distance, value = cost.rows(*(symbol for _, symbol in inputs))
+    outputs: Outputs = [(f"y[{i}] =", y[i]) for i in range(y.numel())]
+    outputs += [(f"distance[{i}] =", distance[i]) for i in range(y.numel())]
+    arguments = ", ".join(f"const double *{name}" for name, _ in inputs)
+    head = f"double {name}({arguments}, double *restrict y, double *restrict distance)"
+    return [_function(head, _cut(inputs, [[*outputs, ("return", value)], []])[0][0])]
+
+
+def _row_count(cost: CostGraph) -> int:
+    return cost.rows.numel_out(0) if cost.rows is not None else 0
 
 
 def _twice(exact: str, approximate: str, arguments: str, bodies: list[list[str]]) -> list[str]:

@@ -10,7 +10,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +54,14 @@ class Series:
         """Return an array (T, …) where the shapes agree, else a list of arrays."""
         if self.common is not None:
             return block[offset : offset + self.size].reshape(len(self.shapes), *self.common)
-        ends = np.cumsum([offset, *(math.prod(shape) for shape in self.shapes)]).tolist()
-        return [block[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], self.shapes)]
+        own = block[offset : offset + self.size]
+        return [own[a:b].reshape(shape) for a, b, shape in zip(self._cuts, self._cuts[1:], self.shapes)]
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        """Where each of them begins, and where the last one ends."""
+        cuts: list[int] = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
+        return cuts
 
 
 @dataclass(frozen=True)
@@ -110,25 +116,27 @@ class CompiledRun(Run):
         for name, total in (("states", "x"), ("controls", "u"), ("gains", "K"), ("hessians", "Vxx")):
             setattr(self.state, name, self.layout.series[total].size)
         self.parameters = np.ascontiguousarray(problem.parameters)
-        self.state.horizon, self.state.kind_of_stage = problem.horizon, _address(self.layout.kinds)
-        self.state.p = _address(self.parameters)
+        self.state.horizon, self.state.kind_of_stage = problem.horizon, address_of(self.layout.kinds)
+        self.state.p = address_of(self.parameters)
         self.state.stride = 0 if self.parameters.ndim == 1 else self.parameters.shape[1]
         self.state.regularization, self.state.growth = options.initial_regularization, 1.0
         self.details = {}
         if graph.bounded:
-            self._flat("lower")[:], self._flat("upper")[:] = problem.control_bounds
-            self._flat("y")[:] = 0
+            self.flat("lower")[:], self.flat("upper")[:] = problem.control_bounds
+            self.flat("y")[:] = 0
 
     @classmethod
     def begin(cls, options: DDP, problem: Problem, graph: ProblemGraph, library: Library, guess: Guess) -> CompiledRun:
         """Set up a solve."""
         run = cls(options, problem, graph, library)
         run._write("u", guess.controls)
+        if graph.bounded:
+            np.clip(run.flat("u"), *problem.control_bounds, out=run.flat("u"))
         if guess.states is not None:
             run._write("x", guess.states)
             run.state.has_gaps = 1
-            run._flat("gap")[: len(problem.x0)] = 0
-        run._flat("x")[: len(problem.x0)] = problem.x0
+            run.flat("gap")[: len(problem.x0)] = 0
+        run.flat("x")[: len(problem.x0)] = problem.x0
         return run
 
     @classmethod
@@ -138,7 +146,7 @@ class CompiledRun(Run):
         run._write("u", trajectory.controls)
         run._write("x", trajectory.states)
         if trajectory.gaps is not None:
-            run._flat("gap")[: len(problem.x0)] = 0
+            run.flat("gap")[: len(problem.x0)] = 0
             run.state.has_gaps = 1
         run.state.gap_weight, run.state.idle = other.gap_weight, other.idle
         run.state.regularization, run.state.growth = other.regularization.value, other.regularization.growth
@@ -148,7 +156,7 @@ class CompiledRun(Run):
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         rows = history.reserve(min(most, ROWS))
-        self.state.history, self.state.rows = _address(rows), 0
+        self.state.history, self.state.rows = address_of(rows), 0
         try:
             self.library.handle.ocpkit_advance(
                 ctypes.byref(self.state), min(most, len(rows)), clock(), time_limit, SLICE
@@ -197,12 +205,13 @@ class CompiledRun(Run):
         """Return an array of the current iterate; x and u change places with x_new and u_new."""
         return self.layout.series[name].view(self.block, (getattr(self.state, name) - self.address) // 8)
 
-    def _flat(self, name: str) -> Array:
+    def flat(self, name: str) -> Array:
+        """Return the memory of a series as one vector."""
         series = self.layout.series[name]
         return self.block[series.offset : series.offset + series.size]
 
     def _write(self, name: str, series: Sequence[Array]) -> None:
-        self._flat(name)[:] = np.concatenate(series)
+        self.flat(name)[:] = np.concatenate(series)
 
 
 @lru_cache(maxsize=32)
@@ -216,6 +225,7 @@ def _options(options: DDP) -> State:
     return state
 
 
-def _address(array: Array) -> int:
+def address_of(array: Array) -> int:
+    """Return where the numbers of an array begin."""
     address: int = array.__array_interface__["data"][0]
     return address

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ocpkit.augmented import Augmented
+from ocpkit.augmented import NEGLIGIBLE, Augmented
+from ocpkit.engines.choose import choose_engine
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, largest_violation, say_start, say_violation
 from ocpkit.solution import Iteration, Solution, Status
+from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
 from ocpkit.trajectory import Trajectory
-
-NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,29 +72,33 @@ class AugmentedLagrangian(Solver):
         if self.penalty_factor <= 1 or self.enough >= 1:
             raise ProblemError("penalty_factor must be above 1 and enough below 1")
 
-    def begin(self, problem: Problem, guess: Guess) -> AugmentedLagrangianRun:
-        return AugmentedLagrangianRun(self, problem, guess)
+    def begin(self, problem: Problem, guess: Guess) -> Run:
+        augmented, inner = Augmented(problem), self.inner
+        obstacle = "" if inner.curvature is None else "a curvature of its own is Python code"
+        choice = choose_engine(augmented.template, inner.engine, obstacle)
+        plain = not inner.infeasible_start and inner.time_limit == float("inf")
+        if choice.graph is not None and choice.library is not None and plain:
+            run: Run = CompiledAugmentedRun(self, augmented, choice.graph, choice.library, guess)
+            run.details["engine"] = f"{choice.name}: {choice.reason}"
+        else:
+            run = AugmentedLagrangianRun(self, augmented, guess)
+        excess, row = broken_at_start(problem, augmented.rows[0])
+        if excess > self.constraint_tolerance:
+            run.status = Status.INFEASIBLE
+            run.details["reason"] = say_start(excess, row)
+        return run
 
 
 class AugmentedLagrangianRun(Run):
     """One constrained solve in progress; its steps are outer iterations."""
 
-    def __init__(self, options: AugmentedLagrangian, problem: Problem, guess: Guess) -> None:
-        self.options, self.problem, self.guess = options, problem, guess
-        self.augmented = Augmented(problem)
-        self.of_rows = self._first_multipliers()
+    def __init__(self, options: AugmentedLagrangian, augmented: Augmented, guess: Guess) -> None:
+        self.options, self.augmented, self.problem, self.guess = options, augmented, augmented.problem, guess
+        self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
         self.inner: Solution | None = None
         self.residual, self.inner_iterations = float("inf"), 0
         self.details = {}
-
-    def _first_multipliers(self) -> list[Array]:
-        """Those of the warm start, if it has the same rows, without those of the control bounds, which come last."""
-        zeros, given = self.augmented.zeros(), self.guess.multipliers
-        bounds = [*(len(stage.bounded_controls) for stage in self.problem.stages), 0]
-        if given is None or [len(y) for y in given] != [len(y) + count for y, count in zip(zeros, bounds)]:
-            return zeros
-        return [y[: len(zero)] for y, zero in zip(given, zeros)]
 
     @property
     def multipliers(self) -> Sequence[Array]:  # type: ignore[override]
@@ -109,10 +113,6 @@ class AugmentedLagrangianRun(Run):
         self.trajectory = Trajectory(states, controls, cost)
         violation, where = largest_violation(self.augmented.rows, self.augmented.values(states, controls))
         self._report(violation, where)
-        excess, row = broken_at_start(self.problem, self.augmented.rows[0])
-        if excess > self.options.constraint_tolerance:
-            self.status = Status.INFEASIBLE
-            self.details["reason"] = say_start(excess, row)
         return Iteration(index=0, cost=cost, gap=violation, regularization=self.penalty)
 
     def step(self) -> Iteration:
@@ -132,11 +132,15 @@ class AugmentedLagrangianRun(Run):
         self._report(violation, where)
         if inner.status is Status.INTERRUPTED:
             self.status = inner.status
-        elif inner.history[-1].gradient_norm <= options.gradient_tolerance and residual <= options.constraint_tolerance:
+        elif self._stationary(inner) and residual <= options.constraint_tolerance:
             self.status = Status.CONVERGED
         else:
             self._tighten(residual)
         return self._record(before, violation)
+
+    def _stationary(self, inner: Solution) -> bool:
+        last = inner.history[-1]
+        return last.gradient_norm <= self.options.gradient_tolerance and last.gap <= self.options.inner.gap_tolerance
 
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
@@ -147,6 +151,7 @@ class AugmentedLagrangianRun(Run):
         else:
             inner = solver.solve(problem, self.inner)
         self.inner_iterations += inner.iterations
+        self.details["engine"] = inner.details["engine"]
         return inner
 
     def _tighten(self, residual: float) -> None:

@@ -210,7 +210,7 @@ def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None)
 
 
 def _solution(solver: Solver, problem: Problem, run: Run, status: Status, history: History, seconds: float) -> Solution:
-    best, policy = run.trajectory, run.policy
+    best, policy, multipliers = run.trajectory, run.policy, run.multipliers
     return Solution(
         problem_name=problem.name,
         solver=type(solver).__name__,
@@ -223,7 +223,7 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
         feedback_gains=None if policy is None else as_series(policy.feedback_gains),
         value_gradients=None if policy is None else as_series(policy.value_gradients),
         value_hessians=None if policy is None else as_series(policy.value_hessians),
-        multipliers=None if run.multipliers is None else tuple(run.multipliers),
+        multipliers=None if multipliers is None else tuple(multipliers),
         seconds=seconds,
         details=run.details,
     )

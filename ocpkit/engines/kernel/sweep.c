@@ -16,6 +16,9 @@ typedef struct {
   double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
                     double alpha, box bounds, const double *x_new, double *u_new, double *following, double *shared);
   int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);
+  /* of a cost that prices constraints: how many, and their new multipliers, their distances, the cost without price */
+  int rows;
+  double (*price)(const double *x, const double *u, const double *p, double *y, double *distance);
 } kind;
 
 static int all_finite(const double *values, long count) {

@@ -1,0 +1,155 @@
+"""The augmented Lagrangian in C takes the outer iterations of the one in Python, wherever it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from random_problems import random_problem
+from test_constrained import CASES, bryson_denham, swing
+
+from ocpkit import DDP, ILQR, AugmentedLagrangian, Constraint, Problem, Solution, Status, models
+
+PYTHON = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="numpy"))
+COMPILED = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="c"))
+SLOW = {"quadrotor-gate"}
+SMOOTH = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in models.names()
+    if models.get(name).solver == "al" and name != "goddard"
+]
+"""Goddard's inner solves are long and damped, and amplify rounding."""
+
+
+def assert_equal(ours: Solution, expected: Solution) -> None:
+    """The same outer iterations to rounding, the same trajectory, policy and multipliers, the same words."""
+    assert ours.details["engine"].startswith("c: ")
+    assert ours.status is expected.status
+    assert ours.details["inner iterations"] == expected.details["inner iterations"]
+    assert ours.details.get("reason") == expected.details.get("reason")
+    worst = expected.details["violation"].partition(" ")[2]
+    assert ours.details["violation"].partition(" ")[2] == worst or expected.history[-1].gap < 1e-8
+    scale = 1 + max(abs(line.cost) for line in expected.history)
+    for line, other in zip(ours.history, expected.history, strict=True):
+        assert (line.index, line.regularization, line.step_size) == (other.index, other.regularization, other.step_size)
+        assert line.cost == pytest.approx(other.cost, abs=1e-7 * scale)
+        assert line.gap == pytest.approx(other.gap, rel=1e-5, abs=1e-9)
+    for name in ("states", "controls", "multipliers"):
+        a, b = (np.concatenate([np.atleast_1d(v) for v in getattr(s, name)]) for s in (ours, expected))
+        np.testing.assert_allclose(a, b, atol=1e-6 * (1 + np.abs(b).max()))
+    gains, others = (np.concatenate([K.ravel() for K in s.feedback_gains]) for s in (ours, expected))
+    np.testing.assert_allclose(gains, others, atol=1e-5 * (1 + np.abs(others).max()))
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_every_constrained_task(name: str) -> None:
+    problem = models.get(name).build()
+    assert_equal(COMPILED.solve(problem), PYTHON.solve(problem))
+
+
+def test_goddard_reaches_the_same_optimum() -> None:
+    problem = models.get("goddard").build(horizon=30)
+    ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
+    assert ours.success
+    assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
+    assert ours.history[-1].gap <= 1e-8
+
+
+@pytest.mark.parametrize("name", ["mixed", "curved obstacle", "parameters at each stage", "stages that differ"])
+def test_small_problems(name: str) -> None:
+    problem = CASES[name]()
+    assert_equal(COMPILED.solve(problem), PYTHON.solve(problem))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_problems(seed: int) -> None:
+    """Feasible or not, with every kind of row."""
+    problem = random_problem(seed)
+    ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
+    assert ours.status is expected.status
+    if expected.success:
+        assert_equal(ours, expected)
+
+
+def test_residuals_by_gauss_newton() -> None:
+    problem = CASES["residuals"]()
+    ours, expected = (
+        AugmentedLagrangian(inner=ILQR(max_iterations=300, engine=engine)).solve(problem) for engine in ("c", "numpy")
+    )
+    assert_equal(ours, expected)
+
+
+def test_a_guess_of_states_is_taken() -> None:
+    """Not a rollout: the controls alone would leave this unstable system far away."""
+    problem = bryson_denham(0.1, horizon=20)
+    states = np.linspace([0.0, 1.0], [0.0, -1.0], 21)
+    ours, expected = COMPILED.solve(problem, states=states), PYTHON.solve(problem, states=states)
+    assert_equal(ours, expected)
+    assert ours.history[1].cost != COMPILED.solve(problem).history[1].cost
+
+
+def test_a_warm_start_brings_its_multipliers() -> None:
+    problem = bryson_denham(0.1, horizon=20)
+    solved = PYTHON.solve(problem)
+    ours, expected = COMPILED.solve(problem, solved), PYTHON.solve(problem, solved)
+    assert_equal(ours, expected)
+    assert int(ours.details["inner iterations"]) < int(COMPILED.solve(problem).details["inner iterations"])
+
+
+INFEASIBLE: dict[str, Any] = {
+    "the end is out of reach": {
+        "control_bounds": (-1, 1),
+        "terminal_constraints": (Constraint(lambda x: x, 9.0, 9.0, "too far"),),
+    },
+    "rows contradict each other": {
+        "constraints": (
+            Constraint(lambda x, u: u[0], 1.0, 2.0, "push"),
+            Constraint(lambda x, u: u[0], -2.0, -1.0, "pull"),
+        )
+    },
+    "x0 breaks a row": {"constraints": (Constraint(lambda x, u: x[0], -1.0, -0.5, "rail"),)},
+}
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_infeasible_problems_are_named_alike(name: str) -> None:
+    problem = swing(**INFEASIBLE[name])
+    ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
+    assert ours.status is expected.status is Status.INFEASIBLE
+    assert ours.iterations == expected.iterations
+    for key in ("violation", "reason"):
+        assert ours.details.get(key) == expected.details.get(key)
+
+
+def blowing_up() -> Problem:
+    """Without a large penalty the state runs to where exp overflows."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: -1e3 * x[0] ** 3 + 1e-3 * u[0] ** 2,
+        terminal_cost=lambda x: 0 * x[0],
+        x0=[0.1],
+        horizon=3,
+        control_size=1,
+        constraints=(Constraint(lambda x, u: x[0], -1.0, 1.0, "range"),),
+        terminal_constraints=(Constraint(lambda x: x[0], -1.0, 1.0, "range"),),
+    )
+
+
+def test_inner_solves_that_fail_raise_the_penalty() -> None:
+    problem = blowing_up()
+    ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
+    assert ours.status is expected.status
+    assert [line.regularization for line in ours.history] == [line.regularization for line in expected.history]
+    assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
+
+
+def test_it_stops_when_told_to() -> None:
+    problem = models.get("goddard").build()
+    stopped = COMPILED.solve(problem, callback=lambda line: line.index < 2)
+    assert (stopped.status, stopped.iterations) == (Status.STOPPED, 2)
+    late = replace(COMPILED, time_limit=1e-4).solve(problem)
+    assert late.status is Status.TIME_LIMIT
+    assert late.cost == pytest.approx(problem.cost(late.states, late.controls), rel=1e-12)
+    assert replace(COMPILED, max_iterations=1).solve(problem).status is Status.ITERATION_LIMIT
