@@ -92,13 +92,13 @@ class LQR:
         )
 
     def riccati(self) -> tuple[list[Array], list[Array]]:
-        """Return P_0 … P_T and K_0 … K_{T-1} by the textbook recursion, solved through the information form."""
+        """Return P_0 … P_T and K_0 … K_{T-1} by the recursion in Joseph's form, in which rounding does not grow."""
         P, K = [self.F], []
         for _ in range(self.horizon):
             G = self.R + self.B.T @ P[0] @ self.B
-            L = np.linalg.inv(G) @ (self.B.T @ P[0] @ self.A + self.S)
-            K.insert(0, -L)
-            P.insert(0, self.Q + self.A.T @ P[0] @ self.A - L.T @ G @ L)
+            K.insert(0, -np.linalg.inv(G) @ (self.B.T @ P[0] @ self.A + self.S))
+            closed, cross = self.A + self.B @ K[0], K[0].T @ self.S
+            P.insert(0, self.Q + cross + cross.T + K[0].T @ self.R @ K[0] + closed.T @ P[0] @ closed)
         return P, K
 
     @property

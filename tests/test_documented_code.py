@@ -10,13 +10,13 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BLOCKS = [
     pytest.param(block, id=f"{name}-{i}")
-    for name in ("constraints.md", "mpc.md", "parameters-and-noise.md")
+    for name in ("constraints.md", "mpc.md", "multiple-shooting.md", "parameters-and-noise.md")
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL))
 ]
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 @pytest.mark.parametrize("block", BLOCKS)

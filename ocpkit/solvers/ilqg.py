@@ -88,7 +88,7 @@ class ILQGRun(Run):
         if self.inner is None:
             inner = self.options.inner.solve(problem, controls=self.guess.controls, states=self.guess.states)
         else:
-            inner = self.options.inner.solve(problem, self.inner)
+            inner = self.options.inner.solve(problem, self.inner, states=self.inner.states)  # no open-loop rollout
         self.inner_iterations += inner.iterations
         self.details["inner iterations"] = str(self.inner_iterations)
         if inner.value_hessians is None or not np.isfinite(inner.cost):
