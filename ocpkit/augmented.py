@@ -238,7 +238,7 @@ class _WithLongerParameters(Dynamics):
     def __init__(self, inner: Dynamics, p_size: int) -> None:
         self.inner, self.p_size = inner, p_size
         self.state_size, self.control_size = inner.state_size, inner.control_size
-        self.next_state_size = inner.next_state_size
+        self.next_state_size, self.curved = inner.next_state_size, inner.curved
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
         return self.inner.step(x, u, p[: self.p_size])

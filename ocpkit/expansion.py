@@ -43,12 +43,13 @@ class Expansion:
 
 
 def expand(stage: Stage, x: Array, u: Array, p: Array, *, second_order: bool, gap: Array | None = None) -> Expansion:
-    """Expand a stage at (x, u): to second order in everything, or by Gauss-Newton."""
+    """Expand a stage at (x, u): to second order in everything that is `curved`, or by Gauss-Newton."""
     fx, fu = stage.dynamics.jacobians(x, u, p)
     lx, lu = stage.cost.gradient(x, u, p)
     hessian = stage.cost.hessian if second_order else stage.cost.gauss_newton_hessian
     lxx, lux, luu = hessian(x, u, p)
-    contract = (lambda v: stage.dynamics.hessian_product(x, u, p, v)) if second_order else None
+    curved = second_order and stage.dynamics.curved
+    contract = (lambda v: stage.dynamics.hessian_product(x, u, p, v)) if curved else None
     return Expansion(fx, fu, lx, lu, lxx, lux, luu, contract, gap)
 
 

@@ -192,7 +192,7 @@ class FunctionTerminalCost(TerminalCost):
 
 def problem_from_functions(
     *,
-    dynamics: Callable[..., Any],
+    dynamics: Callable[..., Any] | Dynamics,
     cost: Callable[..., Any] | LeastSquares,
     terminal_cost: Callable[..., Any] | LeastSquares,
     x0: ArrayLike,
@@ -213,7 +213,8 @@ def problem_from_functions(
     Parameters
     ----------
     dynamics
-        ``f(x, u)`` or ``f(x, u, p)``, returns the next state (use `ocpkit.rk4` for a continuous model).
+        ``f(x, u)`` or ``f(x, u, p)``, returns the next state (use `ocpkit.rk4` for a continuous model); or `Dynamics`
+        that bring their own derivatives.
     cost
         ``ℓ(x, u[, p])``, one number, or `LeastSquares` of residuals.
     terminal_cost
@@ -251,15 +252,20 @@ def problem_from_functions(
     guess = None if controls is None else np.atleast_1d(real_array(controls, "controls"))
     states = None if states is None else np.atleast_1d(real_array(states, "states"))
     for part, function, count in (("dynamics", dynamics, 3), ("cost", cost, 3), ("terminal cost", terminal_cost, 2)):
-        with_parameters(_residual_or(function), count, f"{name}: {part}")
-    if control_size is None:
+        if not isinstance(function, Dynamics):
+            with_parameters(_residual_or(function), count, f"{name}: {part}")
+    if isinstance(dynamics, Dynamics):
+        control_size = dynamics.control_size
+    elif control_size is None:
         control_size = guess.shape[-1] if guess is not None else _find_control_size(dynamics, cost, x0, p)
     if guess is not None and guess.shape == (control_size,):
         guess = np.tile(guess, (horizon, 1))
     n, sizes = len(x0), {"parameter_size": p.shape[-1], "derivatives": derivatives}
+    if not isinstance(dynamics, Dynamics):
+        dynamics = FunctionDynamics(dynamics, n, control_size, name=f"{name}: dynamics", **sizes)
     lower, upper = _pair(control_bounds, f"{name}: control_bounds") if control_bounds is not None else (-np.inf, np.inf)
     stage = Stage(
-        dynamics=FunctionDynamics(dynamics, n, control_size, name=f"{name}: dynamics", **sizes),
+        dynamics=dynamics,
         cost=FunctionCost(cost, n, control_size, name=f"{name}: cost", **sizes),
         control_lower=lower,
         control_upper=upper,

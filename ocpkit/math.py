@@ -18,7 +18,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.intermediate import recording
-from ocpkit.symbol import Symbol, symbols, to_casadi
+from ocpkit.symbol import Symbol, from_casadi, symbols, to_casadi
 
 pi = float(np.pi)
 
@@ -139,9 +139,7 @@ def solve(matrix: Any, right: Any) -> Any:
     if _is_tensor(matrix):
         return _torch().linalg.solve(matrix, right)
     if _is_symbolic(matrix) or _is_symbolic(right):
-        solution = ca.solve(to_casadi(matrix), to_casadi(right))
-        entries = [[Symbol(solution[i, j]) for j in range(solution.shape[1])] for i in range(solution.shape[0])]
-        result = np.array(entries, dtype=object)
+        result = from_casadi(ca.solve(to_casadi(matrix), to_casadi(right)))
         return result[:, 0] if np.ndim(right) == 1 else result
     return np.linalg.solve(matrix, right)
 
@@ -158,8 +156,7 @@ def jacobian(function: Callable[[Any], Any], x: Any) -> Any:
         column, variable = symbols("v", len(x))
         with recording(None):  # intermediate vectors would hide what the function depends on
             graph = ca.jacobian(to_casadi(function(variable)), column)
-        at_x = ca.densify(ca.substitute(graph, column, to_casadi(x)))
-        return np.array([[Symbol(at_x[i, j]) for j in range(len(x))] for i in range(at_x.shape[0])], dtype=object)
+        return from_casadi(ca.densify(ca.substitute(graph, column, to_casadi(x))))
     from ocpkit.differences import central_jacobian
 
     return central_jacobian(function, np.asarray(x, dtype=float))

@@ -36,11 +36,15 @@ class Dynamics(ABC):
     ----------
     state_size, control_size, next_state_size : int
         Lengths n, m and n' of x, u and the next state.
+    curved : bool
+        Whether solvers use `hessian_product`. Where it is False, second-order DDP takes v·∇²f = 0, as iLQR does: for
+        models whose curvature costs more to compute, or to compile, than it saves in iterations.
     """
 
     state_size: int
     control_size: int
     next_state_size: int
+    curved: bool = True
 
     @abstractmethod
     def step(self, x: Array, u: Array, p: Array) -> Array:
@@ -310,7 +314,7 @@ class Problem:
                     _expect(block, (size,), f"{where}: cost.gradient")
                 second = {"cost.hessian": stage.cost.hessian(x, u, p)}
                 second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
-                if type(stage.dynamics).hessian_product is not Dynamics.hessian_product:
+                if stage.dynamics.curved and type(stage.dynamics).hessian_product is not Dynamics.hessian_product:
                     v = np.zeros(stage.dynamics.next_state_size)
                     second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, v)
                 for kind, blocks in second.items():

@@ -93,3 +93,11 @@ def to_casadi(value: Any) -> ca.SX:
     if entries.ndim == 1:
         return ca.densify(ca.vertcat(*(Symbol(entry).sx for entry in entries)))
     return ca.densify(ca.vertcat(*(ca.horzcat(*(Symbol(entry).sx for entry in row)) for row in entries)))
+
+
+def from_casadi(matrix: ca.SX) -> np.ndarray:
+    """Turn a CasADi matrix into an object array of symbols of the same shape."""
+    entries = np.empty(matrix.shape, dtype=object)
+    for i, j in np.ndindex(*matrix.shape):
+        entries[i, j] = Symbol(matrix[i, j])
+    return entries

@@ -50,7 +50,7 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print J
 
 
 def _packages() -> list[Finding]:
-    uses = {"plot": "pictures and animations", "nn": "training networks"}
+    uses = {"plot": "pictures and animations", "nn": "training networks", "robots": "robots from URDF and MJCF files"}
     core = [Finding(name, package_version(name), "everything", "pip install --force-reinstall ocpkit") for name in CORE]
     extras = [
         Finding(name, package_version(name), uses[extra], f"pip install 'ocpkit[{extra}]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     """List the tasks that come with ocpkit, and the solvers."""
     from ocpkit import models
 
-    tasks = [_task_record(models.get(name)) for name in models.names()]
+    tasks = [_task_record(models.get(name)) for name in (*models.names(), *models.robots())]
     solvers = [{"name": name, "summary": registry.summary(name)} for name in registry.names()]
     if as_json:
         print_json({"tasks": tasks, "solvers": solvers})
@@ -27,8 +28,8 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 
 
 def _task_record(task: Any) -> dict[str, Any]:
-    problem = task.build()
-    sizes = {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "T": problem.horizon}
+    horizon = inspect.signature(task.build).parameters["horizon"].default
+    sizes = {"n": len(task.state_labels), "m": len(task.control_labels), "T": horizon}
     return {"name": task.name, **sizes, "solver": task.solver, "summary": task.summary, "source": task.source}
 
 

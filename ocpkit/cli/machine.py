@@ -11,6 +11,7 @@ from pathlib import Path
 
 CORE = ("ocpkit", "numpy", "scipy", "casadi", "typer", "rich")
 EXTRAS = {"matplotlib": "plot", "pillow": "plot", "torch": "nn", "scikit-learn": "nn", "joblib": "nn"}
+EXTRAS |= {"adam-robotics": "robots", "example-robot-data": "robots", "mujoco": "robots"}
 
 
 def package_version(name: str) -> str | None:

@@ -27,14 +27,20 @@ from ocpkit.symbol import symbols, to_casadi
 
 @dataclass(frozen=True)
 class DynamicsGraph:
-    """f and its Jacobian (n', n + m) of (x, u, p), and v ↦ Σ v_i ∇²f_i unless hand-written dynamics lack it."""
+    """f and its Jacobian (n', n + m) of (x, u, p), and v ↦ Σ v_i ∇²f_i unless hand-written dynamics lack it.
+
+    Where f is not `curved`, solvers take v·∇²f = 0.
+    """
 
     f: ca.Function
     jacobian: ca.Function
     hessian_product: ca.Function | None
+    curved: bool = True
 
     def hessian(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
         """Return v·f_zz (n + m, n + m)."""
+        if not self.curved:
+            return ca.SX(z.numel(), z.numel())
         if self.hessian_product is not None:
             return self.hessian_product(*arguments, v)
         hessian = ca.jacobian(self.jacobian(*arguments).T @ v, z)
@@ -223,10 +229,10 @@ def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
     if type(f) is FunctionDynamics:
         traced = _traced(f.f, where)
         return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph)
-    own = type(f).hessian_product is not Dynamics.hessian_product
+    own = f.curved and type(f).hessian_product is not Dynamics.hessian_product
     products = _call(lambda *a: _square(*f.hessian_product(*a)), (*sizes, f.next_state_size), where) if own else None
     return DynamicsGraph(
-        _call(f.step, sizes, where), _call(lambda *a: _beside(*f.jacobians(*a)), sizes, where), products
+        _call(f.step, sizes, where), _call(lambda *a: _beside(*f.jacobians(*a)), sizes, where), products, f.curved
     )
 
 

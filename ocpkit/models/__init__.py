@@ -1,4 +1,4 @@
-"""The classic control tasks by name; each lives in its own module, which is imported when it is asked for."""
+"""The control tasks by name; each lives in its own module, which is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -36,11 +36,19 @@ _TASKS = {
     "aircraft-climb": "aircraft_climb",
     "life-cycle": "life_cycle",
 }
+_ROBOTS = {
+    "panda": "panda",
+}
 
 
 def names() -> tuple[str, ...]:
-    """Names of all tasks."""
+    """Names of the classic tasks."""
     return tuple(_TASKS)
+
+
+def robots() -> tuple[str, ...]:
+    """Names of the tasks of robots from description files, which need the extra ``robots``."""
+    return tuple(_ROBOTS)
 
 
 def get(name: str) -> Task:
@@ -51,8 +59,10 @@ def get(name: str) -> Task:
     ProblemError
         If there is no task of this name; says which ones are near.
     """
-    if name not in _TASKS:
-        raise unknown_name("task", name, _TASKS)
-    module, _, attribute = _TASKS[name].partition(":")
-    task: Task = getattr(import_module(f"ocpkit.models.{module}"), attribute or "TASK")
+    known = _TASKS | _ROBOTS
+    if name not in known:
+        raise unknown_name("task", name, known)
+    module, _, attribute = known[name].partition(":")
+    package = "models" if name in _TASKS else "robots"
+    task: Task = getattr(import_module(f"ocpkit.{package}.{module}"), attribute or "TASK")
     return task
