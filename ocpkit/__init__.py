@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ocpkit import math
 
 if TYPE_CHECKING:
+    from ocpkit.batch import BatchSolution as BatchSolution
+    from ocpkit.batch import solve_batch as solve_batch
     from ocpkit.check import DerivativeReport, check_derivatives
     from ocpkit.closed_loop import ClosedLoop, simulate
     from ocpkit.errors import ProblemError, UnsupportedProblem
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "batch": ("BatchSolution", "solve_batch"),
     "check": ("DerivativeReport", "check_derivatives"),
     "closed_loop": ("ClosedLoop", "simulate"),
     "errors": ("ProblemError", "UnsupportedProblem"),
@@ -54,7 +57,7 @@ _HOMES = {
     ),
 }
 
-__all__ = [  # `torch_layer` is left out, since it needs torch
+__all__ = [  # `torch_layer` and `solve_batch` are left out, since they need torch
     "DDP",
     "EMSA",
     "FDDP",
