@@ -150,7 +150,7 @@ def test_problems_without_a_minimum_or_without_derivatives_end_as_they_do_alone(
     problem = Problem.from_functions(
         dynamics=lambda x, u: x + u,
         cost=lambda x, u: 1e-3 * u[0] ** 2,
-        terminal_cost=lambda x, p: p[0] * x[0] ** 4 + (1 - p[0] ** 2) * m.sqrt((x[0] - 1) ** 2),
+        terminal_cost=lambda x, p: p[0] * x[0] ** 4 + m.sqrt((x[0] - 1) ** 2 + (x[0] - 1) ** 4 + p[0] ** 2),
         x0=[1.0],
         horizon=3,
         control_size=1,
