@@ -143,6 +143,7 @@ def backward_pass(
     *,
     feedback: bool = True,
     tikhonov: float = 0.0,
+    passed_on: Callable[[int, Value], Value] = lambda t, V: V,
 ) -> list[BellmanStep]:
     """Alg. 1, lines 2-6: the Bellman step from the last stage to the first.
 
@@ -158,6 +159,8 @@ def backward_pass(
         Keep Q_ux (DDP), or drop it (Prop. 2: stage-wise Newton, gradient descent).
     tikhonov
         ε added to V_xx before each step (Alg. 3, line 12; here the terminal value included).
+    passed_on
+        From t and V at stage t to what stage t − 1 takes for it, where more lies between two stages than a state.
 
     Raises
     ------
@@ -171,5 +174,5 @@ def backward_pass(
             steps.append(bellman_step(t, stages[t], V.regularized(tikhonov), curvature, feedback=feedback))
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(t) from error
-        V = steps[-1].value
+        V = passed_on(t, steps[-1].value)
     return steps[::-1]

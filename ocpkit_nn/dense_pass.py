@@ -48,7 +48,7 @@ def dense_pass(
     stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
     Z = columns.flatten(2).permute(1, 2, 0).double()
     terminal = Value(gradient.flatten(1).double(), Z @ Z.transpose(1, 2))
-    steps = backward_pass(stages, terminal, curvature, tikhonov=tikhonov)
+    steps = backward_pass(stages, terminal, curvature, tikhonov=tikhonov, passed_on=curvature.through_batch)
     policies = []
     for t, (stage, step) in enumerate(zip(stages, steps)):
         gain, metric = None, curvature.metrics[t]
@@ -110,6 +110,14 @@ class _OutputCurvature:
         else:  # nothing precedes the stage: its state has no direction to deviate in
             fx = output.new_empty(len(output), count, 0, dtype=torch.float64)
         return Expansion(fx, _Identity(), 0.0, 0.0)
+
+    def through_batch(self, t: int, V: Value) -> Value:
+        """Return V with V_x of the batch's total cost at the input of stage t."""
+        linearisation = self.linearisations[t]
+        if t == 0 or not linearisation.couples_samples:
+            return V
+        Vx = linearisation.through_batch(V.x.reshape(linearisation.x.shape).to(linearisation.x.dtype))
+        return Value(Vx.flatten(1).to(V.x.dtype), V.xx)
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[_OutputHessian, Tensor]:
         base, linearisation = self.controls[t], self.linearisations[t]

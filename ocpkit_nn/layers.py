@@ -24,6 +24,7 @@ class Layer(ABC):
     """A module with parameters, seen as the controlled part of a stage."""
 
     factored = False  # whether E[x xᵀ] ⊗ E[V_h V_hᵀ] (Eq. 15) exists for this layer
+    couples_samples = False  # whether a sample's state enters what the layer does with the others
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module, self.name = module, name
@@ -41,6 +42,10 @@ class Layer(ABC):
     @abstractmethod
     def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
         """Return g_uᵀ v for every sample."""
+
+    def through_batch(self, x: Tensor, Vx: Tensor) -> Tensor:
+        """Return V_x (B, …) of the batch's total cost from that of every sample alone; the same without coupling."""
+        return Vx
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows x̄ (N, i) and V_h (N, o) whose second moments are Kronecker's A and S."""
@@ -316,11 +321,11 @@ class ModuleLayer(Layer):
 
 
 class BatchNormLayer(Layer):
-    """Batch normalisation with its statistics held constant during a step: h = γ (x − μ)/σ + β per channel.
+    """Batch normalisation, h = γ (x − μ)/σ + β per channel, as a trajectory of its own sees it: μ and σ are constants.
 
-    The mean and variance of the batch couple its samples, which no trajectory of its own can see; they are
-    measured once per step, at the nominal states, and treated as constants of the step (and of its second
-    forward pass).
+    The mean and variance of the batch couple its samples. They are measured once per step, at the nominal states,
+    and kept for the second forward pass; so is V_xx. V_x alone knows of the coupling, by `through_batch`: without
+    that, no step would be the baseline's (Prop. 2), and training fails at customary learning rates.
     """
 
     module: nn.BatchNorm1d | nn.BatchNorm2d
@@ -334,11 +339,13 @@ class BatchNormLayer(Layer):
         """Normalise; in training this measures the batch and updates the running statistics."""
         module = self.module
         axes = [0, *range(2, x.ndim)]
-        if module.training or module.running_mean is None:
+        self.couples_samples = module.training or module.running_mean is None
+        if self.couples_samples:
             mean, variance = x.mean(axes), x.var(axes, unbiased=False)
             result = super().forward(x)
         else:
             assert module.running_var is not None
+            assert module.running_mean is not None
             mean, variance, result = module.running_mean, module.running_var, super().forward(x)
         self._shift, self._scale = mean.detach(), (variance.detach() + module.eps).rsqrt()
         return result
@@ -360,6 +367,13 @@ class BatchNormLayer(Layer):
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
         assert self._scale is not None
         return cotangents * self._channelwise(self.parameters[0].detach() * self._scale, x)
+
+    def through_batch(self, x: Tensor, Vx: Tensor) -> Tensor:
+        """Take from V_x what would move a channel's mean or variance: the normalisation undoes it."""
+        if not self.couples_samples:
+            return Vx
+        axes, hat = [0, *range(2, x.ndim)], self.normalised(x)
+        return Vx - Vx.mean(axes, keepdim=True) - hat * (Vx * hat).mean(axes, keepdim=True)
 
     def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
         v = cotangents.reshape(*cotangents.shape[:3], -1)

@@ -65,6 +65,10 @@ class JoinedLinearisation(Linearisation):
             self._state = StateBase(lambda: torch.cat([own.vectors for own in pulled], dim=1))
             self.control = JoinedBase([part.pull_control(own) for part, own in zip(self._parts, split)], self._sizes)
 
+    def through_batch(self, Vx: Tensor) -> Tensor:
+        """V_x (B, …) of every micro-batch's total cost."""
+        return torch.cat([part.through_batch(own) for part, own in zip(self._parts, Vx.split(self._sizes))])
+
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Return Kronecker's rows of all samples."""
         rows = [part.factors(own) for part, own in zip(self._parts, coefficients.split(self._sizes))]

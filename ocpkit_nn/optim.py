@@ -304,7 +304,7 @@ class DDPNOpt(torch.optim.Optimizer):
         base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
         for linearisation in reversed(linearisations):
             total += float((linearisation.pull_control(base).mean(weight) ** 2).sum())
-            base = linearisation.pull_state(base)
+            base = StateBase(linearisation.through_batch(linearisation.pull_state(base).vectors[0])[None])
         assert self.max_grad_norm is not None
         return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
 

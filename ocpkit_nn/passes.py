@@ -78,13 +78,17 @@ def bellman_pass(
     gradient, columns
         ∇φ of every sample (B, …), and the columns (r, B, …) of a root of its Hessian.
     """
-    base = StateBase(torch.cat([gradient[None], columns]))
-    unit = torch.eye(len(columns) + 1, dtype=gradient.dtype, device=gradient.device)
-    factor = Combination(base, unit[:, 1:].expand(len(gradient), -1, -1))
-    terminal = Value(Combination(base, unit[0].expand(len(gradient), -1)), OuterProduct(factor, factor))
+
+    def through_batch(t: int, V: Value) -> Value:
+        if not linearisations[t].couples_samples:
+            return V
+        base, coefficients = V.x.base, V.xx.left.coefficients
+        columns = torch.stack([base.combine(column) for column in coefficients.unbind(2)])
+        return _implicit(linearisations[t].through_batch(base.combine(V.x.coefficients)), columns)
+
     curvature = _BatchCurvature(linearisations, rule, proximal)
     stages = [Expansion(Jacobian(lin.pull_state), Jacobian(lin.pull_control), 0.0, 0.0) for lin in linearisations]
-    steps = backward_pass(stages, terminal, curvature)
+    steps = backward_pass(stages, _implicit(gradient, columns), curvature, passed_on=through_batch)
     policies = []
     for t, step in enumerate(steps):
         left, right = step.K.left, step.K.right
@@ -92,6 +96,14 @@ def bellman_pass(
         gain = FeedbackGain(left.base, right.base, core, curvature.metrics[t]) if t > 0 else None
         policies.append(LayerPolicy(curvature.directions[t], curvature.metrics[t], gain))
     return policies
+
+
+def _implicit(gradient: Tensor, columns: Tensor) -> Value:
+    """Return V with V_x (B, …) and the columns (r, B, …) of a root of V_xx as the base."""
+    base = StateBase(torch.cat([gradient[None], columns]))
+    unit = torch.eye(len(columns) + 1, dtype=gradient.dtype, device=gradient.device)
+    factor = Combination(base, unit[:, 1:].expand(len(gradient), -1, -1))
+    return Value(Combination(base, unit[0].expand(len(gradient), -1)), OuterProduct(factor, factor))
 
 
 class _BatchCurvature:
@@ -143,8 +155,8 @@ def parallel_pass(
     workspaces
         Memory of every layer; the policies then hold until the next pass with it.
     """
-    base = StateBase(gradient[None])
-    weight = gradient.new_ones(len(gradient), 1)  # V_x = weight · base, z zᵀ = scale · weight · base baseᵀ
+    base, ratio = StateBase(gradient[None]), gradient.new_full((), scale)
+    weight = gradient.new_ones(len(gradient), 1)  # V_x = weight · base, z zᵀ = ratio · weight · base baseᵀ
     policies: list[LayerPolicy] = []
     for t in reversed(range(len(linearisations))):
         linearisation = linearisations[t]
@@ -156,9 +168,19 @@ def parallel_pass(
         metric, direction = rule(t, layer_gradients(linearisation, Combination(control, weight), workspace=workspace))
         gain = None
         if bends:
-            c = (weight * control.gram(metric)[..., 0]).mul_(scale)
+            c = (weight * control.gram(metric)[..., 0]).mul_(ratio)
             weight = weight / c.add_(1)
-            gain = FeedbackGain(control, state, (weight * -scale)[..., None], metric)
+            gain = FeedbackGain(control, state, (weight * -ratio)[..., None], metric)
         policies.append(LayerPolicy(direction, metric, gain))
         base = state
+        if t > 0 and linearisation.couples_samples:
+            base, weight, ratio = through_batch(linearisation, base, weight, ratio)
     return policies[::-1]
+
+
+def through_batch(
+    linearisation: Linearisation, base: StateBase, weight: Tensor, ratio: Tensor
+) -> tuple[StateBase, Tensor, Tensor]:
+    """Return V_x of the batch's total cost as a base of weight 1; z stays parallel to it, as at the end (z ∥ ∇φ)."""
+    Vx = linearisation.through_batch(base.combine(weight))
+    return StateBase(Vx[None]), torch.ones_like(weight), ratio / weight

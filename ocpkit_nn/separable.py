@@ -24,7 +24,7 @@ from torch import Tensor
 from ocpkit_nn.curvature import LayerGradients, Memory
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.metric import Metric
-from ocpkit_nn.passes import LayerPolicy, LayerRule
+from ocpkit_nn.passes import LayerPolicy, LayerRule, through_batch
 from ocpkit_nn.stages import Linearisation, Stage, without_autocast
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
@@ -82,16 +82,19 @@ def backward_pass(
         Factor of ∇φ ∇φᵀ in the terminal Hessian.
     """
     base, weight = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1)
+    ratio = gradient.new_full((), scale)
     aimed: list[AimedGradient] = []
     for t in reversed(range(len(linearisations))):
         control, state, gain = linearisations[t].pull_control(base), linearisations[t].pull_state(base), None
         above = weight
         if t > 0:
             c = control.separable_norms(memories[t]["rows"], memories[t]["columns"])
-            weight = above / (c * above).mul_(scale * rates[t]).add_(1)
-            gain = scale * weight
+            weight = above / (c * above).mul_(ratio * rates[t]).add_(1)
+            gain = ratio * weight
         aimed.append(AimedGradient(control, state, above, gain))
         base = state
+        if t > 0 and linearisations[t].couples_samples:
+            base, weight, ratio = through_batch(linearisations[t], base, weight, ratio)
     return aimed[::-1]
 
 

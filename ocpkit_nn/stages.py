@@ -148,6 +148,15 @@ class Linearisation:
         self._see(base)
         return self.control
 
+    @property
+    def couples_samples(self) -> bool:
+        """Whether V_x has to go through the batch, see `Layer.through_batch`."""
+        return self.layer.couples_samples
+
+    def through_batch(self, Vx: Tensor) -> Tensor:
+        """V_x (B, …) at the stage's input, of the batch's total cost."""
+        return self.layer.through_batch(self.x, Vx)
+
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Return Kronecker's rows x̄ and V_h (see `Layer.factors`) for the combination c (B, R) of the base."""
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self.cotangents.ndim - 2))

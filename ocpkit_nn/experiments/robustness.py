@@ -42,9 +42,6 @@ class Task:
         As `Run` has them.
     terminal
         Terminal curvature of the twins: `DDPNOpt`'s default, or, for convolutions, that of ``ocpkit train``.
-    batch_norm
-        Whether there is any. A twin holds its statistics constant during a step, where back-propagation differentiates
-        them, so there the twin without feedback is no longer the baseline, and is trained too.
     """
 
     dataset: str = "digits"
@@ -54,13 +51,12 @@ class Task:
     loss: str = "ce"
     network: dict[str, Any] = field(default_factory=dict)
     terminal: str = "empirical"
-    batch_norm: bool = False
 
 
 TASKS = {
     "digits": Task(batch_size=8, epochs=8),
     "large-batch": Task(batch_size=256, epochs=40),
-    "residual": Task(model="residual", batch_size=32, epochs=4, terminal="montecarlo", batch_norm=True),
+    "residual": Task(model="residual", batch_size=32, epochs=4, terminal="montecarlo"),
     "transformer": Task(model="transformer", batch_size=32, epochs=8),
     "diabetes": Task(
         dataset="diabetes", batch_size=8, epochs=10, loss="mse", network={"width": 24, "activation": "tanh"}
@@ -96,8 +92,6 @@ def _sweeps(task: Task, seed: int, options: Options) -> Iterator[Run]:
         for rate in rates(baseline, options.quick):
             yield baseline_run(shared, rate, seed)
             yield twin_run(shared, rate, seed, "full", terminal=task.terminal)
-            if task.batch_norm:
-                yield twin_run(shared, rate, seed, "none")
     for method in TODAYS:
         shared = _shared(task, method, options)
         if method == "sgd-cosine":

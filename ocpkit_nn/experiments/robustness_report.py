@@ -23,7 +23,7 @@ def label(run: Run) -> str:
     """Return how reports call the method of a run."""
     if run.method != "ddpnopt":
         return NAMES[run.method]
-    return f"twin of {NAMES[run.baseline]}" + (", no feedback" if run.feedback == "none" else "")
+    return f"twin of {NAMES[run.baseline]}"
 
 
 class Sweep:
@@ -110,22 +110,15 @@ class Standing:
         self.regression = results[0].run.loss == "mse"
 
     def reference(self, twin: Sweep) -> Sweep:
-        """Return what a twin is compared with: itself without feedback where that is not the baseline."""
-        return self.sweeps.get(f"{label(twin.run)}, no feedback", self.sweeps[NAMES[twin.run.baseline]])
+        """Return what a twin is compared with, its baseline."""
+        return self.sweeps[NAMES[twin.run.baseline]]
 
-    def twins(self, feedback: str = "full") -> dict[str, Sweep]:
-        return {name: sweep for name, sweep in self.sweeps.items() if sweep.run.feedback == feedback}
+    def twins(self) -> dict[str, Sweep]:
+        return {name: sweep for name, sweep in self.sweeps.items() if sweep.run.method == "ddpnopt"}
 
     def comparisons(self) -> list[Comparison]:
         """Return each twin beside its reference."""
         return [Comparison.of(self.task, twin, self.reference(twin)) for twin in self.twins().values()]
-
-    def held_statistics(self) -> list[Comparison]:
-        """Return each twin without feedback beside its baseline: what batch norm as a stage changes."""
-        return [
-            Comparison.of(self.task, twin, self.sweeps[NAMES[twin.run.baseline]])
-            for twin in self.twins("none").values()
-        ]
 
     def widest(self) -> str:
         """Return the method with the largest area under its accuracy."""
@@ -151,12 +144,9 @@ def compare(title: str, results: Sequence[Result], task_of: Callable[[Run], str]
     """Judge, and set all methods beside each other."""
     standings = [Standing(task, rows) for task, rows in group(results, lambda r: task_of(r.run)).items()]
     comparisons = [comparison for standing in standings for comparison in standing.comparisons()]
-    held = [comparison for standing in standings for comparison in standing.held_statistics()]
     verdict, text = _verdict(standings, comparisons)
-    text = " ".join([text, *_held_sentence(held)])
     tables = (
-        _changes("What the feedback changes: twin minus the same without feedback", comparisons),
-        *([_changes(HELD, held)] if held else []),
+        _changes("What the feedback changes: twin minus baseline", comparisons),
         _matrix("Area under the accuracy [%]", standings, lambda sweep: sweep.area(percent), 1, max),
         _matrix("Accuracy [%] at a method's own best rate", standings, lambda s: accuracy(s.best()), 1, max, _at),
         _matrix("Area under the training loss", standings, lambda sweep: sweep.area(capped_loss), 3, min),
@@ -174,9 +164,9 @@ NOTES = (
     "Twins and baselines have a constant rate; AdamW and Muon too, with torch's default weight decay. Muon trains the "
     "hidden layers' matrices and kernels, AdamW the rest. Shampoo and SOAP are not in torch, and not here.",
     "As stages: batch norm couples the samples of a batch, so it stands between residual blocks; inside a block it is "
-    "refused. A twin holds its statistics constant during a step; “no feedback” shows what that alone does, and is "
-    "what the twin is compared with. A residual block and attention with its skip connection are one stage each, "
-    "differentiated sample by sample through torch.func.",
+    "refused. V_x is differentiated through the statistics, as in back-propagation; V_xx takes them for constants. A "
+    "residual block and attention with its skip connection are one stage each, differentiated sample by sample through "
+    "torch.func.",
 )
 
 
@@ -193,7 +183,7 @@ def _verdict(standings: Sequence[Standing], comparisons: Sequence[Comparison]) -
         f"a twin's on {', '.join(led) or 'no task'} ({leaders}). Where the feedback does not pay: it narrows the range "
         f"for {_listed(narrower)}; no difference beyond two standard errors is seen for {_listed(neither)}. "
         f"{_tuned_sentence(standings, comparisons)} A training takes {_range([c.time for c in comparisons])} times the "
-        "CPU time of the one without feedback. Rule: holds if the range is wider in more than half of the pairs, "
+        "CPU time of its baseline. Rule: holds if the range is wider in more than half of the pairs, "
         "narrower in none, and a twin has the largest area on every task; partly if it is wider in more pairs than "
         "narrower."
     )
@@ -229,18 +219,6 @@ def _listed(comparisons: Sequence[Comparison]) -> str:
 def _range(numbers: Sequence[float]) -> str:
     known = [number for number in numbers if math.isfinite(number)]
     return f"{min(known):.1f} to {max(known):.1f}" if known else "an unknown number of"
-
-
-def _held_sentence(held: Sequence[Comparison]) -> list[str]:
-    """Say what batch norm as a stage costs, where there is any."""
-    if not held:
-        return []
-    _, lower, _ = _sorted(held, lambda c: c.area)
-    return [
-        "Holding the statistics of batch norm constant, without any feedback, changes the area by "
-        f"{', '.join(f'{c.area.text(1)} ({c.name})' for c in held)} points: lower by more than two standard errors in "
-        f"{len(lower)} of {len(held)}."
-    ]
 
 
 def _changes(caption: str, comparisons: Sequence[Comparison]) -> Table:
@@ -286,14 +264,13 @@ def _matrix(
     return Table(caption, ("method", *(standing.task for standing in standings)), rows)
 
 
-HELD = "What constant statistics of batch norm change: twin without feedback minus baseline"
 COLOURS = dict(zip(("sgd", "rmsprop", "adam", "adamw", "sgd-cosine", "muon"), LINES))
 
 
 def _style(run: Run) -> dict[str, Any]:
     """A baseline and its twins share a colour; twins are full lines."""
-    dashes = {"full": "-", "none": ":"}.get(run.feedback or "", "--")
-    return {"color": COLOURS[run.baseline], "linestyle": dashes, "linewidth": 2 if run.feedback == "full" else 1.3}
+    is_twin = run.method == "ddpnopt"
+    return {"color": COLOURS[run.baseline], "linestyle": "-" if is_twin else "--", "linewidth": 2 if is_twin else 1.3}
 
 
 def _draw(standings: Sequence[Standing], folder: Path) -> Picture:

@@ -7,6 +7,7 @@ same on the outputs' changes as controls.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from nn.dense import DenseStage, assert_near, kronecker
+from nn.dense import DenseStage, assert_near, control_of, kronecker, layer_function
 from nn.strategies import Case, randn
 from ocpkit.bellman import ActionValue, BellmanStep, backward_pass
 from ocpkit.linalg import Cholesky
@@ -44,6 +45,7 @@ class Net:
     @torch.no_grad()
     def __init__(self, case: Case, terminal: str) -> None:
         torch.manual_seed(3)  # of dropout
+        self.is_rank_one = terminal == "empirical"
         self.preparation, self.stages = as_stages(case.model)
         self.linearisations: list[Linearisation] = []
         self.dense: list[DenseStage] = []
@@ -65,6 +67,31 @@ class Net:
     def terminal(self) -> Value:
         """V_T with V_xx dense, (B, n, n)."""
         return Value(self.gradient, torch.einsum("rbi,rbj->bij", self.columns, self.columns))
+
+    def through_batch(self, t: int, V: Value) -> Value:
+        """V with V_x of the batch's total cost at the input of stage t: by autograd, through the statistics too."""
+        return Value(self._through_batch(t, V.x), V.xx)
+
+    def through_batch_in_parallel(self, t: int, V: Value) -> Value:
+        """The same for z ∥ V_x: V_xx is then the old multiple of V_x V_xᵀ."""
+        Vx = self._through_batch(t, V.x)
+        ratio = V.xx.diagonal(dim1=1, dim2=2).sum(1) / V.x.square().sum(1).clamp_min(1e-300)
+        return Value(Vx, ratio[:, None, None] * Vx[:, :, None] * Vx[:, None, :])
+
+    def _through_batch(self, t: int, Vx: Tensor) -> Tensor:
+        module, x = self.stages[t].layer.module, self.linearisations[t].x
+        if not self.stages[t].layer.couples_samples:
+            return Vx
+        inner = copy.deepcopy(module).train()
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            alone = layer_function(module, x.detach())
+            u = control_of(module)
+            direct = torch.stack([alone(each, u) for each in x])
+            # Of the layer's own V_h only V_x = f_xᵀ V_h is known; γ/σ is not zero, so V_h follows from it.
+            scale = torch.autograd.grad(direct.sum(), x, retain_graph=True)[0]
+            Vh = Vx.reshape(x.shape) / scale
+            return torch.autograd.grad(inner(x), x, Vh)[0].flatten(1)
 
 
 class DenseOperator:

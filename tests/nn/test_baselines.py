@@ -100,7 +100,7 @@ def test_without_feedback_it_is_torchs_optimiser(
 
 @pytest.mark.parametrize("curvature", ["identity", "diagonal", "adam"])
 @few_examples
-@given(case=networks(batch_norm=False, dropout=False), weight_decay=st.sampled_from([0.0, 0.1]))
+@given(case=networks(dropout=False), weight_decay=st.sampled_from([0.0, 0.1]))
 def test_on_any_network_it_takes_the_steps_of_the_baseline(curvature: str, case: Case, weight_decay: float) -> None:
     """Three steps on networks with every kind of stage; ε is large enough that rounding is not normalised."""
     twin, loss, eps = copy.deepcopy(case.model), MeanSquaredError(), 1e-3

@@ -63,10 +63,10 @@ def step_of_sgd(model, inputs, targets, lr):
 
 @pytest.mark.parametrize("network", [transformer, residual])
 def test_without_feedback_a_stagewise_step_is_back_propagation(network, batch):
-    """In batch norm only with the running statistics: those of the batch are constants of a step."""
+    """Through attention, and through the statistics of batch norm."""
     data, inputs, targets = batch
     torch.manual_seed(0)
-    model, other = network(data).eval(), network(data).eval()
+    model, other = network(data), network(data)
     other.load_state_dict(model.state_dict())
     DDPNOpt(model, LOSS, 0.1, curvature="identity", feedback="none").step(inputs, targets)
     step_of_sgd(other, inputs, targets, 0.1)
@@ -245,10 +245,8 @@ def test_it_says_where_the_feedback_does_not_pay(monkeypatch, tmp_path):
     monkeypatch.setattr(robustness_report, "_draw", lambda *_: None)
 
     def accuracy(run):
-        if robustness.task_name(run) == "residual" and run.method == "ddpnopt":
-            return 30.0 - 0.1 * run.seed - (1.0 if run.feedback == "full" and run.baseline == "adam" else 0.0)
-        return 50.0
+        is_worse = robustness.task_name(run) == "residual" and run.method == "ddpnopt" and run.baseline == "adam"
+        return 49.0 - 0.1 * run.seed if is_worse else 50.0
 
     text = robustness.report([invented(run, accuracy(run)) for run in RUNS], tmp_path).text
     assert "it narrows the range for residual (twin of Adam)" in text
-    assert "lower by more than two standard errors in 3 of 3" in text

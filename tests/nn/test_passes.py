@@ -14,6 +14,7 @@ from nn.dense import assert_near, flat
 from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, Recorder, assert_policies_equal, by_outputs, implicit
 from nn.strategies import Case, few_examples, networks, randn, randomise, seeds
 from ocpkit.bellman import backward_pass
+from ocpkit.value import Value
 from ocpkit_nn.curvature import LayerGradients
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.optim import DDPNOpt
@@ -27,7 +28,7 @@ from ocpkit_nn.passes import parallel_pass
 def test_implicit_recursion_is_the_dense_one(metric: str, terminal: str, case: Case, seed: int) -> None:
     """Q, V_x, V_xx, k and K at every stage with Q_uu = M/η + f_uᵀ V_xx f_u."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch)
     policies, steps = implicit(net, metrics)
     for step, reference in zip(steps, expected):
         assert_near(flat(step.Q.x), reference.Q.x)
@@ -49,7 +50,9 @@ def test_recursion_by_outputs_is_that_by_controls(
 ) -> None:
     """Q_x, V_x, V_xx, k and K with the change of a layer's output for the control, ε included."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov)
+    expected = backward_pass(
+        net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov, passed_on=net.through_batch
+    )
     policies, steps = by_outputs(net, metrics, tikhonov)
     for step, reference in zip(steps[1:], expected[1:]):
         assert_near(step.Q.x, reference.Q.x)
@@ -64,7 +67,9 @@ def test_recursion_by_outputs_is_that_by_controls(
 def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Case, seed: int) -> None:
     """Q_uu = M/η as printed, with ε, while c stays below one."""
     net, metrics = Net(case, "ggn"), RandomMetrics(metric, seed, proximal=False, share=0.5)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=1e-3)
+    expected = backward_pass(
+        net.expansions, net.terminal, metrics.curvature(net), tikhonov=1e-3, passed_on=net.through_batch
+    )
     policies, _ = by_outputs(net, metrics, 1e-3)
     assert_policies_equal(net, policies, expected, metrics)
 
@@ -73,14 +78,18 @@ def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Cas
 @few_examples
 @given(case=networks(max_batch=3), seed=seeds)
 def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, seed: int) -> None:
-    """`parallel_pass` with z ∥ V_x against `bellman_pass` and the dense route."""
+    """`parallel_pass` with z ∥ V_x against the dense route, and `bellman_pass` unless batch norm couples samples."""
     net, metrics = Net(case, "empirical"), RandomMetrics(metric, seed, proximal=True)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    expected = backward_pass(
+        net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
+    )
     with torch.no_grad():
         policies = parallel_pass(
             net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / len(net.gradient)
         )
     assert_policies_equal(net, policies, expected, metrics)
+    if any(linearisation.couples_samples for linearisation in net.linearisations):
+        return
     for policy, other in zip(policies, implicit(net, metrics)[0]):
         assert_near(policy.feedforward, other.feedforward)
         if policy.gain is not None and other.gain is not None:
@@ -97,7 +106,7 @@ def test_literal_formulas_are_the_dense_ones_below_one(
 ) -> None:
     """Q_uu = M/η as printed, while c = q_uᵀ M⁻¹η q_u ≤ 1."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=False, share=share)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net))
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch)
     policies, steps = implicit(net, metrics)
     for step, reference in zip(steps, expected):
         Z = flat(step.value.xx.left)
@@ -115,7 +124,8 @@ def test_literal_formulas_beyond_one_keep_the_positive_part(terminal: str, case:
     metrics._parts = lambda *_: (rate, None, None)  # type: ignore[method-assign]
     _, steps = implicit(net, metrics)
     Z, Vx = net.columns.permute(1, 2, 0), net.gradient
-    for step, expansion in zip(reversed(steps), reversed(net.expansions)):
+    for t, step in reversed(list(enumerate(steps))):
+        expansion = net.expansions[t]
         q_u, q_x = expansion.fu.transpose(1, 2) @ Z, expansion.fx.transpose(1, 2) @ Z
         c = rate * q_u.transpose(1, 2) @ q_u
         values, vectors = torch.linalg.eigh(torch.eye(c.shape[1], dtype=c.dtype) - c)
@@ -127,6 +137,7 @@ def test_literal_formulas_beyond_one_keep_the_positive_part(terminal: str, case:
         tolerance = 1e-7  # the root of what lies next to zero
         assert_near(own @ own.transpose(1, 2), Z @ Z.transpose(1, 2), tolerance)
         assert_near(flat(step.value.x), Vx, tolerance)
+        Vx = net.through_batch(t, Value(Vx)).x
 
 
 def test_a_direction_beyond_one_carries_no_curvature_upstream() -> None:
@@ -164,7 +175,7 @@ def test_without_feedback_nothing_of_the_mixed_term_is_left(case: Case, curvatur
         Qu = torch.einsum("bnm,bn->bm", expansion.fu, V)
         own = torch.einsum("rbm,br->bm", seen[t].base.dense().flatten(2), seen[t].coefficients)
         assert_near(own, Qu, 1e-10)
-        V = torch.einsum("bnm,bn->bm", expansion.fx, V)
+        V = net.through_batch(t, Value(torch.einsum("bnm,bn->bm", expansion.fx, V))).x
     optimizer = DDPNOpt(case.model, curvature=curvature, feedback="none", lr=1e-3)
     optimizer.step(case.inputs, case.targets)
     assert optimizer.policies() == [None] * len(net.stages)
