@@ -53,8 +53,8 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     header = ("data and method", "best choice", "validation accuracy [%]", "of the worst choice", "choices")
     table = Table("Chosen hyper-parameters", header, tuple(rows))
     said = (
-        f"{sum(map(len, ranking.values()))} choices, each over at most {SEEDS} seeds, judged on a fifth of the "
-        "training set; the test set was not touched. `best.json` holds the outcome."
+        f"{sum(map(len, ranking.values()))} choices, {len({r.run.seed for r in results})} seed(s) each, judged on a "
+        "fifth of the training set; the test set was not touched. `best.json` holds the outcome."
     )
     return Report(TITLE, "", said, (table,), (_draw(ranking, folder),), NOTES)
 
