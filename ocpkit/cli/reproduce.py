@@ -21,7 +21,9 @@ SECONDS_BETWEEN_LINES = 30
 
 
 def reproduce_command(
-    item: Annotated[str, typer.Argument(metavar="ITEM", help="search, e1, …, e8, robustness, feedback; all; or page.")],
+    item: Annotated[
+        str, typer.Argument(metavar="ITEM", help="search, e1, …, e8, robustness, feedback, default; all; or page.")
+    ],
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", "-d", help="Repeat it for more.", show_default="the item's")
     ] = None,

@@ -15,7 +15,7 @@ from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import OnProgress, execute, write_results
 from ocpkit_nn.suggest import unknown_name
 
-ITEMS = ("search", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "robustness", "feedback")
+ITEMS = ("search", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "robustness", "feedback", "default")
 """Each is the module `ocpkit_nn.experiments.NAME`; see the package for what it must have."""
 
 
