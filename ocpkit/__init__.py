@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ocpkit.check import DerivativeReport, check_derivatives
     from ocpkit.closed_loop import ClosedLoop, simulate
     from ocpkit.errors import ProblemError, UnsupportedProblem
+    from ocpkit.estimator import KalmanFilter
     from ocpkit.free_parameters import chosen_parameters, with_free_parameters
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
@@ -41,6 +42,7 @@ _HOMES = {
     "batch": ("BatchSolution", "solve_batch"),
     "check": ("DerivativeReport", "check_derivatives"),
     "closed_loop": ("ClosedLoop", "simulate"),
+    "estimator": ("KalmanFilter",),
     "errors": ("ProblemError", "UnsupportedProblem"),
     "free_parameters": ("chosen_parameters", "with_free_parameters"),
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
@@ -81,6 +83,7 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "GradientDescent",
     "Health",
     "Iteration",
+    "KalmanFilter",
     "LeastSquares",
     "Problem",
     "ProblemError",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.errors import ProblemError
+from ocpkit.estimator import KalmanFilter
 from ocpkit.mpc import MPC, Command, Health
 from ocpkit.problem import Array, Problem, _vector
 
@@ -40,6 +41,11 @@ class ClosedLoop:
     commands: tuple[Command, ...]
     lost_at: int | None = None
     time_step: float = 1.0
+
+    @property
+    def known(self) -> Array:
+        """States as the controller was given them, measured or estimated (N, n)."""
+        return np.array([command.state for command in self.commands])
 
     @property
     def seconds(self) -> Array:
@@ -109,6 +115,7 @@ def simulate(
     parameters: Callable[[int], ArrayLike] | None = None,
     seed: int = 0,
     time_step: float = 1.0,
+    estimator: KalmanFilter | None = None,
 ) -> ClosedLoop:
     """Close the loop around a plant.
 
@@ -130,7 +137,17 @@ def simulate(
         Of the noise.
     time_step
         Seconds per tick, for the log and the picture.
+    estimator
+        Where given, it measures the plant with its own noise, and the controller gets its estimates; each tick is the
+        first stage of its problem. It goes on from where it is.
+
+    Raises
+    ------
+    ProblemError
+        If there is an estimator and `measurement_noise` as well.
     """
+    if estimator is not None and measurement_noise:
+        raise ProblemError("an estimator has a measurement_noise of its own: leave out that of simulate")
     problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
     if plant is None:
         first = problem.stages[0].dynamics
@@ -141,14 +158,19 @@ def simulate(
     states = [_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
     controls, commands, lost_at = list[Array](), list[Command](), None
     for tick in range(ticks):
-        measured = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
-        command = controller.step(measured, None if parameters is None else parameters(tick))
+        if estimator is None:
+            known = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
+        else:
+            known = estimator.update(estimator.measure(states[-1], rng))
+        command = controller.step(known, None if parameters is None else parameters(tick))
         commands.append(command)
         if command.health is Health.LOST:
             lost_at = tick
             break
         delay.append(command.control)
         controls.append(delay.pop(0))
+        if estimator is not None:
+            estimator.predict(controls[-1])
         following = plant(states[-1], controls[-1]) + process_noise * rng.normal(size=states[-1].shape)
         states.append(following)
     empty = np.zeros((0, problem.control_sizes[0]))

@@ -24,6 +24,7 @@ import numpy as np
 
 from ocpkit.augmented import extend_dynamics
 from ocpkit.differentiable import with_parameters
+from ocpkit.estimator import KalmanFilter
 from ocpkit.functions import FunctionCost, FunctionTerminalCost
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Problem, Stage, TerminalCost
@@ -116,10 +117,13 @@ class Sample:
         (N, T + 1, n), or N tuples of vectors where sizes change.
     costs
         J of each run (N,).
+    estimates
+        What the policy was given, as `states`; None where it was given the states.
     """
 
     states: Any
     costs: Array
+    estimates: Any = None
 
     def confidence(self, succeeded: Callable[[Any], bool], level: float = 0.95) -> tuple[float, float, float]:
         """Return the rate of success and its confidence band (Wilson 1927).
@@ -138,7 +142,14 @@ class Sample:
         return wins / len(self.states), float(band.low), float(band.high)
 
 
-def sample(problem: Problem, policy: Callable[[int, Array], Array], runs: int, *, seed: int = 0) -> Sample:
+def sample(
+    problem: Problem,
+    policy: Callable[[int, Array], Array],
+    runs: int,
+    *,
+    seed: int = 0,
+    estimator: KalmanFilter | None = None,
+) -> Sample:
     """Simulate a noisy problem many times (Monte Carlo).
 
     Parameters
@@ -151,15 +162,40 @@ def sample(problem: Problem, policy: Callable[[int, Array], Array], runs: int, *
         Number of runs N.
     seed
         Run i draws the same ε for every policy.
+    estimator
+        Where given, the policy gets the estimates of this filter, which is given noisy measurements; the first states
+        are drawn as it expects them.
     """
-    states, costs = [], []
-    for rng in (np.random.default_rng([seed, run]) for run in range(runs)):
-        x, controls = [problem.x0], list[Array]()
-        for t, stage in enumerate(problem.stages):
-            u, p = np.clip(policy(t, x[t]), stage.control_lower, stage.control_upper), problem.parameter(t)
-            F = stage.noise_matrix(x[t], u, p)
-            x.append(stage.dynamics.step(x[t], u, p) + F @ rng.normal(size=F.shape[1]))
-            controls.append(u)
-        states.append(np.stack(x) if len({*problem.state_sizes}) == 1 else tuple(x))
-        costs.append(problem.cost(x, controls))
-    return Sample(np.stack(states) if isinstance(states[0], np.ndarray) else states, np.array(costs))
+    stacked = len({*problem.state_sizes}) == 1
+    every, seen, costs = list[Any](), list[Any](), list[float]()
+    for run in range(runs):
+        states, estimates, controls = _one_run(problem, policy, [seed, run], estimator)
+        every.append(np.stack(states) if stacked else tuple(states))
+        seen.append(np.stack(estimates) if stacked else tuple(estimates))
+        costs.append(problem.cost(states, controls))
+    series, given = (np.stack(each) if stacked else each for each in (every, seen))
+    return Sample(series, np.array(costs), None if estimator is None else given)
+
+
+def _one_run(
+    problem: Problem, policy: Callable[[int, Array], Array], seed: list[int], estimator: KalmanFilter | None
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Return states, what was known of them, and controls."""
+    rng, sensor = np.random.default_rng(seed), np.random.default_rng([*seed, 1])
+    states, known, controls = [problem.x0], list[Array](), list[Array]()
+    if estimator is not None:
+        estimator.reset()
+        states = [estimator.start(sensor)]
+
+    def look(t: int) -> Array:
+        return states[t] if estimator is None else estimator.update(estimator.measure(states[t], sensor, t), t)
+
+    for t, stage in enumerate(problem.stages):
+        known.append(look(t))
+        u, p = np.clip(policy(t, known[t]), stage.control_lower, stage.control_upper), problem.parameter(t)
+        F = stage.noise_matrix(states[t], u, p)
+        states.append(stage.dynamics.step(states[t], u, p) + F @ rng.normal(size=F.shape[1]))
+        controls.append(u)
+        if estimator is not None:
+            estimator.predict(u, t)
+    return states, [*known, look(problem.horizon)], controls

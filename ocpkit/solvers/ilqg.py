@@ -12,8 +12,8 @@ Where V_xx has negative eigenvalues they count as zero in W: the model would oth
 V_xx does not vary with x in this model: where it does (curved problems, free parameters that the noise meets), the
 result is the optimum of the model, near that of the true expectation while the noise is small.
 
-The policy is that of the state: there is no measurement noise and no estimator here. With additive noise and linear
-measurements the separation principle lets the gains be used on a Kalman filter's estimate.
+The policy is that of the state. With additive noise and linear measurements the separation principle lets the gains be
+used on a Kalman filter's estimate (`ocpkit.estimator`).
 """
 
 from __future__ import annotations

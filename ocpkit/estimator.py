@@ -1,0 +1,165 @@
+"""The estimator half of LQG: a Kalman filter on the model of a problem (Kalman 1960; extended: Jazwinski 1970, ch. 8).
+
+    x_{t+1} = f_t(x_t, u_t) + F_t(x_t, u_t) ε_t,      y_t = h(x_t) + D η_t,      ε_t, η_t ~ N(0, I),   x_0 ~ N(x̄_0, P_0)
+
+With A = f_x and H = h_x, at every stage first the measurement and then the model move estimate and covariance:
+
+    update     K = P Hᵀ (H P Hᵀ + D Dᵀ)⁻¹,    x̂ ← x̂ + K (y − h(x̂)),    P ← (I − K H) P (I − K H)ᵀ + K D Dᵀ Kᵀ
+    predict    x̂ ← f(x̂, u),                   P ← A P Aᵀ + F Fᵀ
+
+For linear f and h this is E[x | y_0 … y_t] and its covariance, and the policy that is best for the state is best on x̂
+(separation principle; Åström 1970, ch. 8). P before an update obeys the controller's Riccati equation with A, B, Q, R
+replaced by Aᵀ, Hᵀ, F Fᵀ, D Dᵀ, backward in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit.differentiable import Differentiable, differentiable
+from ocpkit.errors import ProblemError
+from ocpkit.problem import Array, Problem, _vector, real_array
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """The filter's gains along a trajectory, which the measurements do not change.
+
+    Attributes
+    ----------
+    gains
+        K_0 … K_T, (n, k) each.
+    predicted, updated
+        P_0 … P_T before and after the measurement at each stage, (n, n) each.
+    """
+
+    gains: list[Array]
+    predicted: list[Array]
+    updated: list[Array]
+
+
+@dataclass
+class KalmanFilter:
+    """An estimate of the state from measurements; extended where model or measurement are not linear.
+
+    Parameters
+    ----------
+    problem
+        The model: dynamics, noise F and parameters of its stages; x0 is the mean of the first state.
+    measurement
+        h(x) or h(x, p), k entries, written with `ocpkit.math`.
+    measurement_noise
+        D (k, j); k standard deviations, or one for all [units of y].
+    covariance
+        P_0 (n, n), or a number that multiplies the identity [squared units of x].
+
+    Attributes
+    ----------
+    estimate, deviations
+        x̂ (n,), and the covariance P (n, n) of x − x̂.
+
+    Raises
+    ------
+    ProblemError
+        If a shape does not fit, a noise is not finite, or P_0 is no covariance.
+    """
+
+    problem: Problem
+    measurement: Callable[..., Any]
+    measurement_noise: ArrayLike
+    covariance: ArrayLike = 0.0
+    estimate: Array = field(init=False)
+    deviations: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, p_size = self.problem.state_sizes[0], self.problem.parameters.shape[-1]
+        self._h: Differentiable = differentiable(self.measurement, (n, p_size), "the measurement", "casadi")
+        self._D = _factor(self.measurement_noise, self._h.size)
+        P = real_array(self.covariance, "covariance")
+        self._P0 = P * np.eye(n) if P.ndim == 0 else P
+        if self._P0.shape != (n, n):
+            raise ProblemError(f"covariance has shape {P.shape}, expected ({n}, {n}) or one number")
+        if not np.isfinite(P).all() or not np.allclose(self._P0, self._P0.T) or np.linalg.eigvalsh(self._P0)[0] < 0:
+            raise ProblemError("covariance must be finite, symmetric and without negative eigenvalues")
+        self.reset()
+
+    def reset(self) -> None:
+        """Return to x0 and P_0."""
+        self.estimate, self.deviations = np.array(self.problem.x0), self._P0
+
+    def update(self, y: ArrayLike, t: int = 0) -> Array:
+        """Take in the measurement of stage t (T: the end); return the estimate.
+
+        Raises
+        ------
+        ProblemError
+            If y has the wrong shape or is not finite, or the model makes y a certainty.
+        """
+        seen = _vector(y, self._h.size, "the measurement")
+        innovation = seen - self._h.value(self.estimate, self.problem.parameter(t))
+        K, self.deviations = self._updated(self.deviations, self.estimate, t)
+        self.estimate = self.estimate + K @ innovation
+        return self.estimate
+
+    def predict(self, u: ArrayLike, t: int = 0) -> Array:
+        """Move over stage t with the control u; return the estimate, now of the next state."""
+        control, p = _vector(u, self.problem.control_sizes[t], "the control"), self.problem.parameter(t)
+        self.deviations = self._predicted(self.deviations, self.estimate, control, t)
+        self.estimate = self.problem.stages[t].dynamics.step(self.estimate, control, p)
+        return self.estimate
+
+    def along(self, states: Sequence[Array], controls: Sequence[Array]) -> Filtering:
+        """Return gains and covariances for T + 1 states and T controls, around which the model is taken as linear."""
+        predicted, updated, gains = [self._P0], list[Array](), list[Array]()
+        for t, x in enumerate(states):
+            K, P = self._updated(predicted[t], x, t)
+            gains.append(K)
+            updated.append(P)
+            if t < len(controls):
+                predicted.append(self._predicted(P, x, controls[t], t))
+        return Filtering(gains, predicted, updated)
+
+    def measure(self, x: Array, rng: np.random.Generator, t: int = 0) -> Array:
+        """Draw y = h(x) + D η, for simulations."""
+        return self._h.value(x, self.problem.parameter(t)) + self._D @ rng.normal(size=self._D.shape[1])
+
+    def start(self, rng: np.random.Generator) -> Array:
+        """Draw a first state x_0 ~ N(x̄_0, P_0), for simulations."""
+        values, vectors = np.linalg.eigh(self._P0)
+        spread: Array = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=len(values)))
+        return self.problem.x0 + spread
+
+    def _updated(self, P: Array, x: Array, t: int) -> tuple[Array, Array]:
+        H = self._h.jacobian(x, self.problem.parameter(t))
+        R = self._D @ self._D.T
+        try:
+            K = np.asarray(np.linalg.solve(H @ P @ H.T + R, H @ P).T, dtype=float)
+        except np.linalg.LinAlgError as error:
+            raise ProblemError(
+                f"the model leaves no doubt of a measurement at stage {t}, so it corrects nothing: "
+                "give it measurement_noise, or leave it out"
+            ) from error
+        rest = np.eye(len(P)) - K @ H
+        return K, rest @ P @ rest.T + K @ R @ K.T
+
+    def _predicted(self, P: Array, x: Array, u: Array, t: int) -> Array:
+        stage, p = self.problem.stages[t], self.problem.parameter(t)
+        A, _ = stage.dynamics.jacobians(x, u, p)
+        F = stage.noise_matrix(x, u, p)
+        return A @ P @ A.T + F @ F.T
+
+
+def _factor(noise: ArrayLike, rows: int) -> Array:
+    """Return D (k, j)."""
+    D = real_array(noise, "measurement_noise")
+    D = D if D.ndim == 2 else np.diag(np.broadcast_to(D, rows)) if D.ndim == 0 or D.shape == (rows,) else D
+    if D.ndim != 2 or len(D) != rows:
+        raise ProblemError(f"measurement_noise has shape {D.shape}, expected ({rows}, j), ({rows},) or one number")
+    if not np.isfinite(D).all():
+        raise ProblemError(f"measurement_noise is not finite: {D}")
+    return D
