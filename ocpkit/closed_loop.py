@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import checked_vector
 from ocpkit.errors import ProblemError
 from ocpkit.estimator import KalmanFilter
 from ocpkit.mpc import MPC, Command, Health
-from ocpkit.problem import Array, Problem, _vector
+from ocpkit.problem import Array, Problem
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
@@ -155,7 +156,7 @@ def simulate(
         def plant(x: Array, u: Array) -> Array:
             return first.step(x, u, problem.parameter(0))
 
-    states = [_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
+    states = [checked_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
     controls, commands, lost_at = list[Array](), list[Command](), None
     for tick in range(ticks):
         if estimator is None:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import checked_vector
 from ocpkit.differentiable import Differentiable, differentiable
 from ocpkit.errors import ProblemError
-from ocpkit.problem import Array, Problem, _vector, real_array
+from ocpkit.problem import Array, Problem, real_array
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class KalmanFilter:
         ProblemError
             If y has the wrong shape or is not finite, or the model makes y a certainty.
         """
-        seen = _vector(y, self._h.size, "the measurement")
+        seen = checked_vector(y, self._h.size, "the measurement")
         innovation = seen - self._h.value(self.estimate, self.problem.parameter(t))
         K, self.deviations = self._updated(self.deviations, self.estimate, t)
         self.estimate = self.estimate + K @ innovation
@@ -108,7 +109,7 @@ class KalmanFilter:
 
     def predict(self, u: ArrayLike, t: int = 0) -> Array:
         """Move over stage t with the control u; return the estimate, now of the next state."""
-        control, p = _vector(u, self.problem.control_sizes[t], "the control"), self.problem.parameter(t)
+        control, p = checked_vector(u, self.problem.control_sizes[t], "the control"), self.problem.parameter(t)
         self.deviations = self._predicted(self.deviations, self.estimate, control, t)
         self.estimate = self.problem.stages[t].dynamics.step(self.estimate, control, p)
         return self.estimate

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit import math as m
+from ocpkit.arrays import checked_vector
 from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
-from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, _vector
+from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.solution import Solution
 
 
@@ -57,7 +58,9 @@ def with_free_parameters(
         If an index is no entry of p or stands twice, a free entry changes along the horizon, or bounds contradict.
     """
     split = _Split.of(problem, free)
-    low, high = (_vector(side, split.count, "a bound of the free parameters", finite=False) for side in (lower, upper))
+    low, high = (
+        checked_vector(side, split.count, "a bound of the free parameters", finite=False) for side in (lower, upper)
+    )
     Constraint(abs, low, high, "the free parameters")
     theta = np.clip(np.atleast_2d(problem.parameters)[0, split.free], low, high)
     later = {id(stage): _later_stage(stage, split) for stage in problem.stages[1:]}

@@ -13,17 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ocpkit.differentiable import differentiable, with_parameters
 from ocpkit.errors import ProblemError
-from ocpkit.problem import (
-    NO_PARAMETERS,
-    Constraint,
-    Cost,
-    Dynamics,
-    Problem,
-    Stage,
-    TerminalCost,
-    _blocks,
-    real_array,
-)
+from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, real_array
+from ocpkit.stage import cut_hessian
 
 Array = NDArray[np.float64]
 
@@ -85,7 +76,7 @@ class FunctionDynamics(Dynamics):
         return jacobian[:, : self.state_size], jacobian[:, self.state_size :]
 
     def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
-        return _blocks(self.f.hessian_product(costate, x, u, p), self.state_size)
+        return cut_hessian(self.f.hessian_product(costate, x, u, p), self.state_size)
 
 
 class _ScalarOfFunction:
@@ -154,10 +145,10 @@ class FunctionCost(Cost):
         return gradient[: self.state_size], gradient[self.state_size :]
 
     def hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
-        return _blocks(self.scalar.hessian(x, u, p), self.state_size)
+        return cut_hessian(self.scalar.hessian(x, u, p), self.state_size)
 
     def gauss_newton_hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
-        return _blocks(self.scalar.gauss_newton(x, u, p), self.state_size)
+        return cut_hessian(self.scalar.gauss_newton(x, u, p), self.state_size)
 
 
 class FunctionTerminalCost(TerminalCost):

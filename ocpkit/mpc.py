@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import checked_vector
 from ocpkit.errors import ProblemError
-from ocpkit.problem import Array, Problem, _vector
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import Solution, Status
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Solver, positive
@@ -134,7 +135,7 @@ class MPC:
             If the state has the wrong shape or is not finite.
         """
         start = time.perf_counter()
-        measured = _vector(x, self.problem.state_sizes[0], "the measured state")
+        measured = checked_vector(x, self.problem.state_sizes[0], "the measured state")
         changes: dict[str, Any] = {"x0": self._predict(measured)}
         if parameters is not None:
             changes["parameters"] = parameters

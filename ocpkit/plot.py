@@ -63,29 +63,15 @@ def plot_solution(
     -------
     matplotlib.figure.Figure
     """
-    states, controls = _table(solution.states), _table(solution.controls)
-    state_groups = _by_unit(task.state_labels if task else _numbered("x", states.shape[1]))
-    control_groups = _by_unit(task.control_labels if task else _numbered("u", controls.shape[1]))
-    figure, panels = _panels(len(state_groups) + len(control_groups) + 1)
-    times = _times(solution, task)
-    for group in state_groups:
-        axes = next(panels)
-        _draw_states(axes, times, states, group)
-        _finish(axes, "states", group)
-        _over_stages(axes, times, task)
-    for group in control_groups:
-        axes = next(panels)
-        _draw_controls(axes, times, controls, group, () if problem is None else problem.stages)
-        _finish(axes, "controls", group)
-        _over_stages(axes, times, task)
+    states, controls, times = _table(solution.states), _table(solution.controls), _times(solution, task)
+    figure, panels = _draw_trajectory(times, states, controls, task, () if problem is None else problem.stages, more=1)
+    for axes in figure.axes:
+        axes.set(xlabel=f"time [{task.time_unit}]" if task else "stage", xlim=(times[0], times[-1]))
     _draw_convergence(next(panels), solution)
     name = solution.problem_name if task is None else task.name
     outcome = solution.status.name.lower().replace("_", " ")
     result = f"J = {solution.cost:.6g}, {solution.iterations} iteration{'s' * (solution.iterations != 1)}, {outcome}"
-    figure.suptitle(f"{name} · {solution.solver}: {result}", fontsize="medium")
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return _titled(figure, f"{name} · {solution.solver}: {result}", path)
 
 
 def plot_closed_loop(
@@ -112,32 +98,44 @@ def plot_closed_loop(
     -------
     matplotlib.figure.Figure
     """
-    state_groups = _by_unit(task.state_labels if task else _numbered("x", loop.states.shape[1]))
-    control_groups = _by_unit(task.control_labels if task else _numbered("u", loop.controls.shape[1]))
-    figure, panels = _panels(len(state_groups) + len(control_groups) + 2)
     times, ticks = (loop.time_step * np.arange(float(n)) for n in (len(loop.states), len(loop.commands)))
-    end = loop.time_step * max(len(loop.states) - 1, 1)
-    for group in state_groups:
-        axes = next(panels)
-        _draw_states(axes, times, loop.states, group)
-        _finish(axes, "states", group)
-    for group in control_groups:
-        axes = next(panels)
-        stages = [] if problem is None else [problem.stages[0]] * len(loop.controls)
-        _draw_controls(axes, times, loop.controls, group, stages)
-        _finish(axes, "controls", group)
+    stages = [] if problem is None else [problem.stages[0]] * len(loop.controls)
+    figure, panels = _draw_trajectory(times, loop.states, loop.controls, task, stages, more=2)
     axes = next(panels)
     axes.plot(ticks, [command.cost for command in loop.commands], color=COLORS[0], linewidth=1.6)
     axes.set_ylabel("J of the plan")
     _draw_solve_times(next(panels), ticks, loop)
     for axes in figure.axes:
-        axes.set(xlabel="time [s]", xlim=(0.0, end))
+        axes.set(xlabel="time [s]", xlim=(0.0, loop.time_step * max(len(loop.states) - 1, 1)))
         axes.grid(alpha=0.3)
     lost = "" if loop.lost_at is None else f", lost at tick {loop.lost_at}"
-    figure.suptitle(f"{task.name if task else 'closed loop'}: {loop}{lost}", fontsize="medium")
+    return _titled(figure, f"{task.name if task else 'closed loop'}: {loop}{lost}", path)
+
+
+def _titled(figure: Any, title: str, path: str | os.PathLike[str] | None) -> Any:
+    """Put a title above the panels, and save them if there is a path."""
+    figure.suptitle(title, fontsize="medium")
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
+
+
+def _draw_trajectory(
+    times: Array, states: Array, controls: Array, task: Task | None, stages: Sequence[Stage], *, more: int
+) -> tuple[Any, Iterator[Any]]:
+    """Draw states and controls, a panel for each unit; return the figure, and the places of `more` panels."""
+    state_groups = _by_unit(task.state_labels if task else _numbered("x", states.shape[1]))
+    control_groups = _by_unit(task.control_labels if task else _numbered("u", controls.shape[1]))
+    figure, panels = _panels(len(state_groups) + len(control_groups) + more)
+    for group in state_groups:
+        axes = next(panels)
+        _draw_states(axes, times, states, group)
+        _finish(axes, "states", group)
+    for group in control_groups:
+        axes = next(panels)
+        _draw_controls(axes, times, controls, group, stages)
+        _finish(axes, "controls", group)
+    return figure, panels
 
 
 def _draw_solve_times(axes: Any, ticks: Array, loop: ClosedLoop) -> None:
@@ -212,11 +210,6 @@ def _times(solution: Solution, task: Task | None) -> Array:
 def _styles() -> Any:
     """Colours first, then the same colours dashed and dash-dotted."""
     return cycle([{"color": c, "linestyle": s, "linewidth": 1.6} for s in ("-", "--", "-.") for c in COLORS])
-
-
-def _over_stages(axes: Any, times: Array, task: Task | None) -> None:
-    axes.set_xlabel(f"time [{task.time_unit}]" if task else "stage")
-    axes.set_xlim(times[0], times[-1])
 
 
 def _finish(axes: Any, what: str, group: Group) -> None:

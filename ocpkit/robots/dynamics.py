@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.differentiable import BufferedFunction
-from ocpkit.problem import Array, Dynamics, _blocks
+from ocpkit.problem import Array, Dynamics
 from ocpkit.robots.rigid_body import InverseDynamics, inverse_dynamics
 from ocpkit.robots.urdf import Tree
+from ocpkit.stage import cut_hessian
 from ocpkit.symbol import from_casadi, to_casadi
 
 GRAVITY = 9.81
@@ -67,7 +68,7 @@ class RobotDynamics(Dynamics):
         return jacobian[:, : self.state_size], jacobian[:, self.state_size :]
 
     def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
-        return _blocks(call(self._hessian, x, u, costate), self.state_size)
+        return cut_hessian(call(self._hessian, x, u, costate), self.state_size)
 
     def acceleration(self, x: Array, u: Array) -> Array:
         """Return a (N,)."""

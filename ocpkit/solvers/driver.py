@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import checked_series
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.problem import Array, Problem, _series
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Solution, Status, as_series
 from ocpkit.trajectory import Trajectory
 
@@ -162,8 +163,8 @@ class Guess:
             controls = solution.controls
         own_states = problem.states if solution is None else None
         return cls(
-            problem.controls if controls is None else _series(controls, problem.control_sizes, "controls"),
-            own_states if states is None else _series(states, problem.state_sizes, "states"),
+            problem.controls if controls is None else checked_series(controls, problem.control_sizes, "controls"),
+            own_states if states is None else checked_series(states, problem.state_sizes, "states"),
             None if solution is None else solution.multipliers,
         )
 

@@ -1,0 +1,63 @@
+"""Arrays that come from outside: copied to floats, checked, made read-only; what is wrong with one is said by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ocpkit.errors import ProblemError
+
+Array = NDArray[np.float64]
+
+
+def real_array(value: Any, what: str) -> Array:
+    """Copy anything array-like to floats.
+
+    Raises
+    ------
+    ProblemError
+        If it holds text, complex numbers, or rows of different lengths.
+    """
+    if value is None:
+        raise ProblemError(f"{what} is missing (None)")
+    try:
+        return np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{what} must hold real numbers: {error}") from error
+
+
+def checked_vector(value: ArrayLike, size: int, what: str, *, finite: bool = True) -> Array:
+    """Check and copy one vector; a scalar is spread over the entries where bounds are meant (`finite=False`)."""
+    vector = real_array(value, what)
+    if vector.ndim == 0 and not finite:
+        vector = np.full(size, float(vector))
+    if vector.shape != (size,):
+        raise ProblemError(f"{what} has shape {vector.shape}, expected ({size},)")
+    if np.isnan(vector).any() or (finite and not np.isfinite(vector).all()):
+        raise ProblemError(f"{what} is not finite at entry {int(np.argmin(np.isfinite(vector)))}: {vector}")
+    vector.setflags(write=False)
+    return vector
+
+
+def checked_series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
+    """Check a sequence of vectors, one per stage."""
+    expected = (len(sizes), *{*sizes})
+    if (
+        isinstance(values, np.ndarray)
+        and values.dtype == float
+        and values.shape == expected
+        and np.isfinite(values).all()
+    ):
+        copied = values.copy()  # the common case at once; any other is named entry by entry below
+        copied.setflags(write=False)
+        return tuple(copied)
+    try:
+        count = len(values)
+    except TypeError as error:
+        raise ProblemError(f"{what} must be a sequence of {len(sizes)} vectors, got {values!r}") from error
+    if count != len(sizes):
+        raise ProblemError(f"{what} has {count} entries, expected {len(sizes)}, one per stage")
+    return tuple(checked_vector(value, size, f"{what}[{t}]") for t, (value, size) in enumerate(zip(values, sizes)))
