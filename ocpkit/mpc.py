@@ -114,7 +114,10 @@ class MPC:
         if self.delay not in range(self.problem.horizon):
             raise ProblemError(f"delay must be between 0 and the horizon {self.problem.horizon}, got {self.delay!r}")
         if len({*self.problem.state_sizes}) > 1 or len({*self.problem.control_sizes}) > 1:
-            raise ProblemError("receding horizons need states and controls of one size at all stages")
+            raise ProblemError(
+                "a receding horizon re-uses each stage one tick later, so states and controls need one size at all "
+                "stages; choose free parameters once, by a plan, and give them to step as parameters"
+            )
         if self.warm_up is None:
             self.warm_up = replace(self.solver, max_iterations=max(500, self.solver.max_iterations), time_limit=np.inf)
         self.pending = [np.asarray(self.problem.controls[0])] * self.delay

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import LQRS, pendulum_field
+from problems import BY_NAME, LQRS, pendulum_field
 from test_constrained import swing
 
 import ocpkit.math as m
@@ -242,9 +242,10 @@ def test_a_simulation_without_a_tick_has_no_log(tmp_path: Path) -> None:
         ({"solver": "ddp"}, "takes a Problem and a solver"),
         ({"delay": -1}, "delay must be between 0 and the horizon"),
         ({"feasibility_tolerance": 0.0}, "feasibility_tolerance must be a positive number"),
+        ({"problem": BY_NAME["varying-sizes"].problem()}, "re-uses each stage one tick later"),
         ({"delay": 30}, "delay must be between 0 and the horizon"),
     ],
-    ids=str,
+    ids=["nothing", "name", "negative", "zero", "sizes", "long"],
 )
 def test_wrong_declarations(declaration: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError, match=message):

@@ -25,7 +25,8 @@ from ocpkit.solution import Status
 from ocpkit.solvers import registry
 from ocpkit.solvers.driver import Solver
 
-DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "al", "msa", "emsa", "gd", "ipopt", "fatrop")
+DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "ilqg", "al", "msa", "emsa", "gd", "ipopt", "fatrop")
+OF_NOISE = "ilqg"  # is ddp where there is none
 UNTIMED = "fatrop"  # cannot watch the clock: only its iteration limit ends it
 COLUMNS = ("task", "solver", "status", "iterations", "seconds", "cost J")
 
@@ -57,7 +58,10 @@ class Entry:
 def compare_command(
     tasks: Annotated[list[str], typer.Argument(metavar="TASK…", help="Tasks or model files; `all` means every task.")],
     solver: Annotated[
-        list[str] | None, typer.Option("--solver", "-s", help="A solver; repeat it.", show_default="all but sqp")
+        list[str] | None,
+        typer.Option(
+            "--solver", "-s", help="A solver; repeat it.", show_default="all but sqp; ilqg where there is noise"
+        ),
     ] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit of each solve.")] = None,
     time_limit: Annotated[float, typer.Option(help="Wall-clock budget of each solve [s].")] = 60.0,
@@ -77,7 +81,7 @@ def compare_command(
     for name in names:
         find(name)
     entries: list[Entry] = []
-    for entry in _run(names, methods):
+    for entry in _run(names, methods, chosen=solver is not None):
         typer.echo(f"{entry.task} · {entry.solver}: {entry.status}", err=True)
         entries.append(entry)
     limit = "each solver's own" if max_iterations is None else str(max_iterations)
@@ -102,10 +106,13 @@ def _expand(tasks: Iterable[str]) -> list[str]:
     return [name for task in tasks for name in (models.names() if task == "all" else (task,))]
 
 
-def _run(names: list[str], methods: dict[str, Solver]) -> Iterator[Entry]:
+def _run(names: list[str], methods: dict[str, Solver], *, chosen: bool) -> Iterator[Entry]:
     """Yield one entry after the other; the first interrupted one is the last."""
     for name in names:
+        noisy = any(stage.noise is not None for stage in find(name).problem.stages)
         for method_name, method in methods.items():
+            if method_name == OF_NOISE and not (chosen or noisy):
+                continue
             entry = _solve(name, method_name, method)
             yield entry
             if entry.status == "interrupted":

@@ -53,6 +53,10 @@ bounded = Problem.from_functions(
     x0=[1.0], horizon=3, control_size=1, control_bounds=(-0.1, 0.1), name="bounded",
 )
 constrained = bounded.replace(terminal_constraints=(Constraint(lambda x: x[0], upper=0.8),))
+noisy = Problem.from_functions(
+    dynamics=lambda x, u: x + u, cost=lambda x, u: u[0] ** 2, terminal_cost=lambda x: x[0] ** 2,
+    x0=[1.0], horizon=3, control_size=1, noise=lambda x, u: m.stack([u]),
+)
 undefined = Problem.from_functions(
     dynamics=lambda x, u: x + u, cost=lambda x, u: u[0] ** 2 + m.log(x[0]), terminal_cost=lambda x: x[0] ** 2,
     x0=[-1.0], horizon=3, control_size=1,
@@ -317,6 +321,13 @@ def test_compare_runs_all_solvers_by_default():
     solvers = [entry["solver"] for entry in strict_json(result.stdout)["results"]]
     assert result.exit_code == 0
     assert solvers == [name for name in registry.names() if name not in ("ilqg", "sqp")]
+
+
+def test_compare_runs_the_solver_of_noise_where_there_is_noise():
+    result = ocpkit("compare", "model.py:noisy", "--json")
+    entries = strict_json(result.stdout)["results"]
+    assert {entry["solver"]: entry["status"] for entry in entries}["ilqg"] == "converged"
+    assert all("noise of stage 0" in entry["note"] for entry in entries if entry["solver"] != "ilqg")
 
 
 def test_compare_writes_markdown():
