@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,11 +14,29 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import checked_vector
 from ocpkit.errors import ProblemError
 from ocpkit.estimator import KalmanFilter
-from ocpkit.mpc import MPC, Command, Health
+from ocpkit.mpc import Command, Health
 from ocpkit.problem import Array, Problem
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
+
+
+class Controller(Protocol):
+    """What closes a loop: `MPC`, or the feedback of one plan (`PlanFeedback`).
+
+    Attributes
+    ----------
+    problem
+        Its model.
+    pending
+        Controls that are already on their way to the plant.
+    """
+
+    problem: Problem
+    pending: list[Array]
+
+    def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
+        """Return the control for the state just measured."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,12 @@ class ClosedLoop:
 
         return plot_closed_loop(self, task, path, problem=problem)
 
+    def cost(self, problem: Problem) -> float:
+        """Return what was paid: ℓ of the problem's first stage at every tick, and φ of the last state."""
+        stage, p = problem.stages[0], problem.parameter(0)
+        running = sum(stage.cost.value(x, u, p) for x, u in zip(self.states, self.controls))
+        return float(running + problem.terminal_cost.value(self.states[-1], problem.parameter(problem.horizon)))
+
     def __str__(self) -> str:
         tally = ", ".join(f"{h.name.lower()} {self.count(h)}" for h in Health if self.count(h))
         worst, median = self.seconds.max(initial=0.0) * 1e3, float(np.median(self.seconds)) * 1e3
@@ -106,7 +130,7 @@ class ClosedLoop:
 
 
 def simulate(
-    controller: MPC,
+    controller: Controller,
     ticks: int,
     *,
     x0: ArrayLike | None = None,

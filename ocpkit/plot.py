@@ -203,7 +203,7 @@ def _bounds(stages: Sequence[Stage], i: int) -> list[Array]:
     return [np.where(np.isfinite(b[:, i]), b[:, i], np.nan) for b in (lower, upper) if np.isfinite(b[:, i]).any()]
 
 
-def _times(solution: Solution, task: Task | None) -> Array:
+def _times(solution: Solution | ClosedLoop, task: Task | None) -> Array:
     return np.arange(len(solution.states), dtype=float) * (task.time_step if task else 1.0)
 
 
@@ -268,13 +268,13 @@ def animation_writer(path: str | os.PathLike[str], fps: float = 25.0) -> Any:
     return animation.FFMpegWriter(fps=fps)
 
 
-def animate(solution: Solution, task: Task, path: str | os.PathLike[str]) -> None:
+def animate(solution: Solution | ClosedLoop, task: Task, path: str | os.PathLike[str]) -> None:
     """Film the trajectory with the task's drawing, in real time where frames suffice, and hold its end.
 
     Parameters
     ----------
     solution
-        What to film.
+        What to film: a plan, or what happened in a simulation.
     task
         Gives the drawing, the view and the time step.
     path

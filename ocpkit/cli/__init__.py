@@ -17,6 +17,7 @@ from ocpkit.cli.doctor import doctor_command
 from ocpkit.cli.exits import CommandGroup
 from ocpkit.cli.export import export_command
 from ocpkit.cli.listing import list_command
+from ocpkit.cli.mpc import mpc_command
 from ocpkit.cli.reproduce import reproduce_command
 from ocpkit.cli.solve import SolveCommand, solve_command
 from ocpkit.cli.train import train_command
@@ -50,6 +51,7 @@ def ocpkit(
 
 app.command("list")(list_command)
 app.command("solve", cls=SolveCommand)(solve_command)
+app.command("mpc")(mpc_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
 app.command("reproduce")(reproduce_command)

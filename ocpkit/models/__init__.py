@@ -38,6 +38,8 @@ _TASKS = {
 }
 _ROBOTS = {
     "panda": "panda",
+    "hopper": "hopper",
+    "finger": "finger",
 }
 
 

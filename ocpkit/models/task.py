@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ocpkit.problem import Problem
+from ocpkit.problem import Dynamics, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class Task:
         Unit of `time_step`.
     solver
         Name of the solver to take where nobody chooses another one.
+    plant
+        ``plant(mass, friction)`` makes a simulated plant, whose masses and frictions are the model's times a factor;
+        None: the model itself is the plant.
     """
 
     name: str
@@ -48,3 +51,4 @@ class Task:
     view: tuple[float, ...]
     time_unit: str = "s"
     solver: str = "ddp"
+    plant: Callable[[float, float], Dynamics] | None = None

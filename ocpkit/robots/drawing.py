@@ -1,11 +1,14 @@
-"""Robots as lines from joint to joint, in space."""
+"""Robots as lines from joint to joint, in space, and MuJoCo's planar models as outlines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ocpkit.models import drawing
+from ocpkit.robots.mujoco import MujocoDynamics
 from ocpkit.robots.robot import Robot
 
 
@@ -34,3 +37,40 @@ def label(axes: Any) -> None:
     axes.set_xlabel("x [m]")
     axes.set_ylabel("y [m]")
     axes.set_zlabel("z [m]")
+
+
+def model(
+    dynamics: Callable[[], MujocoDynamics],
+    plane: tuple[int, int],
+    axes: Any,
+    x: Any,
+    u: Any,
+    goal: Sequence[float] | None = None,
+) -> None:
+    """Draw the capsules, spheres and cylinders of a model in the plane of two axes of the world, and a goal."""
+    simulated, across = dynamics(), list(plane)
+    data = simulated.place(x)
+    if 2 in plane:
+        drawing.ground(axes)
+    for i in range(simulated.model.ngeom):
+        centre, kind = data.geom_xpos[i], simulated.model.geom(i).type.item()
+        radius, half, _ = simulated.model.geom_size[i]
+        color = simulated.model.geom_rgba[i]
+        if kind == CAPSULE:
+            along = half * data.geom_xmat[i].reshape(3, 3)[:, 2]
+            _capsule(axes, (centre - along)[across], (centre + along)[across], radius, color)
+        elif kind in (SPHERE, CYLINDER):
+            drawing.disc(axes, centre[across], radius, color)
+    if goal is not None:
+        drawing.goal(axes, *goal)
+
+
+SPHERE, CAPSULE, CYLINDER = 2, 3, 5
+"""MuJoCo's numbers of shapes."""
+
+
+def _capsule(axes: Any, start: Any, end: Any, radius: float, color: Any) -> None:
+    direction = np.arctan2(*(end - start)[::-1])
+    around = np.linspace(np.pi / 2, 3 * np.pi / 2, 20) + direction
+    circle = radius * np.array([np.cos(around), np.sin(around)]).T
+    axes.fill(*np.concatenate([start + circle, end - circle]).T, color=color)

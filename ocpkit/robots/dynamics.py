@@ -21,8 +21,9 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import Array
 from ocpkit.differentiable import BufferedFunction
-from ocpkit.problem import Array, Dynamics
+from ocpkit.problem import Dynamics
 from ocpkit.robots.rigid_body import InverseDynamics, inverse_dynamics
 from ocpkit.robots.urdf import Tree
 from ocpkit.stage import cut_hessian

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ocpkit.errors import ProblemError
 
@@ -23,3 +26,18 @@ def needs_extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ProblemError(f"robots need the package {error.name}: {INSTALL}") from error
+
+
+def load_mujoco() -> Any:
+    """Import mujoco, which reads on import how to draw: by EGL, unless there is a screen or MUJOCO_GL says otherwise.
+
+    Raises
+    ------
+    ProblemError
+        If it is not installed.
+    """
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    with needs_extra():
+        import mujoco
+    return mujoco

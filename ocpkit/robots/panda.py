@@ -21,8 +21,11 @@ from ocpkit.models.task import Task
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.descriptions import description
+from ocpkit.robots.mujoco import MujocoDynamics
+from ocpkit.robots.plant import simulated
 from ocpkit.robots.robot import Robot, from_urdf
 
+URDF, JOINTS = partial(description, "panda_description/urdf/panda.urdf"), [f"panda_joint{i}" for i in range(1, 8)]
 TIME_STEP, HAND = 0.01, "panda_hand_tcp"
 START = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)
 GOAL = (0.25, 0.5, 0.3)
@@ -32,7 +35,13 @@ DOWN = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 @cache
 def robot() -> Robot:
     """Read the arm, without fingers."""
-    return from_urdf(description("panda_description/urdf/panda.urdf"), [f"panda_joint{i}" for i in range(1, 8)])
+    return from_urdf(URDF(), JOINTS)
+
+
+def plant(mass: float, friction: float) -> MujocoDynamics:
+    """The arm in MuJoCo, with a friction in its joints that the model lacks [0.5 N m s/rad, times the factor]."""
+    arm = simulated(URDF(), JOINTS, time_step=TIME_STEP, steps=5, damping=0.5 * friction)
+    return arm.changed(mass=mass)
 
 
 def build(
@@ -101,4 +110,5 @@ TASK = Task(
     draw=partial(drawing.arm, robot, HAND, GOAL),
     view=(-0.6, 0.8, -0.5, 0.9, 0.0, 1.1),
     solver="ilqr",
+    plant=plant,
 )

@@ -12,9 +12,9 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import Array, real_array
 from ocpkit.differentiable import BufferedFunction
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem import Array, real_array
 from ocpkit.robots.dynamics import GRAVITY, POSE, RobotDynamics, call, rotation
 from ocpkit.robots.rigid_body import placements
 from ocpkit.robots.urdf import Tree, read_urdf

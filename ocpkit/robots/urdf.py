@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit.arrays import Array
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem import Array
 from ocpkit.robots.extra import needs_extra
 from ocpkit.robots.rigid_body import Body
 
@@ -77,7 +77,7 @@ def read_urdf(path: str | os.PathLike[str], joints: Sequence[str] | None = None)
         from adam.model import Model
         from adam.model.std_factories.std_model import URDFModelFactory
         from adam.numpy.numpy_like import SpatialMath
-    text, moving = _essentials(Path(path), joints)
+    text, moving = essentials(path, joints)
     math = SpatialMath()
     model = Model.build(URDFModelFactory(text, math), moving)
     frames, order, placed = dict[str, Frame](), list[Any](), [Frame(-1, np.eye(3), np.zeros(3))]
@@ -112,8 +112,9 @@ def read_urdf(path: str | os.PathLike[str], joints: Sequence[str] | None = None)
     )
 
 
-def _essentials(path: Path, joints: Sequence[str] | None) -> tuple[str, list[str]]:
+def essentials(path: str | os.PathLike[str], joints: Sequence[str] | None) -> tuple[str, list[str]]:
     """Return the URDF without shapes and control data, joints that shall not move as fixed ones, and those that do."""
+    path = Path(path)
     try:
         robot = ET.parse(path).getroot()
     except (OSError, ET.ParseError) as error:

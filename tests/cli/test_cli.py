@@ -403,3 +403,21 @@ def test_help_imports_nothing_heavy():
     code = f"import sys, ocpkit.cli; sys.exit(str({heavy}) if {heavy} else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_mpc_closes_the_loop_and_writes_what_happened():
+    line = ["mpc", "pendulum", "--ticks", "12", "--measurement-noise", "0.01", "--log", "l.csv", "--plot", "l.png"]
+    result = ocpkit(*line, "--json")
+    record = strict_json(result.stdout)
+    assert record["ticks"] == record["optimal"] + record["improving"] == 12
+    assert result.stderr == "wrote l.csv\nwrote l.png\n"
+    assert len(Path("l.csv").read_text().splitlines()) == 13
+    following = strict_json(ocpkit("mpc", "pendulum", "--feedback", "--json").stdout)
+    plan = strict_json(ocpkit("solve", "pendulum", "--json").stdout)
+    assert following["cost"] == pytest.approx(plan["cost"], rel=1e-6)
+
+
+def test_mpc_refuses_a_mismatch_of_tasks_without_a_plant():
+    result = ocpkit("mpc", "pendulum", "--mass", "1.2")
+    assert result.exit_code == 2
+    assert "pendulum has no plant whose mass and friction can differ" in result.stderr

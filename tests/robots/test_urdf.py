@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocpkit import DDP, ILQR, Problem, ProblemError, check_derivatives, models
+from ocpkit import DDP, ILQR, Problem, ProblemError, check_derivatives, models, simulate
 from ocpkit.differences import central_jacobian
+from ocpkit.plan_feedback import PlanFeedback
 from ocpkit.problem import Dynamics
 
 pytest.importorskip("adam", reason="adam-robotics is not installed: pip install 'ocpkit[robots]'")
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
 
 from ocpkit.robots import Robot, from_urdf  # noqa: E402
+from ocpkit.robots.plant import simulated  # noqa: E402
 
 Array = Any
 ARM = Path(__file__).with_name("arm.urdf")
@@ -232,6 +234,28 @@ def test_ddp_leaves_the_curvature_of_the_dynamics_out():
     assert abs(paths["exact", "vm"][1:] - paths["ddp", "vm"][1:]).max() > 1e-6
 
 
+# ----------------------------------------------------------------------------------------------- the plant
+def test_a_plant_in_mujoco_is_the_model_step_by_step():
+    f, plant, rng = arm().dynamics(0.002), simulated(ARM, time_step=0.002), np.random.default_rng(9)
+    x, u = rng.normal(size=8), 5 * rng.normal(size=4)
+    np.testing.assert_allclose(plant.step(x, u, np.zeros(0)), f.step(x, u, np.zeros(0)), atol=1e-10)
+    for theirs, ours in zip(plant.jacobians(x, u, np.zeros(0)), f.jacobians(x, u, np.zeros(0))):
+        np.testing.assert_allclose(theirs, ours, atol=1e-7)
+
+
+def test_feedback_bears_a_mismatch_that_the_controls_alone_do_not():
+    problem = reach()
+    solution = ILQR(engine="numpy").solve(problem)
+    plant, p = simulated(ARM, time_step=0.02, steps=10, damping=0.5).changed(mass=1.1), np.zeros(0)
+    loop = simulate(PlanFeedback(problem, solution), problem.horizon, plant=lambda x, u: plant.step(x, u, p))
+    x = problem.x0
+    for u in solution.controls:
+        x = plant.step(x, u, p)
+    missed = [np.linalg.norm(arm().pose("tool", end)[0] - problem.parameters) for end in (loop.states[-1], x)]
+    assert missed[0] < 0.5 * missed[1]
+    assert problem.cost(loop.states, loop.controls) == pytest.approx(loop.cost(problem), rel=1e-12)
+
+
 # ----------------------------------------------------------------------------------------------- wrong input
 def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(ProblemError, match=r"did you mean 'slide'"):
@@ -258,7 +282,7 @@ def test_joints_left_out_stand_still():
     assert robot.energy(x) == pytest.approx(arm().energy(y), rel=1e-12)
 
 
-@pytest.mark.parametrize("package", ["adam"])
+@pytest.mark.parametrize("package", ["adam", "mujoco"])
 def test_without_the_extra_the_error_names_it(package):
     code = f"""
 import sys

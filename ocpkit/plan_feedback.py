@@ -1,0 +1,62 @@
+"""The feedback of one plan as a controller: u = u*_t + K_t (x − x*_t), without planning anew."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ocpkit.arrays import Array, checked_vector
+from ocpkit.errors import ProblemError
+from ocpkit.mpc import Command, Health
+from ocpkit.problem import Problem
+from ocpkit.solution import Solution
+
+
+@dataclass
+class PlanFeedback:
+    """A controller that follows a plan; beyond its end the last stage's feedback goes on.
+
+    Parameters
+    ----------
+    problem
+        What was solved.
+    plan
+        Its solution, by a solver that returns feedback gains.
+
+    Raises
+    ------
+    ProblemError
+        If the plan is not one of the problem's horizon.
+    """
+
+    problem: Problem
+    plan: Solution
+    tick: int = field(default=0, init=False)
+    pending: list[Array] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.plan.controls) != self.problem.horizon:
+            raise ProblemError(f"the plan has {len(self.plan.controls)} stages, the problem {self.problem.horizon}")
+
+    def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
+        """Return the control for the state just measured, inside the bounds; parameters change nothing."""
+        start, stage = time.perf_counter(), min(self.tick, self.problem.horizon - 1)
+        measured = checked_vector(x, self.problem.state_sizes[stage], "the measured state")
+        bounds = self.problem.stages[stage]
+        control = np.clip(self.plan.policy(stage, measured), bounds.control_lower, bounds.control_upper)
+        self.tick += 1
+        return Command(
+            control=control,
+            health=Health.OPTIMAL if self.plan.success else Health.IMPROVING,
+            plan=self.plan,
+            offset=stage,
+            seconds=time.perf_counter() - start,
+            status=self.plan.status,
+            tick=self.tick - 1,
+            state=measured,
+            cost=self.plan.cost,
+            iterations=0,
+        )

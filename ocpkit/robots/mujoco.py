@@ -1,0 +1,155 @@
+"""A MuJoCo model as dynamics: one or more of its steps, with `mjd_transitionFD`'s finite differences as Jacobians.
+
+The state is x = (positions, velocities, activations), the controls are those of the actuators. Contact forces follow
+from a convex problem that MuJoCo solves at each step (Todorov 2014); the model's solref and solimp say how soft it is.
+The Jacobian of a hard contact tells nothing of the force that is about to come, that of a soft one does.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocpkit.arrays import Array
+from ocpkit.errors import ProblemError
+from ocpkit.problem import Dynamics
+from ocpkit.robots.extra import load_mujoco
+
+DIFFERENCE = 1e-6
+"""Step of the central differences [units of the state and of the controls]."""
+
+
+def from_mujoco(model: Any, *, steps: int = 1) -> MujocoDynamics:
+    """Make dynamics of a MuJoCo model.
+
+    Parameters
+    ----------
+    model
+        An MjModel, or the path of an MJCF or URDF file.
+    steps
+        Of MuJoCo's, of the model's own time step each, for one of the problem's.
+
+    Raises
+    ------
+    ProblemError
+        If the file cannot be read, the model has ball or free joints, `steps` is below 1, or without mujoco.
+    """
+    mujoco = load_mujoco()
+    if isinstance(model, (str, os.PathLike)):
+        try:
+            model = mujoco.MjModel.from_xml_path(str(Path(model)))
+        except ValueError as error:
+            raise ProblemError(f"MuJoCo cannot read {model}: {error}") from error
+    return MujocoDynamics(model, steps)
+
+
+class MujocoDynamics(Dynamics):
+    """Steps of a MuJoCo model.
+
+    Attributes
+    ----------
+    model
+        The MjModel; it is not copied.
+    time_step
+        Seconds over all `steps`.
+    """
+
+    curved = False
+
+    def __init__(self, model: Any, steps: int = 1) -> None:
+        if model.nq != model.nv:
+            raise ProblemError(
+                f"the model has {model.nq} position coordinates for {model.nv} degrees of freedom: ball and free "
+                "joints have no vector space of positions; use hinges and slides"
+            )
+        if steps != int(steps) or steps < 1:
+            raise ProblemError(f"steps must be a whole number of at least 1, got {steps!r}")
+        mujoco = load_mujoco()
+        self.model, self.steps, self._mujoco = model, int(steps), mujoco
+        self.time_step = float(self.steps * model.opt.timestep)
+        self.state_size = self.next_state_size = 2 * model.nv + model.na
+        self.control_size = model.nu
+        self._data = mujoco.MjData(model)
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        self._put(x, u)
+        for _ in range(self.steps):
+            self._forget()
+            self._mujoco.mj_step(self.model, self._data)
+        return np.concatenate([self._data.qpos, self._data.qvel, self._data.act])
+
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        n = self.state_size
+        fx, fu = np.eye(n), np.zeros((n, self.control_size))
+        A, B = np.empty((n, n)), np.empty((n, self.control_size))
+        self._put(x, u)
+        for _ in range(self.steps):
+            self._forget()
+            self._mujoco.mjd_transitionFD(self.model, self._data, DIFFERENCE, 1, A, B, None, None)
+            fx, fu = A @ fx, A @ fu + B
+            self._mujoco.mj_step(self.model, self._data)
+        return fx, fu
+
+    @property
+    def control_bounds(self) -> tuple[Array, Array]:
+        """Ranges of the actuators (m,) each; infinite where they have none."""
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        lower, upper = self.model.actuator_ctrlrange.T
+        return np.where(limited, lower, -np.inf), np.where(limited, upper, np.inf)
+
+    def changed(self, *, mass: float = 1.0, friction: float = 1.0) -> MujocoDynamics:
+        """Return the same model with masses and inertias, and frictions of contacts and joints, times a factor each."""
+        model = copy.copy(self.model)
+        model.body_mass *= mass
+        model.body_inertia *= mass
+        model.geom_friction *= friction
+        model.dof_damping *= friction
+        self._mujoco.mj_setConst(model, self._mujoco.MjData(model))
+        return MujocoDynamics(model, self.steps)
+
+    def place(self, x: Array) -> Any:
+        """Return MjData with the positions of a state, and all that follows from these."""
+        self._put(x, np.zeros(self.control_size))
+        self._mujoco.mj_forward(self.model, self._data)
+        return self._data
+
+    def _put(self, x: Array, u: Array) -> None:
+        nv, data = self.model.nv, self._data
+        data.qpos[:], data.qvel[:], data.act[:], data.ctrl[:] = x[:nv], x[nv : 2 * nv], x[2 * nv :], u
+
+    def _forget(self) -> None:
+        """Let the contact solver start anew, so that a step depends on nothing but x and u."""
+        self._data.qacc_warmstart[:] = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "steps": self.steps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def spring_torques(dynamics: MujocoDynamics, x0: Array, horizon: int, *, stiffness: float, damping: float) -> Array:
+    """Return controls (T, m) of springs and dampers that hold the actuated joints where x0 has them, within the bounds.
+
+    Parameters
+    ----------
+    dynamics
+        A model whose actuators are motors on joints.
+    x0
+        State to start from.
+    horizon
+        T.
+    stiffness, damping
+        Of every joint [N m/rad, N m s/rad].
+    """
+    model, x, controls = dynamics.model, x0, list[Array]()
+    at, gears = model.jnt_dofadr[model.actuator_trnid[:, 0]], model.actuator_gear[:, 0]
+    for _ in range(horizon):
+        torques = stiffness * (x0[at] - x[at]) - damping * x[model.nv + at]
+        controls.append(np.clip(torques / gears, *dynamics.control_bounds))
+        x = dynamics.step(x, controls[-1], np.zeros(0))
+    return np.array(controls)

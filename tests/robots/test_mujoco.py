@@ -1,0 +1,163 @@
+"""MuJoCo models as dynamics: their step, their Jacobians, contact tasks that succeed, and plants that differ."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from ctypes.util import find_library
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ocpkit import ILQR, Problem, ProblemError, Solution, models, simulate
+from ocpkit.differences import central_jacobian
+from ocpkit.plan_feedback import PlanFeedback
+
+mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
+
+from ocpkit.robots import finger, from_mujoco, hopper  # noqa: E402
+from ocpkit.robots.film import film  # noqa: E402
+
+Array = Any
+NONE = np.zeros(0)
+CAN_DRAW = any(find_library(name) for name in ("EGL", "OSMesa"))
+TASKS = {"hopper": hopper, "finger": finger}
+every_task = pytest.mark.parametrize("name", TASKS)
+
+
+@cache
+def solved(name: str) -> tuple[Problem, Solution]:
+    problem = models.get(name).build()
+    return problem, ILQR(engine="numpy", max_iterations={"hopper": 16, "finger": 45}[name]).solve(problem)
+
+
+# ----------------------------------------------------------------------------------------------- the step
+@every_task
+def test_a_step_is_mujocos(name):
+    dynamics, problem = TASKS[name].model(), models.get(name).build(horizon=2)
+    data = mujoco.MjData(dynamics.model)
+    nv = dynamics.model.nv
+    data.qpos[:], data.qvel[:] = problem.x0[:nv], problem.x0[nv:]
+    x, u = problem.x0, 0.3 * np.ones(dynamics.control_size)
+    for _ in range(10):
+        x = dynamics.step(x, u, NONE)
+        data.ctrl[:] = u
+        for _ in range(dynamics.steps):
+            data.qacc_warmstart[:] = 0
+            mujoco.mj_step(dynamics.model, data)
+    np.testing.assert_array_equal(x, np.concatenate([data.qpos, data.qvel]))
+    assert dynamics.time_step == pytest.approx(TASKS[name].TIME_STEP)
+
+
+def test_a_step_depends_on_nothing_but_its_arguments():
+    dynamics, problem = hopper.model(), hopper.build(horizon=3)
+    x, u = problem.rollout()[0][2], problem.controls[2]
+    before = dynamics.step(x, u, NONE)
+    dynamics.step(x + 0.3, u - 0.5, NONE)
+    dynamics.jacobians(x - 0.2, u, NONE)
+    np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
+    again = pickle.loads(pickle.dumps(dynamics))
+    np.testing.assert_array_equal(again.step(x, u, NONE), before)
+
+
+@every_task
+def test_jacobians_equal_differences_over_all_steps(name):
+    dynamics, problem = TASKS[name].model(), models.get(name).build(horizon=20)
+    x, n = problem.rollout()[0][15], dynamics.state_size
+    z = np.concatenate([x, 0.2 * np.ones(dynamics.control_size)])
+    jacobian = np.hstack(dynamics.jacobians(z[:n], z[n:], NONE))
+    measured = central_jacobian(lambda z: dynamics.step(z[:n], z[n:], NONE), z)
+    np.testing.assert_allclose(jacobian, measured, rtol=1e-3, atol=1e-4 * np.abs(measured).max())
+
+
+# ----------------------------------------------------------------------------------------------- the tasks
+def test_the_hopper_rises_and_stands():
+    problem, solution = solved("hopper")
+    assert solution.cost < 0.1 * problem.rollout()[1]
+    height, posture = solution.states[:, 1], solution.states[-1, 1:6]
+    assert height[0] < 0.65
+    np.testing.assert_allclose(posture, hopper.STANDING[1:], atol=0.1)
+    assert np.abs(solution.states[-1, 6:]).max() < 0.2
+    assert np.ptp(height[40:]) < 0.05
+    assert (np.abs(solution.controls) <= 1).all()
+    data = hopper.model().place(solution.states[-1])
+    assert data.ncon > 0
+
+
+def test_the_finger_pushes_the_disc_to_its_goal():
+    problem, solution = solved("finger")
+    touching = [touches(x) for x in solution.states]
+    assert not touching[0]
+    assert any(touching)
+    np.testing.assert_allclose(solution.states[-1, 2:4], finger.GOAL, atol=0.02)
+    assert solution.cost < 0.1 * problem.rollout()[1]
+
+
+def touches(x: Array) -> bool:
+    return bool(finger.model().place(x).ncon)
+
+
+def test_the_tip_is_where_mujoco_has_it():
+    x = np.random.default_rng(0).normal(size=10)
+    np.testing.assert_allclose(finger.tip(x), finger.model().place(x).geom("tip").xpos[:2], atol=1e-12)
+
+
+@every_task
+def test_the_record_fits_the_problem(name):
+    task, problem = models.get(name), models.get(name).build(horizon=2)
+    assert task.name == problem.name == name
+    assert (len(task.state_labels), len(task.control_labels)) == (problem.state_sizes[0], problem.control_sizes[0])
+
+
+# ----------------------------------------------------------------------------------------------- the plant
+def test_a_changed_plant_is_heavier_and_the_model_stays():
+    dynamics, heavy = hopper.model(), hopper.TASK.plant(1.5, 0.5)
+    np.testing.assert_allclose(heavy.model.body_mass, 1.5 * dynamics.model.body_mass)
+    np.testing.assert_allclose(heavy.model.geom_friction, 0.5 * dynamics.model.geom_friction)
+    x, u = hopper.build(horizon=1).x0, np.array([0.1, 0.2, 0.0])
+    assert np.abs(heavy.step(x, u, NONE) - dynamics.step(x, u, NONE)).max() > 1e-3
+    same = hopper.TASK.plant(1.0, 1.0)
+    np.testing.assert_array_equal(same.step(x, u, NONE), dynamics.step(x, u, NONE))
+
+
+def test_the_plans_feedback_repeats_the_plan_on_the_model():
+    problem, solution = solved("hopper")
+    plant = hopper.TASK.plant(1.0, 1.0)
+    loop = simulate(PlanFeedback(problem, solution), problem.horizon, plant=lambda x, u: plant.step(x, u, NONE))
+    np.testing.assert_allclose(loop.states, solution.states, atol=1e-6)
+    assert loop.cost(problem) == pytest.approx(solution.cost, rel=1e-6)
+
+
+@pytest.mark.skipif(not CAN_DRAW, reason="MuJoCo has neither EGL nor OSMesa to draw with")
+def test_a_film_is_a_gif(tmp_path):
+    """In a process of its own, since MuJoCo chooses how to draw when it is imported."""
+    code = """
+import numpy as np
+from ocpkit.robots import hopper
+from ocpkit.robots.film import film
+film(hopper.model(), np.zeros((3, 12)), "hopper.gif")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert (tmp_path / "hopper.gif").read_bytes()[:6] == b"GIF89a"
+
+
+# ----------------------------------------------------------------------------------------------- wrong input
+def test_what_is_wrong_is_named(tmp_path):
+    ball = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body><freejoint/><geom size='0.1'/></body></worldbody></mujoco>"
+    )
+    with pytest.raises(ProblemError, match="7 position coordinates for 6 degrees of freedom"):
+        from_mujoco(ball)
+    with pytest.raises(ProblemError, match=r"MuJoCo cannot read .*missing.xml"):
+        from_mujoco(tmp_path / "missing.xml")
+    with pytest.raises(ProblemError, match="steps must be a whole number of at least 1, got 0"):
+        from_mujoco(Path(hopper.__file__).with_name("assets") / "hopper.xml", steps=0)
+    with pytest.raises(ProblemError, match=r"a film ends in .gif"):
+        film(hopper.model(), [], tmp_path / "film.mp4")
+    _, solution = solved("finger")
+    with pytest.raises(ProblemError, match="the plan has 75 stages, the problem 3"):
+        PlanFeedback(finger.build(horizon=3), solution)
