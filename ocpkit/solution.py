@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, real_array
 
@@ -209,30 +208,28 @@ class Solution:
                 arrays |= {f"{name}/{t}": entry for t, entry in enumerate(series)}
             elif series is not None:
                 arrays[name] = series
-        target = Path(path)
-        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".npz", delete=False) as stream:
-            np.savez_compressed(stream, **arrays)
-        os.replace(stream.name, target)
+        write_atomically(Path(path), lambda stream: np.savez_compressed(stream, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution written by `save`.
+        """Read a solution written by `save`; nothing in the file is ever run.
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
+        OSError
+            If there is no such file, or it cannot be read.
         ProblemError
             If the file is damaged or not a solution.
         """
+        content = Path(path).read_bytes()
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as data:
+            with np.load(io.BytesIO(content), allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
             meta["status"] = Status[meta["status"]]
             meta["history"] = History(Iteration(**entry) for entry in meta["history"])
             return cls(**meta, **series)
-        except (KeyError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # whatever a damaged file makes its readers raise
             raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error
 
     def plot(self, task: Task | None = None, path: str | os.PathLike[str] | None = None) -> Any:

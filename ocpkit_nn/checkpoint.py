@@ -5,42 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.networks import build
 
 LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-TEMPORARY = ".tmp"
 FORMAT = 1
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
-    """Write another file, put it on the disk, then rename it: no reader, crash or kill meets half a file.
-
-    Parameters
-    ----------
-    path
-        What to write.
-    write
-        Gets the open file.
-    keep
-        Where the file that is replaced goes, if anywhere.
-    """
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    if keep is not None and path.exists():
-        os.replace(path, keep)
-    os.replace(temporary, path)
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

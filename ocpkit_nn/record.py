@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ocpkit_nn.checkpoint import TEMPORARY, write_atomically
+from ocpkit.atomic import TEMPORARY, write_atomically
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from types import TracebackType
 import torch
 from torch import nn
 
+from ocpkit.atomic import TEMPORARY
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
 from ocpkit_nn.interrupt import DeferredInterrupt
@@ -125,6 +126,8 @@ class RunFolder:
         self.folder, self.run = folder, run
         self.header = {"options": run.options.record(), **machine(run.device)}
         folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(f"*{TEMPORARY}"):  # of a run that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
         self.board = TensorBoard(folder, run.epochs_done)
 
     def __enter__(self) -> RunFolder:
@@ -159,7 +162,7 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise ProblemError(f"{folder} is a file, not a folder for results")
-    files = [path for path in folder.glob("*") if path.suffix != checkpoint.TEMPORARY]
+    files = [path for path in folder.glob("*") if path.suffix != TEMPORARY]
     if files and not resume:
         raise ProblemError(f"{folder} is not empty: resume the run in it, or choose another folder")
     if files and not any((folder / name).exists() for name in (checkpoint.LATEST, checkpoint.PREVIOUS)):

@@ -3,6 +3,7 @@
 An entry is one file, ``KEY-DIGEST.so``: the key says what it was built from, the digest what it must contain.
 Files appear by an atomic rename, so that several processes may build the same entry at once, and a file whose
 content does not match its name is removed and built again. The least recently used ones go when the cache is full.
+What is loaded from there runs: the folder is made for its user alone, and one that others can write is not used.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import atexit
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +22,7 @@ from pathlib import Path
 
 MAX_BYTES = 256 * 2**20
 DIGEST_LENGTH = 16
+ABANDONED = 24 * 3600  # seconds after which a build that is not over was killed
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Cache:
 
     def add(self, key: str, build: Callable[[Path], None]) -> Path:
         """Build the entry of a key: `build` writes the shared object to the path that it is given."""
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-") as scratch:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed meanwhile
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-", ignore_cleanup_errors=True) as scratch:
             built = Path(scratch) / "solver.so"
             build(built)
             target = self.folder / _name(key, built.read_bytes())
@@ -88,6 +93,9 @@ class Cache:
         return len(entries)
 
     def _evict(self, newest: Path) -> None:
+        for leftover in self.folder.glob("building-*"):
+            if leftover.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(leftover, ignore_errors=True)
         total = 0
         for entry in self.entries():
             total += entry.bytes
@@ -105,13 +113,26 @@ def open_cache() -> Cache:
 @lru_cache(maxsize=8)
 def _open(folder: Path) -> Cache:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return Cache(folder)
+            obstacle = _exposed(folder)
     except OSError as error:
-        temporary = tempfile.mkdtemp(prefix="ocpkit-")
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-        return Cache(Path(temporary), f"kept for this process only: {folder} cannot be written ({error.strerror})")
+        obstacle = f"{folder} cannot be written ({error.strerror})"
+    if not obstacle:
+        return Cache(folder)
+    temporary = tempfile.mkdtemp(prefix="ocpkit-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return Cache(Path(temporary), f"kept for this process only: {obstacle}")
+
+
+def _exposed(folder: Path) -> str:
+    """Say why somebody else could put code into a folder, or nothing."""
+    status = folder.stat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        return f"{folder} belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{folder} can be written by others (chmod go-w makes it yours)"
+    return ""
 
 
 def _name(key: str, content: bytes) -> str:

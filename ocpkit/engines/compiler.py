@@ -19,6 +19,7 @@ ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-freciprocal-math")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", *ARITHMETIC, "-fPIC", "-shared")
 CANDIDATES = ("cc", "gcc", "clang")
 ERROR_LINES = 5
+PATIENCE = 1800  # seconds after which a compiler hangs
 
 
 class CompilerError(UnsupportedProblem):
@@ -58,10 +59,16 @@ class Compiler:
         """
         command = [*self.command, *self.flags, "-o", str(target), str(source), "-lm"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE
+            )
         except OSError as error:
             raise CompilerError(f"the C compiler cannot be run: {error}") from error
-        if done.returncode:
+        except subprocess.TimeoutExpired as error:
+            raise CompilerError(f"{shlex.join(self.command)} was not done after {PATIENCE} s") from error
+        if done.returncode < 0:
+            raise CompilerError(f"{shlex.join(self.command)} was killed by signal {-done.returncode}")
+        if done.returncode or not target.exists():
             said = " | ".join(done.stderr.strip().splitlines()[:ERROR_LINES])
             raise CompilerError(f"{shlex.join(self.command)} could not compile the solver: {said}")
 

@@ -22,6 +22,8 @@ from ocpkit.problem import Problem
 if TYPE_CHECKING:
     from ocpkit.solvers.ddp import DDP
 
+PROGRAMS = ("main", "closed_loop")
+
 
 def export_c(
     problem: Problem, solver: DDP, folder: Path, name: str, *, feasibility_tolerance: float = 1e-2
@@ -53,14 +55,15 @@ def export_c(
         raise UnsupportedProblem(
             "an exported solver starts from controls and uses the exact Q_uu: take 'ddp' or 'ilqr'"
         )
-    name, graph = re.sub(r"\W|^(?=\d)", "_", name), trace_problem(problem)
+    name, graph = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), trace_problem(problem)
+    name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
     receding = len({*problem.state_sizes}) == len({*problem.control_sizes}) == 1
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
     head += [f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "scratch_size")]
     code = c_source(graph, "\n".join(head))
     words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
     words["mpc"] = _filled("mpc.h", words) if receding else ""
-    programs = ["main", "closed_loop"] if receding else ["main"]
+    programs = PROGRAMS if receding else PROGRAMS[:1]
     texts = {f"{name}.h": _filled("header.h", words)}
     texts[f"{name}.c"] = "\n".join([code, *_numbers(problem, solver, graph), kernel("export.c")])
     if receding:
@@ -88,8 +91,13 @@ def _words(problem: Problem, solver: DDP, name: str) -> dict[str, Any]:
     words |= {key.lower(): size for key, size in _sizes(problem).items()} | {"controls": controls}
     words |= {"space": max(1, controls), "points": horizon + 1, "parameters": p.size, "rows": rows}
     words |= {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "max_iterations": solver.max_iterations}
-    words |= {"name": name, "title": problem.name, "guard": f"{name.upper()}_H"}
+    words |= {"name": name, "title": _comment(problem.name), "guard": f"{name.upper()}_H"}
     return words | {"x0": ", ".join(literal(float(value)) for value in problem.x0)}
+
+
+def _comment(text: str) -> str:
+    """What may stand in a comment of C: one line, in letters that neither end the comment nor start a trigraph."""
+    return re.sub(r"[^\w .,:()+-]", "_", text)
 
 
 def _numbers(problem: Problem, solver: DDP, graph: ProblemGraph) -> list[str]:

@@ -100,7 +100,10 @@ def load_library(graph: ProblemGraph) -> Library:
         source.write_text(c_source(graph), encoding="utf-8")
         compiler.build(source, target)
 
-    path = cache.add(key, build)
+    try:
+        path = cache.add(key, build)
+    except OSError as error:
+        raise CompilerError(f"the compiled solver cannot be written to {cache.folder}: {error.strerror}") from error
     origin = f"compiled in {time.perf_counter() - began:.1f} s"
     return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin)
 
@@ -131,7 +134,9 @@ _loaded: dict[str, Library] = {}
 def _load(key: str, path: Path, origin: str) -> Library:
     try:
         handle = ctypes.CDLL(str(path))
-    except OSError as error:
+        handle.ocpkit_advance  # noqa: B018 - or it is another library
+    except (OSError, AttributeError) as error:
+        path.unlink(missing_ok=True)  # a compiler that is mended later must get its turn
         raise CompilerError(f"the compiled solver cannot be loaded: {error}") from error
     handle.ocpkit_scratch_size.argtypes, handle.ocpkit_scratch_size.restype = [ctypes.c_void_p], ctypes.c_long
     handle.ocpkit_advance.restype = None

@@ -21,11 +21,13 @@ from ocpkit.engines.choose import choose_engine
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, largest_violation, say_start, say_violation
-from ocpkit.solution import Iteration, Solution, Status
+from ocpkit.solution import History, Iteration, Solution, Status
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
-from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
 from ocpkit.trajectory import Trajectory
+
+SHORTEST = 1e-3  # seconds; a limit must be positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class AugmentedLagrangianRun(Run):
         self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
         self.inner: Solution | None = None
-        self.residual, self.inner_iterations = float("inf"), 0
+        self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
         self.details = {}
 
     @property
@@ -106,6 +108,10 @@ class AugmentedLagrangianRun(Run):
         if self.inner is None or self.inner.multipliers is None:
             return self.of_rows
         return [np.concatenate(pair) for pair in zip(self.of_rows, self.inner.multipliers)]
+
+    def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
+        self.time_left = time_limit - clock()
+        super().advance(history, most, clock, time_limit)
 
     def start(self) -> Iteration:
         controls = self.problem.clip(self.guess.controls)
@@ -121,7 +127,7 @@ class AugmentedLagrangianRun(Run):
         values = self.augmented.values(inner.states, inner.controls)
         violation, where = largest_violation(self.augmented.rows, values)
         if inner.value_gradients is None or not np.isfinite(inner.cost) or not np.isfinite(violation):
-            self._raise_penalty(Status.DIVERGED)
+            self._raise_penalty(Status.DIVERGED if np.isfinite(before) else Status.INVALID_INPUT)
             return self._record(before, self.violation)
         updated = self.augmented.updated(values, self.of_rows, self.penalty)
         residual = _largest([new - old for new, old in zip(updated, self.of_rows)]) / self.penalty
@@ -145,7 +151,10 @@ class AugmentedLagrangianRun(Run):
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
         problem = self.augmented.lagrangian(self.of_rows, self.penalty)
-        solver = replace(self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE)
+        limit = min(self.options.inner.time_limit, max(self.time_left, SHORTEST))
+        solver = replace(
+            self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE, time_limit=limit
+        )
         if self.inner is None:
             inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
         else:

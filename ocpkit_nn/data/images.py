@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocpkit.atomic import write_atomically
 from ocpkit_nn.data.dataset import Arrays, split
 from ocpkit_nn.data.errors import DataError
 from ocpkit_nn.data.npz import read_npz
@@ -120,13 +120,5 @@ def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | Non
 
 
 def _write(file: Path, arrays: Arrays) -> None:
-    """Write under another name and rename, so that no reader ever sees half a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-        try:
-            np.savez(temporary, **arrays._asdict())
-        except BaseException:
-            temporary.close()
-            os.unlink(temporary.name)
-            raise
-    os.replace(temporary.name, file)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled solvers lie there too
+    write_atomically(file, lambda stream: np.savez(stream, **arrays._asdict()))

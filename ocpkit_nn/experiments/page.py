@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
-from ocpkit_nn.checkpoint import write_atomically
 from ocpkit_nn.experiments import registry
 from ocpkit_nn.experiments.report import Report
 from ocpkit_nn.experiments.runner import read_results

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
-from ocpkit_nn.checkpoint import write_atomically
 from ocpkit_nn.experiments.report import NOT_JUDGED, Report, provenance
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import OnProgress, execute, write_results

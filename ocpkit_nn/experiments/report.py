@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocpkit.atomic import TEMPORARY
 from ocpkit.errors import ProblemError
-from ocpkit_nn.checkpoint import TEMPORARY
 from ocpkit_nn.experiments.run import Result
 
 if TYPE_CHECKING:

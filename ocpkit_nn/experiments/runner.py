@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
-from ocpkit_nn.checkpoint import write_atomically
 from ocpkit_nn.experiments.run import Result, Run
 
 Train = Callable[[Run], Result]

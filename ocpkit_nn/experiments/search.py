@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ocpkit_nn.checkpoint import write_atomically
+from ocpkit.atomic import write_atomically
 from ocpkit_nn.experiments.contest import Choice, Entry, choices, contest_run, entries
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, figure, save

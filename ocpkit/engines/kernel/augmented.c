@@ -88,7 +88,7 @@ static void conclude(augmented *a) {
   const double residual = measure(a);
   if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->violation)) {
     roll_back(a);
-    raise_penalty(a, DIVERGED);
+    raise_penalty(a, isfinite(a->cost) ? DIVERGED : INVALID_INPUT);
     return;
   }
   keep(a);

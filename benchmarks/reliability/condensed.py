@@ -1,0 +1,105 @@
+"""The check that no solver shares: co-states along a solution, by CasADi's derivatives of each stage as a whole.
+
+    p_T = φ_x,   g_t = ℓ_u + f_uᵀ p_{t+1},   p_t = ℓ_x + f_xᵀ p_{t+1} + K_tᵀ g_t
+
+With K = 0 the g_t are ∇J. With the gains of a solution's policy they are the derivatives by what is added to it,
+u_t = ū_t + K_t (x_t − x̄_t) + δ_t: zero at the same points, and not blown up where the system alone is unstable.
+
+Where the gradient is above a solver's tolerance the second check is Newton's: the decrease ½ gᵀ|H|⁻¹g that the Hessian
+of J as one function of all controls leaves room for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import casadi as ca
+import numpy as np
+
+from ocpkit import Problem, Solution
+from ocpkit.problem import Stage
+from ocpkit.trace import trace_stage, trace_terminal
+
+Array = Any
+
+NEAR = 1e-6
+
+
+def gap(problem: Problem, solution: Solution) -> float:
+    """Largest |f(x_t, u_t) − x_{t+1}| and |x_0 − x̄_0|, relative to 1 + |x|."""
+    stage, p = problem.stages[0], problem.parameters
+    following = [problem.x0, *(stage.dynamics.step(x, u, p) for x, u in zip(solution.states, solution.controls))]
+    return max(float(np.max(np.abs(f - x) / (1 + np.abs(x)))) for f, x in zip(following, solution.states, strict=True))
+
+
+def cost(problem: Problem, solution: Solution) -> float:
+    """J of the states and controls, summed anew."""
+    p, pairs = problem.parameters, zip(solution.states, solution.controls)
+    running = sum(float(problem.stages[0].cost.value(x, u, p)) for x, u in pairs)
+    return running + float(problem.terminal_cost.value(solution.states[-1], p))
+
+
+def gradient(problem: Problem, solution: Solution, gains: Any = None) -> tuple[Array, Array]:
+    """g (T, m) along the solution's own states, and its part that the control bounds do not block."""
+    along, end = _derivatives(problem)
+    p, K = problem.parameters, np.zeros((problem.horizon, 1, 1)) if gains is None else gains
+    costate, slopes = end(solution.states[-1], p).full()[:, 0], []
+    for x, u, of_stage in zip(solution.states[-2::-1], solution.controls[::-1], K[::-1]):
+        slope, before = (value.full()[:, 0] for value in along(x, u, p, costate))
+        slopes.insert(0, slope)
+        costate = before if gains is None else before + of_stage.T @ slope
+    g, (at_lower, at_upper) = np.stack(slopes), _held(problem, solution)
+    return g, np.where((at_lower & (g > 0)) | (at_upper & (g < 0)), 0.0, g)
+
+
+def _held(problem: Problem, solution: Solution) -> tuple[Array, Array]:
+    """Which controls (T, m) are at their bounds, up to what an interior point keeps away from them."""
+    stage, u = problem.stages[0], np.stack(solution.controls)
+    near = NEAR * (1 + np.abs(u))
+    return u - stage.control_lower <= near, stage.control_upper - u <= near
+
+
+def newton_decrease(problem: Problem, solution: Solution) -> float:
+    """Return ½ gᵀ|H|⁻¹g over the controls strictly inside their bounds, in coordinates that make |H_ii| = 1."""
+    at_lower, at_upper = _held(problem, solution)
+    free = ~(at_lower | at_upper).ravel()
+    H, g = _whole(problem)(np.concatenate(solution.controls), problem.x0, problem.parameters)
+    H, g = H.full()[np.ix_(free, free)], g.full()[free, 0]
+    if not (np.isfinite(H).all() and np.isfinite(g).all()):
+        return float("nan")
+    scale = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(scale[:, None] * H * scale)
+    slopes = vectors.T @ (scale * g)
+    return float(0.5 * np.sum(slopes**2 / np.maximum(np.abs(values), np.finfo(float).eps)))
+
+
+def _derivatives(problem: Problem) -> tuple[ca.Function, ca.Function]:
+    stage = problem.stages[0]
+    return _adjoint(stage.dynamics, stage.cost, problem.terminal_cost, problem.parameters.size)
+
+
+@lru_cache(maxsize=256)
+def _adjoint(dynamics: Any, running: Any, terminal: Any, size: int) -> tuple[ca.Function, ca.Function]:
+    stage, end = trace_stage(Stage(dynamics, running), size), trace_terminal(terminal, (), size)
+    x, u = ca.SX.sym("x", dynamics.state_size), ca.SX.sym("u", dynamics.control_size)
+    p, costate = ca.SX.sym("p", size), ca.SX.sym("costate", dynamics.state_size)
+    H = stage.l(x, u, p) + ca.dot(costate, stage.f(x, u, p))
+    slopes = ca.Function("slopes", [x, u, p, costate], [ca.gradient(H, u), ca.gradient(H, x)])
+    return slopes, ca.Function("end", [x, p], [ca.gradient(end.phi(x, p), x)])
+
+
+def _whole(problem: Problem) -> ca.Function:
+    stage = problem.stages[0]
+    return _hessian(stage.dynamics, stage.cost, problem.terminal_cost, problem.horizon, problem.parameters.size)
+
+
+@lru_cache(maxsize=256)
+def _hessian(dynamics: Any, running: Any, terminal: Any, horizon: int, size: int) -> ca.Function:
+    stage, end = trace_stage(Stage(dynamics, running), size), trace_terminal(terminal, (), size)
+    n, m = dynamics.state_size, dynamics.control_size
+    U, x0, p = ca.MX.sym("U", horizon * m), ca.MX.sym("x0", n), ca.MX.sym("p", size)
+    x, J = x0, ca.MX(0)
+    for u in ca.vertsplit(U, m):
+        x, J = stage.f(x, u, p), J + stage.l(x, u, p)
+    return ca.Function("hessian", [U, x0, p], list(ca.hessian(J + end.phi(x, p), U)))

@@ -1,0 +1,89 @@
+"""Random problems: no crash, no hang, no claim of an optimum that an independent check denies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ocpkit.math as m
+from benchmarks.reliability import condensed, fuzz
+from benchmarks.reliability.problems import FAMILIES, Draw, draw
+from ocpkit import DDP, AugmentedLagrangian, Problem, ProblemError, Status
+
+
+@pytest.mark.filterwarnings("ignore")  # of the models' own arithmetic
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_what_is_claimed_holds(first: int) -> None:
+    outcomes = [fuzz.solve_and_judge(seed) for seed in range(first, first + 20)]
+    assert [outcome for outcome in outcomes if outcome.verdict in fuzz.FAILURES] == []
+    assert any(outcome.verdict == "CONVERGED" for outcome in outcomes)
+
+
+def test_a_false_claim_is_found() -> None:
+    """The check denies a point that is no optimum, a cost that is another's, states that are not the dynamics'."""
+    drawn = draw(3, "smooth")
+    solution = DDP(engine="numpy").solve(drawn.clean)
+    assert solution.success
+    assert fuzz.objection(drawn, solution, 1e-6) == ""
+    controls = solution.controls + 0.1
+    states, cost = drawn.clean.rollout(controls)
+    elsewhere = replace(solution, controls=controls, states=np.stack(states), cost=cost, feedback_gains=None)
+    assert "could fall" in fuzz.objection(drawn, elsewhere, 1e-6)
+    assert "J is wrong" in fuzz.objection(drawn, replace(solution, cost=solution.cost + 1), 1e-6)
+    assert "dynamics" in fuzz.objection(drawn, replace(solution, states=solution.states + 1), 1e-6)
+
+
+def test_the_check_agrees_with_differences() -> None:
+    drawn = (draw(seed, "smooth").clean for seed in range(100))
+    problem = next(problem for problem in drawn if (problem.parameters[-3:] == 1).all())
+    solution = DDP(engine="numpy", max_iterations=1).solve(problem)
+    g, _ = condensed.gradient(problem, solution)
+    step, u = 1e-5, np.stack(solution.controls)
+    move = np.zeros_like(u)
+    move[0, 0] = step
+    slope = (problem.rollout(u + move)[1] - problem.rollout(u - move)[1]) / (2 * step)
+    assert slope == pytest.approx(g[0, 0], rel=1e-5, abs=1e-7 * np.abs(g).max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engines_take_every_family(family: str) -> None:
+    drawn: Draw = draw(11, family)
+    costs = [DDP(engine=engine, max_iterations=3).solve(drawn.clean).cost for engine in ("numpy", "vm")]
+    assert costs[0] == pytest.approx(costs[1], rel=1e-9, nan_ok=True)
+
+
+def test_an_empty_horizon_is_refused() -> None:
+    with pytest.raises(ProblemError, match="at least 1 stage"):
+        draw(0).clean.replace(stages=(), controls=())
+
+
+@pytest.mark.parametrize("engine", ["numpy", "c"])
+def test_a_guess_that_is_not_finite_is_the_users_affair(engine: str) -> None:
+    """Not a divergence, whose iterate would have to be finite."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x**1.5 + u,
+        cost=lambda x, u: u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[-1.0],
+        horizon=3,
+        control_size=1,
+    )
+    assert AugmentedLagrangian(inner=DDP(engine=engine)).solve(problem).status is Status.INVALID_INPUT
+
+
+def test_a_time_limit_also_ends_an_inner_solve() -> None:
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: m.stack([x[0] + 0.1 * x[1], x[1] + m.sin(x[0]) + 0.1 * u[0]]),
+        cost=lambda x, u: 0.1 * u[0] ** 2,
+        terminal_cost=lambda x: 100 * m.dot(x, x),
+        x0=[3.0, 0.0],
+        horizon=50,
+        control_size=1,
+    )
+    solver = AugmentedLagrangian(inner=DDP(engine="numpy"))
+    assert int(solver.solve(problem).details["inner iterations"]) > 3
+    hurried = replace(solver, time_limit=1e-3).solve(problem)  # less than one sweep over 50 stages takes
+    assert hurried.status is Status.TIME_LIMIT
+    assert int(hurried.details["inner iterations"]) <= 1
