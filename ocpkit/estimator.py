@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import checked_vector
 from ocpkit.differentiable import Differentiable, differentiable
 from ocpkit.errors import ProblemError
+from ocpkit.noise import noise_jacobians
 from ocpkit.problem import Array, Problem, real_array
 
 
@@ -35,11 +36,14 @@ class Filtering:
     ----------
     gains
         K_0 … K_T, (n, k) each.
+    kept
+        I − K_t H_t, (n, n) each: what a measurement leaves of an error.
     predicted, updated
         P_0 … P_T before and after the measurement at each stage, (n, n) each.
     """
 
     gains: list[Array]
+    kept: list[Array]
     predicted: list[Array]
     updated: list[Array]
 
@@ -58,6 +62,8 @@ class KalmanFilter:
         D (k, j); k standard deviations, or one for all [units of y].
     covariance
         P_0 (n, n), or a number that multiplies the identity [squared units of x].
+    gains
+        K_0 … K_T (n, k) to be used instead of those above; P is that of the error with these.
 
     Attributes
     ----------
@@ -74,6 +80,7 @@ class KalmanFilter:
     measurement: Callable[..., Any]
     measurement_noise: ArrayLike
     covariance: ArrayLike = 0.0
+    gains: Sequence[Array] | None = None
     estimate: Array = field(init=False)
     deviations: Array = field(init=False)
 
@@ -103,7 +110,7 @@ class KalmanFilter:
         """
         seen = checked_vector(y, self._h.size, "the measurement")
         innovation = seen - self._h.value(self.estimate, self.problem.parameter(t))
-        K, self.deviations = self._updated(self.deviations, self.estimate, t)
+        K, _, self.deviations = self._updated(self.deviations, self.estimate, t)
         self.estimate = self.estimate + K @ innovation
         return self.estimate
 
@@ -114,16 +121,47 @@ class KalmanFilter:
         self.estimate = self.problem.stages[t].dynamics.step(self.estimate, control, p)
         return self.estimate
 
-    def along(self, states: Sequence[Array], controls: Sequence[Array]) -> Filtering:
-        """Return gains and covariances for T + 1 states and T controls, around which the model is taken as linear."""
-        predicted, updated, gains = [self._P0], list[Array](), list[Array]()
+    def along(
+        self, states: Sequence[Array], controls: Sequence[Array], feedback_gains: Sequence[Array] | None = None
+    ) -> Filtering:
+        """Return gains and covariances for T + 1 states and T controls, around which the model is taken as linear.
+
+        Parameters
+        ----------
+        states, controls
+            The trajectory.
+        feedback_gains
+            L_0 … L_{T-1} (m, n) of a policy on the estimates: noise that depends on states and controls is then
+            averaged over all that the policy may do, and not taken on the trajectory.
+        """
+        found, spread = Filtering([], [], [self._P0], []), np.zeros_like(self._P0)
         for t, x in enumerate(states):
-            K, P = self._updated(predicted[t], x, t)
-            gains.append(K)
-            updated.append(P)
-            if t < len(controls):
-                predicted.append(self._predicted(P, x, controls[t], t))
-        return Filtering(gains, predicted, updated)
+            before = found.predicted[t]
+            K, kept, P = self._updated(before, x, t)
+            found.gains.append(K)
+            found.kept.append(kept)
+            found.updated.append(P)
+            if t == len(controls):
+                break
+            following = self._predicted(P, x, controls[t], t)
+            if feedback_gains is not None:
+                spread, L = spread + before - P, feedback_gains[t]  # covariance of the estimate
+                following = following + self._noise_around(t, x, controls[t], L, spread, P)
+                A, B = self.problem.stages[t].dynamics.jacobians(x, controls[t], self.problem.parameter(t))
+                spread = (A + B @ L) @ spread @ (A + B @ L).T
+            found.predicted.append(following)
+        return found
+
+    def _noise_around(self, t: int, x: Array, u: Array, L: Array, spread: Array, P: Array) -> Array:
+        """Σ_i Cov c_i (n, n) of the columns of F at estimates spread around x, errors P, and controls u + L δx̂."""
+        stage, p = self.problem.stages[t], self.problem.parameter(t)
+        if stage.noise is None:
+            return np.zeros_like(P)
+        C = noise_jacobians(stage, x, u, p)
+        of_state, of_control = C[:, :, : len(x)], C[:, :, len(x) :]
+        moved = of_state + of_control @ L
+        total: Array = (moved @ spread @ moved.swapaxes(1, 2) + of_state @ P @ of_state.swapaxes(1, 2)).sum(axis=0)
+        return total
 
     def measure(self, x: Array, rng: np.random.Generator, t: int = 0) -> Array:
         """Draw y = h(x) + D η, for simulations."""
@@ -135,18 +173,19 @@ class KalmanFilter:
         spread: Array = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=len(values)))
         return self.problem.x0 + spread
 
-    def _updated(self, P: Array, x: Array, t: int) -> tuple[Array, Array]:
+    def _updated(self, P: Array, x: Array, t: int) -> tuple[Array, Array, Array]:
+        """Return K, I − K H, and P after the measurement."""
         H = self._h.jacobian(x, self.problem.parameter(t))
         R = self._D @ self._D.T
         try:
-            K = np.asarray(np.linalg.solve(H @ P @ H.T + R, H @ P).T, dtype=float)
+            K = np.asarray(np.linalg.solve(H @ P @ H.T + R, H @ P).T if self.gains is None else self.gains[t], float)
         except np.linalg.LinAlgError as error:
             raise ProblemError(
                 f"the model leaves no doubt of a measurement at stage {t}, so it corrects nothing: "
                 "give it measurement_noise, or leave it out"
             ) from error
-        rest = np.eye(len(P)) - K @ H
-        return K, rest @ P @ rest.T + K @ R @ K.T
+        kept = np.eye(len(P)) - K @ H
+        return K, kept, kept @ P @ kept.T + K @ R @ K.T
 
     def _predicted(self, P: Array, x: Array, u: Array, t: int) -> Array:
         stage, p = self.problem.stages[t], self.problem.parameter(t)

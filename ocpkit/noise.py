@@ -17,20 +17,22 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import casadi as ca
 import numpy as np
 
 from ocpkit.augmented import extend_dynamics
-from ocpkit.differentiable import with_parameters
-from ocpkit.estimator import KalmanFilter
+from ocpkit.differentiable import Differentiable, differentiable, with_parameters
 from ocpkit.functions import FunctionCost, FunctionTerminalCost
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Problem, Stage, TerminalCost
 from ocpkit.rows import REMEMBERED
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_cost
+
+if TYPE_CHECKING:
+    from ocpkit.estimator import KalmanFilter
 
 
 def without_noise(problem: Problem) -> Problem:
@@ -105,6 +107,21 @@ def _longer_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
         return own(to_casadi(x), to_casadi(extended[:p_size]))
 
     return FunctionTerminalCost(value, cost.state_size, parameter_size=width)
+
+
+def noise_jacobians(stage: Stage, x: Array, u: Array, p: Array) -> Array:
+    """Return the Jacobians of the columns of F in (x, u), (k, n', n + m)."""
+    jacobian = _columns(Identities(stage), len(p)).jacobian(x, u, p)
+    return jacobian.reshape(-1, stage.dynamics.next_state_size, jacobian.shape[1])
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _columns(parts: Identities, p_size: int) -> Differentiable:
+    """The columns of F, one after the other, as one function."""
+    (stage,) = parts.parts
+    where, sizes = f"stage {stage.name!r}: noise", (stage.dynamics.state_size, stage.dynamics.control_size, p_size)
+    noise = with_parameters(stage.noise, 3, where)
+    return differentiable(lambda x, u, p: ca.vec(to_casadi(noise(x, u, p))), sizes, where, "casadi")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ V_xx does not vary with x in this model: where it does (curved problems, free pa
 result is the optimum of the model, near that of the true expectation while the noise is small.
 
 The policy is that of the state. With additive noise and linear measurements the separation principle lets the gains be
-used on a Kalman filter's estimate (`ocpkit.estimator`).
+used on a Kalman filter's estimate (`ocpkit.estimator`). With other noise, given the filter, controller and filter are
+found in turn (`ocpkit.lqg`): after every outer iteration the filter's gains are those for the new policy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ocpkit.errors import ProblemError
+from ocpkit.estimator import KalmanFilter
+from ocpkit.lqg import Doubt, price_of_doubt
 from ocpkit.noise import ExpectedCost
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Solution, Status
@@ -43,11 +46,15 @@ class ILQG(Solver):
         The solver at fixed W; its iteration limit is per outer iteration.
     hessian_tolerance
         Converged when the largest change of an entry of W is at most this times the largest entry.
+    estimator
+        Where given, the policy is the best one on the estimates of this filter, with the gains that are best for it,
+        ``estimator.along(solution.states, solution.controls, solution.feedback_gains).gains``; J is that of both.
     """
 
     max_iterations: int = 200
     inner: DDP = field(default_factory=DDP)
     hessian_tolerance: float = 1e-8
+    estimator: KalmanFilter | None = None
 
     handles_noise = True
     takes_states = True
@@ -94,27 +101,39 @@ class ILQGRun(Run):
         if inner.value_hessians is None or not np.isfinite(inner.cost):
             self.status = inner.status if inner.status is not Status.CONVERGED else Status.DIVERGED
             return Iteration(index=0, cost=before)
-        change = self._update(inner)
+        doubt = self._doubt(problem, inner)
+        change = self._update(inner, doubt)
         self.inner = self.policy = inner
         self.multipliers = inner.multipliers
-        self.trajectory = Trajectory(list(inner.states), list(inner.controls), inner.cost)
+        cost = inner.cost if doubt is None else inner.cost + doubt.cost
+        self.trajectory = Trajectory(list(inner.states), list(inner.controls), cost)
         self.details["cost without noise"] = f"{self.problem.cost(inner.states, inner.controls):.10g}"
         if change <= self.options.hessian_tolerance or inner.status is Status.INTERRUPTED:
             self.status = inner.status  # what holds at fixed W holds where W is the right one
         last = inner.history[-1]
         return Iteration(
             index=0,
-            cost=inner.cost,
-            actual_decrease=before - inner.cost,
+            cost=cost,
+            actual_decrease=before - cost,
             gradient_norm=last.gradient_norm,
             regularization=last.regularization,
             step_size=1.0,
             gap=last.gap,
         )
 
-    def _update(self, inner: Solution) -> float:
+    def _doubt(self, problem: Problem, inner: Solution) -> Doubt | None:
+        """What it costs not to know the state, with the filter that is best for the inner solution."""
+        estimator, options = self.options.estimator, self.options.inner
+        if estimator is None:
+            return None
+        filtering = estimator.along(inner.states, inner.controls, inner.feedback_gains)
+        return price_of_doubt(problem, inner, filtering, second_order=options.second_order)
+
+    def _update(self, inner: Solution, doubt: Doubt | None) -> float:
         """Take W from the inner solution; return its largest relative change."""
         new = [_positive_part(np.asarray(V)) for V in inner.value_hessians[1:]]
+        if doubt is not None:
+            new = [V + more for V, more in zip(new, doubt.hessians)]
         change = max(float(np.abs(a - b).max()) for a, b in zip(new, self.W))
         size = max(float(np.abs(a).max()) for a in new)
         self.W = new
