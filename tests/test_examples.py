@@ -38,6 +38,12 @@ def test_feedback_survives_noise_that_the_plan_alone_does_not(tmp_path: Path, ca
     assert alone[0] <= 50 < 90 <= fed[0]
 
 
+def test_a_filter_holds_what_differences_of_the_measurements_let_fall(tmp_path: Path, capsys: Any) -> None:
+    said = run("estimator", tmp_path, capsys)
+    filtered, raw = (numbers(rf"sigma 0\.100  {name} +held +(\d+)%", said) for name in ("Kalman filter", "differences"))
+    assert raw[0] <= 20 < 60 <= filtered[0]
+
+
 def test_a_cost_learnt_for_three_steps_comes_nearer_to_the_experts(tmp_path: Path, capsys: Any) -> None:
     said = run("learn_cost", tmp_path, capsys)
     ((first, last),) = re.findall(r"demonstrations: (\S+) at first, (\S+) at the end", said)
@@ -49,6 +55,6 @@ def test_a_controller_tuned_for_three_steps_costs_less(tmp_path: Path, capsys: A
     assert tuned < 0.99 * before
 
 
-@pytest.mark.parametrize("name", ["monte_carlo", "learn_cost", "tune_mpc"])
+@pytest.mark.parametrize("name", ["monte_carlo", "estimator", "learn_cost", "tune_mpc"])
 def test_the_command_line_has_the_flag(name: str) -> None:
     assert '"--quick"' in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
