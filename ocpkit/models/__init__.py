@@ -38,6 +38,8 @@ _TASKS = {
 }
 _ROBOTS = {
     "panda": "panda",
+    "ur5": "ur5",
+    "quadruped": "quadruped",
     "hopper": "hopper",
     "finger": "finger",
 }

@@ -74,3 +74,12 @@ def _capsule(axes: Any, start: Any, end: Any, radius: float, color: Any) -> None
     around = np.linspace(np.pi / 2, 3 * np.pi / 2, 20) + direction
     circle = radius * np.array([np.cos(around), np.sin(around)]).T
     axes.fill(*np.concatenate([start + circle, end - circle]).T, color=color)
+
+
+def ball(axes: Any, centre: Sequence[float], radius: float) -> None:
+    """Draw a ball in space by a few of its circles."""
+    turns, heights = np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13)
+    around = np.array([np.outer(np.cos(turns), np.sin(heights)), np.outer(np.sin(turns), np.sin(heights))])
+    up = np.outer(np.ones_like(turns), np.cos(heights))
+    x, y, z = (c + radius * part for c, part in zip(centre, (*around, up)))
+    axes.plot_wireframe(x, y, z, rstride=4, cstride=3, color=drawing.ACCENT, linewidth=0.8)

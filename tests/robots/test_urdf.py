@@ -153,6 +153,25 @@ def test_energy_changes_by_the_work_of_the_torques(free_base):
         assert np.linalg.norm(x[3:7]) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_nothing_inside_changes_the_angular_momentum():
+    """About the centre of mass, of a free base; of first order in the step: half the step, half the error."""
+    rng, robot = np.random.default_rng(11), arm(True)
+    u, x0 = rng.normal(size=4), robot.state([0.2, -0.3, 0.1, 0.4], quaternion=[0.8, 0, 0.6, 0])
+
+    def momentum(steps: int) -> tuple[float, float]:
+        f, x = step(True, 0.3 / steps), x0
+        for _ in range(steps):
+            x = f.step(x, u, np.zeros(0))
+        M = f.mass_matrix(x)
+        linear, angular = np.split(M[:6] @ x[11:], 2)
+        centre = np.array([M[5, 1], M[3, 2], M[4, 0]]) / M[0, 0]
+        return float(np.linalg.norm(angular - np.cross(centre, linear))), float(np.abs(M[3:6, 6:] * x[17:]).sum())
+
+    (coarse, scale), (fine, _) = momentum(150), momentum(300)
+    assert coarse < 0.02 * scale
+    assert fine == pytest.approx(coarse / 2, rel=0.1)
+
+
 def test_holding_torques_hold():
     x = arm().state([0.3, -0.4, 0.1, 0.8])
     np.testing.assert_allclose(step(False).step(x, arm().holding(x[:4]), np.zeros(0)), x, atol=1e-12)
