@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         AugmentedLagrangian,
         Fatrop,
         GradientDescent,
+        InteriorPoint,
     )
 
 _HOMES = {
@@ -55,7 +56,7 @@ _HOMES = {
     "solution": ("Iteration", "Solution", "Status"),
     "solvers": (
         *("DDP", "EMSA", "FDDP", "ILQG", "ILQR", "IPOPT", "MSA", "SQP"),
-        *("AugmentedLagrangian", "Fatrop", "GradientDescent"),
+        *("AugmentedLagrangian", "Fatrop", "GradientDescent", "InteriorPoint"),
     ),
 }
 
@@ -82,6 +83,7 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "FunctionTerminalCost",
     "GradientDescent",
     "Health",
+    "InteriorPoint",
     "Iteration",
     "KalmanFilter",
     "LeastSquares",

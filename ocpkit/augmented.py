@@ -6,9 +6,10 @@ becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
     ℓ(x, u, p) + ½ ρ dist²(g(x, u, p) + y/ρ, C),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
 
 which is smooth, covers equalities, one-sided and two-sided rows alike, and whose gradient at y is that of the
-Lagrangian J + Σ y⁺ᵀ g. Multipliers and penalty enter as parameters, p' = (p, y, ρ), one row per stage: a new y
-never traces or compiles anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the C engine needs for
-the outer iteration.
+Lagrangian J + Σ y⁺ᵀ g. Or inequalities, control bounds among them, have the price of `ocpkit.barrier`, with its own μ.
+
+Multipliers, barrier and penalty enter as parameters, p' = (p, y, μ, ρ), one row per stage: a new y never traces or
+compiles anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the outer iteration needs.
 """
 
 from __future__ import annotations
@@ -23,15 +24,27 @@ import casadi as ca
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.differentiable import Traced, with_parameters
+from ocpkit.barrier import barrier_price, one_sided
+from ocpkit.differentiable import BufferedFunction, Traced, with_parameters
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Cost, Dynamics, Problem, Stage, TerminalCost
-from ocpkit.rows import REMEMBERED, Rows, row_values, rows_of
+from ocpkit.rows import REMEMBERED, Rows, rows_of, say_row
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_cost
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the outer iteration asks of a trajectory: y⁺ of all stages and the end, max |g − Π_C(g)|, where, and J."""
+
+    updated: list[Array]
+    violation: float
+    where: str
+    cost: float
 
 
 class Augmented:
@@ -41,11 +54,17 @@ class Augmented:
     ----------
     problem
         Any problem whose costs and constraints can be traced.
+    barrier
+        Price inequalities by the barrier, control bounds as well.
 
     Attributes
     ----------
     rows
-        The `Rows` of stages 0 … T-1 and of the end.
+        The priced `Rows` of stages 0 … T-1 and of the end.
+    own
+        Length of p.
+    template
+        The problem that prices them, with numbers (x0, p', guesses) yet to be set.
 
     Raises
     ------
@@ -53,11 +72,11 @@ class Augmented:
         If a cost is a black box; names the stage.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, barrier: bool = False) -> None:
         self.problem, self.own = problem, problem.parameters.shape[-1]
         parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
-        self.structure = _structure(parts, self.own)
-        self.rows, self.template = self.structure.rows, self.structure.template
+        self._structure = _structure(parts, self.own, barrier)
+        self.rows, self.template = self._structure.rows, self._structure.template
 
     @cached_property
     def _unconstrained(self) -> Problem:
@@ -69,36 +88,53 @@ class Augmented:
         return [np.zeros(rows.count) for rows in self.rows]
 
     def first_multipliers(self, given: Sequence[Array] | None) -> list[Array] | None:
-        """Return those of a warm start, less those of the control bounds, which come last; None if they do not fit."""
-        if given is None or [len(y) for y in given] != np.diff(self.structure.cuts).tolist():
+        """Return those of the priced rows from those of a Solution; None if they do not fit."""
+        structure = self._structure
+        if given is None or [len(y) for y in given] != np.diff(structure.cuts).tolist():
             return None
-        return [y[: rows.count] for y, rows in zip(given, self.rows)]
+        found = []
+        for y, rows, source in zip(given, self.rows, structure.sources):
+            negative, positive = np.isfinite(rows.traced.lower), np.isfinite(rows.traced.upper)
+            found.append(np.clip(y[source], np.where(negative, -np.inf, 0.0), np.where(positive, np.inf, 0.0)))
+        return found
 
     def multipliers(self, extended: Array, of_controls: Array) -> list[Array]:
-        """Return y of the constraints, from the rows (p, y, ρ), and then of the bounds, from y of all controls."""
-        y = np.concatenate([extended.ravel(), of_controls])[self.structure.places]
-        return [y[a:b] for a, b in pairwise(self.structure.cuts)]
+        """Return y of the constraints as declared and then of the bounds.
 
-    def lagrangian(self, multipliers: Sequence[Array], penalty: float) -> Problem:
-        """Return the problem whose J is the augmented Lagrangian at (y, ρ)."""
-        return self._unconstrained.replace(parameters=self.extended(multipliers, penalty))
+        Parameters
+        ----------
+        extended
+            The rows (p, y, μ, ρ).
+        of_controls
+            y of all controls of all stages where the inner solver keeps the bounds, else none (0,).
+        """
+        every = np.concatenate([extended.ravel(), of_controls, np.zeros(1)])
+        y = every[self._structure.places].sum(axis=0)
+        return [y[a:b] for a, b in pairwise(self._structure.cuts)]
 
-    def values(self, states: Sequence[Array], controls: Sequence[Array]) -> list[Array]:
-        """Return g of every stage and of the end."""
-        return row_values(self.problem, self.rows, states, controls)
+    def lagrangian(self, multipliers: Sequence[Array], penalty: float, barrier: float = 0.0) -> Problem:
+        """Return the problem whose J is the augmented Lagrangian at (y, μ, ρ)."""
+        return self._unconstrained.replace(parameters=self.extended(multipliers, penalty, barrier))
 
-    def updated(self, values: Sequence[Array], multipliers: Sequence[Array], penalty: float) -> list[Array]:
-        """Return y⁺ = ρ (s − Π_C(s)) with s = g + y/ρ."""
-        shifted = [g + y / penalty for g, y in zip(values, multipliers)]
-        return [penalty * (s - rows.traced.project(s)) for s, rows in zip(shifted, self.rows)]
-
-    def extended(self, multipliers: Sequence[Array] | None, penalty: float) -> Array:
-        """Return the rows (p, y, ρ) of stages 0 … T, (T + 1, n_p + k + 1); shorter y, or None, are padded by zeros."""
+    def extended(self, multipliers: Sequence[Array] | None, penalty: float, barrier: float = 0.0) -> Array:
+        """Return the rows (p, y, μ, ρ) of stages 0 … T, (T + 1, n_p + k + 2); shorter y, or None, end in zeros."""
         p = np.zeros(self.template.parameters.shape)
-        p[:, : self.own], p[:, -1] = self.problem.parameters, penalty
+        p[:, : self.own], p[:, -2], p[:, -1] = self.problem.parameters, barrier, penalty
         for row, y in zip(p, multipliers or ()):
             row[self.own : self.own + len(y)] = y
         return p
+
+    def measure(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> Measured:
+        """Return y⁺, the largest violation and J along a trajectory."""
+        updated, violation, where, cost = list[Array](), 0.0, "", 0.0
+        arguments = [*zip(states, controls), (states[-1],)]
+        for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
+            numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
+            updated.append(numbers[:k])
+            cost += float(numbers[-1])
+            if k and not (worst := float(numbers[k:-1].max())) <= violation:  # also where it is not a number
+                violation, where = worst, say_row(self.rows, t, int(numbers[k:-1].argmax()))
+        return Measured(updated, violation, where, cost)
 
 
 @dataclass(frozen=True)
@@ -108,87 +144,141 @@ class _Structure:
     Attributes
     ----------
     rows
-        Of stages 0 … T-1 and of the end.
+        Of stages 0 … T-1 and of the end, as they are priced.
     template
-        The problem that prices them, with numbers (x0, p', guesses) yet to be set.
+        See `Augmented`.
+    evaluate
+        (x, u, p') → y⁺, |g − Π_C(g)|, ℓ of every stage and of the end, in one vector.
+    sources
+        Which declared row each priced one belongs to, by stage.
     places, cuts
-        Where y of the constraints and of the bounded controls lies, stage by stage, in the rows (p, y, ρ) followed by
-        the multipliers of all controls; where each stage's begin and end among these.
+        y of a declared row, or of a bounded control, is the sum of two numbers at `places` (2, rows) in the rows (p, y,
+        μ, ρ), the multipliers of all controls and a zero; `cuts` divide them by stage.
     """
 
     rows: tuple[Rows, ...]
     template: Problem
-    places: NDArray[np.intp]
+    evaluate: list[BufferedFunction]
+    sources: list[Indices]
+    places: Indices
     cuts: list[int]
 
 
 @lru_cache(maxsize=32)
-def _structure(parts: Identities, p_size: int) -> _Structure:
+def _structure(parts: Identities, p_size: int, barrier: bool) -> _Structure:
     stages, end, terminal_constraints = parts.parts
-    rows = rows_of(stages, end, terminal_constraints, p_size, bounds=False)
-    width = p_size + max(each.count for each in rows) + 1
+    declared = rows_of(stages, end, terminal_constraints, p_size, bounds=barrier)
+    split = [one_sided(each) for each in declared] if barrier else []
+    rows = tuple(each.rows for each in split) if barrier else declared
+    sources = [each.source for each in split] if barrier else [np.arange(each.count) for each in rows]
+    width = p_size + max(each.count for each in rows) + 2
     parameters = np.zeros((len(rows), width))
-    parameters[:, -1] = 1.0
+    parameters[:, -2:] = float(barrier), 1.0
     template = Problem(
-        stages=tuple(_penalised_stage(Identities(*pair), p_size, width) for pair in zip(stages, rows)),
-        terminal_cost=_penalised_end(Identities(end, rows[-1]), p_size, width),
+        stages=tuple(_priced_stage(Identities(*pair), p_size, width, barrier) for pair in zip(stages, rows)),
+        terminal_cost=_priced_end(Identities(end, rows[-1]), p_size, width, barrier),
         x0=np.zeros(stages[0].dynamics.state_size),
         parameters=parameters,
     )
     _ = template.control_bounds  # computed once here, for all problems that are made from it
-    return _Structure(rows, template, *_places(stages, rows, p_size, width))
+    evaluate = _evaluations([*(stage.cost for stage in template.stages), template.terminal_cost])
+    places, counts = _places(declared, sources, [] if barrier else stages, p_size, width)
+    return _Structure(rows, template, evaluate, sources, places, np.cumsum([0, *counts]).tolist())
 
 
 def _places(
-    stages: Sequence[Stage], rows: Sequence[Rows], p_size: int, width: int
-) -> tuple[NDArray[np.intp], list[int]]:
-    places, control = list[NDArray[np.intp]](), len(rows) * width
-    for t, each in enumerate(rows):
-        bounded = stages[t].bounded_controls if t < len(stages) else np.zeros(0, dtype=np.intp)
-        places.append(np.concatenate([t * width + p_size + np.arange(each.count), control + bounded]))
-        control += stages[t].dynamics.control_size if t < len(stages) else 0
-    return np.concatenate(places), np.cumsum([0, *map(len, places)]).tolist()
+    declared: Sequence[Rows], sources: Sequence[Indices], bounded: Sequence[Stage], p_size: int, width: int
+) -> tuple[Indices, list[int]]:
+    """Return the places of `_Structure`, and their number by stage; `bounded`: stages whose bounds are not priced."""
+    pairs, control = list[Indices](), len(declared) * width
+    for t, (rows, source) in enumerate(zip(declared, sources)):
+        pair = np.full((2, rows.count), -1)
+        for place, row in enumerate(source.tolist(), t * width + p_size):
+            pair[int(pair[0, row] >= 0), row] = place
+        if t < len(bounded):
+            of_bounds = control + bounded[t].bounded_controls
+            pair = np.concatenate([pair, [of_bounds, np.full_like(of_bounds, -1)]], axis=1)
+            control += bounded[t].dynamics.control_size
+        pairs.append(pair)
+    return np.concatenate(pairs, axis=1), [pair.shape[1] for pair in pairs]
+
+
+def _evaluations(costs: Sequence[Cost | TerminalCost]) -> list[BufferedFunction]:
+    """Return the graphs that the costs bring, with one vector for all results; equal costs share theirs."""
+    known = dict[int, BufferedFunction]()
+    for cost in costs:
+        if id(cost) not in known:
+            assert isinstance(cost, (FunctionCost, FunctionTerminalCost))
+            assert cost.rows is not None
+            z = cost.rows.sx_in()
+            stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)))])
+            known[id(cost)] = BufferedFunction(stacked)
+    return [known[id(cost)] for cost in costs]
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _penalised_stage(parts: Identities, p_size: int, width: int) -> Stage:
+def _priced_stage(parts: Identities, p_size: int, width: int, barrier: bool) -> Stage:
     stage, rows = parts.parts
     sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
-    graph = _rows(stage.cost, rows, (*sizes, p_size), width)
-    cost = FunctionCost(_penalised(stage.cost, rows, (*sizes, p_size)), *sizes, parameter_size=width, rows=graph)
+    price = _Price(rows, (*sizes, p_size), width, barrier)
+    cost = FunctionCost(price.cost(stage.cost), *sizes, parameter_size=width, rows=price.graph(stage.cost))
     dynamics = extend_dynamics(stage.dynamics, p_size, width)
-    return Stage(dynamics, cost, stage.control_lower, stage.control_upper, name=stage.name)
+    lower, upper = (-np.inf, np.inf) if barrier else (stage.control_lower, stage.control_upper)
+    return Stage(dynamics, cost, lower, upper, name=stage.name)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _penalised_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
+def _priced_end(parts: Identities, p_size: int, width: int, barrier: bool) -> TerminalCost:
     cost, rows = parts.parts
-    sizes = (cost.state_size, p_size)
-    graph = _rows(cost, rows, sizes, width)
-    return FunctionTerminalCost(_penalised(cost, rows, sizes), cost.state_size, parameter_size=width, rows=graph)
+    price = _Price(rows, (cost.state_size, p_size), width, barrier)
+    return FunctionTerminalCost(price.cost(cost), cost.state_size, parameter_size=width, rows=price.graph(cost))
 
 
-def _rows(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...], width: int) -> ca.Function:
-    """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,)."""
-    arguments = [ca.SX.sym("z", size) for size in (*sizes[:-1], width)]
-    g, y, rho = _priced(rows, arguments, sizes[-1])
-    own = [*arguments[:-1], arguments[-1][: sizes[-1]]]
-    value = trace_cost(cost, sizes, "the cost under constraints")(*own)
-    return ca.Function("rows", arguments, [rho * _outside(rows, g + y / rho), ca.fabs(_outside(rows, g)), value])
+@dataclass(frozen=True)
+class _Price:
+    """The price of some rows, for a cost of (…, p) with `sizes`, as expressions of (…, p'), p' of length `width`."""
 
+    rows: Rows
+    sizes: tuple[int, ...]
+    width: int
+    barrier: bool
 
-def _priced(rows: Rows, arguments: Sequence[ca.SX], p_size: int) -> tuple[ca.SX, ca.SX, ca.SX]:
-    """Return g (k,), y (k,) and ρ of (…, p' = (p, y, …, ρ))."""
-    *z, extended = arguments
-    if not rows.count:  # a slice of no entries would be a row
-        return ca.SX(0, 1), ca.SX(0, 1), extended[-1]
-    return rows.traced.function(*z, extended[:p_size]), extended[p_size : p_size + rows.count], extended[-1]
+    def cost(self, cost: Cost | TerminalCost) -> Any:
+        """ℓ and the price; stays least squares where ℓ is and the price can be."""
+        scalar = cost.scalar if isinstance(cost, (FunctionCost, FunctionTerminalCost)) else None
+        if scalar is not None and scalar.least_squares and isinstance(scalar.g, Traced) and not self.barrier:
+            graph = scalar.g.graph
+            return LeastSquares(lambda *z: ca.vertcat(graph(*self._own(z)), self._residual(*self._row(z))))
+        value = trace_cost(cost, self.sizes, "the cost under constraints")
+        return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
 
+    def graph(self, cost: Cost | TerminalCost) -> ca.Function:
+        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,)."""
+        z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
+        g, y, mu, rho = self._row(z)
+        updated = barrier_price(self.rows, g, y, mu, rho)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
+        value = trace_cost(cost, self.sizes, "the cost under constraints")(*self._own(z))
+        return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value])
 
-def _penalty_residual(rows: Rows, arguments: Sequence[ca.SX], p_size: int) -> ca.SX:
-    """Return √ρ (s − Π_C(s)) (k,) of (…, p')."""
-    g, y, rho = _priced(rows, arguments, p_size)
-    return ca.sqrt(rho) * _outside(rows, g + y / rho)
+    def _own(self, arguments: Sequence[Any]) -> list[ca.SX]:
+        """Return (…, p) of (…, p')."""
+        *z, extended = map(to_casadi, arguments)
+        return [*z, extended[: self.sizes[-1]]]
+
+    def _row(self, arguments: Sequence[Any]) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
+        """Return g (k,), y (k,), μ and ρ."""
+        extended, k, p_size = to_casadi(arguments[-1]), self.rows.count, self.sizes[-1]
+        if not k:  # a slice of no entries would be a row
+            return ca.SX(0, 1), ca.SX(0, 1), extended[-2], extended[-1]
+        g = self.rows.traced.function(*self._own(arguments))
+        return g, extended[p_size : p_size + k], extended[-2], extended[-1]
+
+    def _residual(self, g: ca.SX, y: ca.SX, mu: ca.SX, rho: ca.SX) -> ca.SX:
+        """Return √ρ (s − Π_C(s)) (k,)."""
+        return ca.sqrt(rho) * _outside(self.rows, g + y / rho)
+
+    def _value(self, *row: ca.SX) -> ca.SX:
+        return barrier_price(self.rows, *row)[0] if self.barrier else ca.sumsqr(self._residual(*row)) / 2
 
 
 def _outside(rows: Rows, s: ca.SX) -> ca.SX:
@@ -203,33 +293,6 @@ def _beyond(s: ca.SX, lower: float, upper: float) -> ca.SX:
         return s - upper
     excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
     return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
-
-
-def _penalised(cost: Cost | TerminalCost, rows: Rows, sizes: tuple[int, ...]) -> Any:
-    """ℓ + ½‖r‖² with the rows' residuals r; stays least squares where ℓ is."""
-    p_size = sizes[-1]
-
-    def split(arguments: Sequence[Any]) -> tuple[list[ca.SX], list[ca.SX]]:
-        *z, extended = map(to_casadi, arguments)
-        return [*z, extended], [*z, extended[:p_size]]
-
-    if isinstance(cost, (FunctionCost, FunctionTerminalCost)) and cost.scalar.least_squares:
-        g = cost.scalar.g
-        if isinstance(g, Traced):
-            graph = g.graph
-
-            def residual(*arguments: Any) -> ca.SX:
-                extended, own = split(arguments)
-                return ca.vertcat(graph(*own), _penalty_residual(rows, extended, p_size))
-
-            return LeastSquares(residual)
-    value = trace_cost(cost, sizes, "the cost under constraints")
-
-    def penalised(*arguments: Any) -> ca.SX:
-        extended, own = split(arguments)
-        return value(*own) + ca.sumsqr(_penalty_residual(rows, extended, p_size)) / 2
-
-    return penalised
 
 
 class _WithLongerParameters(Dynamics):

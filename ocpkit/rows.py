@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit.differentiable import BufferedFunction
+from ocpkit.errors import ProblemError
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Constraint, Problem, Stage, TerminalCost
+from ocpkit.solution import Solution
 from ocpkit.trace import TracedConstraints, trace_constraints
 
 REMEMBERED = 256  # stages whose traced form is kept for the next solve
@@ -108,6 +110,24 @@ def largest_violation(rows: Sequence[Rows], values: Sequence[Array]) -> tuple[fl
 def say_row(rows: Sequence[Rows], t: int, i: int) -> str:
     """Return the name of row i of stage t, and where it is."""
     return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
+
+
+def complementarity(problem: Problem, solution: Solution) -> float:
+    """Return max |y| |g − bound| over all rows, those of control bounds included; y pushes from that bound.
+
+    Raises
+    ------
+    ProblemError
+        If the solution has no multipliers of this problem's rows.
+    """
+    rows, multipliers = problem_rows(problem), solution.multipliers
+    if multipliers is None or [len(y) for y in multipliers] != [each.count for each in rows]:
+        raise ProblemError(f"the solution of {solution.solver} has no multipliers of the rows of {problem.name!r}")
+    largest = 0.0
+    for y, g, each in zip(multipliers, row_values(problem, rows, solution.states, solution.controls), rows):
+        bound = np.where(y > 0, each.traced.upper, each.traced.lower)
+        largest = max(largest, float(np.abs(y * np.where(y == 0, 0.0, g - bound)).max(initial=0.0)))
+    return largest
 
 
 def broken_at_start(problem: Problem, rows: Rows) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""The augmented Lagrangian in C takes the outer iterations of the one in Python, wherever it ends."""
+"""Augmented Lagrangian and interior point in C take the outer iterations of those in Python, wherever they end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from random_problems import random_problem
 from test_constrained import CASES, bryson_denham, swing
 
-from ocpkit import DDP, ILQR, AugmentedLagrangian, Constraint, Problem, Solution, Status, models
+from ocpkit import DDP, ILQR, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Solution, Status, models
 
 PYTHON = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="numpy"))
 COMPILED = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="c"))
+INSIDE, INSIDE_COMPILED = (InteriorPoint(inner=each.inner) for each in (PYTHON, COMPILED))
 SLOW = {"quadrotor-gate"}
 SMOOTH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
@@ -61,6 +62,7 @@ def test_goddard_reaches_the_same_optimum() -> None:
 def test_small_problems(name: str) -> None:
     problem = CASES[name]()
     assert_equal(COMPILED.solve(problem), PYTHON.solve(problem))
+    assert_equal(INSIDE_COMPILED.solve(problem), INSIDE.solve(problem))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -4,6 +4,7 @@ from ocpkit.solvers.constrained import AugmentedLagrangian
 from ocpkit.solvers.ddp import DDP, FDDP, ILQR
 from ocpkit.solvers.gradient import GradientDescent
 from ocpkit.solvers.ilqg import ILQG
+from ocpkit.solvers.interior import InteriorPoint
 from ocpkit.solvers.nlp import IPOPT, SQP, Fatrop
 from ocpkit.solvers.pmp import EMSA, MSA
 
@@ -19,4 +20,5 @@ __all__ = [
     "AugmentedLagrangian",
     "Fatrop",
     "GradientDescent",
+    "InteriorPoint",
 ]

@@ -37,9 +37,8 @@ class CompiledAugmentedRun(Run):
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
         self.inner = CompiledRun.begin(options.inner, problem, graph, library, guess)
-        self.p = self.inner.parameters = augmented.extended(
-            augmented.first_multipliers(guess.multipliers), options.initial_penalty
-        )
+        first, barrier = augmented.first_multipliers(guess.multipliers), options.barrier
+        self.p = self.inner.parameters = augmented.extended(first, options.initial_penalty, barrier.first)
         inner = self.inner.state
         inner.p, inner.cost_tolerance = address_of(self.p), NEGLIGIBLE
         self.memory = dict[str, Array]()
@@ -51,6 +50,9 @@ class CompiledAugmentedRun(Run):
             inner=ctypes.addressof(inner),
             p=inner.p,
             penalty=options.initial_penalty,
+            barrier=barrier.first,
+            barrier_factor=barrier.factor,
+            last_barrier=barrier.last,
             tolerance=options.first_tolerance,
             residual=np.inf,
             gradient_norm=np.nan,

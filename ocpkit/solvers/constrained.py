@@ -20,7 +20,7 @@ from ocpkit.augmented import NEGLIGIBLE, Augmented
 from ocpkit.engines.choose import choose_engine
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
-from ocpkit.rows import broken_at_start, largest_violation, say_start, say_violation
+from ocpkit.rows import broken_at_start, say_start, say_violation
 from ocpkit.solution import History, Iteration, Solution, Status
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
@@ -28,6 +28,15 @@ from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
 from ocpkit.trajectory import Trajectory
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The schedule of μ: its first and last value, and what it is multiplied by in between."""
+
+    first: float = 0.0
+    last: float = 0.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +83,13 @@ class AugmentedLagrangian(Solver):
         if self.penalty_factor <= 1 or self.enough >= 1:
             raise ProblemError("penalty_factor must be above 1 and enough below 1")
 
+    @property
+    def barrier(self) -> Barrier:
+        """That of `InteriorPoint`; here there is none."""
+        return Barrier()
+
     def begin(self, problem: Problem, guess: Guess) -> Run:
-        augmented, inner = Augmented(problem), self.inner
+        augmented, inner = Augmented(problem, barrier=self.barrier.first > 0), self.inner
         obstacle = "" if inner.curvature is None else "a curvature of its own is Python code"
         choice = choose_engine(augmented.template, inner.engine, obstacle)
         plain = not inner.infeasible_start and inner.time_limit == float("inf")
@@ -98,6 +112,7 @@ class AugmentedLagrangianRun(Run):
         self.options, self.augmented, self.problem, self.guess = options, augmented, augmented.problem, guess
         self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
+        self.barrier = options.barrier.first
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
         self.details = {}
@@ -105,9 +120,15 @@ class AugmentedLagrangianRun(Run):
     @property
     def multipliers(self) -> Sequence[Array]:  # type: ignore[override]
         """Of the constraints, then of the control bounds."""
-        if self.inner is None or self.inner.multipliers is None:
-            return self.of_rows
-        return [np.concatenate(pair) for pair in zip(self.of_rows, self.inner.multipliers)]
+        problem = self.augmented.template
+        of_controls = np.zeros(sum(problem.control_sizes))
+        if self.inner is not None and self.inner.multipliers is not None:
+            bounded = np.isfinite(problem.control_bounds).any(axis=0)
+            of_controls[bounded] = np.concatenate(self.inner.multipliers)
+        return self.augmented.multipliers(self._parameters(), of_controls)
+
+    def _parameters(self) -> Array:
+        return self.augmented.extended(self.of_rows, self.penalty, self.barrier)
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         self.time_left = time_limit - clock()
@@ -115,42 +136,40 @@ class AugmentedLagrangianRun(Run):
 
     def start(self) -> Iteration:
         controls = self.problem.clip(self.guess.controls)
-        states, cost = self.problem.rollout(controls)
-        self.trajectory = Trajectory(states, controls, cost)
-        violation, where = largest_violation(self.augmented.rows, self.augmented.values(states, controls))
-        self._report(violation, where)
-        return Iteration(index=0, cost=cost, gap=violation, regularization=self.penalty)
+        states, _ = self.problem.rollout(controls)
+        measured = self.augmented.measure(states, controls, self._parameters())
+        self.trajectory = Trajectory(states, controls, measured.cost)
+        self._report(measured.violation, measured.where)
+        return Iteration(index=0, cost=measured.cost, gap=measured.violation, regularization=self.penalty)
 
     def step(self) -> Iteration:
         options, before = self.options, self.trajectory.cost
         inner = self._minimise()
-        values = self.augmented.values(inner.states, inner.controls)
-        violation, where = largest_violation(self.augmented.rows, values)
-        if inner.value_gradients is None or not np.isfinite(inner.cost) or not np.isfinite(violation):
+        measured = self.augmented.measure(inner.states, inner.controls, self._parameters())
+        if inner.value_gradients is None or not np.isfinite([inner.cost, measured.violation]).all():
             self._raise_penalty(Status.DIVERGED if np.isfinite(before) else Status.INVALID_INPUT)
             return self._record(before, self.violation)
-        updated = self.augmented.updated(values, self.of_rows, self.penalty)
-        residual = _largest([new - old for new, old in zip(updated, self.of_rows)]) / self.penalty
+        residual = _largest([new - old for new, old in zip(measured.updated, self.of_rows)]) / self.penalty
         self.inner = self.policy = inner
-        self.of_rows = updated
-        states, controls = list(inner.states), list(inner.controls)
-        self.trajectory = Trajectory(states, controls, self.problem.cost(states, controls))
-        self._report(violation, where)
+        self.of_rows = measured.updated
+        self.trajectory = Trajectory(list(inner.states), list(inner.controls), measured.cost)
+        self._report(measured.violation, measured.where)
         if inner.status is Status.INTERRUPTED:
             self.status = inner.status
         elif self._stationary(inner) and residual <= options.constraint_tolerance:
             self.status = Status.CONVERGED
         else:
-            self._tighten(residual)
-        return self._record(before, violation)
+            self._tighten(residual, moved=inner.iterations > 0)
+        return self._record(before, measured.violation)
 
     def _stationary(self, inner: Solution) -> bool:
-        last = inner.history[-1]
-        return last.gradient_norm <= self.options.gradient_tolerance and last.gap <= self.options.inner.gap_tolerance
+        last, options = inner.history[-1], self.options
+        closed = last.gap <= options.inner.gap_tolerance and self.barrier <= options.barrier.last
+        return closed and last.gradient_norm <= options.gradient_tolerance
 
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
-        problem = self.augmented.lagrangian(self.of_rows, self.penalty)
+        problem = self.augmented.lagrangian(self.of_rows, self.penalty, self.barrier)
         limit = min(self.options.inner.time_limit, max(self.time_left, SHORTEST))
         solver = replace(
             self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE, time_limit=limit
@@ -163,13 +182,18 @@ class AugmentedLagrangianRun(Run):
         self.details["engine"] = inner.details["engine"]
         return inner
 
-    def _tighten(self, residual: float) -> None:
-        """Prepare the next outer iteration: a smaller tolerance, and a larger penalty unless r falls by itself."""
+    def _tighten(self, residual: float, *, moved: bool) -> None:
+        """Prepare the next outer iteration: smaller tolerance and barrier, larger penalty unless r falls by itself.
+
+        What a warm start cannot improve at a loose tolerance says nothing of the penalty.
+        """
         options = self.options
+        tried = moved or self.tolerance <= options.gradient_tolerance
         self.tolerance = max(options.gradient_tolerance, self.tolerance / 10)
-        if residual > max(options.constraint_tolerance, options.enough * self.residual):
+        if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
             self._raise_penalty(Status.INFEASIBLE)
         self.residual = residual
+        self.barrier = max(options.barrier.last, self.barrier * options.barrier.factor)
 
     def _raise_penalty(self, otherwise: Status) -> None:
         """Let ρ grow; end with the given status where it is at its maximum."""

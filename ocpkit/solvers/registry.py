@@ -15,6 +15,7 @@ _SOLVERS = {
     "fddp": "ocpkit.solvers.ddp:FDDP",
     "ilqg": "ocpkit.solvers.ilqg:ILQG",
     "al": "ocpkit.solvers.constrained:AugmentedLagrangian",
+    "ip": "ocpkit.solvers.interior:InteriorPoint",
     "msa": "ocpkit.solvers.pmp:MSA",
     "emsa": "ocpkit.solvers.pmp:EMSA",
     "gd": "ocpkit.solvers.gradient:GradientDescent",

@@ -1,15 +1,17 @@
 /* The outer iteration of the augmented Lagrangian (ocpkit/solvers/constrained.py, which says what and why) around the
-   inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, ..., rho) of `stride` numbers; y begins at `own`. */
+   inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, ..., mu, rho) of `stride` numbers; y begins at `own`.
+   mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
   double constraint_tolerance, gradient_tolerance, penalty_factor, max_penalty, enough, first_damping;
+  double barrier_factor, last_barrier;
   long most, own;
   /* memory: the rows of parameters, as many for new multipliers, the distances of one stage, where inner solves start,
      and the history of one inner iteration */
   double *p, *updated, *distance, *x, *u, *line, *history;
   ddp *inner;
   /* what the iteration knows */
-  double penalty, tolerance, residual, violation, cost, gradient_norm;
+  double penalty, barrier, tolerance, residual, violation, cost, gradient_norm;
   long has_gaps, count, inner_iterations, worst_stage, worst_row, started, status, rows;
 } augmented;
 
@@ -65,15 +67,18 @@ static void raise_penalty(augmented *a, int otherwise) {
   if (a->penalty > a->max_penalty) a->status = otherwise;
 }
 
-static void tighten(augmented *a, double residual) {
+static void tighten(augmented *a, double residual, int moved) {
+  const int tried = moved || a->tolerance <= a->gradient_tolerance;
   a->tolerance = fmax(a->gradient_tolerance, a->tolerance / 10);
-  if (residual > fmax(a->constraint_tolerance, a->enough * a->residual)) raise_penalty(a, INFEASIBLE);
+  if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) raise_penalty(a, INFEASIBLE);
   a->residual = residual;
+  a->barrier = fmax(a->last_barrier, a->barrier * a->barrier_factor);
 }
 
 static void begin_inner(augmented *a) {
   ddp *const s = a->inner;
-  for (long t = 0; t <= s->horizon; t++) a->p[(t + 1) * s->stride - 1] = a->penalty;
+  for (double *end = a->p + s->stride; end <= a->p + (s->horizon + 1) * s->stride; end += s->stride)
+    end[-2] = a->barrier, end[-1] = a->penalty;
   memcpy(s->u, a->u, (size_t)s->controls * sizeof *a->u);
   if (a->has_gaps) memcpy(s->x, a->x, (size_t)s->states * sizeof *a->x);
   s->gradient_tolerance = a->tolerance, s->regularization = a->first_damping, s->growth = 1;
@@ -84,6 +89,7 @@ static void begin_inner(augmented *a) {
 /* What follows from the inner solve that has ended. */
 static void conclude(augmented *a) {
   ddp *const s = a->inner;
+  const int moved = a->count > 1;
   a->inner_iterations += a->count - 1, a->count = 0;
   const double residual = measure(a);
   if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->violation)) {
@@ -93,10 +99,10 @@ static void conclude(augmented *a) {
   }
   keep(a);
   const int closed = s->max_gap <= s->gap_tolerance;
-  if (closed && s->gradient_norm <= a->gradient_tolerance && residual <= a->constraint_tolerance)
+  if (closed && a->barrier <= a->last_barrier && s->gradient_norm <= a->gradient_tolerance && residual <= a->constraint_tolerance)
     a->status = CONVERGED;
   else
-    tighten(a, residual);
+    tighten(a, residual, moved);
 }
 
 /* Roll the controls of the guess out; a guess of states is left to the first inner solve. */
