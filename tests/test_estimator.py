@@ -132,6 +132,15 @@ def test_with_a_sensor_that_is_exact_and_sees_all_the_estimates_are_the_states()
     np.testing.assert_allclose(found.estimates, found.states, atol=1e-6)
 
 
+def test_with_gains_of_your_own_the_covariance_is_that_of_the_error_with_these() -> None:
+    """With K = I on a sensor that sees all, the error is the sensor's; with K = 0 that of the model alone."""
+    for share, expected in ((1.0, 0.04 * np.eye(N)), (0.0, P0)):
+        own = KalmanFilter(noisy(), lambda x: x, 0.2, P0, gains=[share * np.eye(N)] * (T + 1))
+        own.update(np.ones(N))
+        np.testing.assert_allclose(own.deviations, expected, atol=1e-12)
+        np.testing.assert_allclose(own.estimate, share * np.ones(N) + (1 - share) * LINEAR.x0, atol=1e-12)
+
+
 def sees_the_angle(problem: Problem, noise: float) -> KalmanFilter:
     return KalmanFilter(problem, lambda x: x[:1], noise, 0.01)
 
