@@ -46,7 +46,7 @@ def plot_solution(
     *,
     problem: Problem | None = None,
 ) -> Any:
-    """Draw states, controls and convergence; entries of one unit share a panel.
+    """Draw states, controls, gains, costs and convergence; entries of one unit share a panel.
 
     Parameters
     ----------
@@ -57,14 +57,20 @@ def plot_solution(
     path
         Where to save the picture, if anywhere; the suffix chooses the format.
     problem
-        Gives the control bounds.
+        Gives the control bounds and the costs of the stages, which are not drawn without it.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     states, controls, times = _table(solution.states), _table(solution.controls), _times(solution, task)
-    figure, panels = _draw_trajectory(times, states, controls, task, () if problem is None else problem.stages, more=1)
+    more = 1 + (solution.feedback_gains is not None) + (problem is not None)
+    stages = () if problem is None else problem.stages
+    figure, panels = _draw_trajectory(times, states, controls, task, stages, more=more)
+    if solution.feedback_gains is not None:
+        _draw_gains(next(panels), times, solution.feedback_gains, task)
+    if problem is not None:
+        _draw_costs(next(panels), times, solution, problem)
     for axes in figure.axes:
         axes.set(xlabel=f"time [{task.time_unit}]" if task else "stage", xlim=(times[0], times[-1]))
     _draw_convergence(next(panels), solution)
@@ -221,6 +227,25 @@ def _finish(axes: Any, what: str, group: Group) -> None:
         axes.legend(fontsize="small", framealpha=0.7)
     elif 4 < len(entries) <= 24:
         axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(entries) // 8))
+
+
+def _draw_gains(axes: Any, times: Array, gains: Sequence[Array], task: Task | None) -> None:
+    """‖K_t[j]‖ of every control j: how strongly the policy reacts to a unit of distance from the plan."""
+    norms = _table([np.linalg.norm(K, axis=1) for K in gains])
+    labels = task.control_labels if task else _numbered("u", norms.shape[1])
+    for norm, label, style in zip(norms.T, labels, _styles()):
+        axes.stairs(norm, times, baseline=None, label=label, **style)
+    _finish(axes, "gain ‖K‖", ("", dict(enumerate(labels)) if len(labels) > 1 else {}))
+
+
+def _draw_costs(axes: Any, times: Array, solution: Solution, problem: Problem) -> None:
+    """J so far: the running costs summed up, and φ at the end."""
+    stages = zip(problem.stages, solution.states, solution.controls)
+    running = [stage.cost.value(x, u, problem.parameter(t)) for t, (stage, x, u) in enumerate(stages)]
+    total = np.concatenate([[0.0], np.cumsum(running)])
+    axes.plot(times, total, color=COLORS[0], linewidth=1.6, label="Σ ℓ")
+    axes.plot(times[-1], solution.cost, "o", color=COLORS[1], label="J = Σ ℓ + φ", clip_on=False)
+    _finish(axes, "cost", ("", {0: "Σ ℓ", 1: "J"}))
 
 
 def _draw_convergence(axes: Any, solution: Solution) -> None:

@@ -20,6 +20,7 @@ from ocpkit.problem import Array, real_array
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
+    from ocpkit.problem import Problem
 
 Series = tuple[Array, ...]
 
@@ -232,11 +233,17 @@ class Solution:
         except Exception as error:  # whatever a damaged file makes its readers raise
             raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error
 
-    def plot(self, task: Task | None = None, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draw states, controls and convergence as a matplotlib figure; see `ocpkit.plot.plot_solution`."""
+    def plot(
+        self,
+        task: Task | None = None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        problem: Problem | None = None,
+    ) -> Any:
+        """Draw states, controls, bounds, gains, costs and convergence; see `ocpkit.plot.plot_solution`."""
         from ocpkit.plot import plot_solution
 
-        return plot_solution(self, task, path)
+        return plot_solution(self, task, path, problem=problem)
 
     def animate(self, task: Task, path: str | os.PathLike[str]) -> None:
         """Film the trajectory to a ``.gif`` or ``.mp4``; see `ocpkit.plot.animate`."""

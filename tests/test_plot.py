@@ -86,7 +86,14 @@ def labels(figure):
 
 def test_entries_of_one_unit_share_a_panel():
     figure = plot_solution(DDP().solve(build()), make_task())
-    assert labels(figure) == ["states [m]", "first speed [m/s]", "force [N]", "speed command [m/s]", "convergence"]
+    assert labels(figure) == [
+        "states [m]",
+        "first speed [m/s]",
+        "force [N]",
+        "speed command [m/s]",
+        "gain ‖K‖",
+        "convergence",
+    ]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
         "first position",
         "second position",
@@ -96,9 +103,25 @@ def test_entries_of_one_unit_share_a_panel():
     assert "converged" in figure.get_suptitle()
 
 
+def test_costs_end_at_the_cost_and_gains_are_those_of_the_policy():
+    problem = build()
+    solution = DDP().solve(problem)
+    figure = solution.plot(problem=problem)
+    assert labels(figure) == ["states", "controls", "gain ‖K‖", "cost", "convergence"]
+    running, total = figure.axes[3].lines
+    x, u = solution.states, solution.controls
+    phi = problem.terminal_cost.value(x[-1], problem.parameters)
+    assert np.all(np.diff(running.get_ydata()) >= 0)
+    assert running.get_ydata()[-1] == pytest.approx(sum(a[0] ** 2 + a[1] ** 2 for a in u))
+    assert total.get_ydata() == pytest.approx([running.get_ydata()[-1] + phi])
+    drawn = [patch for patch in figure.axes[2].patches if isinstance(patch, StepPatch)]
+    gains = [np.linalg.norm(K[1]) for K in solution.feedback_gains]
+    assert drawn[1].get_data().values == pytest.approx(gains)
+
+
 def test_without_a_task_entries_are_numbered_and_time_counts_stages():
     figure = DDP().solve(build()).plot()
-    assert labels(figure) == ["states", "controls", "convergence"]
+    assert labels(figure) == ["states", "controls", "gain ‖K‖", "convergence"]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["x[0]", "x[1]", "x[2]"]
     assert figure.axes[0].get_xlabel() == "stage"
 

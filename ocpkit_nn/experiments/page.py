@@ -15,7 +15,7 @@ INTRODUCTION = """# The paper's experiments
 
 Liu, Chen & Theodorou, "DDPNOpt: Differential Dynamic Programming Neural Optimizer", ICLR 2021, experiment by
 experiment, beside the numbers that the paper reports. This page is written by `ocpkit reproduce page --out {out}` from
-the results in [`{folder}`]({folder}); every number and verdict is computed from them. A section is made anew by
+the results in `{folder}`; every number and verdict is computed from them. A section is made anew by
 `ocpkit reproduce ITEM --jobs N --out {out}`, with `OCPKIT_DATA` naming the folder of the data sets. A mean is followed
 by its standard error over the seeds. A training that diverged counts as a loss of infinity and an accuracy of 0; a
 difference of −∞ says that only what is subtracted diverged. Medians stand beside means that one seed can dominate.

@@ -1,0 +1,96 @@
+"""Draw the gallery: an animation of every task's solution, and the page docs/gallery.md around them.
+
+python examples/gallery.py                  # all tasks, and the page
+python examples/gallery.py cartpole         # one animation only
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageSequence
+
+from ocpkit import Solution, models
+from ocpkit.models.task import Task
+from ocpkit.plot import animate
+from ocpkit.solvers import registry
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SIZE = 320, 256
+FRAME_MILLISECONDS = 80
+HEAD = """# Gallery
+
+Made by `python examples/gallery.py`: each task solved from its own guess by the solver that `ocpkit solve TASK` takes.
+`ocpkit solve TASK --animate` makes the same film, larger; `--plot TASK.png` draws the curves.
+
+## Tasks
+
+<div class="gallery" markdown>
+"""
+EXAMPLES = """
+</div>
+
+## Examples
+
+Each picture has its script beside it in `examples/`.
+
+<div class="gallery" markdown>
+"""
+SCRIPTS = {
+    "two_passes": "Back-propagation and DDP: what goes backward, what goes forward",
+    "feedback_toy": "A valley of the loss, with feedback and without",
+    "many_optimisers": "Six methods as one recursion with other parts",
+    "monte_carlo": "A plan under noise, open loop and with DDP's feedback",
+    "tune_mpc": "A controller tuned by the gradient of its closed loop",
+    "learn_cost": "A cost learnt from demonstrations",
+}
+
+
+def main(folder: Path, tasks: Sequence[str] = ()) -> None:
+    """Write `TASK.webp` for each task into `folder`; with no task named, all of them and the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = [film(models.get(name), folder) for name in tasks or models.names()]
+    if not tasks:
+        (DOCS / "gallery.md").write_text("".join(page(captions)), encoding="utf-8")
+
+
+def film(task: Task, folder: Path) -> str:
+    """Solve and film a task; return its caption."""
+    solution: Solution = registry.make(task.solver).solve(task.build())
+    assert solution.success, f"{task.name}: {solution.status.value}"
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "film.gif"
+        animate(solution, task, path)
+        shrink(path, folder / f"{task.name}.webp")
+    effort = f"{solution.iterations} iteration{'s' * (solution.iterations != 1)}"
+    result = f"`{task.solver}`, {effort}, J = {solution.cost:.4g}"
+    return f"![{task.summary}](images/gallery/{task.name}.webp)\n**{task.name}**: {task.summary}. {result}"
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Write every other frame at `SIZE` as animated WebP."""
+    with Image.open(source) as gif:
+        frames = [frame.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS) for frame in ImageSequence.Iterator(gif)]
+    first, *rest = frames[::2]
+    first.save(target, save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0, quality=60, method=4)
+
+
+def page(captions: Sequence[str]) -> Iterator[str]:
+    """Lines of docs/gallery.md."""
+    yield HEAD
+    yield from (f"\n{caption}\n" for caption in captions)
+    yield EXAMPLES
+    for script, caption in SCRIPTS.items():
+        yield f"\n![{caption}](images/{script.replace('_', '-')}.png)\n**examples/{script}.py**: {caption}\n"
+    yield "\n</div>\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", help="names of `ocpkit list`; none: all, and the page")
+    parser.add_argument("--out", type=Path, default=DOCS / "images" / "gallery")
+    options = parser.parse_args()
+    main(options.out, options.tasks)

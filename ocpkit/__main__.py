@@ -1,0 +1,5 @@
+"""`python -m ocpkit`: the command line where the script `ocpkit` is not on the path."""
+
+from ocpkit.cli import main
+
+main()
