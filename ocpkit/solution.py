@@ -227,6 +227,10 @@ class Solution:
             with np.load(io.BytesIO(content), allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
+                known = {"meta", *(name for name, value in series.items() if value is not None)}
+                unknown = {key.partition("/")[0] for key in data.files} - known
+            if unknown or not {"states", "controls"} <= known:  # the names of a .zip have no checksum
+                raise ValueError(f"it holds {sorted(known | unknown)}")
             meta["status"] = Status[meta["status"]]
             meta["history"] = History(Iteration(**entry) for entry in meta["history"])
             return cls(**meta, **series)
@@ -273,8 +277,8 @@ _ARRAYS = ("states", "controls", "feedforward", "feedback_gains", "value_gradien
 def _read_series(data: Any, name: str) -> Any:
     if name in data:
         return data[name]
-    keys = sorted((key for key in data.files if key.startswith(f"{name}/")), key=lambda key: int(key.split("/")[1]))
-    return tuple(data[key] for key in keys) or None
+    count = sum(key.startswith(f"{name}/") for key in data.files)
+    return tuple(data[f"{name}/{t}"] for t in range(count)) or None
 
 
 def as_series(entries: Sequence[Array] | None) -> Any:

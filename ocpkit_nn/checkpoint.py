@@ -22,8 +22,14 @@ FORMAT = 1
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `checkpoint.pt`; the one before becomes `checkpoint.previous.pt`."""
-    state = {"format": FORMAT, **state}
-    write_atomically(folder / LATEST, lambda file: torch.save(state, file), keep=folder / PREVIOUS)
+    _write(folder / LATEST, state, keep=folder / PREVIOUS)
+
+
+def _write(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
+    try:
+        write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file), keep)
+    except RuntimeError as error:  # torch hides what the file said, that the disk is full
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(folder: Path) -> dict[str, Any] | None:
@@ -71,29 +77,39 @@ def _first_line(error: Exception) -> str:
 def save_model(path: Path, model: nn.Module, spec: str, dataset: Dataset) -> None:
     """Write the weights with what `load_model` needs to build the network again."""
     state = {
-        "format": FORMAT,
         "model": spec,
         "data": dataset.name,
         "input_shape": list(dataset.input_shape),
         "classes": dataset.classes,
         "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    _write(path, state)
 
 
-def load_model(path: str | os.PathLike[str]) -> nn.Module:
+def load_model(path: str | os.PathLike[str], *, run_files: bool = False) -> nn.Module:
     """Build the network that a run has saved as `model.pt`, with its weights, in evaluation mode, on the CPU.
 
-    A network from a file of one's own is built by running that file again. Its inputs are standardised ones.
+    Its inputs are standardised ones.
+
+    Parameters
+    ----------
+    path
+        A file that `save_model` wrote. Nothing in it is ever run.
+    run_files
+        A network from a file of one's own, ``"path/to/file.py:function"``, is built by running that file again, whose
+        path the saved model names: only where this is asked for.
 
     Raises
     ------
     ProblemError
-        If the file is damaged, or its weights do not fit the network.
+        If the file is damaged, its weights do not fit the network, or it names a file to be run and `run_files` is
+        not set.
     """
     path = Path(path)
     try:
         state = _read(path)
+        if ".py:" in state["model"] and not run_files:
+            raise ProblemError(f"its network is built by running {state['model']!r}; if you trust it, run_files=True")
         one = torch.zeros(1, *state["input_shape"]), torch.zeros(1, dtype=torch.int64)
         model = build(state["model"], Dataset(state["data"], *one, *one, classes=state["classes"]))
     except FileNotFoundError:

@@ -221,14 +221,14 @@ def test_the_folder_holds_the_same_numbers_as_csv_and_a_picture():
 def test_a_saved_model_is_rebuilt_with_its_buffers(model):
     result = train(options(model=model, out="run"))
     inputs = torch.randn(5, 4)
-    assert torch.equal(load_model("run/model.pt")(inputs), result.model(inputs))
+    assert torch.equal(load_model("run/model.pt", run_files=True)(inputs), result.model(inputs))
 
 
 def test_a_model_file_that_is_damaged_or_of_another_network_is_refused():
     train(options(model="nets.py:residual", out="run", epochs=1))
     Path("nets.py").write_text(NETWORKS.replace("nn.Linear(4, 6), Residual(6)", "nn.Linear(4, 6)"))
     with pytest.raises(ProblemError, match=r"not those of the network 'nets.py:residual'.*Missing key"):
-        load_model("run/model.pt")
+        load_model("run/model.pt", run_files=True)
     Path("run/model.pt").write_bytes(b"PK")
     with pytest.raises(ProblemError, match=r"model\.pt cannot be loaded"):
         load_model("run/model.pt")

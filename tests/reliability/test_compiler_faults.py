@@ -1,0 +1,147 @@
+"""A compiler or a cache that fails costs a solve its speed and nothing else; what others may write is never loaded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ocpkit import DDP, Problem, UnsupportedProblem
+from ocpkit.engines import cache, compiler, library
+from ocpkit.solvers import switch
+
+FACTORS = iter(range(1, 100))  # another structure for every test
+
+
+def scalar() -> Problem:
+    factor = 0.5 + next(FACTORS) / 1000
+    return Problem.from_functions(
+        dynamics=lambda x, u: factor * x + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=5,
+        control_size=1,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, a process that has loaded nothing, and an "auto" that compiles at once."""
+    monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_loaded", {})
+    for name in ("PRICE", "PRICE_OF_OPERATION"):
+        monkeypatch.setattr(switch, name, 0.0)
+    return tmp_path / "cache"
+
+
+def use_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build: str) -> None:
+    """Let a shell script compile; the words after -o are its target."""
+    script = tmp_path / "cc"
+    target = 'while [ "$1" != -o ]; do shift; done; target=$2'
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo {build!r} && exit\n{target}\n{build}\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CC", str(script))
+
+
+def goes_on_without(reason: str) -> None:
+    """Check that "auto" solves and says why it did not compile, and that "c" says the same as an error."""
+    problem = scalar()
+    solution = DDP().solve(problem)
+    assert solution.success
+    assert reason in solution.details["engine"]
+    with pytest.raises(UnsupportedProblem, match=reason):
+        DDP(engine="c").solve(problem)
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        ("kill -9 $$", "was killed by signal 9"),
+        ("exit 0", "could not compile the solver"),
+        ("echo rubbish > $target", "cannot be loaded"),
+        (": > $target", "cannot be loaded"),
+        ('printf "\\377\\376" >&2; exit 1', "could not compile the solver"),
+    ],
+    ids=["killed", "writes nothing", "writes rubbish", "writes an empty file", "says what is no text"],
+)
+def test_a_compiler_that_fails(
+    build: str, reason: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_compiler(monkeypatch, tmp_path, build)
+    goes_on_without(reason)
+    assert list(folder.iterdir()) == []  # a mended compiler starts afresh
+
+
+def test_a_compiler_that_hangs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_compiler(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr(compiler, "PATIENCE", 0.2)
+    goes_on_without("was not done after 0.2 s")
+
+
+def test_a_solve_killed_while_it_compiles(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leaves is no entry, harms nobody, and goes a day later."""
+    use_compiler(monkeypatch, tmp_path, f"touch {tmp_path}/begun; echo half > $target; exec sleep 60")
+    code = "import test_compiler_faults as t; t.DDP(engine='c').solve(t.scalar())"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (leftover,) = folder.iterdir()
+    monkeypatch.delenv("CC")
+    assert DDP(engine="c").solve(scalar()).success
+    assert leftover.exists()
+    os.utime(leftover, (0, 0))
+    assert DDP(engine="c").solve(scalar()).success
+    assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
+
+
+@pytest.mark.parametrize("call", ["mkdtemp", "replace"])
+def test_a_full_disk(call: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.open_cache()
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache.tempfile if call == "mkdtemp" else cache.os, call, full)
+    goes_on_without("No space left on device")
+
+
+def test_a_folder_removed_meanwhile(folder: Path) -> None:
+    cache.open_cache()
+    folder.rmdir()
+    assert DDP(engine="c").solve(scalar()).details["engine"].startswith("c: compiled in")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+# -------------------------------------------------------------------------------------------------- privacy
+def test_the_folder_is_made_for_its_user_alone(folder: Path) -> None:
+    assert cache.open_cache() == cache.Cache(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_write_is_not_used(mode: int, folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(mode)
+    said = DDP(engine="c").solve(scalar()).details["engine"]
+    assert "can be written by others" in said
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(cache.os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert cache.open_cache().note.endswith("belongs to another user")
