@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,9 +14,7 @@ from pathlib import Path
 
 from benchmarks import page, reliability
 from benchmarks.machine import describe
-from benchmarks.reliability import fuzz
-
-Report = Callable[[str], object]
+from benchmarks.reliability import conditioning, fuzz, horizon
 
 
 def main() -> None:
@@ -26,13 +26,16 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     parser.add_argument("--count", type=int, default=2000, help="random problems")
+    parser.add_argument("--kills", type=int, default=100, help="random moments at which a training run is killed")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the measured part of a page")
     options = parser.parse_args()
-    machine = describe("ocpkit", "numpy", "casadi", "scipy")
+    machine = describe("ocpkit", "numpy", "casadi", "torch")
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    sections = [PARTS[name](options) for name in options.only]
-    print("\n\n".join(sections))
+    sections = []
+    for name in options.only:
+        sections.append(PARTS[name](options))
+        print(sections[-1], flush=True)
     if options.markdown:
         command = shlex.join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]])
         page.write(options.markdown, "Reliability", command, machine, sections)
@@ -50,7 +53,36 @@ def _fuzz(options: argparse.Namespace) -> str:
     return fuzz.section(outcomes)
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], str]] = {"fuzz": _fuzz}
+def _kills(options: argparse.Namespace) -> str:
+    command = [sys.executable, "-m", "benchmarks.reliability.kills", "--moments", str(options.kills)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    total = found["moments"] + found["operations"]
+    return (
+        "## Killed training runs\n\n"
+        f"SIGKILL at {found['moments']} random moments of a run of five epochs (seed 0), and before each of the "
+        f"{found['operations']} calls that put a file of the run on the disk or in its place. Of these {total} kills "
+        f"{found['unsaved']} left no checkpoint, {found['writing']} an unfinished file, {found['over']} a run that was "
+        f"over. Resumed, {found['differ']} ended with weights that differ in a bit from those of a run that "
+        "was not killed."
+    )
+
+
+def _conditioning(options: argparse.Namespace) -> str:
+    return conditioning.section(conditioning.cases(range(20)))
+
+
+def _horizon(options: argparse.Namespace) -> str:
+    groups = ((horizon.LONG, "c"), (horizon.LARGE, "numpy"))
+    return horizon.section([[horizon.measure(*sizes, engine) for sizes in runs] for runs, engine in groups])
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "fuzz": _fuzz,
+    "kills": _kills,
+    "conditioning": _conditioning,
+    "horizon": _horizon,
+}
 
 
 if __name__ == "__main__":
