@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import page
@@ -20,10 +20,12 @@ from benchmarks.control.clock import Effort
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
 from benchmarks.control.page import sections
 from benchmarks.control.race import race
-from benchmarks.control.row import OTHER_OPTIMUM, Row, judge
+from benchmarks.control.row import INFEASIBLE, OTHER_OPTIMUM, Row, judge
 from benchmarks.control.systems.casadi_nlp import Nlp
+from benchmarks.control.systems.ocpkit_constrained import Constrained
 from benchmarks.control.systems.ocpkit_ddp import Ocpkit
-from benchmarks.control.tasks import LQR, Task, classic
+from benchmarks.control.tasks import CONSTRAINED, LQR, TASKS, Task, classic
+from ocpkit import models
 from ocpkit.solvers.nlp import IPOPT, Fatrop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +108,32 @@ def test_a_cost_that_is_not_a_number_is_another_optimum() -> None:
     assert bad.solve_ratio is None
 
 
+def test_an_infeasible_row_is_neither_the_best_nor_compared() -> None:
+    row = Row(task="t", system="a", n=1, m=1, horizon=1, cost=2.0, violation=1e-9, solve_ratio=1.0)
+    ours, cheat = judge([row, replace(row, system="b", cost=1.0, violation=1e-3)])
+    assert ours == row
+    assert cheat.solve_ratio is None
+    assert cheat.note.startswith(INFEASIBLE)
+
+
+def test_constrained_tasks_are_raced_by_both_methods() -> None:
+    task = Task(f"{CONSTRAINED} x", lambda: models.get("bryson-denham").build(horizon=10, time_step=0.1), method="al")
+    systems = [Ocpkit("vm"), Constrained("vm"), Constrained("vm", other=True), Nlp("IPOPT", IPOPT(), "adaptive")]
+    rows = race(task, systems, ONE_TURN, str)
+    assert [row.system for row in rows] == ["ocpkit vm", "ocpkit vm other method", "IPOPT adaptive"]
+    assert [row.note.partition(",")[0] for row in rows] == ["al", "ip", ""]
+    assert all(row.solve_ratio is not None and row.violation <= 2e-8 for row in rows)
+    verdicts = {verdict.target: verdict for verdict in targets.judge_targets(rows)}
+    assert verdicts["violation, ocpkit vm"].met
+    assert verdicts["solve / IPOPT adaptive"].limit == targets.CONSTRAINED_IPOPT
+
+
+def test_every_task_under_general_constraints_is_raced() -> None:
+    raced = {task.name.removeprefix(f"{CONSTRAINED} ") for task in TASKS if task.method}
+    assert raced >= {name for name in models.names() if models.get(name).solver in ("al", "ip")}
+
+
+@settings(deadline=None)
 @given(st.floats(0, 100), st.floats(0.01, 10), st.floats(0.2, 0.5))
 def test_growth_is_measured_as_the_distance_from_a_line(start: float, slope: float, bend: float) -> None:
     row = Row(task=sweeps.HORIZON_SWEEPS[0], system="ocpkit c", n=3, m=2, horizon=1)

@@ -42,7 +42,7 @@ def price(g: float, y: float, mu: float, rho: float, *, upper: bool) -> list[flo
     return [float(each) for each in of_row(upper)([g, y, mu, rho])]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(g=sizes, y=st.floats(0, 3), mu=st.floats(1e-3, 1.0), rho=st.floats(0.1, 100.0), upper=st.booleans())
 def test_the_price_is_the_least_one_over_all_slacks(g: float, y: float, mu: float, rho: float, upper: bool) -> None:
     c, sign = (g - 1.0, 1.0) if upper else (1.0 - g, -1.0)
@@ -56,7 +56,7 @@ def test_the_price_is_the_least_one_over_all_slacks(g: float, y: float, mu: floa
     assert value - y**2 / (2 * rho) == pytest.approx(best.fun, rel=1e-8, abs=1e-8)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(g=sizes, y=st.floats(0, 3), mu=powers, rho=powers, upper=st.booleans())
 def test_slope_and_curvature_are_those_of_the_slack(g: float, y: float, mu: float, rho: float, upper: bool) -> None:
     """ψ' = y⁺, with s from y⁺ − y = ρ (c + s), s y⁺ = μ, and ψ'' = 1 / (s²/μ + 1/ρ)."""

@@ -31,7 +31,7 @@ def main() -> None:
         description=control.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute: few turns, small tasks")
+    parser.add_argument("--quick", action="store_true", help="few turns, small tasks; under a minute without --only")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="tasks whose name contains a word")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a list of objects")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the rows")

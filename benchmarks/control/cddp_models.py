@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit import Problem, euler, models
+from ocpkit import Constraint, Problem, euler, models
 from ocpkit import math as m
 
 GRAVITY, CART, POLE, LENGTH = 9.81, 1.0, 0.2, 0.5
@@ -35,6 +35,8 @@ class Model:
         First guess of every control.
     limit
         Largest size of each control; none by default.
+    balls
+        Discs (x, y, radius) that the first two states keep out of.
     """
 
     name: str
@@ -48,11 +50,12 @@ class Model:
     Qf: tuple[float, ...]
     guess: tuple[float, ...]
     limit: tuple[float, ...] = ()
+    balls: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def full_name(self) -> str:
         """Name of the task."""
-        return f"cddp-{self.name}" + ("-bounded" if self.limit else "")
+        return f"cddp-{self.name}" + ("-balls" if self.balls else "-bounded" if self.limit else "")
 
     def problem(self) -> Problem:
         goal, Q, R, Qf, limit = (np.array(v) for v in (self.goal, self.Q, self.R, self.Qf, self.limit))
@@ -64,8 +67,19 @@ class Model:
             horizon=self.horizon,
             controls=self.guess,
             control_bounds=(-limit, limit) if self.limit else None,
+            constraints=tuple(outside(*ball) for ball in self.balls),
             name=self.full_name,
         )
+
+
+def outside(a: float, b: float, radius: float) -> Constraint:
+    """‖(x, y) − (a, b)‖² ≥ radius²."""
+    return Constraint(lambda x, u: (x[0] - a) ** 2 + (x[1] - b) ** 2, radius**2, np.inf, "ball")
+
+
+def unicycle_rates(x: Any, u: Any) -> Any:
+    """x = (x, y, heading), u = (speed, turn rate)."""
+    return m.stack([u[0] * m.cos(x[2]), u[0] * m.sin(x[2]), u[1]])
 
 
 def cartpole_rates(x: Any, u: Any) -> Any:
@@ -132,3 +146,19 @@ MODELS = (
     ),
 )
 MODELS += (replace(MODELS[0], limit=(6.0,)), replace(MODELS[1], limit=(0.5, 1.5)))
+AMONG_BALLS = (
+    Model(
+        "unicycle",
+        euler(unicycle_rates, 0.03),
+        time_step=0.03,
+        horizon=100,
+        x0=(0.0, 0.0, np.pi / 4),
+        goal=(2.0, 2.0, np.pi / 2),
+        Q=(0.0, 0.0, 0.0),
+        R=(0.5, 0.5),
+        Qf=(100.0, 100.0, 100.0),
+        guess=(0.5, 0.0),
+        limit=(1.5, np.pi),
+        balls=((1.1, 0.5, 0.4),),
+    ),
+)

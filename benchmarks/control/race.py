@@ -11,6 +11,7 @@ from benchmarks.control.clock import Effort, in_turn, ratio
 from benchmarks.control.contestant import Contestant, Outcome, System, Unavailable
 from benchmarks.control.row import Row, judge
 from benchmarks.control.tasks import Task
+from ocpkit.rows import largest_violation, problem_rows, row_values
 
 Report = Callable[[str], None]
 
@@ -28,7 +29,10 @@ def race(task: Task, systems: Iterable[System], effort: Effort, report: Report) 
     iterating = _time_iterations(contestants, outcomes, effort)
     ours = next((name for name in contestants if name.startswith("ocpkit")), None)
     rows = []
+    constraints = problem_rows(task.problem)
     for name, outcome in outcomes.items():
+        states, cost = task.problem.rollout(outcome.controls)
+        values = row_values(task.problem, constraints, states, outcome.controls)
         per_iteration = iterating.get(name) or [t / max(outcome.iterations, 1) for t in solving[name]]
         rows.append(
             Row(
@@ -38,11 +42,12 @@ def race(task: Task, systems: Iterable[System], effort: Effort, report: Report) 
                 m=task.problem.control_sizes[0],
                 horizon=task.problem.horizon,
                 iterations=outcome.iterations,
-                cost=task.problem.rollout(outcome.controls)[1],
+                cost=cost,
+                violation=largest_violation(constraints, values)[0] if any(v.size for v in values) else None,
                 per_iteration_us=1e6 * median(per_iteration),
                 solve_ms=1e3 * median(solving[name]),
                 build_s=builds[name],
-                iteration_ratio=ratio(iterating[ours], per_iteration) if ours else None,
+                iteration_ratio=ratio(iterating[ours], per_iteration) if ours in iterating else None,
                 solve_ratio=ratio(solving[ours], solving[name]) if ours else None,
                 note=contestants[name].note,
             )

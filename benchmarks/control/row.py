@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 OPTIMALITY = 1e-6  # relative difference of J up to which two systems found the same optimum
-OTHER_OPTIMUM = "other optimum"
+FEASIBILITY = 1e-6  # violation of a constraint up to which a trajectory is a solution
+OTHER_OPTIMUM, INFEASIBLE = "other optimum", "infeasible"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Row:
         Until the system's own convergence test, from the task's guess.
     cost
         J of its controls, rolled out on the task's `Problem`.
+    violation
+        Largest violation of a constraint or control bound along that trajectory; None for tasks without any.
     per_iteration_us
         One iteration: derivatives, backward and forward pass [µs].
     solve_ms
@@ -43,6 +46,7 @@ class Row:
     horizon: int
     iterations: int | None = None
     cost: float | None = None
+    violation: float | None = None
     per_iteration_us: float | None = None
     solve_ms: float | None = None
     build_s: float | None = None
@@ -52,16 +56,23 @@ class Row:
 
 
 def judge(rows: Sequence[Row]) -> list[Row]:
-    """Mark the rows of one task whose cost is not the best one's to 1e-6, and withdraw their solve ratios."""
-    costs = [row.cost for row in rows if row.cost is not None and abs(row.cost) < float("inf")]
-    best = min(costs, default=0.0)
-    return [row if row.cost is None or _same(row.cost, best) else _withdrawn(row, best) for row in rows]
+    """Mark rows that are infeasible or not within 1e-6 of the best feasible J, and withdraw their solve ratios."""
+    feasible = [row for row in rows if row.violation is None or row.violation <= FEASIBILITY]
+    costs = [row.cost for row in feasible if row.cost is not None and abs(row.cost) < float("inf")]
+    best, judged = min(costs, default=0.0), list[Row]()
+    for row in rows:
+        if row not in feasible:
+            judged.append(_withdrawn(row, f"{INFEASIBLE} by {row.violation:.1e}"))
+        elif row.cost is None or _same(row.cost, best):
+            judged.append(row)
+        else:
+            judged.append(_withdrawn(row, f"{OTHER_OPTIMUM} (best J {best:.8g})"))
+    return judged
 
 
 def _same(cost: float, best: float) -> bool:
     return abs(cost - best) <= OPTIMALITY * abs(best)
 
 
-def _withdrawn(row: Row, best: float) -> Row:
-    off = f"{OTHER_OPTIMUM} (best J {best:.8g})"
+def _withdrawn(row: Row, off: str) -> Row:
     return replace(row, solve_ratio=None, note=f"{off}; {row.note}" if row.note else off)

@@ -22,7 +22,7 @@ def run(*, quick: bool, only: Sequence[str], report: Report, show: Callable[[lis
     Parameters
     ----------
     quick
-        Few turns, small tasks, no system that compiles for long.
+        Few turns, small tasks unless `only` names them, no system that compiles for long.
     only
         Keep the tasks whose name contains one of these words; empty: all.
     """
@@ -38,7 +38,7 @@ def run(*, quick: bool, only: Sequence[str], report: Report, show: Callable[[lis
 
     systems = [system for system in ALL if not (quick and system.name in SLOW)]
     for task in TASKS:
-        if wanted(task.name) and (task.quick or not quick):
+        if wanted(task.name) and (task.quick or not quick or only):
             keep(race(task, systems, effort, once))
     for name, tasks in sweeps.tasks(quick=quick).items():
         if wanted(name):

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.control.row import Row
 from benchmarks.control.targets import Verdict
 
-COLUMNS = ("system", "n", "m", "T", "it.", "cost J", "µs / it.", "ratio", "ms", "ratio", "build s", "note")
+COLUMNS = ("system", "n", "m", "T", "it.", "cost J", "violation", "µs / it.", "ratio", "ms", "ratio", "build s", "note")
 VERDICTS = ("target", "case", "limit", "measured", "met")
 
 
@@ -23,6 +23,7 @@ def cells(row: Row) -> list[str]:
         *(str(size) for size in (row.n, row.m, row.horizon)),
         "–" if row.iterations is None else str(row.iterations),
         "–" if row.cost is None else f"{row.cost:.8g}",
+        "–" if row.violation is None else f"{row.violation:.1e}",
         number(row.per_iteration_us),
         number(row.iteration_ratio),
         number(row.solve_ms),

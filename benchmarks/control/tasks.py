@@ -81,16 +81,24 @@ class Task:
         None for a problem that only ocpkit's declaration describes.
     quick
         Whether it belongs to the quick run.
+    method
+        Name of ocpkit's solver where there are more constraints than control bounds, else empty.
     """
 
     name: str
     build: Callable[[], Problem]
     source: Any = None
     quick: bool = False
+    method: str = ""
 
     @cached_property
     def problem(self) -> Problem:
         return self.build()
+
+    @property
+    def tolerance(self) -> float:
+        """Of the nonlinear programming solvers: as loose as equal costs and, under constraints, feasibility allow."""
+        return 1e-8 if self.method else 1e-6
 
 
 def lqr(n: int, m: int, horizon: int = 100, *, quick: bool = False) -> Task:
@@ -104,6 +112,12 @@ def classic(name: str, *, quick: bool = False, **options: Any) -> Task:
     return Task(name, lambda: models.get(name).build(**options), None, quick)
 
 
+def constrained(name: str) -> Task:
+    """Return a task of `ocpkit.models` with general constraints."""
+    return Task(f"{CONSTRAINED} {name}", lambda: models.get(name).build(), None, False, models.get(name).solver)
+
+
+CONSTRAINED = "constrained"
 TASKS = (
     classic("pendulum", quick=True),
     classic("cartpole", quick=True),
@@ -114,4 +128,6 @@ TASKS = (
     classic("acrobot-bounded"),
     *(Task(model.full_name, model.problem, model, model.name == "cartpole") for model in cddp_models.MODELS),
     *(lqr(n, m, quick=n <= 12) for n, m in SIZES),
+    *(constrained(name) for name in models.names() if models.get(name).solver in ("al", "ip")),
+    *(Task(f"{CONSTRAINED} {model.full_name}", model.problem, model, method="al") for model in cddp_models.AMONG_BALLS),
 )

@@ -9,12 +9,14 @@ from benchmarks.control.systems import (
     cddp,
     crocoddyl_cpp,
     crocoddyl_python,
+    ocpkit_constrained,
     ocpkit_ddp,
     scipy_minimize,
 )
 
 ALL: tuple[System, ...] = (
     *ocpkit_ddp.SYSTEMS,
+    *ocpkit_constrained.SYSTEMS,
     *crocoddyl_cpp.SYSTEMS,
     *crocoddyl_python.SYSTEMS,
     *casadi_nlp.SYSTEMS,

@@ -41,12 +41,16 @@ class Cddp:
         objective = pycddp.QuadraticObjective(
             np.diag(model.Q), np.diag(model.R), np.diag(model.Qf), np.array(model.goal), [], model.time_step
         )
-        solver = pycddp.CDDP(np.array(model.x0), np.array(model.goal), model.horizon, model.time_step, _options(pycddp))
+        solver = pycddp.CDDP(
+            np.array(model.x0), np.array(model.goal), model.horizon, model.time_step, _options(pycddp, task)
+        )
         solver.set_dynamical_system(system)
         solver.set_objective(objective)
         if model.limit:
             limit = np.array(model.limit)
             solver.add_constraint("ControlConstraint", pycddp.ControlConstraint(-limit, limit))
+        for i, (*centre, radius) in enumerate(model.balls):
+            solver.add_constraint(f"Ball{i}", pycddp.BallConstraint(radius, np.array(centre)))
         states, controls = problem.rollout()[0], list(problem.controls)
         kind = getattr(pycddp.SolverType, self.solver)
 
@@ -58,9 +62,10 @@ class Cddp:
         return Contestant(solve)
 
 
-def _options(pycddp: Any) -> Any:
+def _options(pycddp: Any, task: Task) -> Any:
     options = pycddp.CDDPOptions()
-    options.max_iterations, options.tolerance, options.acceptable_tolerance = 1000, 1e-5, 1e-9
+    options.max_iterations, options.acceptable_tolerance = 1000, 1e-9
+    options.tolerance = 1e-7 if task.method else 1e-5  # 1e-5 does not reach J where there are general constraints
     options.verbose = options.print_solver_header = False
     return options
 
@@ -71,6 +76,7 @@ def _system(pycddp: Any, model: cddp_models.Model) -> Any:
     make: dict[str, Callable[[], Any]] = {
         "cartpole": lambda: pycddp.CartPole(model.time_step, "euler", c.CART, c.POLE, c.LENGTH, c.GRAVITY, 0.0),
         "car": lambda: pycddp.Car(model.time_step, 2.0, "euler"),
+        "unicycle": lambda: pycddp.Unicycle(model.time_step, "euler"),
         "quadrotor": lambda: pycddp.Quadrotor(model.time_step, c.MASS, np.diag(c.INERTIAS), c.ARM, "euler"),
     }
     return make[model.name]()

@@ -29,7 +29,7 @@ class Ocpkit:
         return f"ocpkit {self.engine}" + (" iLQR" if self.method is ILQR else "")
 
     def accepts(self, task: Task) -> bool:
-        return self.engine != "numpy" or task.problem.horizon <= 200  # minutes per solve beyond
+        return not task.method and (self.engine != "numpy" or task.problem.horizon <= 200)  # minutes per solve beyond
 
     def prepare(self, task: Task) -> Contestant:
         problem, solver = task.problem, self.solver()
