@@ -173,6 +173,8 @@ def simulate(
     """
     if estimator is not None and measurement_noise:
         raise ProblemError("an estimator has a measurement_noise of its own: leave out that of simulate")
+    if not hasattr(controller, "step"):
+        raise ProblemError(f"simulate takes a controller such as MPC(problem), got {type(controller).__name__}")
     problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
     if plant is None:
         first = problem.stages[0].dynamics

@@ -298,17 +298,25 @@ def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
     cost = _residual_or(cost)
     p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
 
-    def accepts(m: int) -> bool:
+    def obstacle(m: int) -> str:
+        """Say why the functions do not take m controls; empty if they do."""
         try:
             with np.errstate(all="ignore"):
                 _call(cost, x0, np.zeros(m), p)
-                return bool(np.shape(_call(dynamics, x0, np.zeros(m), p)) == x0.shape)
-        except (IndexError, ValueError, TypeError):
-            return False
+                shape = np.shape(_call(dynamics, x0, np.zeros(m), p))
+        except (IndexError, ValueError, TypeError) as error:
+            return " ".join(str(error).split())
+        return "" if shape == x0.shape else f"dynamics returned shape {shape}, expected {x0.shape}, that of x0"
 
-    accepted = [m for m in range(largest + 1) if accepts(m)]
+    obstacles = [obstacle(m) for m in range(largest + 1)]
+    accepted = [m for m, why in enumerate(obstacles) if not why]
     if accepted and accepted[0] > 0 and (len(accepted) == 1 or accepted == list(range(accepted[0], largest + 1))):
         return accepted[0]
+    if not accepted:
+        ran = next((why for why in obstacles if why.startswith("dynamics returned")), obstacles[-1])
+        raise ProblemError(
+            f"the functions take no number of controls up to {largest}, or not this x0 {x0.shape}: {ran}"
+        )
     raise ProblemError(
         f"the number of controls cannot be told from the functions (lengths that they accept: {accepted}); "
         "give control_size="

@@ -109,7 +109,9 @@ class MPC:
 
     def __post_init__(self) -> None:
         if not isinstance(self.problem, Problem) or not isinstance(self.solver, Solver):
-            raise ProblemError("MPC takes a Problem and a solver")
+            raise ProblemError(
+                f"MPC takes a Problem and a solver such as DDP(), got {self.problem!r} and {self.solver!r}"
+            )
         positive(self, "feasibility_tolerance")
         if self.delay not in range(self.problem.horizon):
             raise ProblemError(f"delay must be between 0 and the horizon {self.problem.horizon}, got {self.delay!r}")

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import Array, checked_series, checked_vector, real_array
 from ocpkit.errors import ProblemError
 from ocpkit.stage import Constraint, Cost, Dynamics, Stage, TerminalCost, checked_constraints
+from ocpkit.tables import Rows, as_html, as_text
 
 __all__ = ["NO_PARAMETERS", "Array", "Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost", "real_array"]
 
@@ -213,12 +214,46 @@ class Problem:
             )
             return float(running + self.terminal_cost.value(states[-1], self.parameter(self.horizon)))
 
+    def _rows(self) -> Rows:
+        """What a reader wants to know first."""
+        kinds = len(self.distinct_stages)
+        rows = {
+            f"{row.name} ({row.lower} … {row.upper})" for _, stage in self.distinct_stages for row in stage.constraints
+        }
+        noisy = any(stage.noise is not None for _, stage in self.distinct_stages)
+        return [
+            ("problem", self.name),
+            ("horizon T", f"{self.horizon}, {kinds} kind{'s' * (kinds != 1)} of stage"),
+            ("states n", _range(self.state_sizes)),
+            ("controls m", _range(self.control_sizes) + ", with bounds" * self.bounded),
+            ("parameters", " × ".join(map(str, self.parameters.shape)) if self.parameters.size else "none"),
+            ("constraints", ", ".join(sorted(rows)) or "none"),
+            ("at the end", ", ".join(row.name for row in self.terminal_constraints) or "no constraints"),
+            *([("noise", "yes")] * noisy),
+        ]
+
+    def __str__(self) -> str:
+        return as_text(self._rows())
+
+    def __repr__(self) -> str:
+        sizes = f"states {_range(self.state_sizes)}, controls {_range(self.control_sizes)}"
+        return f"<Problem {self.name!r}: horizon {self.horizon}, {sizes}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows())
+
     @classmethod
     def from_functions(cls, **declaration: Any) -> Problem:
         """Build a homogeneous problem from plain functions; see `ocpkit.functions.problem_from_functions`."""
         from ocpkit.functions import problem_from_functions
 
         return problem_from_functions(**declaration)
+
+
+def _range(sizes: Sequence[int]) -> str:
+    """Say one size, or the smallest and the largest."""
+    least, most = min(sizes), max(sizes)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _expect(value: Any, shape: tuple[int, ...], what: str) -> None:

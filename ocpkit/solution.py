@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, real_array
+from ocpkit.tables import Rows, as_html, as_text
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
@@ -255,9 +256,10 @@ class Solution:
 
         animate(self, task, path)
 
-    def __str__(self) -> str:
+    def _rows(self) -> Rows:
+        """What a reader wants to know first."""
         last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
-        rows = [
+        return [
             ("problem", f"{self.problem_name} (horizon {len(self.controls)})"),
             ("solver", self.solver),
             ("status", self.status.value),
@@ -268,7 +270,18 @@ class Solution:
             ("seconds", f"{self.seconds:.3f}"),
             *self.details.items(),
         ]
-        return "\n".join(f"{name:<14} {text}" for name, text in rows)
+
+    def __str__(self) -> str:
+        return as_text(self._rows())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Solution of {self.problem_name!r} by {self.solver}: {self.status.name.lower().replace('_', ' ')}, "
+            f"J = {self.cost:.6g}, {self.iterations} iterations, horizon {len(self.controls)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows())
 
 
 _ARRAYS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians", "multipliers")

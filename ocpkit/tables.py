@@ -1,0 +1,19 @@
+"""Two columns, name and text, as a terminal and as a notebook show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+Rows = Sequence[tuple[str, str]]
+
+
+def as_text(rows: Rows) -> str:
+    """Align the names at the left."""
+    return "\n".join(f"{name:<14} {text}" for name, text in rows)
+
+
+def as_html(rows: Rows) -> str:
+    """Return a table without a header."""
+    cells = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f"<table>{''.join(cells)}</table>"
