@@ -2,6 +2,9 @@
 
     python -m benchmarks.control.arm
 
+Before the race, the sizes of the graphs: ocpkit's, and those of adam's articulated-body algorithm, with its derivatives
+by CasADi.
+
 The task is `ocpkit solve panda` without torque limits and without the hand's rotation (Crocoddyl measures that by
 an angle, ocpkit by the matrix). Both take the Gauss-Newton Hessian. An iteration of Crocoddyl is calcDiff,
 backwardPass and forwardPass in C++, with Pinocchio's analytical derivatives of the articulated-body algorithm; its
@@ -14,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import casadi as ca
 import numpy as np
 from rich.console import Console
 
@@ -26,7 +30,8 @@ from benchmarks.control.systems.ocpkit_ddp import Ocpkit
 from benchmarks.control.tasks import Task
 from benchmarks.machine import describe
 from ocpkit import ILQR, Problem
-from ocpkit.robots import panda
+from ocpkit.robots import from_urdf, panda
+from ocpkit.robots.urdf import essentials
 
 TORQUE, RATE, TERMINAL, FINAL_RATE = 1e-4, 0.1, 1e3, 0.1
 BATCH = 8
@@ -89,6 +94,24 @@ class CrocoddylArm:
         return contestant(crocoddyl, task, running, terminal, BATCH)
 
 
+def adams_operations() -> dict[str, int]:
+    """Count the operations of adam's articulated-body algorithm on the arm with a free base, and of its Jacobian."""
+    from adam import Representations
+    from adam.casadi import KinDynComputations  # needs adam-robotics[casadi]
+
+    text, joints = essentials(panda.URDF(), panda.JOINTS)
+    computations = KinDynComputations(text, joints)
+    computations.set_frame_velocity_representation(Representations.BODY_FIXED_REPRESENTATION)
+    turn, base, q, v, u = (ca.SX.sym(*name) for name in (("R", 3, 3), ("b", 6), ("q", 7), ("v", 7), ("u", 7)))
+    pose = ca.vertcat(ca.horzcat(turn, ca.SX(3, 1)), ca.SX([[0, 0, 0, 1]]))
+    a = ca.cse(computations.aba(pose, q, base, v, u))
+    jacobian = ca.cse(ca.vertcat(a, ca.vec(ca.jacobian(a, ca.vertcat(ca.vec(turn), q, base, v, u)))))
+    return {
+        name: ca.Function("adam", [turn, base, q, v, u], [value]).n_instructions()
+        for name, value in (("acceleration", a), ("Jacobian", jacobian))
+    }
+
+
 def _check(crocoddyl: Any, pinocchio: Any, model: Any, state: Any) -> None:
     """Refuse a Crocoddyl that was built for another Pinocchio: its accelerations are then whatever was in memory."""
     actuation, costs = crocoddyl.ActuationModelFull(state), crocoddyl.CostModelSum(state, 7)
@@ -105,6 +128,13 @@ def main() -> None:
     console = Console(width=140)
     machine = describe("ocpkit", "casadi", "crocoddyl", "pin", "adam-robotics", "example-robot-data")
     console.print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    for free in (False, True):
+        arm = from_urdf(panda.URDF(), panda.JOINTS, free_base=free).dynamics(panda.TIME_STEP)
+        console.print(f"operations, ocpkit with a {'free' if free else 'fixed'} base: {arm.operations}")
+    try:
+        console.print(f"operations, adam with a free base: {adams_operations()}")
+    except ImportError as error:
+        console.print(f"adam left out: {error}", style="dim")
     task = Task("panda", lambda: problem())
     rows = race(task, [Ocpkit("c", ILQR), CrocoddylArm()], FULL, lambda line: console.print(line, style="dim"))
     table.print_rows(console, rows)

@@ -19,6 +19,7 @@ ENGINES = ("auto", "numpy", "vm", "c")
 # (30, 8)), and each kind of stage takes its time to be unrolled.
 LARGEST_FOR_VM, KINDS_FOR_VM = 24, 8
 LARGEST_AT_ALL = 80
+LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time grows faster than the code
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ def _automatic(graph: ProblemGraph) -> Choice:
         library = cached_library(graph)
     except CompilerError as error:
         return Choice(name, str(error))
-    return Choice(name, "not compiled yet", graph) if library is None else Choice("c", library.origin, graph, library)
+    if library is not None:
+        return Choice("c", library.origin, graph, library)
+    operations = max(kind.dynamics.jacobian.n_instructions() for kind in graph.kinds)
+    if operations > LARGEST_TO_COMPILE:
+        return Choice(name, f"a Jacobian of {operations} operations takes minutes to compile; engine='c' does it")
+    return Choice(name, "not compiled yet", graph)
 
 
 def _size(graph: ProblemGraph) -> int:

@@ -75,6 +75,12 @@ class RobotDynamics(Dynamics):
         """Return a (N,)."""
         return call(self._acceleration, x, u)[:, 0]
 
+    @property
+    def operations(self) -> dict[str, int]:
+        """Scalar operations of the acceleration, the step, and its Jacobian."""
+        parts = {"acceleration": self._acceleration, "step": self._step, "Jacobian": self._jacobian}
+        return {name: part.function.n_instructions() for name, part in parts.items()}
+
     def mass_matrix(self, x: ArrayLike) -> Array:
         """Return M (N, N)."""
         return np.array(ca.DM(self.at_rest(_constant(x)).mass_matrix))

@@ -39,8 +39,8 @@ def robot() -> Robot:
 
 
 def plant(mass: float, friction: float) -> MujocoDynamics:
-    """The arm in MuJoCo, with a friction in its joints that the model lacks [0.5 N m s/rad, times the factor]."""
-    arm = simulated(URDF(), JOINTS, time_step=TIME_STEP, steps=5, damping=0.5 * friction)
+    """The arm in MuJoCo, with a friction in its joints that the model lacks [0.1 N m s/rad, times the factor]."""
+    arm = simulated(URDF(), JOINTS, time_step=TIME_STEP, steps=5, damping=0.1 * friction)
     return arm.changed(mass=mass)
 
 

@@ -113,8 +113,8 @@ def draw(axes: Any, x: Any, u: Any) -> None:
 
 
 def plant(mass: float, friction: float) -> MujocoDynamics:
-    """The arm in MuJoCo, with a friction in its joints that the model lacks [0.5 N m s/rad, times the factor]."""
-    return simulated(URDF(), time_step=TIME_STEP, steps=10, damping=0.5 * friction).changed(mass=mass)
+    """The arm in MuJoCo, with a friction in its joints that the model lacks [0.1 N m s/rad, times the factor]."""
+    return simulated(URDF(), time_step=TIME_STEP, steps=10, damping=0.1 * friction).changed(mass=mass)
 
 
 TASK = Task(

@@ -227,6 +227,23 @@ def test_a_reach_converges_alike_in_every_engine_within_the_torques():
     assert (np.abs(solutions[0].controls) == 0.25 * arm().tree.effort).any()
 
 
+def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path):
+    monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr("ocpkit.engines.choose.LARGEST_TO_COMPILE", 1000)
+    robot = from_urdf(ARM, ["turn", "lift"])
+    problem = Problem.from_functions(
+        dynamics=robot.dynamics(0.0123),
+        cost=lambda x, u: 1e-3 * u @ u,
+        terminal_cost=lambda x: x @ x,
+        x0=robot.state([0.5, 0.3]),
+        horizon=5,
+    )
+    size = robot.dynamics(0.0123).operations["Jacobian"]
+    assert ("takes minutes to compile" in ILQR().solve(problem).details["engine"]) == (size > 1000)
+    monkeypatch.setattr("ocpkit.engines.choose.LARGEST_TO_COMPILE", 10)
+    assert "takes minutes to compile; engine='c' does it" in ILQR().solve(problem).details["engine"]
+
+
 def test_ddp_leaves_the_curvature_of_the_dynamics_out():
     """With a quadratic cost nothing is left that iLQR lacks, but where the dynamics count as curved."""
     robot = arm()
