@@ -128,13 +128,12 @@ def _second_moment(gradients: LayerGradients, A: Tensor | None, S: Tensor | None
     base, coefficients = gradients.base, gradients.coefficients
     if isinstance(base, OuterBase) and len(base.cotangents) == 1:  # the squares of an outer product are one too
         inputs, cotangents = Metric(1.0, A, S).rotate(base.inputs, base.cotangents[0] * coefficients)
-        return OuterBase(inputs.square(), cotangents[None].square(), base.shape[1] > inputs.shape[1]).mean(
-            torch.ones_like(coefficients)
-        )
+        squares = OuterBase(inputs.square(), cotangents[None].square(), base.shape[1] > inputs.shape[1])
+        return base.average(squares.mean(torch.ones_like(coefficients)))
     samples = torch.einsum("rboi,br->boi", gradients.base.dense(), gradients.coefficients)
     if A is not None and S is not None:
         samples = S.T @ samples @ A
-    return (samples**2).mean(0)
+    return base.average((samples**2).mean(0))
 
 
 def _kronecker_basis(
@@ -145,8 +144,9 @@ def _kronecker_basis(
     memory["count"] = count = memory.get("count", 0) + 1
     inputs, cotangents = gradients.factors()
     samples = len(gradients.coefficients)
-    _moment(memory, "A", inputs.T @ inputs / len(inputs), options["decay"])
-    _moment(memory, "S", cotangents.T @ cotangents / samples, options["decay"])
+    average = gradients.base.average
+    _moment(memory, "A", average(inputs.T @ inputs / len(inputs)), options["decay"])
+    _moment(memory, "S", average(cotangents.T @ cotangents / samples), options["decay"])
     if "basis_A" not in memory or (count - 1) % options["basis_every"] == 0:
         for factor in "AS":
             memory[f"values_{factor}"], memory[f"basis_{factor}"] = _eigenbasis(memory[factor])

@@ -24,6 +24,7 @@ from ocpkit.value import Value
 from ocpkit_nn import separable
 from ocpkit_nn.curvature import RULES, LayerGradients
 from ocpkit_nn.dense_pass import dense_pass
+from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.metric import Metric
@@ -101,6 +102,9 @@ class DDPNOpt(torch.optim.Optimizer):
         Parameter groups with options of their own, as in torch; the rest of the model uses the defaults.
     generator
         Source of randomness for ``terminal="montecarlo"``.
+    processes
+        That share each batch (see `distributed`): `step` gets this one's samples, and all take the same step. Not for
+        ``curvature="exact"``, which needs all samples in one place.
 
     Raises
     ------
@@ -135,6 +139,7 @@ class DDPNOpt(torch.optim.Optimizer):
         groups: list[dict[str, Any]] | None = None,
         gains: str = "exact",
         generator: torch.Generator | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         _choose("curvature", curvature, RULES)
         _choose("feedback", feedback, FEEDBACK)
@@ -155,7 +160,9 @@ class DDPNOpt(torch.optim.Optimizer):
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
         self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
-        self.line_search = line_search
+        self.line_search, self.processes = line_search, processes
+        if processes.count > 1 and curvature == "exact":
+            raise ValueError("the exact curvature needs all samples of a batch in one process")
         if gains == "separable":
             self._check_separable(curvature, dynamics)
         self.gains = gains
@@ -202,9 +209,11 @@ class DDPNOpt(torch.optim.Optimizer):
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
+        self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
         with without_autocast(outputs):
             values, gradient = self.loss.value_and_gradient(outputs, targets)
+            loss = float(self.processes.average(values.mean()))
         memories = [self.state[stage.layer.parameters[0]] for stage in self.stages]
         if self.gains == "separable" and separable.known(memories):
             self._policies = self._separable_step(states, linearisations, gradient, memories)
@@ -212,12 +221,12 @@ class DDPNOpt(torch.optim.Optimizer):
             with without_autocast(outputs):
                 self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
             if self.line_search:
-                self._search(states, targets, float(values.mean()))
+                self._search(states, targets, loss)
             else:
                 self._forward_pass(states, self._policies)
             if self.gains == "separable":
                 separable.remember_all(linearisations, self._policies, memories, self._rates)
-        return float(values.mean())
+        return loss
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
         if curvature not in separable.CURVATURES:
@@ -241,6 +250,7 @@ class DDPNOpt(torch.optim.Optimizer):
             states.append(x)
             x, linearisation = stage.linearise(x)
             stage.check_samples_do_not_mix(states[-1], x)
+            linearisation.average = self.processes.average
             linearisations.append(linearisation)
         return states, linearisations, x
 
@@ -293,7 +303,7 @@ class DDPNOpt(torch.optim.Optimizer):
 
     def _clipped(self, gradient: Tensor, linearisations: list[Linearisation]) -> tuple[Tensor, float]:
         """∇φ and the factor of the terminal Hessian, with the whole cost scaled down if the gradient is too large."""
-        scale = 1 / len(gradient) if self.curvature_scale is None else self.curvature_scale
+        scale = 1 / self._samples if self.curvature_scale is None else self.curvature_scale
         if self.max_grad_norm is None:
             return gradient, scale
         clip = self._clip_factor(gradient, linearisations)
@@ -303,7 +313,7 @@ class DDPNOpt(torch.optim.Optimizer):
         """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
         base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
         for linearisation in reversed(linearisations):
-            total += float((linearisation.pull_control(base).mean(weight) ** 2).sum())
+            total += float((linearisation.pull_control(base).expectation(weight) ** 2).sum())
             base = StateBase(linearisation.through_batch(linearisation.pull_state(base).vectors[0])[None])
         assert self.max_grad_norm is not None
         return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
@@ -327,7 +337,7 @@ class DDPNOpt(torch.optim.Optimizer):
         for halvings in range(HALVINGS + 1):
             outputs = self.stages[-1].forward_again(self._forward_pass(states, self._policies, 0.5**halvings))
             with without_autocast(outputs):
-                after = float(self.loss.value_and_gradient(outputs, targets)[0].mean())
+                after = float(self.processes.average(self.loss.value_and_gradient(outputs, targets)[0].mean()))
             if after <= before:
                 return
             for stage, old in zip(self.stages, saved):

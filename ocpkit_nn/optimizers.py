@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
 
@@ -28,8 +29,10 @@ class Stepper(Protocol):
 class Backpropagation:
     """A `torch.optim.Optimizer` on the gradient of the mean loss."""
 
-    def __init__(self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+    def __init__(
+        self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, shared: Processes = ALONE
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.processes = model, loss, optimizer, shared
         self.param_groups = optimizer.param_groups
         self.state_dict = optimizer.state_dict
 
@@ -40,45 +43,49 @@ class Backpropagation:
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
         """Train on one mini-batch and return its mean loss before the step."""
+        self.processes.see(len(inputs), inputs.device)
         self.optimizer.zero_grad()
         mean_loss = self.loss.value(self.model(inputs), targets).mean()
         mean_loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in _trainable(self.model):
+            if parameter.grad is not None:
+                parameter.grad = self.processes.average(parameter.grad)
         self.optimizer.step()
-        return float(mean_loss.detach())
+        return float(self.processes.average(mean_loss.detach()))
 
 
-def _sgd(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+def _sgd(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
     settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
-    return Backpropagation(model, loss, torch.optim.SGD(_trainable(model), **settings))
+    return Backpropagation(model, loss, torch.optim.SGD(_trainable(model), **settings), shared)
 
 
-def _rmsprop(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+def _rmsprop(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
     settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
     if options.decay is not None:
         settings["alpha"] = options.decay
-    return Backpropagation(model, loss, torch.optim.RMSprop(_trainable(model), **settings))
+    return Backpropagation(model, loss, torch.optim.RMSprop(_trainable(model), **settings), shared)
 
 
-def _adam(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
+def _adam(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
     settings: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
-    return Backpropagation(model, loss, torch.optim.Adam(_trainable(model), **settings))
+    return Backpropagation(model, loss, torch.optim.Adam(_trainable(model), **settings), shared)
 
 
-def _ddpnopt(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
-    return _solver(model, loss, options)
+def _ddpnopt(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+    return _solver(model, loss, options, shared)
 
 
-def _kfac(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
-    return _solver(model, loss, options, curvature="kronecker", feedback="none")
+def _kfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+    return _solver(model, loss, options, shared, curvature="kronecker", feedback="none")
 
 
-def _ekfac(model: nn.Module, loss: Loss, options: TrainOptions) -> Stepper:
-    return _solver(model, loss, options, curvature="ekfac", feedback="none")
+def _ekfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+    return _solver(model, loss, options, shared, curvature="ekfac", feedback="none")
 
 
-def _solver(model: nn.Module, loss: Loss, options: TrainOptions, **fixed: Any) -> DDPNOpt:
+def _solver(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes, **fixed: Any) -> DDPNOpt:
     assert options.lr is not None
-    settings = {**given(options, *TAKES["ddpnopt"]), **fixed}
+    settings = {**given(options, *TAKES["ddpnopt"]), **fixed, "processes": shared}
     generator = torch.Generator(options.device).manual_seed(options.seed)
     return DDPNOpt(model, loss, options.lr, weight_decay=options.weight_decay, generator=generator, **settings)
 
@@ -92,7 +99,7 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, Loss, TrainOptions], Stepper]] = {
+OPTIMIZERS: dict[str, Callable[..., Stepper]] = {
     "ddpnopt": _ddpnopt,
     "sgd": _sgd,
     "rmsprop": _rmsprop,
@@ -100,7 +107,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Loss, TrainOptions], Stepper]] = {
     "kfac": _kfac,
     "ekfac": _ekfac,
 }
-"""Factories by name; the options that they get are resolved."""
+"""Factories by name, of (model, loss, options, processes); the options that they get are resolved."""
 
 TAKES: dict[str, tuple[str, ...]] = {
     "ddpnopt": (

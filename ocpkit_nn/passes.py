@@ -59,7 +59,7 @@ class LayerPolicy:
         """Add α k + E[K_i δx_i] to the layer's control, for deviations δX (B, …); one M⁻¹ serves both terms."""
         gradient = self.direction if step_size == 1.0 else step_size * self.direction
         if self.gain is not None and deviation is not None:
-            gradient = self.gain.unscaled(deviation).neg_().add_(gradient)
+            gradient = self.gain.control.average(self.gain.unscaled(deviation)).neg_().add_(gradient)
         self.metric.descend(layer, gradient)
 
 
@@ -131,7 +131,7 @@ def layer_gradients(
     """What the baseline's rule may look at."""
     factors = (lambda: linearisation.factors(Qu.coefficients)) if linearisation.layer.factored else None
     memory = None if workspace is None else workspace.array("gradient", Qu.base.shape, Qu.coefficients)
-    mean = Qu.base.mean(Qu.coefficients, memory)
+    mean = Qu.base.expectation(Qu.coefficients, memory)
     return LayerGradients(mean, Qu.base, Qu.coefficients, factors, columns, workspace)
 
 

@@ -76,6 +76,7 @@ def second_order_pass(
         Vh, Vhh = _before_activation(stages[t], V.regularized(tikhonov), y, scale)
         # nothing precedes stage 0, so nobody asks for its V_h·g_ux
         Q = _action_value(x, layer.matrix(), Vh, Vhh, scale if t > 0 else None)
+        Q.u.base.average = linearisations[t].average
         curvature = _Curvature(layer, x, Vh, rule, proximal)
         step, gain = minimise(t, Q, curvature), None
         if t > 0:
@@ -125,7 +126,7 @@ class _Curvature:
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.uu.left
         factors = lambda: self.layer.factors(self.x, self.Vh[None])  # noqa: E731
-        mean = Q.u.base.mean(Q.u.coefficients)
+        mean = Q.u.base.expectation(Q.u.coefficients)
         gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, lambda: columns.coefficients)
         self.metric, self.direction = self.rule(t, gradients)
         return SampleHessian(self.metric, columns, self.proximal), Q.u

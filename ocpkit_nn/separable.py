@@ -57,8 +57,9 @@ class AimedGradient:
     def at(self, deviation: Tensor | None, out: Tensor) -> Tensor:
         """Return the gradient (o, i) for δX (B, …), or without feedback; `out` is memory for it."""
         if self.gain is None or deviation is None:
-            return self.control.mean(self.weight, out)
-        return self.control.mean(torch.addcmul(self.weight, self.gain, self.state.inner(deviation)), out)
+            return self.control.expectation(self.weight, out)
+        aimed = torch.addcmul(self.weight, self.gain, self.state.inner(deviation))
+        return self.control.expectation(aimed, out)
 
 
 def backward_pass(
@@ -153,7 +154,7 @@ def remember_all(
 
 def separated(metric: Metric, control: ControlBase, rate: float) -> tuple[Tensor, Tensor]:
     """Return a (o) and b (i) with M⁻¹ ≈ a bᵀ, without η."""
-    q, p = control.mean_squares()
+    q, p = (control.average(squares) for squares in control.mean_squares())
     weights = metric.weights
     if weights is None:
         return torch.ones_like(q), torch.ones_like(p)

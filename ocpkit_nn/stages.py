@@ -124,6 +124,8 @@ class Stage:
 class Linearisation:
     """f_x and f_u of one stage at one batch of states, as products with one base of vectors."""
 
+    average: Callable[[Tensor], Tensor] = staticmethod(lambda local: local)  # see `distributed`
+
     def __init__(self, layer: Layer, x: Tensor, pull: Callable[[Tensor], Tensor] | None = None) -> None:
         self.layer, self.x = layer, x
         self._through_tail = pull  # v ↦ V_h = σ_hᵀ v (Eq. 12)
@@ -146,6 +148,7 @@ class Linearisation:
     def pull_control(self, base: StateBase) -> ControlBase:
         """f_uᵀ v, per sample."""
         self._see(base)
+        self.control.average = self.average
         return self.control
 
     @property

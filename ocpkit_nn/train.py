@@ -2,10 +2,15 @@
 
 `train` drives a `training.Training` and keeps its folder. The checkpoint there holds all that changes during a run,
 so that one that was killed and resumed ends with the weights, bit for bit, of one that was not.
+
+Under `torchrun` all processes train on one batch (see `distributed`), and the first of them keeps the folder:
+
+    torchrun --nproc-per-node 2 -m ocpkit_nn.train digits --out runs/digits
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +23,7 @@ from torch import nn
 from ocpkit.atomic import TEMPORARY
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
+from ocpkit_nn.distributed import is_first, own_device, processes
 from ocpkit_nn.interrupt import DeferredInterrupt
 from ocpkit_nn.optimizers import OPTIMIZERS
 from ocpkit_nn.options import TrainOptions
@@ -27,7 +33,7 @@ from ocpkit_nn.training import OnBatch, Training, TrainingDiverged, reproducible
 __all__ = ["OPTIMIZERS", "Row", "TrainOptions", "TrainResult", "TrainingDiverged", "TrainingInterrupted", "train"]
 
 OnEpoch = Callable[[Row], object]
-Save = Callable[[bool], None]
+Save = Callable[[bool], object]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -88,16 +94,25 @@ def train(
     """
     folder = None if options.out is None else Path(options.out)
     with _one_kind_of_error():
-        device = _device(options.device)
-        _check_folder(folder, resume)
-    with DeferredInterrupt() as interrupt, reproducible(device, options.seed):
+        device = _device(own_device(options.device))
+        if is_first():
+            _check_folder(folder, resume)
+    with (
+        processes(options.device) as shared,
+        DeferredInterrupt() as interrupt,
+        reproducible(device, options.seed),
+    ):
         with _one_kind_of_error():
-            run = Training(options)
-            saved = checkpoint.load(folder) if resume and folder is not None else None
+            run = Training(options, shared)
+            saved = shared.from_first(lambda: checkpoint.load(folder) if resume and folder is not None else None)
             if saved is not None:
                 run.restore(saved)
         if folder is None:
             _advance_to_the_end(run, lambda whole: None, on_epoch, on_batch, interrupt)
+        elif shared.rank > 0:
+            if saved is None:
+                run.state()  # all take part in what the first one saves
+            _advance_to_the_end(run, lambda whole: run.state(), on_epoch, on_batch, interrupt)
         else:
             with RunFolder(folder, run) as files:
                 if saved is None:
@@ -189,3 +204,9 @@ def _one_kind_of_error() -> Iterator[None]:
         raise ProblemError(f"{error}: pip install 'ocpkit[nn]' has what the data sets need") from error
     except (ValueError, TypeError, OSError) as error:
         raise ProblemError(str(error)) from error
+
+
+if __name__ == "__main__":
+    from ocpkit.cli import app
+
+    app(["train", *sys.argv[1:]])

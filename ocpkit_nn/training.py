@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
 from ocpkit_nn.data import Dataset, batches, load
+from ocpkit_nn.distributed import ALONE, Processes, own_device
 from ocpkit_nn.losses import Loss, by_name
 from ocpkit_nn.networks import build
 from ocpkit_nn.optimizers import OPTIMIZERS
@@ -45,19 +46,20 @@ class Training:
         One for each whole epoch.
     """
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions, shared: Processes = ALONE) -> None:
         data = load(options.data, seed=options.seed)
         self.options = options = options.resolved(data.name)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         assert options.epochs is not None
-        self.device, self.epochs = torch.device(options.device), options.epochs
+        self.device, self.epochs, self.processes = torch.device(own_device(options.device)), options.epochs, shared
         self.fingerprint = _fingerprint(data)
         self.loss = by_name(options.loss, data.classes)
         self.model = _network(options.model, data).to(self.device)
         self.data = _moved(data, self.device)
         self._check_fit()
-        self.optimizer = OPTIMIZERS[options.optimizer](self.model, self.loss, options)
+        self._check_processes()
+        self.optimizer = OPTIMIZERS[options.optimizer](self.model, self.loss, options, shared)
         if options.schedule != "constant" and not hasattr(self.optimizer, "param_groups"):
             raise ProblemError(f"{options.optimizer} has no learning rate to schedule")
         self.order = torch.Generator().manual_seed(options.seed)
@@ -65,6 +67,10 @@ class Training:
         self.seconds = 0.0
         self.rows: list[Row] = []
         self._order_of_epoch = self.order.get_state()
+        if shared.rank > 0:  # the weights are drawn; dropout and Monte-Carlo are to differ from sample to sample
+            torch.manual_seed(options.seed + shared.rank)
+            if (draws := getattr(self.optimizer, "generator", None)) is not None:
+                draws.manual_seed(options.seed + shared.rank)
 
     def advance(self, on_batch: OnBatch | None, stop: Callable[[], bool]) -> bool:
         """Train until the epoch is whole (then True) or `stop` says so (then False)."""
@@ -77,7 +83,7 @@ class Training:
         for index, (inputs, targets) in enumerate(every):
             if index < self.batches_done:
                 continue
-            if stop():
+            if self.processes.any(stop(), self.device):
                 return False
             began = time.perf_counter()
             self._schedule((self.epochs_done * total + index) / (self.epochs * total))
@@ -99,7 +105,9 @@ class Training:
 
     def _step(self, inputs: Tensor, targets: Tensor) -> None:
         try:
-            loss = self.optimizer.step(inputs, targets)
+            loss = self.optimizer.step(self.processes.share(inputs), self.processes.share(targets))
+        except ProblemError:
+            raise
         except (RuntimeError, ValueError, TypeError) as error:
             # Drawing from, or decomposing, what is not finite raises before a loss is returned.
             if isinstance(error, torch.linalg.LinAlgError) or not is_finite(self.model, inputs):  # type: ignore[attr-defined]
@@ -113,13 +121,30 @@ class Training:
     def _evaluate(self) -> Row:
         self.model.eval()
         data = self.data
-        train_loss, _ = mean_loss_and_accuracy(self.model, self.loss, data.train_inputs, data.train_targets)
-        test_loss, accuracy = mean_loss_and_accuracy(self.model, self.loss, data.test_inputs, data.test_targets)
+        train_loss, _ = self._measure(data.train_inputs, data.train_targets)
+        test_loss, accuracy = self._measure(data.test_inputs, data.test_targets)
         weights = _finite_weights(self.model)
         if not (weights and math.isfinite(train_loss) and math.isfinite(test_loss)):
             what = f"the losses are {train_loss} and {test_loss}" if weights else "the weights are not finite"
             raise self._diverged(what, f"at the end of epoch {self.epochs_done + 1}")
         return Row(self.epochs_done + 1, train_loss, test_loss, accuracy, self.seconds)
+
+    def _measure(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Return mean loss and accuracy over the samples of all processes."""
+        inputs, targets = self.processes.share(inputs), self.processes.share(targets)
+        self.processes.see(len(inputs), self.device)
+        here = torch.tensor(mean_loss_and_accuracy(self.model, self.loss, inputs, targets), dtype=torch.float64)
+        loss, accuracy = self.processes.average(here.to(self.device)).tolist()
+        return loss, accuracy
+
+    def _check_processes(self) -> None:
+        """Refuse what would let the processes drift apart."""
+        norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
+        if self.processes.count > 1 and norms:
+            raise ProblemError(
+                f"the network {self.options.model!r} has batch normalisation, which each process would do on its own "
+                "samples; use layer or group normalisation, or one process"
+            )
 
     @torch.no_grad()
     def _check_fit(self) -> None:
@@ -153,7 +178,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Return all that a run which goes on from here must have."""
-        draws = getattr(self.optimizer, "generator", None)
+        random, *others = self.processes.gather(self._random_state())
         return {
             "options": self.options.record(),
             "fingerprint": self.fingerprint,
@@ -164,6 +189,14 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self._order_of_epoch,
+            **random,
+            "others": others,
+        }
+
+    def _random_state(self) -> dict[str, Any]:
+        """Return the state of the generators of this process."""
+        draws = getattr(self.optimizer, "generator", None)
+        return {
             "draws": None if draws is None else draws.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -186,6 +219,11 @@ class Training:
         self.epochs_done, self.batches_done = state["epochs_done"], state["batches_done"]
         self.seconds, self.rows = state["seconds"], [Row(**row) for row in state["rows"]]
         self._order_of_epoch = state["order"]
+        everyone = [state, *state.get("others", [])]
+        if self.processes.rank < len(everyone):  # a process that has joined keeps its own first draws
+            self._restore_random(everyone[self.processes.rank])
+
+    def _restore_random(self, state: dict[str, Any]) -> None:
         if state["draws"] is not None:
             self.optimizer.generator.set_state(state["draws"])  # type: ignore[attr-defined]
         torch.set_rng_state(state["random"])

@@ -81,6 +81,7 @@ class ControlBase(Base):
     """Vectors in the space of a layer's control, each a matrix (o, i) with the bias as its last column."""
 
     _grams: tuple[Metric | None, Tensor] | None = None
+    average: Callable[[Tensor], Tensor] = staticmethod(lambda local: local)  # over the processes that share the batch
 
     def gram(self, metric: Metric | None) -> Tensor:
         if self._grams is None or self._grams[0] is not metric:
@@ -106,6 +107,10 @@ class ControlBase(Base):
     @abstractmethod
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         """Return (1/B) Σ_i base_i c_i, (o, i), for c (B, R); `out` is memory that may be used for it."""
+
+    def expectation(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return `mean` over the samples of all processes."""
+        return self.average(self.mean(coefficients, out))
 
     def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return base_iᵀ M⁻¹ base_i, (B, 1), for R = 1 and M⁻¹ = rows (o) columnsᵀ (i) element by element."""

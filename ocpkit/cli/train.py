@@ -79,6 +79,7 @@ def train_command(
     """
     given = {name: value for name, value in locals().items() if name not in ("resume", "as_json", "quiet")}
     check_installed()
+    from ocpkit_nn.distributed import is_first
     from ocpkit_nn.train import TrainOptions
 
     if resume and out is None:
@@ -86,7 +87,9 @@ def train_command(
     options = TrainOptions(**given)
     options = replace(options, out=_free_folder(options.data) if out is None else out)
     with _warnings_in_one_line():
-        result = _train(options, resume, visible=not (quiet or as_json))
+        result = _train(options, resume, visible=is_first() and not (quiet or as_json))
+    if not is_first():  # of several processes that train together
+        return
     if as_json:
         print_json(json.loads((Path(str(options.out)) / "metrics.json").read_text(encoding="utf-8")))
     else:

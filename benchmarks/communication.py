@@ -1,0 +1,84 @@
+"""What processes that train together exchange: ``python -m benchmarks.communication [--markdown FILE]``.
+
+Two processes on this machine take one step of each method on a batch, and count the bytes that `Processes.average`
+hands to the collective. What the network sends for it is up to gloo or NCCL: a ring sends 2 (N − 1)/N times as much
+from each of N processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from benchmarks import page
+from benchmarks.machine import describe
+from ocpkit_nn.distributed import Processes
+from ocpkit_nn.optim import DDPNOpt
+
+METHODS = (
+    *(("diagonal", "none"), ("diagonal", "value"), ("diagonal", "full"), ("adam", "full")),
+    *(("kronecker", "none"), ("kronecker", "full"), ("ekfac", "full")),
+)
+WIDTHS, BATCH = (32, 256, 1024), 32
+
+
+def network(width: int) -> nn.Sequential:
+    """64 inputs, three hidden layers, ten classes."""
+    sizes = [64, width, width, width, 10]
+    layers = [module for n, o in pairwise(sizes) for module in (nn.Linear(n, o), nn.Tanh())]
+    return nn.Sequential(*layers[:-1])
+
+
+def measure(rank: int, count: int, folder: str) -> None:
+    """Take one step of each method, and save the bytes of this process."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    exchanged: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for width in WIDTHS:
+        inputs, targets = torch.randn(BATCH, 64), torch.randint(10, (BATCH,))
+        for curvature, feedback in METHODS:
+            shared, model = Processes(rank, count), network(width)
+            optimizer = DDPNOpt(model, curvature=curvature, feedback=feedback, processes=shared)
+            optimizer.step(shared.share(inputs), shared.share(targets))
+            size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+            exchanged[curvature, feedback, width] = shared.bytes_averaged, size
+    if rank == 0:
+        torch.save(exchanged, Path(folder) / "exchanged.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main(markdown: Path | None) -> None:
+    """Print the table, or write it into a page."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(measure, (2, folder), nprocs=2)
+        exchanged = torch.load(Path(folder) / "exchanged.pt")
+    lines = []
+    for curvature, feedback in METHODS:
+        cells = []
+        for width in WIDTHS:
+            volume, size = exchanged[curvature, feedback, width]
+            cells.append(f"{volume / 1e6:.3g} MB ({volume / size:.2f}×)")
+        lines.append([curvature, feedback, *cells])
+    sections = [
+        f"Exchanged per process and step, float32, and the same over the size of the parameters; fcn of three hidden "
+        f"layers, batch of {BATCH} (it does not depend on it):",
+        page.markdown(["curvature", "feedback", *(f"width {width}" for width in WIDTHS)], lines),
+    ]
+    print("\n\n".join(sections))
+    if markdown is not None:
+        command = f"python -m benchmarks.communication --markdown {markdown}"
+        page.write(markdown, "Many machines", command, describe("torch"), sections)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", type=Path)
+    main(**vars(parser.parse_args()))
