@@ -107,7 +107,7 @@ OPTIMIZERS: dict[str, Callable[..., Stepper]] = {
     "kfac": _kfac,
     "ekfac": _ekfac,
 }
-"""Factories by name, of (model, loss, options, processes); the options that they get are resolved."""
+"""Factories by name, of (model, loss, options) and, if there are several, processes; the options are resolved."""
 
 TAKES: dict[str, tuple[str, ...]] = {
     "ddpnopt": (

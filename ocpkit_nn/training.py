@@ -59,7 +59,8 @@ class Training:
         self.data = _moved(data, self.device)
         self._check_fit()
         self._check_processes()
-        self.optimizer = OPTIMIZERS[options.optimizer](self.model, self.loss, options, shared)
+        together = () if shared.count == 1 else (shared,)  # a factory of one's own need not know of processes
+        self.optimizer = OPTIMIZERS[options.optimizer](self.model, self.loss, options, *together)
         if options.schedule != "constant" and not hasattr(self.optimizer, "param_groups"):
             raise ProblemError(f"{options.optimizer} has no learning rate to schedule")
         self.order = torch.Generator().manual_seed(options.seed)
