@@ -93,7 +93,7 @@ def _automatic(graph: ProblemGraph) -> Choice:
         return Choice("c", library.origin, graph, library)
     operations = max(kind.dynamics.jacobian.n_instructions() for kind in graph.kinds)
     if operations > LARGEST_TO_COMPILE:
-        return Choice(name, f"a Jacobian of {operations} operations takes minutes to compile; engine='c' does it")
+        return Choice(name, f"a Jacobian of {operations} operations takes long to compile; engine='c' does it")
     return Choice(name, "not compiled yet", graph)
 
 
