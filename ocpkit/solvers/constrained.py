@@ -177,7 +177,7 @@ class AugmentedLagrangianRun(Run):
         if self.inner is None:
             inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
         else:
-            inner = solver.solve(problem, self.inner)
+            inner = solver.solve(problem, self.inner, states=self.inner.states)
         self.inner_iterations += inner.iterations
         self.details["engine"] = inner.details["engine"]
         return inner
