@@ -48,15 +48,16 @@ def simulated(
     spec.option.timestep, spec.option.gravity = time_step / steps, [0, 0, -9.81]
     for name in tree.joints:
         spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT).set_to_motor()
+    # MuJoCo drops from a URDF what can touch nothing at all; these could be touched, by nothing that is there
     for body in spec.bodies[1:]:
         if np.linalg.norm(body.pos) > THICKNESS:
             ends = [0.0, 0.0, 0.0, *body.pos]
-            size, nothing = [THICKNESS, 0, 0], {"mass": 0, "contype": 0, "conaffinity": 0}
+            size, nothing = [THICKNESS, 0, 0], {"mass": 0, "contype": 1, "conaffinity": 0}
             body.parent.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=size, rgba=COLOR, **nothing)
     spec.worldbody.add_light(pos=[1, -1, 3], dir=[-0.3, 0.3, -1])
     spec.worldbody.add_camera(name="side", pos=[1.6, -1.2, 1.2], xyaxes=[0.6, 0.8, 0, -0.3, 0.22, 0.93])
     spec.worldbody.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2, 2, 0.1], rgba=[0.85] * 3 + [1], contype=0, conaffinity=0
+        type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2, 2, 0.1], rgba=[0.85] * 3 + [1], contype=1, conaffinity=0
     )
     model = spec.compile()
     model.jnt_limited[:], model.dof_damping[:] = 0, damping

@@ -279,6 +279,13 @@ def test_a_plant_in_mujoco_is_the_model_step_by_step():
         np.testing.assert_allclose(theirs, ours, atol=1e-7)
 
 
+def test_the_links_of_a_plant_can_be_seen_and_touch_nothing():
+    plant = simulated(ARM, time_step=0.002)
+    assert plant.model.ngeom > len(arm().tree.joints)
+    rng = np.random.default_rng(10)
+    assert all(plant.place(rng.normal(size=8)).ncon == 0 for _ in range(20))
+
+
 def test_feedback_bears_a_mismatch_that_the_controls_alone_do_not():
     problem = reach()
     solution = ILQR(engine="numpy").solve(problem)
