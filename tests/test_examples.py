@@ -55,6 +55,12 @@ def test_a_controller_tuned_for_three_steps_costs_less(tmp_path: Path, capsys: A
     assert tuned < 0.99 * before
 
 
-@pytest.mark.parametrize("name", ["monte_carlo", "estimator", "learn_cost", "tune_mpc"])
+@pytest.mark.slow
+def test_many_guesses_find_better_than_the_first(tmp_path: Path, capsys: Any) -> None:
+    ((first, best),) = re.findall(r"first guess (\S+), median \S+, best (\S+)", run("multi_start", tmp_path, capsys))
+    assert float(best) < 0.5 * float(first)
+
+
+@pytest.mark.parametrize("name", ["monte_carlo", "estimator", "learn_cost", "tune_mpc", "multi_start"])
 def test_the_command_line_has_the_flag(name: str) -> None:
     assert '"--quick"' in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +31,10 @@ def reproduce_command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 10,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Of a Dask scheduler; all its workers train, instead of --jobs."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small form, to see that it works.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, ….")] = "cpu",
     estimate: Annotated[
@@ -57,8 +63,35 @@ def reproduce_command(
 
         typer.echo(f"wrote {write_page(folder)}")
         return
-    for name in registry.ITEMS if item == "all" else (item,):
-        _reproduce(name, options, jobs, estimate)
+    with workers(cluster):
+        for name in registry.ITEMS if item == "all" else (item,):
+            _reproduce(name, options, jobs if cluster is None else max(jobs, 2), estimate)  # Dask counts its workers
+
+
+@contextmanager
+def workers(cluster: str | None) -> Iterator[None]:
+    """Let joblib send its work to a Dask cluster inside the block.
+
+    Raises
+    ------
+    ProblemError
+        If `distributed` is not installed, or nobody answers at the address.
+    """
+    if cluster is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ProblemError("--cluster needs Dask: pip install distributed") from error
+    from joblib import parallel_config
+
+    try:
+        client = Client(cluster, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ProblemError(f"no Dask scheduler answers at {cluster!r}: {error}") from error
+    with client, parallel_config(backend="dask"):
+        yield
 
 
 def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocpkit.cli.reproduce import workers
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper, registry
 from ocpkit_nn.experiments.run import Options, Result, Run
@@ -138,6 +139,24 @@ def test_processes_change_nothing(tmp_path):
     runs = [replace(RUN, seed=seed) for seed in range(3)]
     alone, together = execute(runs, train, tmp_path / "a"), execute(runs, train, tmp_path / "b", jobs=2)
     assert list(map(without_time, alone)) == list(map(without_time, together))
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_changes_nothing_either(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the cluster is installed with the extra 'dev'")
+    runs = [replace(RUN, seed=seed) for seed in range(3)]
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        workers(cluster.scheduler_address),
+    ):
+        together = execute(runs, train, tmp_path / "a", jobs=2)
+    assert list(map(without_time, together)) == list(map(without_time, execute(runs, train, tmp_path / "b")))
+
+
+def test_a_cluster_that_does_not_answer_is_named():
+    pytest.importorskip("distributed", reason="the cluster is installed with the extra 'dev'")
+    with pytest.raises(ProblemError, match="no Dask scheduler answers at 'nonsense://1'"), workers("nonsense://1"):
+        pass
 
 
 def test_divergence_ends_a_run_and_is_recorded():
