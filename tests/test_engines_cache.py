@@ -100,10 +100,11 @@ def _race(folder: str, barrier: Any, results: Any) -> None:
     results.put(solve(scalar(0.84)))
 
 
-def test_several_processes_at_once(folder: Path) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_several_processes_at_once(folder: Path, count: int) -> None:
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(3), context.Queue()
-    workers = [context.Process(target=_race, args=(str(folder), barrier, results)) for _ in range(3)]
+    barrier, results = context.Barrier(count), context.Queue()
+    workers = [context.Process(target=_race, args=(str(folder), barrier, results)) for _ in range(count)]
     for worker in workers:
         worker.start()
     said = [results.get(timeout=120) for _ in workers]

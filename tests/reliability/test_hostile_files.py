@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from ocpkit import DDP, Problem, ProblemError, Solution
 from ocpkit.cli import app
 from ocpkit.engines.export import export_c
+from ocpkit.robots.urdf import essentials
 from ocpkit_nn import checkpoint
 from ocpkit_nn.data import load
 from ocpkit_nn.networks import build
@@ -201,3 +202,19 @@ def test_an_export_called_main_builds(tmp_path: Path) -> None:
     export_c(problem(), DDP(), tmp_path, "main")
     for command in (["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"], ["./build/main__main"]):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+# --------------------------------------------------------------------------------------------------- robots
+ENTITIES = {
+    "a billion laughs": "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10 if i else "ha"}">' for i in range(10)),
+    "another file": '<!ENTITY a9 SYSTEM "file:///etc/passwd">',
+}
+
+
+@pytest.mark.parametrize("entities", ENTITIES.values(), ids=ENTITIES)
+def test_a_urdf_can_neither_grow_nor_read_files(entities: str, tmp_path: Path) -> None:
+    """By the parser that Python brings: expat stops amplification since 2.4.1, and ElementTree opens no other file."""
+    path = tmp_path / "robot.urdf"
+    path.write_text(f"<!DOCTYPE robot [{entities}]><robot name='x'><link name='x'>&a9;</link></robot>")
+    with pytest.raises(ProblemError, match="cannot be read as a URDF"):
+        essentials(path, None)
