@@ -40,8 +40,13 @@ def cost(problem: Problem, solution: Solution) -> float:
     return running + float(problem.terminal_cost.value(solution.states[-1], p))
 
 
-def gradient(problem: Problem, solution: Solution, gains: Any = None) -> tuple[Array, Array]:
-    """g (T, m) along the solution's own states, and its part that the control bounds do not block."""
+def gradient(
+    problem: Problem, solution: Solution, gains: Any = None, complementarity: float = 0.0
+) -> tuple[Array, Array]:
+    """g (T, m) along the solution's own states, and its part that the control bounds do not block.
+
+    A bound blocks where the control is at it, or as an interior point holds it: distance · |g| ≤ `complementarity`.
+    """
     along, end = _derivatives(problem)
     p, K = problem.parameters, np.zeros((problem.horizon, 1, 1)) if gains is None else gains
     costate, slopes = end(solution.states[-1], p).full()[:, 0], []
@@ -49,14 +54,16 @@ def gradient(problem: Problem, solution: Solution, gains: Any = None) -> tuple[A
         slope, before = (value.full()[:, 0] for value in along(x, u, p, costate))
         slopes.insert(0, slope)
         costate = before if gains is None else before + of_stage.T @ slope
-    g, (at_lower, at_upper) = np.stack(slopes), _held(problem, solution)
+    g = np.stack(slopes)
+    distance = complementarity / np.maximum(np.abs(g), np.finfo(float).tiny)
+    at_lower, at_upper = _held(problem, solution, distance)
     return g, np.where((at_lower & (g > 0)) | (at_upper & (g < 0)), 0.0, g)
 
 
-def _held(problem: Problem, solution: Solution) -> tuple[Array, Array]:
-    """Which controls (T, m) are at their bounds, up to what an interior point keeps away from them."""
+def _held(problem: Problem, solution: Solution, distance: Any = 0.0) -> tuple[Array, Array]:
+    """Which controls (T, m) are at their bounds, up to rounding or a distance."""
     stage, u = problem.stages[0], np.stack(solution.controls)
-    near = NEAR * (1 + np.abs(u))
+    near = np.maximum(NEAR * (1 + np.abs(u)), distance)
     return u - stage.control_lower <= near, stage.control_upper - u <= near
 
 
