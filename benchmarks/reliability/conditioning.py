@@ -125,6 +125,6 @@ def section(found: Sequence[Case]) -> str:
             worst, all_of = max(map(abs, claimed), default=float("nan")), max(abs(case.error) for case in here)
             lines.append([f"{kappa:.0e}", name, f"{len(claimed)}/{len(here)}", f"{worst:.1e}", f"{all_of:.1e}"])
     dishonest = sum(not case.honest for case in found)
-    header = ["κ of Q and R", "solver", "converged", "largest |J − J*|/J* of these", "of all"]
+    header = ["κ of Q and R", "solver", "converged", "largest error of J of these", "of all"]
     said = f'{dishonest} of {len(found)} answers say "converged" at more than {FORGIVEN:.0e} from the optimum.'
     return "\n\n".join(["## Ill-conditioned linear-quadratic problems", said, markdown(header, lines)])
