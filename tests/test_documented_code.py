@@ -39,7 +39,8 @@ def test_there_are_pages() -> None:
 def test_it_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    shutil.copy(ROOT / "tests" / "robots" / "arm.urdf", tmp_path)
+    for file in (ROOT / "tests" / "robots" / "arm.urdf", ROOT.joinpath("ocpkit", "robots", "assets", "hopper.xml")):
+        shutil.copy(file, tmp_path)
     namespace: dict[str, Any] = {}
     for language, title, block in PAGES[page]:
         if title:

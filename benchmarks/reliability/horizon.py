@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from benchmarks.page import markdown
 from ocpkit import DDP, Problem
 
 Array = Any
+ROOT = Path(__file__).parents[2]
 
 LONG = ((4, 2, 25_000), (4, 2, 50_000), (4, 2, 100_000))
 LARGE = ((200, 10, 100), (200, 10, 200), (200, 10, 400))
@@ -64,8 +67,9 @@ def problem(n: int, size: int, horizon: int) -> Problem:
 
 def measure(n: int, size: int, horizon: int, engine: str) -> Run:
     """Solve in a fresh process."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_solve, (n, size, horizon, engine))
+    arguments = [sys.executable, "-m", "benchmarks.reliability.horizon", *map(str, (n, size, horizon, engine))]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    return Run(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _solve(n: int, size: int, horizon: int, engine: str) -> Run:
@@ -105,3 +109,7 @@ def section(groups: Sequence[Sequence[Run]]) -> str:
             f"n = {runs[0].states}: {rates} KiB for each further stage; the same number twice is linear growth."
         )
     return "\n\n".join(["## Long horizons and large states", markdown(header, lines), *said])
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_solve(*map(int, sys.argv[1:4]), sys.argv[4]))))
