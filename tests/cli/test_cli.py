@@ -320,7 +320,7 @@ def test_compare_runs_all_solvers_by_default():
     result = ocpkit("compare", "model.py:fixed", "--max-iterations", "2", "--time-limit", "9", "--json")
     solvers = [entry["solver"] for entry in strict_json(result.stdout)["results"]]
     assert result.exit_code == 0
-    assert solvers == [name for name in registry.names() if name not in ("ilqg", "sqp")]
+    assert solvers == [name for name in registry.names() if name not in ("ilqg", "ip", "sqp")]
 
 
 def test_compare_runs_the_solver_of_noise_where_there_is_noise():
