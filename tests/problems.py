@@ -310,3 +310,15 @@ BY_NAME = {case.name: case for case in CASES}
 def runs(*solvers: str) -> list[tuple[Case, str]]:
     """Return every (case, solver name) that must converge, for the solvers asked."""
     return [(case, solver) for case in CASES for solver in solvers if solver in case.budget]
+
+
+def scalar(factor: float = 0.9) -> Problem:
+    """A problem that compiles at once; each factor is another structure."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: factor * x + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=5,
+        control_size=1,
+    )

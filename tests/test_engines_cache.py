@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import BY_NAME
+from problems import BY_NAME, scalar
 from typer.testing import CliRunner
 
 from ocpkit import DDP, Problem, ProblemError
@@ -20,18 +20,6 @@ from ocpkit.engines import cache, compiler, library
 from ocpkit.engines.cache import Cache, open_cache
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.solvers import switch
-
-
-def scalar(factor: float = 0.9) -> Problem:
-    """A problem that compiles at once; each factor is another structure."""
-    return Problem.from_functions(
-        dynamics=lambda x, u: factor * x + u,
-        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[1.0],
-        horizon=5,
-        control_size=1,
-    )
 
 
 @pytest.fixture

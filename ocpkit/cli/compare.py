@@ -60,7 +60,7 @@ def compare_command(
     solver: Annotated[
         list[str] | None,
         typer.Option(
-            "--solver", "-s", help="A solver; repeat it.", show_default="all but sqp; ilqg where there is noise"
+            "--solver", "-s", help="A solver; repeat it.", show_default="all but sqp and ip; ilqg where there is noise"
         ),
     ] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit of each solve.")] = None,

@@ -83,3 +83,14 @@ def ball(axes: Any, centre: Sequence[float], radius: float) -> None:
     up = np.outer(np.ones_like(turns), np.cos(heights))
     x, y, z = (c + radius * part for c, part in zip(centre, (*around, up)))
     axes.plot_wireframe(x, y, z, rstride=4, cstride=3, color=drawing.ACCENT, linewidth=0.8)
+
+
+def state_labels(joints: int) -> tuple[str, ...]:
+    """Return what plots call the states of an arm with so many revolute joints."""
+    each = range(1, joints + 1)
+    return (*(f"joint {i} [rad]" for i in each), *(f"rate {i} [rad/s]" for i in each))
+
+
+def control_labels(joints: int) -> tuple[str, ...]:
+    """Return what plots call its controls."""
+    return tuple(f"torque {i} [N m]" for i in range(1, joints + 1))

@@ -100,7 +100,22 @@ def layout(graph: ProblemGraph, library: Library) -> Layout:
     return Layout(series, end, end + library.scratch_size(kinds), kinds)
 
 
-class CompiledRun(Run):
+class RunInC(Run):
+    """A solve whose iterations run in C; one at a time is as many as are asked for."""
+
+    def start(self) -> Iteration:
+        return self._one()
+
+    def step(self) -> Iteration:
+        return self._one()
+
+    def _one(self) -> Iteration:
+        history = History()
+        self.advance(history, 1, Clock(), float("inf"))
+        return history[0]
+
+
+class CompiledRun(RunInC):
     """One DDP solve in progress, in C."""
 
     def __init__(self, options: DDP, problem: Problem, graph: ProblemGraph, library: Library) -> None:
@@ -164,17 +179,6 @@ class CompiledRun(Run):
         finally:  # also where Ctrl-C was pressed meanwhile
             history.grow(self.state.rows)
             self._conclude()
-
-    def start(self) -> Iteration:
-        return self._one()
-
-    def step(self) -> Iteration:
-        return self._one()
-
-    def _one(self) -> Iteration:
-        history = History()
-        self.advance(history, 1, Clock(), float("inf"))
-        return history[0]
 
     def _conclude(self) -> None:
         self.status = STATUSES[self.state.status]

@@ -16,9 +16,9 @@ from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.library import AugmentedState, Library
 from ocpkit.problem import Array
 from ocpkit.rows import say_row, say_violation
-from ocpkit.solution import History, Iteration
-from ocpkit.solvers.compiled import ROWS, SLICE, STATUSES, CompiledRun, address_of
-from ocpkit.solvers.driver import Clock, Guess, Run
+from ocpkit.solution import History
+from ocpkit.solvers.compiled import ROWS, SLICE, STATUSES, CompiledRun, RunInC, address_of
+from ocpkit.solvers.driver import Clock, Guess
 from ocpkit.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHARED_OPTIONS = ("constraint_tolerance", "gradient_tolerance", "penalty_factor", "max_penalty", "enough")
 
 
-class CompiledAugmentedRun(Run):
+class CompiledAugmentedRun(RunInC):
     """One constrained solve in progress, in C; its iterations are the outer ones."""
 
     def __init__(
@@ -84,17 +84,6 @@ class CompiledAugmentedRun(Run):
             history.grow(count)
             self.library.handle.ocpkit_augmented_settle(ctypes.byref(self.state))
             self._conclude()
-
-    def start(self) -> Iteration:
-        return self._one()
-
-    def step(self) -> Iteration:
-        return self._one()
-
-    def _one(self) -> Iteration:
-        history = History()
-        self.advance(history, 1, Clock(), float("inf"))
-        return history[0]
 
     def _conclude(self) -> None:
         state = self.state

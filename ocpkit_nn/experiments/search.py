@@ -24,7 +24,7 @@ __all__ = ["TITLE", "report", "runs", "train"]
 
 TITLE = "Search of the hyper-parameters (Table 5)"
 FIRST_SEED, SEEDS = 1000, 3
-SLOW = ("ekfac", "emsa", "vanilla-ddp")
+ONE_EPOCH = ("ekfac", "emsa", "vanilla-ddp")
 """Methods whose epoch takes minutes on images from files."""
 
 
@@ -34,7 +34,7 @@ def runs(options: Options) -> list[Run]:
     for entry in entries(options):
         for method in entry.methods():
             tried, more = choices(entry, method), dict[str, Any](evaluated_on="validation")
-            if entry.dataset in WITH_TEST_SET and (entry.model == "cnn" or method in SLOW):
+            if entry.dataset in WITH_TEST_SET and (entry.model == "cnn" or method in ONE_EPOCH):
                 more["epochs"] = 1
             for choice in tried[:2] if options.quick else tried:
                 for seed in range(FIRST_SEED, FIRST_SEED + (1 if options.quick else min(options.seeds, SEEDS))):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from problems import scalar
 
 from ocpkit import DDP, Problem, UnsupportedProblem
 from ocpkit.engines import cache, compiler, library
@@ -20,16 +21,8 @@ from ocpkit.solvers import switch
 FACTORS = iter(range(1, 100))  # another structure for every test
 
 
-def scalar() -> Problem:
-    factor = 0.5 + next(FACTORS) / 1000
-    return Problem.from_functions(
-        dynamics=lambda x, u: factor * x + u,
-        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[1.0],
-        horizon=5,
-        control_size=1,
-    )
+def another() -> Problem:
+    return scalar(0.5 + next(FACTORS) / 1000)
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ def use_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build: str) ->
 
 def goes_on_without(reason: str) -> None:
     """Check that "auto" solves and says why it did not compile, and that "c" says the same as an error."""
-    problem = scalar()
+    problem = another()
     solution = DDP().solve(problem)
     assert solution.success
     assert reason in solution.details["engine"]
@@ -89,7 +82,7 @@ def test_a_compiler_that_hangs(folder: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_solve_killed_while_it_compiles(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leaves is no entry, harms nobody, and goes a day later."""
     use_compiler(monkeypatch, tmp_path, f"touch {tmp_path}/begun; echo half > $target; exec sleep 60")
-    code = "import test_compiler_faults as t; t.DDP(engine='c').solve(t.scalar())"
+    code = "import test_compiler_faults as t; t.DDP(engine='c').solve(t.another())"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -101,10 +94,10 @@ def test_a_solve_killed_while_it_compiles(folder: Path, tmp_path: Path, monkeypa
     assert process.wait() == -signal.SIGKILL
     (leftover,) = folder.iterdir()
     monkeypatch.delenv("CC")
-    assert DDP(engine="c").solve(scalar()).success
+    assert DDP(engine="c").solve(another()).success
     assert leftover.exists()
     os.utime(leftover, (0, 0))
-    assert DDP(engine="c").solve(scalar()).success
+    assert DDP(engine="c").solve(another()).success
     assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
 
 
@@ -122,7 +115,7 @@ def test_a_full_disk(call: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_removed_meanwhile(folder: Path) -> None:
     cache.open_cache()
     folder.rmdir()
-    assert DDP(engine="c").solve(scalar()).details["engine"].startswith("c: compiled in")
+    assert DDP(engine="c").solve(another()).details["engine"].startswith("c: compiled in")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -136,7 +129,7 @@ def test_the_folder_is_made_for_its_user_alone(folder: Path) -> None:
 def test_a_folder_that_others_write_is_not_used(mode: int, folder: Path) -> None:
     folder.mkdir()
     folder.chmod(mode)
-    said = DDP(engine="c").solve(scalar()).details["engine"]
+    said = DDP(engine="c").solve(another()).details["engine"]
     assert "can be written by others" in said
     assert list(folder.iterdir()) == []
 
