@@ -82,8 +82,8 @@ def test_a_compiler_that_hangs(folder: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_solve_killed_while_it_compiles(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leaves is no entry, harms nobody, and goes a day later."""
     use_compiler(monkeypatch, tmp_path, f"touch {tmp_path}/begun; echo half > $target; exec sleep 60")
-    code = "import test_compiler_faults as t; t.DDP(engine='c').solve(t.another())"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    code = "from ocpkit import DDP; from problems import scalar; DDP(engine='c').solve(scalar(0.4))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "begun").exists():
