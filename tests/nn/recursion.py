@@ -73,10 +73,19 @@ class Net:
         return Value(self._through_batch(t, V.x), V.xx)
 
     def through_batch_in_parallel(self, t: int, V: Value) -> Value:
-        """The same for z ∥ V_x: V_xx is then the old multiple of V_x V_xᵀ."""
+        """The same for z ∥ V_x: V_xx is then the old multiple of V_x V_xᵀ.
+
+        Where a sample's V_x is zero (dropout of all that it goes through) the multiple is that of the stage behind,
+        whose c was zero.
+        """
+        if t == len(self.stages) - 1:
+            self.multiple = V.x.new_full((len(V.x),), 1 / len(V.x))
+        length = V.x.square().sum(1)
+        self.multiple = torch.where(length > 0, V.xx.diagonal(dim1=1, dim2=2).sum(1) / length, self.multiple)
+        if not self.linearisations[t].couples_samples:
+            return V
         Vx = self._through_batch(t, V.x)
-        ratio = V.xx.diagonal(dim1=1, dim2=2).sum(1) / V.x.square().sum(1).clamp_min(1e-300)
-        return Value(Vx, ratio[:, None, None] * Vx[:, :, None] * Vx[:, None, :])
+        return Value(Vx, self.multiple[:, None, None] * Vx[:, :, None] * Vx[:, None, :])
 
     def _through_batch(self, t: int, Vx: Tensor) -> Tensor:
         module, x = self.stages[t].layer.module, self.linearisations[t].x

@@ -97,6 +97,29 @@ def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, s
             assert_near(policy.gain.matvec(x), other.gain.matvec(x))
 
 
+def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() -> None:
+    """Its V_x is zero, and then not: the other samples' costs reach it through the statistics."""
+    model = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.Linear(4, 9),
+        nn.BatchNorm1d(9, eps=0.1),
+        nn.Linear(9, 1, bias=False),
+        nn.Dropout(0.3),
+        nn.Linear(1, 2, bias=False),
+    ).double()
+    inputs = randn(randomise(model, 0), 3, 4)
+    net = Net(Case(model, inputs, torch.tensor([0, 1, 0])), "empirical")
+    metrics = RandomMetrics("diagonal", 0, proximal=True)
+    expected = backward_pass(
+        net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
+    )
+    assert [bool((V == 0).all()) for V in expected[3].value.x] == [False, False, True]
+    assert (expected[1].value.x != 0).all()
+    with torch.no_grad():
+        policies = parallel_pass(net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / 3)
+    assert_policies_equal(net, policies, expected, metrics)
+
+
 @pytest.mark.parametrize("metric", ["identity", "rotated"])
 @pytest.mark.parametrize("terminal", ["empirical", "ggn"])
 @few_examples
