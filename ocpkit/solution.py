@@ -225,6 +225,8 @@ class Solution:
         """
         content = Path(path).read_bytes()
         try:
+            if not content.startswith(b"PK"):  # of anything else NumPy says that it would need pickle
+                raise ValueError("it is no .npz archive")
             with np.load(io.BytesIO(content), allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
