@@ -1,3 +1,4 @@
+# %% [markdown]
 """How good must a sensor be? ``python examples/estimator.py [folder] [--quick]``.
 
 A weak motor holds a pendulum up against random pushes, by the feedback of one plan. The policy is given the state, the
@@ -6,6 +7,7 @@ filter with the gains 1 and 1/Δt, a dead-beat observer). A run succeeds if the 
 than 0.5 rad; rates of success over many runs, with Wilson's 95 % bands.
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -19,13 +21,18 @@ from matplotlib.figure import Figure
 import ocpkit.math as m
 from ocpkit import DDP, KalmanFilter, Problem, rk4, sample, without_noise
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 TIME_STEP, HORIZON, PUSH, STRONGEST, FALLEN = 0.05, 80, 0.02, 4.0, 0.5
 COLORS = {"state": "0.45", "Kalman filter": "tab:blue", "differences": "tab:red"}
 Rates = dict[str, list[tuple[float, float, float, float]]]
 """For each source and sensor noise: rate of success, lower and upper end of its band, mean cost."""
 
 
+# %% [markdown]
+# ## The problem
+# A pendulum that is to stay upright, with a push at every step.
+
+
+# %%
 def upright() -> Problem:
     """x = (angle from upright [rad], rate [rad/s]), u = (torque [N m],), unit mass and length."""
     return Problem.from_functions(
@@ -39,6 +46,12 @@ def upright() -> Problem:
     )
 
 
+# %% [markdown]
+# ## What the policy is given
+# The state itself, or one of two estimates. A filter is a list of gains; differences are one too.
+
+
+# %%
 def sources(problem: Problem, sigma: float) -> dict[str, KalmanFilter | None]:
     """What the policy is given, for a sensor of the angle with deviation σ [rad]."""
     kalman = KalmanFilter(problem, lambda x: x[:1], sigma, PUSH**2)
@@ -46,6 +59,12 @@ def sources(problem: Problem, sigma: float) -> dict[str, KalmanFilter | None]:
     return {"state": None, "Kalman filter": kalman, "differences": replace(kalman, gains=differences)}
 
 
+# %% [markdown]
+# ## The experiment
+# One plan for all: only what it is told of the state changes.
+
+
+# %%
 def held(states: np.ndarray) -> bool:
     """Whether a run stayed near the upright."""
     return bool(np.abs(states[:, 0]).max() < FALLEN)
@@ -67,6 +86,11 @@ def experiment(sigmas: list[float], runs: int) -> tuple[Rates, dict[str, Any]]:
     return rates, shown
 
 
+# %% [markdown]
+# ## The picture
+
+
+# %%
 def picture(sigmas: list[float], rates: Rates, shown: dict[str, Any]) -> Figure:
     """Success with bands and mean cost over σ, and the rate of one run with what the policy was given of it."""
     figure = Figure(figsize=(12, 3.4), layout="constrained")
@@ -88,7 +112,7 @@ def picture(sigmas: list[float], rates: Rates, shown: dict[str, Any]) -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES, quick: bool = False) -> None:
+def main(folder: Path, quick: bool = False) -> None:
     """Write estimator.png and print the rates."""
     sigmas, runs = ([0.01, 0.1], 10) if quick else ([0.003, 0.01, 0.03, 0.1, 0.3], 100)
     rates, shown = experiment(sigmas, runs)
@@ -97,8 +121,9 @@ def main(folder: Path = IMAGES, quick: bool = False) -> None:
     print(f"wrote {folder / 'estimator.png'}")
 
 
+# %%
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
     parser.add_argument("--quick", action="store_true", help="few runs")
     main(**vars(parser.parse_args()))

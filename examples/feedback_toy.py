@@ -1,3 +1,4 @@
+# %% [markdown]
 """Draw why feedback helps (after Fig. 2 of the paper): ``python examples/feedback_toy.py [folder]``.
 
 Left: a loss L(x, u) in one state and one control. Without the mixed derivative the update of u is the same
@@ -7,6 +8,7 @@ corrections as if each were the only one, and together they overshoot. With feed
 the earlier ones have brought the state.
 """
 
+# %%
 from __future__ import annotations
 
 import sys
@@ -22,12 +24,17 @@ from ocpkit.curvature import Identity, Proximal
 from ocpkit.engines.numpy import NumpyEngine, Policy
 from ocpkit.trajectory import Trajectory
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 LEARNING_RATE = 0.65
 TARGET = np.array([2.0, 1.0])
 GRAY, BLUE, GREEN, RED = "0.45", "tab:blue", "tab:green", "tab:red"
 
 
+# %% [markdown]
+# ## One state, one control
+# Along the bottom of this valley the best u depends on x: that is what the mixed derivative L_ux knows.
+
+
+# %%
 def valley(x: float, u: float) -> tuple[float, float, float, float]:
     """L = ½(u + sin x)² + x²/20, with L_u, L_ux and L_uu."""
     return 0.5 * (u + np.sin(x)) ** 2 + x**2 / 20, u + np.sin(x), np.cos(x), 1.0
@@ -51,6 +58,11 @@ def draw_valley(axes: Axes, x0: float = -0.5, u0: float = -1.1) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
+# %% [markdown]
+# ## Three stages in the plane
+
+
+# %%
 def toy() -> Problem:
     """Three stages in the plane: x' = x + R(x) u, where R turns u by an angle that depends on the state."""
 
@@ -70,6 +82,12 @@ def toy() -> Problem:
     )
 
 
+# %% [markdown]
+# ## One iteration, with feedback and without
+# Both are the same backward pass with other parts.
+
+
+# %%
 def one_iteration(problem: Problem, feedback: bool) -> tuple[Trajectory, Policy, Trajectory]:
     """Gradient descent (Q_ux dropped, Q_uu = I/η), or the same with V_xx, Q_ux and Q_uu = I/η + f_uᵀV_xx f_u."""
     rate = Identity(LEARNING_RATE)
@@ -82,6 +100,11 @@ def one_iteration(problem: Problem, feedback: bool) -> tuple[Trajectory, Policy,
     return nominal, policy, engine.forward_pass(nominal, policy, 1.0)
 
 
+# %% [markdown]
+# ## The pictures
+
+
+# %%
 def draw_path(axes: Axes, states: list[np.ndarray], color: str, label: str) -> None:
     x, y = np.transpose(states)
     axes.plot(x, y, "o-", color=color, ms=5, lw=1.8, label=label)
@@ -123,7 +146,7 @@ def picture() -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES) -> None:
+def main(folder: Path) -> None:
     """Write feedback-toy.png, and say how far from the target each method ends."""
     for feedback in (False, True):
         _, _, new = one_iteration(toy(), feedback)
@@ -135,5 +158,6 @@ def main(folder: Path = IMAGES) -> None:
     print(f"wrote {folder / 'feedback-toy.png'}")
 
 
+# %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))

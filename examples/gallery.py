@@ -35,7 +35,8 @@ EXAMPLES = """
 
 ## Examples
 
-Each picture has its script beside it in `examples/`.
+Each picture has its script beside it in `examples/`. `python examples/notebooks.py FOLDER` writes the scripts, and the
+tutorials, as Jupyter notebooks (`pip install jupytext jupyterlab`).
 
 <div class="gallery" markdown>
 """

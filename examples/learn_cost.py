@@ -1,3 +1,4 @@
+# %% [markdown]
 """Learn a cost from demonstrations (inverse optimal control): ``python examples/learn_cost.py [folder] [--quick]``.
 
 An expert swings a pendulum to rest from several starts, with weights that we do not know. `torch_layer` turns our own
@@ -5,6 +6,7 @@ solver into a layer (x0, weights) ↦ (states, controls), so that the weights ar
 demonstrations; each gradient is one more Bellman pass. A start that was not shown tests the result.
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -18,7 +20,6 @@ from matplotlib.figure import Figure
 import ocpkit.math as m
 from ocpkit import DDP, Problem, rk4, torch_layer
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 TIME_STEP, HORIZON = 0.1, 20
 NAMES = ("angle", "rate", "torque")
 EXPERT = np.array([2.0, 0.1, 0.5])  # only ratios can be seen in the demonstrations
@@ -26,6 +27,11 @@ STARTS = np.array([[1.0, 0.0], [-1.5, 1.0], [0.5, -2.0], [2.0, 0.0]])
 UNSEEN = np.array([-1.0, -1.5])
 
 
+# %% [markdown]
+# ## The problem, with weights as parameters
+
+
+# %%
 def problem() -> Problem:
     """Bring the pendulum to rest at angle 0.7 rad; the parameters are the logarithms of the weights."""
 
@@ -47,6 +53,11 @@ def problem() -> Problem:
     )
 
 
+# %% [markdown]
+# ## What the expert shows
+
+
+# %%
 def demonstrations(seed: int = 0, noise: float = 0.02) -> torch.Tensor:
     """The expert's states from every start, measured with noise, (4, T + 1, 2)."""
     expert = problem().replace(parameters=np.log(EXPERT))
@@ -54,6 +65,12 @@ def demonstrations(seed: int = 0, noise: float = 0.02) -> torch.Tensor:
     return torch.from_numpy(states + noise * np.random.default_rng(seed).normal(size=states.shape))
 
 
+# %% [markdown]
+# ## Learning
+# `torch_layer` maps starts and weights to optimal states, and can be differentiated.
+
+
+# %%
 def learn(steps: int) -> tuple[np.ndarray, list[float]]:
     """Return the learnt weights, scaled so that the first is the expert's, and the losses."""
     layer, shown = torch_layer(problem()), demonstrations()
@@ -70,6 +87,11 @@ def learn(steps: int) -> tuple[np.ndarray, list[float]]:
     return EXPERT[0] * np.exp([0.0, *free.detach().numpy()]), losses
 
 
+# %% [markdown]
+# ## The test, from a start that was not shown
+
+
+# %%
 def on_unseen(weights: np.ndarray) -> np.ndarray:
     """States from the start that was not shown."""
     return DDP().solve(problem().replace(x0=UNSEEN, parameters=np.log(weights))).states
@@ -94,7 +116,7 @@ def picture(weights: np.ndarray, losses: list[float]) -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES, quick: bool = False) -> None:
+def main(folder: Path, quick: bool = False) -> None:
     """Write learn-cost.png, and print the weights and the distances from the unseen start."""
     weights, losses = learn(3 if quick else 100)
     for name, learnt, true in zip(NAMES, weights, EXPERT):
@@ -108,8 +130,9 @@ def main(folder: Path = IMAGES, quick: bool = False) -> None:
     print(f"wrote {folder / 'learn-cost.png'}")
 
 
+# %%
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
     parser.add_argument("--quick", action="store_true", help="few steps")
     main(**vars(parser.parse_args()))

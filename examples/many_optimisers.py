@@ -1,9 +1,11 @@
+# %% [markdown]
 """One recursion, many optimisers: ``python examples/many_optimisers.py [folder]``.
 
 A pendulum is pushed from its side towards the top; every method runs the same backward pass
 (`ocpkit.bellman`), with other parts: which derivatives go in, what stands for Q_uu, and whether Q_ux stays.
 """
 
+# %%
 from __future__ import annotations
 
 import sys
@@ -16,8 +18,13 @@ import ocpkit.math as m
 from ocpkit import DDP, EMSA, ILQR, GradientDescent, Problem, rk4
 from ocpkit.solvers.driver import Solver
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 ITERATIONS = 200
+
+# %% [markdown]
+# ## The methods
+# Each is a choice of parts.
+
+# %%
 METHODS: dict[str, Solver] = {
     "gradient descent": GradientDescent(max_iterations=ITERATIONS),
     "RMSprop": GradientDescent(rule="rmsprop", learning_rate=0.02, line_search=False, max_iterations=ITERATIONS),
@@ -28,6 +35,11 @@ METHODS: dict[str, Solver] = {
 }
 
 
+# %% [markdown]
+# ## The problem
+
+
+# %%
 def pendulum() -> Problem:
     """State (angle from hanging [rad], rate [rad/s]), control torque [N m], 2 s in 40 steps."""
 
@@ -46,6 +58,11 @@ def pendulum() -> Problem:
     )
 
 
+# %% [markdown]
+# ## How each gets to the optimum
+
+
+# %%
 def picture(costs: dict[str, np.ndarray]) -> Figure:
     """J − J* against the iteration."""
     best = min(c.min() for c in costs.values())
@@ -60,7 +77,7 @@ def picture(costs: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES) -> None:
+def main(folder: Path) -> None:
     """Solve with every method, print a table, write many-optimisers.png."""
     problem, costs = pendulum(), {}
     for name, solver in METHODS.items():
@@ -73,5 +90,6 @@ def main(folder: Path = IMAGES) -> None:
     print(f"wrote {folder / 'many-optimisers.png'}")
 
 
+# %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))

@@ -1,3 +1,4 @@
+# %% [markdown]
 """How much noise does a plan survive? ``python examples/monte_carlo.py [folder] [--quick]``.
 
 A pendulum swings up while its motor shakes: the noise grows with the torque, x' = f(x, u) + σ h u ε. The same plan is
@@ -6,6 +7,7 @@ pendulum ends nearly upright; rates of success over many runs, with Wilson's 95 
 cost: where the noise is so strong that trying costs more than hanging, it stays down.
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -19,13 +21,18 @@ from matplotlib.figure import Figure
 import ocpkit.math as m
 from ocpkit import DDP, ILQG, Problem, rk4, sample, without_noise
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 TIME_STEP, HORIZON, TOLERANCE = 0.05, 50, 0.25
 COLORS = {"open loop": "0.45", "feedback of DDP": "tab:blue", "iLQG": "tab:red"}
 Rates = dict[str, list[tuple[float, float, float, float]]]
 """For each policy and σ: rate of success, lower and upper end of its band, mean cost."""
 
 
+# %% [markdown]
+# ## The problem
+# The noise enters through the motor: no torque, no noise.
+
+
+# %%
 def swing_up(sigma: float) -> Problem:
     """x = (angle from hanging [rad], rate [rad/s]), u = (torque [N m],), unit mass and length."""
 
@@ -43,6 +50,12 @@ def swing_up(sigma: float) -> Problem:
     )
 
 
+# %% [markdown]
+# ## Three policies
+# `ILQG` plans with the noise in its model; the other two are one plan of `DDP`, played in two ways.
+
+
+# %%
 def upright(states: np.ndarray) -> bool:
     """Whether a run ended near the top."""
     return bool(abs(states[-1, 0] - np.pi) < TOLERANCE)
@@ -55,6 +68,11 @@ def policies(problem: Problem) -> dict[str, Callable[[int, Any], Any]]:
     return {"open loop": lambda t, x: plan.controls[t], "feedback of DDP": plan.policy, "iLQG": knowing.policy}
 
 
+# %% [markdown]
+# ## The experiment
+
+
+# %%
 def experiment(sigmas: list[float], runs: int) -> tuple[Rates, dict[str, np.ndarray]]:
     """Return the rate and its band for every policy and σ, and the runs at the middle σ for the picture."""
     rates, shown = Rates(), dict[str, np.ndarray]()
@@ -71,6 +89,11 @@ def experiment(sigmas: list[float], runs: int) -> tuple[Rates, dict[str, np.ndar
     return rates, shown
 
 
+# %% [markdown]
+# ## The picture
+
+
+# %%
 def picture(sigmas: list[float], rates: Rates, shown: dict[str, np.ndarray]) -> Figure:
     """Success with bands and mean cost over σ, and the angle in some runs."""
     figure = Figure(figsize=(14, 3.4), layout="constrained")
@@ -92,7 +115,7 @@ def picture(sigmas: list[float], rates: Rates, shown: dict[str, np.ndarray]) -> 
     return figure
 
 
-def main(folder: Path = IMAGES, quick: bool = False) -> None:
+def main(folder: Path, quick: bool = False) -> None:
     """Write monte-carlo.png and print the rates."""
     sigmas, runs = ([0.2, 0.8], 10) if quick else ([0.1, 0.4, 1.0, 1.5, 2.0, 2.5], 200)
     rates, shown = experiment(sigmas, runs)
@@ -101,8 +124,9 @@ def main(folder: Path = IMAGES, quick: bool = False) -> None:
     print(f"wrote {folder / 'monte-carlo.png'}")
 
 
+# %%
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
     parser.add_argument("--quick", action="store_true", help="few runs")
     main(**vars(parser.parse_args()))

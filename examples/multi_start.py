@@ -1,9 +1,11 @@
+# %% [markdown]
 """What many guesses find: ``python examples/multi_start.py [folder] [--quick]``.
 
 A unicycle has to pass a field of smooth hills to its goal. Each gap between hills is a local minimum of its own, and
 which one DDP finds depends on the guess. `solve_batch` tries hundreds of guesses at once; the best is polished by DDP.
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -18,11 +20,15 @@ from matplotlib.figure import Figure
 import ocpkit.math as m
 from ocpkit import DDP, ILQR, Problem, euler, solve_batch
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 HILLS = np.array([[1.2, 0.25], [2.0, -0.7], [2.2, 1.1], [3.0, 0.2], [3.7, -0.9], [3.8, 1.0]])
 WIDTH, HEIGHT, GOAL, HORIZON = 0.3, 0.6, np.array([5.0, 0.0]), 40
 
 
+# %% [markdown]
+# ## Hills, and a unicycle among them
+
+
+# %%
 def height(x: Any, y: Any) -> Any:
     """Sum of Gaussian hills."""
     return sum(HEIGHT * m.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * WIDTH**2)) for a, b in HILLS)
@@ -42,6 +48,11 @@ def problem() -> Problem:
     )
 
 
+# %% [markdown]
+# ## The guesses, and all of them at once
+
+
+# %%
 def guesses(count: int) -> np.ndarray:
     """Forward at the needed speed, turning as a random walk does (count, T, 2); the first one goes straight."""
     noise = np.random.default_rng(0).normal(size=(count, HORIZON))
@@ -50,7 +61,7 @@ def guesses(count: int) -> np.ndarray:
     return np.stack([np.full_like(turn, 1.25), turn], -1)
 
 
-def main(folder: Path = IMAGES, quick: bool = False) -> None:
+def main(folder: Path, quick: bool = False) -> None:
     """Solve, say what was found, draw it."""
     hills = problem()
     batch = solve_batch(hills, controls=guesses(24 if quick else 200), solver=ILQR(max_iterations=60 if quick else 200))
@@ -61,6 +72,11 @@ def main(folder: Path = IMAGES, quick: bool = False) -> None:
     draw(batch.states, batch.cost, best.states, folder / "multi-start.png")
 
 
+# %% [markdown]
+# ## The picture
+
+
+# %%
 def draw(states: np.ndarray, cost: np.ndarray, best: Any, path: Path) -> None:
     """Draw all ends over the hills, by cost, and how often each cost was found."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
@@ -86,8 +102,9 @@ def draw(states: np.ndarray, cost: np.ndarray, best: Any, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+# %%
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
     parser.add_argument("--quick", action="store_true", help="few guesses and iterations")
     main(**vars(parser.parse_args()))

@@ -1,5 +1,7 @@
+# %% [markdown]
 """Train a network of one's own, with a residual block, by DDPNOpt on scikit-learn's digits."""
 
+# %%
 import os
 
 import torch
@@ -8,7 +10,11 @@ from torch import nn
 from ocpkit_nn.data import batches, load
 from ocpkit_nn.optim import DDPNOpt
 
+# %% [markdown]
+# ## A module of one's own
 
+
+# %%
 class Residual(nn.Module):
     """x + tanh(W x + b): any module can be a stage; its derivatives come from `torch.func`."""
 
@@ -20,6 +26,11 @@ class Residual(nn.Module):
         return x + torch.tanh(self.inner(x))
 
 
+# %% [markdown]
+# ## Network and optimiser
+# `DDPNOpt` takes the batch, since it needs what happens in each layer.
+
+# %%
 torch.manual_seed(0)
 torch.set_num_threads(1)  # more threads only slow such small products down
 data = load("digits").flatten()
@@ -27,6 +38,10 @@ model = nn.Sequential(nn.Linear(64, 24), nn.Tanh(), Residual(24), nn.Linear(24, 
 optimizer = DDPNOpt(model, lr=1e-3, curvature="diagonal", feedback="full")
 order = torch.Generator().manual_seed(0)
 
+# %% [markdown]
+# ## The loop
+
+# %%
 for epoch in range(2 if os.environ.get("OCPKIT_QUICK") else 10):
     for inputs, targets in batches(data.train_inputs, data.train_targets, 16, order):
         loss = optimizer.step(inputs, targets)

@@ -1,3 +1,4 @@
+# %% [markdown]
 """Tune a controller by gradient through its own closed loop: ``python examples/tune_mpc.py [folder] [--quick]``.
 
 An MPC looks only 0.4 s ahead and its model is too light, so its terminal cost must stand for all that comes after.
@@ -5,6 +6,7 @@ The closed loop of N ticks is differentiated as one function of the weights: the
 Bellman pass (`torch_layer`). What is minimised is the true cost of the plant over 3 s, not the plan's.
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -18,12 +20,16 @@ from matplotlib.figure import Figure
 import ocpkit.math as m
 from ocpkit import MPC, Problem, rk4, simulate, torch_layer
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 TIME_STEP, HORIZON, TICKS = 0.05, 8, 60
 START = np.array([np.pi - 0.6, 0.0])
 FIRST = np.log([0.1, 0.1])  # logarithms of the weights of angle² and rate² at the end of the plan
 
 
+# %% [markdown]
+# ## The plant, and what it really pays
+
+
+# %%
 def pendulum(mass: float) -> Any:
     """One step of the pendulum; the torque drives a mass on one metre."""
 
@@ -41,6 +47,12 @@ def stage_cost(x: Any, u: Any) -> Any:
     return TIME_STEP * ((x[0] - np.pi) ** 2 + 0.1 * x[1] ** 2 + 0.01 * u[0] ** 2)
 
 
+# %% [markdown]
+# ## The controller's model
+# Its two parameters weigh where the short plan ends.
+
+
+# %%
 def model() -> Problem:
     """The controller's short problem; its parameters are the weights at the end."""
 
@@ -60,6 +72,12 @@ def model() -> Problem:
     )
 
 
+# %% [markdown]
+# ## The closed loop as a function of the weights
+# Every tick is a solve, and every solve is differentiated.
+
+
+# %%
 def closed_loop_cost(layer: Any, weights: torch.Tensor) -> torch.Tensor:
     """Cost of the plant under the controller, as a function of the weights."""
     x, total = torch.from_numpy(START), torch.zeros((), dtype=torch.float64)
@@ -85,6 +103,11 @@ def tune(steps: int) -> tuple[np.ndarray, list[float]]:
     return met[int(np.argmin(costs))], costs
 
 
+# %% [markdown]
+# ## Before and after, with the real controller
+
+
+# %%
 def replay(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """States, controls and cost of the real controller with these weights, in a simulation."""
     controller = MPC(model().replace(parameters=weights))
@@ -110,7 +133,7 @@ def picture(weights: np.ndarray, costs: list[float]) -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES, quick: bool = False) -> None:
+def main(folder: Path, quick: bool = False) -> None:
     """Write tune-mpc.png, and print the weights and costs before and after."""
     weights, costs = tune(3 if quick else 40)
     for label, values in (("before", FIRST), ("tuned", weights)):
@@ -121,8 +144,9 @@ def main(folder: Path = IMAGES, quick: bool = False) -> None:
     print(f"wrote {folder / 'tune-mpc.png'}")
 
 
+# %%
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
     parser.add_argument("--quick", action="store_true", help="few steps")
     main(**vars(parser.parse_args()))

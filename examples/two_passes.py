@@ -1,9 +1,11 @@
+# %% [markdown]
 """Draw what travels backward and forward (after Fig. 1 of the paper): ``python examples/two_passes.py [folder]``.
 
 Back-propagation sends a vector backward and adds one vector per stage to the controls. DDP sends a vector
 and a matrix backward, keeps an affine policy per stage, and needs a second forward pass to apply it.
 """
 
+# %%
 from __future__ import annotations
 
 import sys
@@ -12,12 +14,16 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 GRAY, BLUE, RED = "0.35", "tab:blue", "tab:red"
 STAGES = ["t-1", "t", "t+1"]
 SPACING = 3.4
 
 
+# %% [markdown]
+# ## Drawing a chain of stages
+
+
+# %%
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, bend: float = 0.0) -> None:
     style = {"arrowstyle": "-|>", "color": color, "lw": 1.8, "connectionstyle": f"arc3,rad={bend}"}
     axes.annotate("", end, start, arrowprops=style)
@@ -42,6 +48,11 @@ def draw_chain(axes: Axes, title: str, backward: str, update: str, color: str, s
     axes.axis("off")
 
 
+# %% [markdown]
+# ## The two methods
+
+
+# %%
 def picture() -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[3.1, 3.8])
@@ -52,12 +63,13 @@ def picture() -> Figure:
     return figure
 
 
-def main(folder: Path = IMAGES) -> None:
+def main(folder: Path) -> None:
     """Write two-passes.png."""
     folder.mkdir(parents=True, exist_ok=True)
     picture().savefig(folder / "two-passes.png", dpi=110, metadata={"Software": None})
     print(f"wrote {folder / 'two-passes.png'}")
 
 
+# %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))
