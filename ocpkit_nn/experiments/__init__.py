@@ -25,6 +25,7 @@ a larger number of seeds only adds runs; ``OUT/ITEM/results.json`` collects the 
 `rivals`         what a practitioner does about a large learning rate
 `todays`         today's optimisers: Muon, a cosine schedule
 `forms`          other forms of the feedback: a Gauss-Seidel sweep, a trust region
+`stacked`        DDP of the whole mini-batch as one stacked state
 `architectures`  networks that the paper does not have: residual with batch norm, a transformer's encoder
 `regression`     a data set with real targets, and R²
 `runner`         which runs are missing, in which processes they are trained, where they are kept

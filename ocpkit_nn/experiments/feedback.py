@@ -3,7 +3,7 @@
 Twins of SGD, RMSprop and Adam at three rates, small to large, that differ in the terminal curvature (the paper's outer
 product, r leading columns of the loss's Hessian, random columns, all of them), in how far the feedback may move a layer
 (trust region), or that do without a linearisation: layer after layer, the gradient is taken anew at the new state
-(Gauss-Seidel sweep, the limit of Eq. 18).
+(Gauss-Seidel sweep, the limit of Eq. 18). And DDP of the batch as one problem, whose V_xx couples the samples.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ TWINS: dict[str, dict[str, Any]] = {
     "all columns": {"terminal": "ggn"},
 }
 RADII = (0.1, 1.0)
+STACKED: dict[str, dict[str, Any]] = {
+    "stacked": {},
+    "stacked, no K δx": {"feedback": "value"},
+    "stacked, own k": {"open_loop": "levenberg"},
+}
 PAPER, SWEEP = "Alg. 3", "Gauss-Seidel"
 
 
@@ -63,6 +68,8 @@ def _cell(shared: dict[str, Any], rate: float, seed: int) -> Iterator[Run]:
     for radius in RADII:
         yield Run(**shared, method="trust-region", learning_rate=rate, seed=seed, optimizer={"radius": radius})
     yield Run(**shared, method="gauss-seidel", learning_rate=rate, seed=seed)
+    for options in STACKED.values():
+        yield Run(**shared, method="stacked", learning_rate=rate, seed=seed, optimizer=options)
 
 
 def form(run: Run) -> str:
@@ -71,6 +78,8 @@ def form(run: Run) -> str:
         return SWEEP
     if run.method == "trust-region":
         return f"ρ = {run.optimizer['radius']:g}"
+    if run.method == "stacked":
+        return next(name for name, options in STACKED.items() if options == run.optimizer)
     if run.method != "ddpnopt":
         return "baseline"
     if run.feedback == "value":
@@ -114,6 +123,9 @@ NOTES = (
     "column”: one unbiased draw. “ρ”: Alg. 3 with ‖E[K δx]‖ ≤ ρ ‖k‖ on every layer; “no K δx”: ρ = 0.",
     "The Gauss-Seidel sweep takes one back-propagation for each layer and has no value recursion: what it gains over "
     "the baseline is what aiming at the new state is worth when it is done exactly.",
+    "“stacked”: the batch as one optimal control problem with the samples' states below each other; K δx sums over "
+    "the samples where Alg. 3 averages. “own k”: k = −Q_uu⁻¹ Q_u with the stacked Q_uu in the place of the baseline's "
+    "step, which makes it Alg. 1 of that problem.",
 )
 
 

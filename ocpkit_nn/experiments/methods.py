@@ -16,6 +16,7 @@ from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.forms import GaussSeidel, TrustRegion
 from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
 from ocpkit_nn.experiments.run import Run
+from ocpkit_nn.experiments.stacked import Stacked
 from ocpkit_nn.experiments.todays import Muon, cosine
 from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
@@ -52,6 +53,7 @@ NAMES = {
     "implicit": "implicit SGD",
     "trust-region": "DDPNOpt, trust region",
     "gauss-seidel": "Gauss-Seidel sweep",
+    "stacked": "DDPNOpt, stacked batch",
     "adamw": "AdamW",
     "sgd-cosine": "SGD, Nesterov, cosine",
     "muon": "Muon",
@@ -91,6 +93,10 @@ def _twin(model: nn.Module, loss: Loss, run: Run) -> Stepper:
 
 def _trust_region(model: nn.Module, loss: Loss, run: Run, radius: float = 1.0) -> Stepper:
     return _solver(model, loss, run, TrustRegion, radius=radius)
+
+
+def _stacked(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    return _solver(model, loss, run, Stacked, **run.optimizer)
 
 
 def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> Stepper:
@@ -177,6 +183,7 @@ METHODS: dict[str, Factory] = {
     "implicit": lambda model, loss, run: _implicit(model, loss, run, **run.optimizer),
     "trust-region": lambda model, loss, run: _trust_region(model, loss, run, **run.optimizer),
     "gauss-seidel": _gauss_seidel,
+    "stacked": _stacked,
     "adamw": _adamw,
     "sgd-cosine": lambda model, loss, run: _sgd_cosine(model, loss, run, **run.optimizer),
     "muon": _muon,

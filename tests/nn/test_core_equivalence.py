@@ -30,6 +30,7 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
 from ocpkit.problem import Stage
 from ocpkit.trajectory import Trajectory
+from ocpkit_nn.experiments.stacked import Stacked
 from ocpkit_nn.losses import MeanSquaredError
 from ocpkit_nn.optim import DDPNOpt
 
@@ -172,6 +173,47 @@ def test_a_batch_is_the_cores_recursion_sample_by_sample(control_hessian: str, s
         terminal="ggn",
         control_hessian=control_hessian,
     )
+    optimizer.step(inputs, targets)
+    assert_controls(model, expected)
+
+
+def stacked_step(problem: Problem, gradient: np.ndarray[Any, Any], curvature: Any, open_loop: str) -> list[Any]:
+    """One step of the core on the stacked state, with V_xx = (1/B) Σ_j ∇φ_j ∇φ_jᵀ, each ∇φ_j in its own block."""
+    engine, batch = NumpyEngine(problem), len(gradient)
+    nominal = engine.rollout(problem.controls)
+    stages, terminal = engine.expand(nominal, second_order=False)
+    columns = np.zeros((terminal.x.size, batch))
+    for j, own in enumerate(np.split(np.arange(terminal.x.size), batch)):
+        columns[own, j] = gradient[j] / batch**0.5
+    terminal = replace(terminal, xx=columns @ columns.T)
+    proximal = Proximal(curvature())
+    steps = engine.backward_pass(stages, terminal, proximal, feedback=True, tikhonov=0.0).steps
+    x, controls, baseline = problem.x0, [], curvature()
+    for t, (u, step) in enumerate(zip(problem.controls, steps)):
+        operator, direction = baseline(t, step.Q)
+        k = step.k if open_loop == "levenberg" else -operator.solve(direction)
+        controls.append(u + k + step.K @ (x - nominal.states[t]))
+        x = problem.stages[t].dynamics.step(x, controls[t], problem.parameter(t))
+    return controls
+
+
+@pytest.mark.parametrize("open_loop", ["baseline", "levenberg"])
+@pytest.mark.parametrize("curvature", ["identity", "diagonal", "adam"])
+@few_examples
+@given(seed=seeds, batch=st.integers(1, 3))
+def test_a_stacked_batch_is_the_cores_recursion(curvature: str, open_loop: str, seed: int, batch: int) -> None:
+    model, inputs, targets = network(seed, batch)
+    problem = as_problem(model, inputs, targets)
+    with torch.no_grad():
+        gradient = MeanSquaredError().gradient(model(inputs), targets).numpy()
+    make: Callable[[], Any] = {
+        "identity": lambda: Identity(0.3),
+        "diagonal": lambda: AdaptiveDiagonal(0.3, 0.9, 0.1),
+        "adam": lambda: Adam(0.3, epsilon=0.1),
+    }[curvature]
+    options = {} if curvature == "identity" else {"eps": 0.1}
+    expected = stacked_step(problem, gradient, make, open_loop)
+    optimizer = Stacked(model, MeanSquaredError(), 0.3, curvature=curvature, decay=0.9, open_loop=open_loop, **options)
     optimizer.step(inputs, targets)
     assert_controls(model, expected)
 
