@@ -34,15 +34,21 @@ class Metric:
 
     gram: Any = None  # set by metrics that are no rotated diagonal: (base) -> base_iᵀ M⁻¹ base_i
 
-    def _rotated(self, control: Tensor, scaling: Tensor | float) -> Tensor:
+    def rotated(self, control: Tensor) -> Tensor:
+        """Express controls (…, o, i) in the bases in which M is diagonal."""
         if self.output_basis is None or self.input_basis is None:
-            return control * scaling
-        rotated = self.output_basis.T @ control @ self.input_basis
-        return self.output_basis @ (rotated * scaling) @ self.input_basis.T
+            return control
+        return self.output_basis.T @ control @ self.input_basis
+
+    def _scaled(self, control: Tensor, scaling: Tensor | float) -> Tensor:
+        scaled = self.rotated(control) * scaling
+        if self.output_basis is None or self.input_basis is None:
+            return scaled
+        return self.output_basis @ scaled @ self.input_basis.T
 
     def solve(self, right: Tensor) -> Tensor:
         """Return M⁻¹η times controls (…, o, i)."""
-        return self._rotated(right, self.inverse)
+        return self._scaled(right, self.inverse)
 
     def descend(self, layer: Layer, gradient: Tensor) -> None:
         """Subtract M⁻¹η times a gradient (o, i) from the layer's control."""
@@ -57,7 +63,7 @@ class Metric:
 
     def matvec(self, right: Tensor) -> Tensor:
         """Return M/η times controls (…, o, i)."""
-        return self._rotated(right, 1 / self.inverse)
+        return self._scaled(right, 1 / self.inverse)
 
     @property
     def weights(self) -> Tensor | None:

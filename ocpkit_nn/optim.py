@@ -209,6 +209,7 @@ class DDPNOpt(torch.optim.Optimizer):
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
+        self._policies = []  # the last step's vectors, as many as this one's
         self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
         with without_autocast(outputs):

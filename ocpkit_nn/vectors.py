@@ -217,13 +217,17 @@ class DenseBase(ControlBase):
         return self.vectors.shape[2], self.vectors.shape[3]
 
     def _gram(self, metric: Metric | None) -> Tensor:
-        weights = None if metric is None or self.vectors.shape[0] > 1 else metric.weights
-        if weights is not None:
-            few = max(1, 2**18 // weights.numel())  # the squares of a few samples stay in the cache
-            norms = [rows.square() @ weights.flatten() for rows in self.vectors[0].flatten(1).split(few)]
-            return torch.cat(norms)[:, None, None]
-        solved = self.vectors if metric is None else metric.solve(self.vectors)
-        return self.vectors.flatten(2).transpose(0, 1) @ solved.flatten(2).permute(1, 2, 0)
+        def rotated(vectors: Tensor) -> Tensor:  # into the basis in which M is diagonal, so there is no way back
+            return vectors if metric is None else metric.rotated(vectors)
+
+        weights: Tensor | float = 1.0 if metric is None else metric.inverse
+        if self.vectors.shape[0] > 1:
+            vectors = rotated(self.vectors)
+            return vectors.flatten(2).transpose(0, 1) @ (vectors * weights).flatten(2).permute(1, 2, 0)
+        few = max(1, 2**18 // self.vectors[0, 0].numel())  # what is formed of a few samples stays in the cache
+        squares = (rotated(samples).square().flatten(1) for samples in self.vectors[0].split(few))
+        norms = [some @ weights.flatten() if isinstance(weights, Tensor) else some.sum(1) * weights for some in squares]
+        return torch.cat(norms)[:, None, None]
 
     def cross_gram(self) -> Tensor:
         rows = self.vectors.transpose(0, 1).flatten(0, 1).flatten(1)
