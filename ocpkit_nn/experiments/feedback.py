@@ -37,6 +37,8 @@ STACKED: dict[str, dict[str, Any]] = {
     "stacked": {},
     "stacked, no K δx": {"feedback": "value"},
     "stacked, own k": {"open_loop": "levenberg"},
+    "stacked, all columns": {"terminal": "ggn"},
+    "stacked, all columns, own k": {"terminal": "ggn", "open_loop": "levenberg"},
 }
 PAPER, SWEEP = "Alg. 3", "Gauss-Seidel"
 
@@ -125,7 +127,7 @@ NOTES = (
     "the baseline is what aiming at the new state is worth when it is done exactly.",
     "“stacked”: the batch as one optimal control problem with the samples' states below each other; K δx sums over "
     "the samples where Alg. 3 averages. “own k”: k = −Q_uu⁻¹ Q_u with the stacked Q_uu in the place of the baseline's "
-    "step, which makes it Alg. 1 of that problem.",
+    "step, which makes it Alg. 1 of that problem (with “all columns”: iLQR, but for the proximal cost).",
 )
 
 

@@ -219,6 +219,21 @@ def test_a_stacked_batch_is_the_cores_recursion(curvature: str, open_loop: str, 
 
 
 @few_examples
+@given(seed=seeds, batch=st.integers(1, 3))
+def test_with_the_losss_own_hessian_the_cores_solver_takes_the_stacked_step(seed: int, batch: int) -> None:
+    """iLQR with a proximal cost ‖δu‖²/2η; the loss's Hessian I/B has C columns for each sample."""
+    model, inputs, targets = network(seed, batch)
+    problem = as_problem(model, inputs, targets)
+    expected = core_step(problem, Proximal(Identity(0.3)))
+    value = core_step(problem, Proximal(Identity(0.3)), feedback=False)
+    options: dict[str, Any] = {"curvature": "identity", "terminal": "ggn", "open_loop": "levenberg"}
+    optimizer = Stacked(model, MeanSquaredError(), 0.3, feedback="full", **options)
+    optimizer.step(inputs, targets)
+    assert_controls(model, expected)
+    assert any(np.abs(a - b).max() > 1e-8 for a, b in zip(expected, value))
+
+
+@few_examples
 @given(seed=seeds)
 def test_the_nominal_trajectory_is_the_forward_pass(seed: int) -> None:
     """States of the Problem are the activations, and J is the mean loss."""

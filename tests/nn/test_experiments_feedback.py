@@ -127,7 +127,7 @@ def test_every_cell_has_every_form_once_for_each_seed():
     for forms in cells.values():
         assert len(forms) == len(set(forms))
         assert {"baseline", "no K δx", "Alg. 3", "rank 1", "rank 3", "ρ = 0.1", "Gauss-Seidel"} <= set(forms)
-        assert {"stacked", "stacked, no K δx", "stacked, own k"} <= set(forms)
+        assert {"stacked", "stacked, no K δx", "stacked, own k", "stacked, all columns"} <= set(forms)
 
 
 def judge(gain, monkeypatch, tmp_path):

@@ -39,10 +39,10 @@ def trained(kind, model, batch, steps=3, loss=LOSS, **options):
     return torch.cat([p.detach().flatten() for p in own.parameters()])
 
 
-@pytest.mark.parametrize("feedback", ["full", "value"])
+@pytest.mark.parametrize(("feedback", "terminal"), [("full", "empirical"), ("value", "empirical"), ("full", "ggn")])
 @pytest.mark.parametrize("curvature", CURVATURES)
-def test_one_sample_is_alg_3(model, curvature, feedback):
-    options = {"curvature": curvature, "feedback": feedback}
+def test_one_sample_is_alg_3(model, curvature, feedback, terminal):
+    options = {"curvature": curvature, "feedback": feedback, "terminal": terminal}
     own, paper = (trained(kind, model, draw(1), **options) for kind in (Stacked, DDPNOpt))
     torch.testing.assert_close(own, paper)
 
@@ -56,14 +56,32 @@ def test_without_terminal_curvature_it_is_the_baseline(model, curvature, open_lo
     torch.testing.assert_close(trained(Stacked, model, draw(5), curvature=curvature, feedback="none"), baseline)
 
 
+@pytest.mark.parametrize("terminal", ["empirical", "ggn"])
 @pytest.mark.parametrize("curvature", ["identity", "adam"])
-def test_copies_of_a_sample_are_one_sample(model, curvature):
+def test_copies_of_a_sample_are_one_sample(model, curvature, terminal):
     """J is the same function; Alg. 3, in which a sample does not know of its copies, damps less."""
-    one = draw(1)
+    one, options = draw(1), {"curvature": curvature, "terminal": terminal}
     copies = one[0].repeat(4, 1), one[1].repeat(4)
-    alone = trained(Stacked, model, one, curvature=curvature)
-    torch.testing.assert_close(trained(Stacked, model, copies, curvature=curvature), alone)
-    assert (trained(DDPNOpt, model, copies, curvature=curvature) - alone).norm() > 1e-3
+    alone = trained(Stacked, model, one, **options)
+    torch.testing.assert_close(trained(Stacked, model, copies, **options), alone)
+    assert (trained(DDPNOpt, model, copies, **options) - alone).norm() > 1e-3
+
+
+def test_the_weights_of_the_samples_are_those_of_the_kernel(model):
+    """With one column each, V_x^i = w_i g_i / B with w = (I + Σ C)⁻¹ 1, here for the first layer's gradient."""
+    inputs, targets = draw(5)
+    gradients = []
+    for i in range(5):
+        value = LOSS.value(model(inputs[i : i + 1]), targets[i : i + 1]).sum()
+        parts = torch.autograd.grad(value, list(model.parameters()))
+        gradients.append(torch.cat([part.flatten() for part in parts]))
+    G, lr, first = torch.stack(gradients), 0.3, model[0].weight.numel() + model[0].bias.numel()
+    behind = G[:, first:]
+    w = torch.linalg.solve(torch.eye(5, dtype=G.dtype) + lr * behind @ behind.T / 5, torch.ones(5, dtype=G.dtype))
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    moved = trained(Stacked, model, (inputs, targets), steps=1, curvature="identity") - before
+    torch.testing.assert_close(moved[:first], -lr * (w @ G[:, :first]) / 5)
+    assert (w - 1).abs().max() > 0.1
 
 
 def test_orthogonal_gradients_are_damped_as_in_alg_3_and_their_feedback_is_summed_and_not_averaged():
@@ -98,7 +116,7 @@ def test_the_minimiser_of_the_model_is_shorter_than_the_baselines_step(model):
 
 @pytest.mark.parametrize(
     "options",
-    [{"terminal": "ggn"}, {"control_hessian": "literal"}, {"tikhonov": 1e-3}, {"curvature": "exact"}],
+    [{"dynamics": "second"}, {"control_hessian": "literal"}, {"tikhonov": 1e-3}, {"curvature": "exact"}],
 )
 def test_what_has_no_stacked_form_is_refused(model, options):
     with pytest.raises(ValueError, match="stacked problem needs"):
