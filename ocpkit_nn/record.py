@@ -31,6 +31,8 @@ class Row:
         Share of the test set that is classified rightly [%].
     seconds
         Wall-clock time of all training steps so far [s]; evaluation and saving are left out.
+    train_accuracy
+        As `test_accuracy`, of the training set; None in epochs of runs begun before it was recorded.
     """
 
     epoch: int
@@ -38,6 +40,35 @@ class Row:
     test_loss: float
     test_accuracy: float
     seconds: float
+    train_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of training, just after its update.
+
+    Attributes
+    ----------
+    epoch, epochs, batch, batches
+        This epoch of all, and this batch of the epoch's, counted from one.
+    samples
+        In the batch.
+    loss
+        Mean over the batch, before the update.
+    learning_rate
+        η; None for an optimiser that has none.
+    update_length
+        ‖Δu‖ over all weights; None where it was not measured.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    samples: int
+    loss: float
+    learning_rate: float | None
+    update_length: float | None
 
 
 def machine(device: torch.device) -> dict[str, Any]:

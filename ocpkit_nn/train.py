@@ -27,10 +27,19 @@ from ocpkit_nn.distributed import is_first, own_device, processes
 from ocpkit_nn.interrupt import DeferredInterrupt
 from ocpkit_nn.optimizers import OPTIMIZERS
 from ocpkit_nn.options import TrainOptions
-from ocpkit_nn.record import Row, TensorBoard, draw_learning_curve, machine, write_metrics
+from ocpkit_nn.record import Row, Step, TensorBoard, draw_learning_curve, machine, write_metrics
 from ocpkit_nn.training import OnBatch, Training, TrainingDiverged, reproducible
 
-__all__ = ["OPTIMIZERS", "Row", "TrainOptions", "TrainResult", "TrainingDiverged", "TrainingInterrupted", "train"]
+__all__ = [
+    "OPTIMIZERS",
+    "Row",
+    "Step",
+    "TrainOptions",
+    "TrainResult",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "train",
+]
 
 OnEpoch = Callable[[Row], object]
 Save = Callable[[bool], object]
@@ -79,7 +88,7 @@ def train(
     on_epoch
         Called with each epoch's `Row`, after it was saved.
     on_batch
-        Called after each step with (epoch, epochs, batch, batches of an epoch), counted from one.
+        Called after each step with its `Step`; where it returns True, the next one's `update_length` is measured.
     resume
         Go on with the run in `options.out`; begin it if the folder is missing or empty.
 

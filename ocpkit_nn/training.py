@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
@@ -22,11 +23,11 @@ from ocpkit_nn.losses import Loss, by_name
 from ocpkit_nn.networks import build
 from ocpkit_nn.optimizers import OPTIMIZERS
 from ocpkit_nn.options import TrainOptions
-from ocpkit_nn.record import Row
+from ocpkit_nn.record import Row, Step
 
 EVALUATION_BATCH = 1000
-OnBatch = Callable[[int, int, int, int], object]
-"""Gets (epoch, epochs, batch, batches of an epoch), counted from one."""
+OnBatch = Callable[[Step], object]
+"""Gets each step; returns True to have the next one's update measured, at the price of a copy of the weights."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -67,6 +68,7 @@ class Training:
         self.epochs_done = self.batches_done = 0
         self.seconds = 0.0
         self.rows: list[Row] = []
+        self._measured = False  # whether somebody wants the length of the next update
         self._order_of_epoch = self.order.get_state()
         if shared.rank > 0:  # the weights are drawn; dropout and Monte-Carlo are to differ from sample to sample
             torch.manual_seed(options.seed + shared.rank)
@@ -86,13 +88,16 @@ class Training:
                 continue
             if self.processes.any(stop(), self.device):
                 return False
+            before = self._weights() if self._measured else None
             began = time.perf_counter()
             self._schedule((self.epochs_done * total + index) / (self.epochs * total))
-            self._step(inputs, targets)
+            loss = self._step(inputs, targets)
             self.batches_done = index + 1
             self.seconds += time.perf_counter() - began
             if on_batch is not None:
-                on_batch(self.epochs_done + 1, self.epochs, self.batches_done, total)
+                length = None if before is None else float((self._weights() - before).norm())
+                place = (self.epochs_done + 1, self.epochs, self.batches_done, total)
+                self._measured = on_batch(Step(*place, len(inputs), loss, self._learning_rate(), length)) is True
         self.rows.append(self._evaluate())
         self._order_of_epoch = self.order.get_state()
         self.epochs_done, self.batches_done = self.epochs_done + 1, 0
@@ -104,7 +109,15 @@ class Training:
             for group in self.optimizer.param_groups:  # type: ignore[attr-defined]
                 group["lr"] = self.options.lr * 0.5 * (1 + math.cos(math.pi * progress))  # type: ignore[operator]
 
-    def _step(self, inputs: Tensor, targets: Tensor) -> None:
+    def _learning_rate(self) -> float | None:
+        groups = getattr(self.optimizer, "param_groups", None)
+        return None if groups is None else float(groups[0]["lr"])
+
+    def _weights(self) -> Tensor:
+        """Return a copy of all weights in one vector."""
+        return parameters_to_vector(self.model.parameters()).detach()
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> float:
         try:
             loss = self.optimizer.step(self.processes.share(inputs), self.processes.share(targets))
         except ProblemError:
@@ -117,18 +130,19 @@ class Training:
             raise ProblemError(f"{self._place()}, inputs {tuple(inputs.shape)}: {what}") from error
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}", f"in {self._place()}")
+        return float(loss)
 
     @torch.no_grad()
     def _evaluate(self) -> Row:
         self.model.eval()
         data = self.data
-        train_loss, _ = self._measure(data.train_inputs, data.train_targets)
+        train_loss, train_accuracy = self._measure(data.train_inputs, data.train_targets)
         test_loss, accuracy = self._measure(data.test_inputs, data.test_targets)
         weights = _finite_weights(self.model)
         if not (weights and math.isfinite(train_loss) and math.isfinite(test_loss)):
             what = f"the losses are {train_loss} and {test_loss}" if weights else "the weights are not finite"
             raise self._diverged(what, f"at the end of epoch {self.epochs_done + 1}")
-        return Row(self.epochs_done + 1, train_loss, test_loss, accuracy, self.seconds)
+        return Row(self.epochs_done + 1, train_loss, test_loss, accuracy, self.seconds, train_accuracy)
 
     def _measure(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Return mean loss and accuracy over the samples of all processes."""

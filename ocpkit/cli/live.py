@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from types import TracebackType
@@ -27,7 +28,9 @@ class IterationTable:
     def __init__(self, title: str, *, visible: bool = True) -> None:
         self.title, self.visible = title, visible
         self.rows: deque[Iteration] = deque(maxlen=ROWS)
-        self.live = Live(console=Console(stderr=True), get_renderable=self.table, auto_refresh=False)
+        # FORCE_COLOR would make rich take a file, or the output of a notebook, for a terminal that can go back.
+        console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self.live = Live(console=console, get_renderable=self.table, auto_refresh=False)
         self.drawn = -math.inf
 
     def __enter__(self) -> IterationTable:

@@ -111,13 +111,13 @@ def _free_folder(data: str) -> Path:
 
 
 def _train(options: TrainOptions, resume: bool, *, visible: bool) -> TrainResult:
-    """Train under the live table; divergence and Ctrl-C end in an exit status and a line of advice."""
-    from ocpkit.cli.epochs import EpochTable
+    """Train under the dashboard; divergence and Ctrl-C end in an exit status and a line of advice."""
+    from ocpkit.cli.dashboard import Dashboard
     from ocpkit_nn.train import TrainingDiverged, TrainingInterrupted, train
 
     try:
-        with EpochTable(f"{options.data}, {options.model}, {options.optimizer}", visible=visible) as table:
-            return train(options, table.add, table.advance, resume=resume)
+        with Dashboard(f"{options.data}, {options.model}, {options.optimizer}", visible=visible) as dashboard:
+            return train(options, dashboard.add, dashboard.advance, resume=resume)
     except TrainingDiverged as error:
         typer.secho("error: ", fg="red", err=True, nl=False)
         typer.echo(str(error), err=True)

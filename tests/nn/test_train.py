@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -116,9 +117,34 @@ def test_the_callers_random_state_and_threads_are_left_alone():
 def test_training_does_not_depend_on_random_numbers_drawn_by_callbacks():
     alone = train(options(model="nets.py:residual"))
     order = []
-    watched = train(options(model="nets.py:residual"), order.append, lambda *place: order.append(place))
+
+    def on_batch(step):
+        order.append((step.epoch, step.epochs, step.batch, step.batches))
+        return True  # the next update is measured, which must not change it either
+
+    watched = train(options(model="nets.py:residual"), order.append, on_batch)
     assert torch.equal(weights(alone), weights(watched))
     assert order[:5] == [(1, 3, 1, 4), (1, 3, 2, 4), (1, 3, 3, 4), (1, 3, 4, 4), watched.rows[0]]
+
+
+def test_steps_say_what_was_done_and_measure_what_is_asked():
+    run = training.Training(options(epochs=2, schedule="cosine", lr=0.1, optimizer="sgd"))
+    steps, seen = [], [torch.cat([u.detach().flatten().clone() for u in run.model.parameters()])]
+
+    def on_batch(step):
+        steps.append(step)
+        seen.append(torch.cat([u.detach().flatten().clone() for u in run.model.parameters()]))
+        return step.batch in (1, 4)
+
+    for _ in range(2):
+        run.advance(on_batch, lambda: False)
+    moved = [float((after - before).norm()) for before, after in pairwise(seen)]
+    asked = [False, *[step.batch in (1, 4) for step in steps[:-1]]]
+    assert [step.update_length is not None for step in steps] == asked
+    assert all(step.update_length in (None, pytest.approx(length, rel=1e-6)) for step, length in zip(steps, moved))
+    assert [step.learning_rate for step in steps] == sorted((step.learning_rate for step in steps), reverse=True)
+    assert steps[0].learning_rate == 0.1
+    assert sum(step.samples for step in steps) == 2 * len(run.data.train_inputs)
 
 
 # ---------------------------------------------------------------- optimisers
@@ -294,8 +320,8 @@ class Killed(Exception):
 def stop_at(epoch, batch, action):
     """Return a callback for batches that acts at one place."""
 
-    def on_batch(now, epochs, index, batches):
-        if (now, index) == (epoch, batch):
+    def on_batch(step):
+        if (step.epoch, step.batch) == (epoch, batch):
             action()
 
     return on_batch
@@ -326,9 +352,9 @@ def test_ctrl_c_loses_no_batch_and_saves_no_final_model():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not Path("run/model.pt").exists()
     assert Path("run/learning-curve.png").exists()
-    places = []
-    train(options(out="run"), on_batch=lambda *place: places.append(place), resume=True)
-    assert places[0] == (2, 3, 4, 4)
+    steps = []
+    train(options(out="run"), on_batch=steps.append, resume=True)
+    assert (steps[0].epoch, steps[0].epochs, steps[0].batch, steps[0].batches) == (2, 3, 4, 4)
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -349,8 +375,8 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been():
     code = (
         "import os, signal\n"
         "from ocpkit_nn.train import TrainOptions, train\n"
-        "def on_batch(epoch, epochs, batch, batches):\n"
-        "    if (epoch, batch) == (3, 2):\n"
+        "def on_batch(step):\n"
+        "    if (step.epoch, step.batch) == (3, 2):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "train(TrainOptions(data='data.npz', epochs=4, batch_size=16, out='run'), on_batch=on_batch)\n"
     )

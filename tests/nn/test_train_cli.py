@@ -15,8 +15,6 @@ import torch
 from typer.testing import CliRunner
 
 from ocpkit.cli import app
-from ocpkit.cli.epochs import ROWS, EpochTable
-from ocpkit_nn.record import Row
 
 torch.set_num_threads(1)
 
@@ -182,23 +180,3 @@ def test_ctrl_c_saves_and_says_how_to_go_on():
     result = train(*arguments)
     assert result.exit_code == 0, result.stderr
     assert [line.split(",")[0] for line in result.stderr.splitlines()[:-1]] == [f"epoch {epochs + 1}"]
-
-
-def test_the_live_table_keeps_the_last_epochs():
-    table = EpochTable("title", visible=False)
-    for i in range(100):
-        table.advance(i + 1, 100, 1, 1)
-        table.add(Row(i + 1, 1.0, 1.0, 50.0, 0.1))
-    assert [row.epoch for row in table.rows] == list(range(101 - ROWS, 101))
-    assert table.table().row_count == ROWS
-
-
-def test_a_terminal_gets_a_live_table_with_a_bar(monkeypatch):
-    monkeypatch.setattr("ocpkit.cli.epochs.REFRESH_SECONDS", 0.0)
-    result = CliRunner(env={"FORCE_COLOR": "1", "COLUMNS": "100"}).invoke(
-        app, ["train", "data.npz", "--epochs", "2", "--batch-size", "30"]
-    )
-    assert result.exit_code == 0
-    assert "epoch 1/2, batch 1/2" in result.stderr
-    assert "epoch 2/2, batch 2/2" in result.stderr
-    assert "test accuracy" in result.stderr
