@@ -123,4 +123,5 @@ BOUNDED = replace(
     summary="Park a car that steers and accelerates within limits",
     build=partial(build, bounded=True),
     draw=partial(draw, bounded=True),
+    view=(-8.6, 5.2, -9.2, 3.2),
 )
