@@ -187,6 +187,29 @@ def test_warm_start() -> None:
     assert IPOPT().solve(problem, cold).cost == pytest.approx(cold.cost, rel=1e-8)
 
 
+@pytest.mark.parametrize("solver", [IPOPT(), Fatrop()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("units", [1.0, 1e20])
+def test_a_guess_is_not_called_optimal_in_units_that_hide_the_gradient(solver: Any, units: float) -> None:
+    """In metres, or in 1e-20 m: the co-states of the latter are below any tolerance, whatever the slope by u is."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + 0.1 * units * u,
+        cost=lambda x, u: 0.05 * u[0] ** 2,
+        terminal_cost=lambda x: (x[0] / units - 1) ** 2,
+        x0=[0.0],
+        controls=1,
+        horizon=20,
+    )
+    solution, optimum = solver.solve(problem), DDP().solve(problem)
+    assert optimum.success
+    if solution.success:
+        assert solution.cost == pytest.approx(optimum.cost, rel=1e-6)
+    else:
+        assert units > 1
+        assert solution.status is Status.STALLED
+        assert "can fall" in solution.details["reason"]
+    assert solver.solve(problem, guess=optimum).success
+
+
 def test_unstable_system_from_a_state_guess() -> None:
     problem = unstable()
     assert IPOPT().solve(problem).status is Status.INVALID_INPUT  # its rollout overflows

@@ -2,7 +2,9 @@
 
 They treat everything that a Problem can declare (control bounds, constraints at stages and at the end) in
 the form that `multiple_shooting` writes down, and return co-states but no feedback gains. What a plugin
-claims is checked: success is believed only where the Problem itself finds the point feasible.
+claims is checked: success is believed only where the Problem itself finds the point feasible, and that of a guess
+only where J does not fall along Newton's step. (Where Jacobians are huge a plugin may call a guess optimal: some
+co-states solve their equations to a tolerance there, and are far from those that the end determines.)
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_va
 from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Program
+from ocpkit.solvers.stationarity import decrease
 from ocpkit.trajectory import Trajectory
+
+NEGLIGIBLE = 1e-8
+"""A decrease of J, relative to 1 + |J|, that a guess called optimal may leave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +110,10 @@ class NLPSolver(Solver):
             return self._no_progress(watch), {"reason": _reason(error)}
         w, bound_multipliers, multipliers = (answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g"))
         watch.record(w, bound_multipliers, multipliers, int(stats["iter_count"]))
-        return self._status(stats, watch), {} if stats["success"] else {
-            "reason": f"{self.plugin} says {stats['return_status']}"
-        }
+        status = self._status(stats, watch)
+        if status is Status.CONVERGED and stats["iter_count"] == 0 and self._falls(watch):
+            return Status.STALLED, {"reason": f"{self.plugin} calls the guess optimal, but J can fall from there"}
+        return status, {} if stats["success"] else {"reason": f"{self.plugin} says {stats['return_status']}"}
 
     def _watched_by(self, watch: _Watch) -> dict[str, Any]:
         return {"iteration_callback": watch}
@@ -120,6 +127,13 @@ class NLPSolver(Solver):
         if stats["return_status"] in _STATUS:
             return _STATUS[stats["return_status"]]
         return Status.ITERATION_LIMIT if stats["iter_count"] >= self.max_iterations else self._no_progress(watch)
+
+    def _falls(self, watch: _Watch) -> bool:
+        """Whether J falls along Newton's step; never said of a problem with constraints beside control bounds."""
+        problem, nominal = watch.program.problem, watch.iterate.trajectory
+        if any(rows.count for rows in problem_rows(problem, bounds=False)):
+            return False
+        return decrease(NumpyEngine(problem), nominal) > NEGLIGIBLE * (1 + abs(nominal.cost))
 
     def _no_progress(self, watch: _Watch) -> Status:
         return Status.STALLED if watch.iterate.violation <= self.feasibility_tolerance else Status.INFEASIBLE

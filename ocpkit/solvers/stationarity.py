@@ -11,6 +11,8 @@ and compares what J loses with what the gradient admits. Where J is convex along
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ocpkit.curvature import Identity
@@ -27,27 +29,37 @@ ROUNDING = 1e-14
 
 
 def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
-    """How much J falls along the probe, beyond what its gradient admits; 0 at a minimum of a smooth J.
+    """How much J falls along the probe, beyond what its gradient admits; 0 at a minimum of a smooth J."""
+    return max([0.0, *(fall - admitted for fall, admitted in _probe(engine, nominal))])
+
+
+def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
+    """How much J falls along the probe; 0 at a minimum."""
+    return max([0.0, *(fall for fall, _ in _probe(engine, nominal))])
+
+
+def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, float]]:
+    """By how much J has fallen, and |∇Jᵀδu|, after each length of the step, as long as J falls.
 
     Controls that rest on a bound, held there by the gradient, do not move.
     """
     stages, terminal = engine.expand(nominal, second_order=True)
     if first_not_finite(stages, terminal) is not None:
-        return 0.0
+        return
     policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
     gradients = [step.Q.u for step in policy.steps]  # ∇_{u_t} J, and Q.uu is ∇²_{u_t} J (Prop. 2)
     stationary = zip(engine.problem.stages, nominal.controls, gradients, (step.Q.uu for step in policy.steps))
     directions = [_direction(*parts) for parts in stationary]
-    lowest, hidden = nominal.cost, 0.0
+    lowest = nominal.cost
     for length in LENGTHS:
         moved = [u + length * d for u, d in zip(nominal.controls, directions)]
         controls = engine.problem.clip(moved)
         cost = engine.rollout(controls).cost
         if not cost <= lowest + ROUNDING * (1 + abs(lowest)):
-            break
+            return
         admitted = sum(abs(dot(g, v - u)) for g, u, v in zip(gradients, nominal.controls, controls))
-        lowest, hidden = cost, max(hidden, float(nominal.cost - cost - admitted))
-    return hidden
+        lowest = cost
+        yield float(nominal.cost - cost), float(admitted)
 
 
 def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array) -> Array:
