@@ -54,7 +54,7 @@ SCRIPTS = {
     "tune_mpc": "A controller tuned by the gradient of its closed loop",
     "learn_cost": "A cost learnt from demonstrations",
     "estimator": "A pole held up by what a Kalman filter makes of noisy angles",
-    "multi_start": "Thousands of guesses at once: what the best one finds",
+    "multi_start": "Hundreds of guesses at once: what the best one finds",
 }
 
 
