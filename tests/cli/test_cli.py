@@ -81,7 +81,6 @@ task = Task(
 def _folder(tmp_path, monkeypatch):
     """Work in a folder that holds a model file."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     Path("model.py").write_text(MODEL)
 
 
