@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +67,40 @@ def test_too_few_pairs_are_refused(pairs: int) -> None:
         compare([1.0] * pairs, [1.0] * pairs)
 
 
-def test_versions_run_in_turn_and_the_first_round_does_not_count() -> None:
-    ran: list[str] = []
+@dataclass(eq=False)
+class Told:
+    """Takes the seconds that it is told, in the place of a process, and writes down who was asked for what."""
 
-    def version(name: str, seconds: float) -> Any:
-        def action() -> dict[str, Any]:
-            ran.append(name)
-            return {"a": seconds * len(ran), "b": 1.0 if name == "new" else "AttributeError: no b"}
+    version: str
+    answer: Callable[[], float | str]
+    asked: list[str] = field(default_factory=list)
 
-        return action
+    def __enter__(self) -> Told:
+        return self
 
-    measured, missing = history.in_pairs(version("old", 1.0), version("new", 2.0), 3)
-    assert ran == ["new", "old", "old", "new", "new", "old", "old", "new"]
-    assert measured == {"a": ([3.0, 6.0, 7.0], [8.0, 10.0, 16.0])}
-    assert missing == {"b": "AttributeError: no b"}
-    with pytest.raises(RuntimeError, match="b: AttributeError"):
-        history.in_pairs(version("new", 1.0), version("old", 1.0), 3)
+    def __exit__(self, *error: object) -> None:
+        self.asked.append("end")
+
+    def seconds(self, name: str) -> float | str:
+        self.asked.append(f"{self.version} {name}")
+        return self.answer()
+
+
+def test_versions_take_turns_and_the_first_round_does_not_count() -> None:
+    asked: list[str] = []
+    old, new = (lambda v=v: Told(v, lambda: float(len(asked)), asked) for v in ("old", "new"))
+    measured, missing = history.in_pairs(old, new, ["a", "b"], 2)  # type: ignore[arg-type]
+    rounds = ["new a, old a, new b, old b", "old a, new a, old b, new b", "new a, old a, new b, old b"]
+    assert ", ".join(asked) == ", end, end, ".join([*rounds, ""]).removesuffix(", ")
+    assert measured == {"a": ([7.0, 14.0], [8.0, 13.0]), "b": ([9.0, 16.0], [10.0, 15.0])}
+    assert missing == {}
+
+
+def test_what_only_the_new_version_can_do_is_said_and_the_reverse_fails() -> None:
+    able, unable = (lambda: Told("", lambda: 1.0)), (lambda: Told("", lambda: "AttributeError: no a"))
+    assert history.in_pairs(unable, able, ["a"], 2) == ({}, {"a": "AttributeError: no a"})  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="a: AttributeError"):
+        history.in_pairs(able, unable, ["a"], 2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -110,13 +130,13 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the seconds that a version says, in the place of a measurement."""
+    """Take the seconds that a version's file says, in the place of a measurement."""
 
-    def read(folder: Path, names: list[str]) -> dict[str, float]:
+    def timer(folder: Path) -> Told:
         text = (folder / "ocpkit" / "__init__.py").read_text(encoding="utf-8")
-        return {name: float(text.partition("=")[2]) for name in names}
+        return Told("", lambda: float(text.partition("=")[2]))
 
-    monkeypatch.setattr(history, "time_version", read)
+    monkeypatch.setattr(history, "Timer", timer)
 
 
 @pytest.mark.usefixtures("_told")
@@ -142,15 +162,20 @@ def test_a_version_is_timed_from_its_own_folder(repository: Path, tmp_path: Path
     (tmp_path / "old").mkdir()
     versions.unpack(repository, "HEAD~1", tmp_path / "old")
     assert (tmp_path / "old" / "ocpkit" / "__init__.py").read_text(encoding="utf-8") == "DDP = 1.0\n"
-    said = versions.time_version(tmp_path / "old", ["import", "cart-pole, DDP in C"])
-    assert 0 <= float(said["import"]) < 1
-    assert str(said["cart-pole, DDP in C"]).startswith("ImportError")  # that version has no models
+    with versions.Timer(tmp_path / "old") as timer:
+        assert 0 <= float(timer.seconds("import")) < 1
+        assert str(timer.seconds("cart-pole, DDP in C")).startswith("ImportError")  # that version has no models
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "strange.py").touch()
     borrowing = f"__path__.append({str(tmp_path / 'elsewhere')!r})\nimport ocpkit.strange\nDDP = 1.0\n"
     (tmp_path / "old" / "ocpkit" / "__init__.py").write_text(borrowing, encoding="utf-8")
-    with pytest.raises(RuntimeError, match=r"took .*strange\.py, not the packages in"):
-        versions.time_version(tmp_path / "old", ["import"])
+    with versions.Timer(tmp_path / "old") as timer:
+        with pytest.raises(RuntimeError, match=r"took .*strange\.py, not the packages in"):
+            timer.seconds("import")
+        timer._process.kill()
+        timer._process.wait()
+        with pytest.raises(RuntimeError, match="timing import of the old version failed"):
+            timer.seconds("import")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
     python -m benchmarks.history --against REVISION
 
-Old and new run in turn, each in a fresh process, so that a slow moment of the machine hits both of a pair. A timing
-is *slower* where the whole confidence interval of the median ratio new/old lies above 1 + margin; then the exit status
+Old and new run in turn, in fresh processes for each pair, so that a slow moment of the machine hits both. A timing is
+*slower* where the whole confidence interval of the median ratio new/old lies above 1 + margin; then the exit status
 is 1. Each run appends one line of JSON to the history.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.history.paired import CONFIDENCE, Verdict, compare, least_pairs
 from benchmarks.history.timings import TIMINGS
-from benchmarks.history.versions import copy, name_of, present_name, time_version, unpack
+from benchmarks.history.versions import Timer, copy, name_of, present_name, unpack
 from benchmarks.machine import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +30,12 @@ Times = dict[str, tuple[list[float], list[float]]]
 
 
 def in_pairs(
-    old: Callable[[], dict[str, Any]], new: Callable[[], dict[str, Any]], rounds: int
+    old: Callable[[], Timer], new: Callable[[], Timer], names: Sequence[str], rounds: int
 ) -> tuple[Times, dict[str, str]]:
     """Time both versions in turn, who is first alternating; return the times, and why others are missing in the old.
 
-    A round before the first, which is not counted, compiles what is to be compiled.
+    Each round has two fresh processes, which take turns within a second or two. A round before the first, which is
+    not counted, compiles what is to be compiled.
 
     Raises
     ------
@@ -44,16 +45,16 @@ def in_pairs(
     times: Times = {}
     missing: dict[str, str] = {}
     for i in range(rounds + 1):
-        said = {version: version() for version in ((old, new) if i % 2 else (new, old))}
-        for name, seconds in said[new].items():
-            before = said[old][name]
-            if isinstance(seconds, str):
-                raise RuntimeError(f"{name}: {seconds}")
-            if isinstance(before, str):
-                missing[name] = before
-            elif i > 0:
-                for pairs, value in zip(times.setdefault(name, ([], [])), (before, seconds)):
-                    pairs.append(value)
+        with old() as before, new() as after:
+            for name in names:
+                turns = {timer: timer.seconds(name) for timer in ((before, after) if i % 2 else (after, before))}
+                if isinstance(turns[after], str):
+                    raise RuntimeError(f"{name}: {turns[after]}")
+                if isinstance(turns[before], str):
+                    missing[name] = turns[before]
+                elif i > 0:
+                    for pairs, timer in zip(times.setdefault(name, ([], [])), (before, after)):
+                        pairs.append(turns[timer])
     return times, missing
 
 
@@ -86,7 +87,7 @@ def run(repository: Path, against: str, names: Sequence[str], rounds: int, margi
         old, new = (Path(scratch).resolve() / name for name in ("old", "new"))
         unpack(repository, against, old)
         copy(repository, new)
-        times, missing = in_pairs(lambda: time_version(old, names), lambda: time_version(new, names), rounds)
+        times, missing = in_pairs(lambda: Timer(old), lambda: Timer(new), names, rounds)
     return record | {"timings": [entry(name, *pairs, margin) for name, pairs in times.items()], "missing": missing}
 
 
@@ -116,7 +117,13 @@ def main(arguments: Sequence[str] | None = None, repository: Path = ROOT) -> int
     if options.rounds < least_pairs():
         parser.error(f"--rounds {options.rounds}: an interval needs at least {least_pairs()} pairs")
     try:
-        record = run(repository, options.against, options.only or [*TIMINGS], options.rounds, options.margin)
+        record = run(
+            repository,
+            options.against,
+            [name for name in TIMINGS if name in (options.only or TIMINGS)],
+            options.rounds,
+            options.margin,
+        )
     except ValueError as error:
         parser.error(str(error))
     print(table(record))

@@ -1,5 +1,6 @@
-"""What is timed, in a process of its own: a script that prints JSON; the packages under test are on PYTHONPATH.
+"""What is timed, in a process of its own, which is asked for one timing after the other.
 
+A script that reads names and answers in JSON, line by line; the packages under test are on PYTHONPATH.
 It knows no other file of the benchmarks, since it runs beside old versions of the packages too.
 """
 
@@ -110,18 +111,19 @@ def origins() -> list[str]:
     return sorted(str(module.__file__) for module in modules)
 
 
-def main(names: list[str]) -> None:
-    """Print the time of each name, or what an older version said instead, and which files were imported."""
+def main() -> None:
+    """Answer each name with its time, or what an older version said instead, and the files imported so far."""
     # An editable installation would lend an old version the modules that it lacks.
     sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-    times: dict[str, float | str] = {}
-    for name in names:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        seconds: float | str
         try:
-            times[name] = seconds_of(name)
+            seconds = seconds_of(line.strip())
         except Exception as error:  # whatever a version raises that has no such thing yet
-            times[name] = f"{type(error).__name__}: {error}"
-    print(json.dumps({"times": times, "files": origins()}))
+            seconds = f"{type(error).__name__}: {error}"
+        print(json.dumps({"seconds": seconds, "files": origins()}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""The packages of an old and of the present version, side by side, and a process that times one of them."""
+"""The packages of an old and of the present version, side by side, and processes that time them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
+from types import TracebackType
 
 from benchmarks.history import timings
 
@@ -71,21 +72,55 @@ def _packages(repository: Path) -> list[str]:
     return [name for name in PACKAGES if (repository / name).is_dir()]
 
 
-def time_version(folder: Path, names: Sequence[str]) -> dict[str, float | str]:
-    """Return the times of the packages in a folder [s], or what they raised, from a fresh process on one thread.
+class Timer:
+    """Context manager of a fresh process, on one thread, that times the packages in a folder."""
 
-    Raises
-    ------
-    RuntimeError
-        If the process fails, or finds the packages elsewhere.
-    """
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, *names]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"timing {folder.name} failed:\n{done.stderr}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    strange = [file for file in said["files"] if not Path(file).is_relative_to(folder)]
-    if strange:
-        raise RuntimeError(f"timing {folder.name} took {strange[0]}, not the packages in {folder}")
-    return dict(said["times"])
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Timer:
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def seconds(self, name: str) -> float | str:
+        """Return the time of one of `timings.TIMINGS` [s], or what these packages raised.
+
+        Raises
+        ------
+        RuntimeError
+            If the process ends, or finds the packages elsewhere.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{name}\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:  # it has ended before it was asked
+            answer = ""
+        if not answer:
+            self._errors.seek(0)
+            raise RuntimeError(f"timing {name} of the {self.folder.name} version failed:\n{self._errors.read()}")
+        said = json.loads(answer)
+        strange = [file for file in said["files"] if not Path(file).is_relative_to(self.folder)]
+        if strange:
+            raise RuntimeError(f"timing {self.folder.name} took {strange[0]}, not the packages in {self.folder}")
+        return float(said["seconds"]) if isinstance(said["seconds"], float) else str(said["seconds"])
