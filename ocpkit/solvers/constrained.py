@@ -146,7 +146,7 @@ class AugmentedLagrangianRun(Run):
         options, before = self.options, self.trajectory.cost
         inner = self._minimise()
         measured = self.augmented.measure(inner.states, inner.controls, self._parameters())
-        if inner.value_gradients is None or not np.isfinite([inner.cost, measured.violation]).all():
+        if inner.value_gradients is None or not np.isfinite([inner.cost, measured.cost, measured.violation]).all():
             self._raise_penalty(Status.DIVERGED if np.isfinite(before) else Status.INVALID_INPUT)
             return self._record(before, self.violation)
         residual = _largest([new - old for new, old in zip(measured.updated, self.of_rows)]) / self.penalty

@@ -316,7 +316,8 @@ class DDPRun(Run):
         if self.trajectory.gap > options.gap_tolerance:
             return
         undamped = self.regularization.value == 0 and options.curvature is None and options.feedback
-        settled = undamped and -self.policy.expected_change <= options.cost_tolerance * (1 + abs(cost))
+        closed = self.trajectory.gap == 0  # else what closing the gaps costs can hide what the controls save
+        settled = undamped and closed and -self.policy.expected_change <= options.cost_tolerance * (1 + abs(cost))
         if self.policy.gradient_norm <= options.gradient_tolerance or settled:
             self.status = Status.CONVERGED
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ocpkit.bellman import Curvature
 from ocpkit.curvature import Identity
 from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
-from ocpkit.solvers.stationarity import hidden_decrease
+from ocpkit.solvers.stationarity import hidden_decrease, largest_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +91,8 @@ class FirstOrderRun(Run):
         return costates[t + 1]
 
     def gradient_norm(self) -> float:
-        """max_t ‖u_t − clip(u_t − ∇_{u_t} J)‖_∞: the gradient, where no bound holds the control."""
-        controls = self.trajectory.controls
-        moved = self.problem.clip([u - g for u, g in zip(controls, self.gradients())])
-        return max((float(np.abs(u - v).max()) for u, v in zip(controls, moved) if u.size), default=0.0)
+        """max_t ‖∇_{u_t} J‖_∞ of the controls that no bound holds."""
+        return largest_free(self.problem.stages, self.trajectory.controls, self.gradients())
 
     def record(self, **numbers: float) -> Iteration:
         """One line of history at the current iterate."""

@@ -11,9 +11,10 @@ and compares what J loses with what the gradient admits. Where J is convex along
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocpkit.curvature import Identity
 from ocpkit.engines.numpy import NumpyEngine, first_not_finite
@@ -33,9 +34,29 @@ def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
     return max([0.0, *(fall - admitted for fall, admitted in _probe(engine, nominal))])
 
 
-def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
-    """How much J falls along the probe; 0 at a minimum."""
-    return max([0.0, *(fall for fall, _ in _probe(engine, nominal))])
+def gradient_norm(engine: NumpyEngine, nominal: Trajectory, negligible: float = 0.0) -> float:
+    """max_t ‖∇_{u_t} J‖_∞ by an adjoint sweep (Eq. 19b), over the controls that no bound holds; ∞ if it is not finite.
+
+    A bound so near that J falls by no more than `negligible` on the way to it holds a control too.
+    """
+    stages, terminal = engine.expand_first_order(nominal)
+    if first_not_finite(stages, terminal) is not None:
+        return np.inf
+    policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
+    gradients = [step.Q.u for step in policy.steps]
+    return largest_free(engine.problem.stages, nominal.controls, gradients, negligible)
+
+
+def largest_free(
+    stages: Sequence[Stage], controls: Sequence[Array], gradients: Sequence[Array], negligible: float = 0.0
+) -> float:
+    """max_t ‖g_t‖_∞ over the controls that no bound holds; see `held`.
+
+    The step u − clip(u − g) would not do: a narrow box makes it short, however large g is.
+    """
+    parts = zip(stages, controls, gradients)
+    free = [np.where(held(stage, u, g, negligible), 0.0, g) for stage, u, g in parts]
+    return max((float(np.abs(g).max()) for g in free if g.size), default=0.0)
 
 
 def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, float]]:
@@ -62,11 +83,17 @@ def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, fl
         yield float(nominal.cost - cost), float(admitted)
 
 
+def held(stage: Stage, u: Array, gradient: Array, negligible: float = 0.0) -> NDArray[np.bool_]:
+    """Say of every control (m,) whether the gradient presses it on a bound, at most `negligible` of J away."""
+    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+    way, fall = np.where(gradient > 0, u - lower, upper - u), np.full_like(u, np.inf)
+    np.multiply(np.abs(gradient), way, out=fall, where=gradient != 0)
+    return fall <= negligible
+
+
 def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array) -> Array:
     """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J among the controls that are free to move, at most 1 + ‖u_t‖_∞ long."""
-    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
-    held = (u <= lower) & (gradient > 0) | (u >= upper) & (gradient < 0)
-    free, direction = np.flatnonzero(~held), np.zeros_like(u)
+    free, direction = np.flatnonzero(~held(stage, u, gradient)), np.zeros_like(u)
     if free.size:
         eigenvalues, vectors = eigh(hessian[np.ix_(free, free)])
         slopes, bends, reach = vectors.T @ gradient[free], np.abs(eigenvalues), 1 + np.abs(u).max()

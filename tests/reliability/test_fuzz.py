@@ -21,6 +21,20 @@ def test_what_is_claimed_holds(first: int) -> None:
     assert any(outcome.verdict == "CONVERGED" for outcome in outcomes)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(3857, id="the cost of closing gaps of 1e-39 hides what the controls save"),
+        pytest.param(4830, id="a box of 1e-6 makes the step along a gradient of 1e7 short"),
+        pytest.param(5911, id="IPOPT takes co-states that solve their equations for those of the problem"),
+        pytest.param(9996, id="Newton's decrease counts where J is small beside 1"),
+    ],
+)
+def test_what_was_once_claimed_falsely_is_not(seed: int) -> None:
+    assert fuzz.solve_and_judge(seed).verdict not in fuzz.FAILURES
+
+
 def test_a_false_claim_is_found() -> None:
     """The check denies a point that is no optimum, a cost that is another's, states that are not the dynamics'."""
     drawn = draw(3, "smooth")

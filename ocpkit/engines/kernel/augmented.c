@@ -92,7 +92,7 @@ static void conclude(augmented *a) {
   const int moved = a->count > 1;
   a->inner_iterations += a->count - 1, a->count = 0;
   const double residual = measure(a);
-  if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->violation)) {
+  if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->cost) || !isfinite(a->violation)) {
     roll_back(a);
     raise_penalty(a, isfinite(a->cost) ? DIVERGED : INVALID_INPUT);
     return;
