@@ -16,6 +16,9 @@ from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
 from ocpkit.solvers.stationarity import hidden_decrease, largest_free
 
+NEGLIGIBLE = 1e-9
+"""A bound holds a control from where J falls by no more than this, relative to 1 + |J|, on the way to it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FirstOrderSolver(Solver):
@@ -92,7 +95,8 @@ class FirstOrderRun(Run):
 
     def gradient_norm(self) -> float:
         """max_t ‖∇_{u_t} J‖_∞ of the controls that no bound holds."""
-        return largest_free(self.problem.stages, self.trajectory.controls, self.gradients())
+        near = NEGLIGIBLE * (1 + abs(self.trajectory.cost))
+        return largest_free(self.problem.stages, self.trajectory.controls, self.gradients(), near)
 
     def record(self, **numbers: float) -> Iteration:
         """One line of history at the current iterate."""

@@ -34,23 +34,15 @@ def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
     return max([0.0, *(fall - admitted for fall, admitted in _probe(engine, nominal))])
 
 
-def gradient_norm(engine: NumpyEngine, nominal: Trajectory, negligible: float = 0.0) -> float:
-    """max_t ‖∇_{u_t} J‖_∞ by an adjoint sweep (Eq. 19b), over the controls that no bound holds; ∞ if it is not finite.
-
-    A bound so near that J falls by no more than `negligible` on the way to it holds a control too.
-    """
-    stages, terminal = engine.expand_first_order(nominal)
-    if first_not_finite(stages, terminal) is not None:
-        return np.inf
-    policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
-    gradients = [step.Q.u for step in policy.steps]
-    return largest_free(engine.problem.stages, nominal.controls, gradients, negligible)
+def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
+    """How much J falls along the probe; 0 at a minimum."""
+    return max([0.0, *(fall for fall, _ in _probe(engine, nominal))])
 
 
 def largest_free(
     stages: Sequence[Stage], controls: Sequence[Array], gradients: Sequence[Array], negligible: float = 0.0
 ) -> float:
-    """max_t ‖g_t‖_∞ over the controls that no bound holds; see `held`.
+    """max_t ‖g_t‖_∞ over the controls that no bound holds, at most `negligible` of J away.
 
     The step u − clip(u − g) would not do: a narrow box makes it short, however large g is.
     """

@@ -27,8 +27,6 @@ def test_what_is_claimed_holds(first: int) -> None:
     [
         pytest.param(3857, id="the cost of closing gaps of 1e-39 hides what the controls save"),
         pytest.param(4830, id="a box of 1e-6 makes the step along a gradient of 1e7 short"),
-        pytest.param(5911, id="IPOPT takes co-states that solve their equations for those of the problem"),
-        pytest.param(9996, id="Newton's decrease counts where J is small beside 1"),
     ],
 )
 def test_what_was_once_claimed_falsely_is_not(seed: int) -> None:
