@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from strategies import smooth_problems
 
 import ocpkit.math as m
 from ocpkit import (
+    DDP,
     ILQR,
     IPOPT,
     AugmentedLagrangian,
@@ -260,3 +262,20 @@ def test_random_problems_never_claim_what_does_not_hold(problem: Problem, limit:
     assert np.isfinite(solution.cost)
     if solution.success:
         assert_is_kkt_point(problem, solution, 1e-4)
+
+
+class Overflowing(DDP):
+    """An inner solver whose second answer is finite by its own account and not by the problem's."""
+
+    def solve(self, problem: Problem, *args: Any, **kwargs: Any) -> Solution:
+        solution = super().solve(problem, *args, **kwargs)
+        return solution if not args else replace(solution, controls=solution.controls + 1e200)
+
+
+def test_an_iterate_whose_cost_overflows_is_not_kept() -> None:
+    solver = AugmentedLagrangian(inner=Overflowing(engine="numpy"), gradient_tolerance=1e-300, max_iterations=10)
+    with np.errstate(over="ignore"):
+        solution = solver.solve(swing())
+    assert not solution.success
+    assert np.isfinite(solution.cost)
+    assert np.isfinite([line.cost for line in solution.history]).all()

@@ -11,7 +11,7 @@ and compares what J loses with what the gradient admits. Where J is convex along
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,18 +37,6 @@ def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
 def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
     """How much J falls along the probe; 0 at a minimum."""
     return max([0.0, *(fall for fall, _ in _probe(engine, nominal))])
-
-
-def largest_free(
-    stages: Sequence[Stage], controls: Sequence[Array], gradients: Sequence[Array], negligible: float = 0.0
-) -> float:
-    """max_t ‖g_t‖_∞ over the controls that no bound holds, at most `negligible` of J away.
-
-    The step u − clip(u − g) would not do: a narrow box makes it short, however large g is.
-    """
-    parts = zip(stages, controls, gradients)
-    free = [np.where(held(stage, u, g, negligible), 0.0, g) for stage, u, g in parts]
-    return max((float(np.abs(g).max()) for g in free if g.size), default=0.0)
 
 
 def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, float]]:
