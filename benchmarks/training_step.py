@@ -32,7 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import page
 from benchmarks.machine import describe
-from ocpkit_nn import networks, separable
+from ocpkit_nn import fused, networks, separable
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.pmp import EMSA
 
@@ -99,7 +99,7 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
         for feedback in ("full", "value"):
             name = f"DDPNOpt {curvature} {feedback}"
             every[name] = Method(partial(build, feedback=feedback), twin, period)
-            if curvature in separable.CURVATURES:
+            if curvature in fused.CURVATURES:
                 cheap = partial(build, feedback=feedback, gains="separable")
                 every[f"{name} separable"] = Method(cheap, twin, separable.EVERY)
     for terminal in ("montecarlo", "ggn"):

@@ -28,7 +28,7 @@ class Layer(ABC):
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module, self.name = module, name
-        self.parameters: list[nn.Parameter] = [p for p in module.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return h = g(x, u)."""
@@ -52,17 +52,20 @@ class Layer(ABC):
         raise NotImplementedError(f"{self.name}: no Kronecker factors for {type(self.module).__name__}")
 
     @abstractmethod
-    def matrix(self) -> Tensor:
-        """Return the control as one matrix (o, i)."""
+    def split(self, control: Tensor) -> list[Tensor]:
+        """Cut a matrix (o, i) into views shaped as the parameters."""
 
     @abstractmethod
-    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each parameter with its part of a matrix (o, i), both as views of one shape."""
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return tensors shaped as the parameters as one matrix (o, i)."""
+
+    def matrix(self) -> Tensor:
+        """Return the control as one matrix (o, i)."""
+        return self.join([parameter.detach() for parameter in self.parameters])
 
     def add_(self, change: Tensor) -> None:
         """Add a matrix (o, i) to the control in place."""
-        for parameter, part in self.parts(change):
-            parameter += part
+        torch._foreach_add_(self.parameters, self.split(change), alpha=1)
 
 
 class _WeightAndBias(Layer):
@@ -76,16 +79,15 @@ class _WeightAndBias(Layer):
         self.weight = module.weight  # type: ignore[assignment]
         self.bias = module.bias  # type: ignore[assignment]
 
-    def matrix(self) -> Tensor:
-        weight = self.weight.detach().flatten(1)
-        return weight if self.bias is None else torch.cat([weight, self.bias.detach()[:, None]], dim=1)
-
-    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
-        weight = self.weight if self.weight.ndim == 2 else self.weight.view(len(self.weight), -1)
+    def split(self, control: Tensor) -> list[Tensor]:
+        shape = self.weight.shape[1:]
         if self.bias is None:
-            return [(weight, control)]
-        n = weight.shape[1]
-        return [(weight, control[:, :n]), (self.bias, control[:, n])]
+            return [control.unflatten(1, shape)]
+        return [control[:, :-1].unflatten(1, shape), control[:, -1]]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        weight = parts[0].flatten(1)
+        return weight if self.bias is None else torch.cat([weight, parts[1][:, None]], dim=1)
 
 
 def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -191,11 +193,11 @@ class ConvLayer(_WeightAndBias):
                 torch.bmm(v[r, some], patches[:n].flatten(0, 1).mT, out=gradients[r, some])
         return gradients.reshape(R, B, o, bar)
 
-    def mean_gradient(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        """Return the sum of the samples' gradients over one batch of cotangents (B, …), (o, i)."""
+    def sum_of_gradients(self, x: Tensor, cotangents: Tensor) -> list[Tensor]:
+        """Return the sum of the samples' gradients over one batch of cotangents (B, …), as the parameters."""
         _, weight, bias = self._backward(x, cotangents, (False, True, self.bias is not None))
-        weight = weight.flatten(1)
-        return weight if self.bias is None else torch.cat([weight, bias[:, None]], dim=1)
+        weight = weight.reshape(self.weight.shape)  # a sequence was an image of one row
+        return [weight] if self.bias is None else [weight, bias]
 
     def pull_control(self, x: Tensor, cotangents: Tensor) -> ConvBase:
         return ConvBase(self, x, cotangents)
@@ -255,10 +257,15 @@ class ConvBase(DenseBase):
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         if self._formed is not None:
             return super().mean(coefficients)
+        return self._layer.join(self.parts(coefficients, self._layer))
+
+    def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
+        if self._formed is not None:
+            return super().parts(coefficients, layer)
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self._cotangents.ndim - 2))
         weights = weights / coefficients.shape[0]
         v = self._cotangents
-        return self._layer.mean_gradient(self._x, v[0] * weights[0] if len(v) == 1 else (v * weights).sum(0))
+        return self._layer.sum_of_gradients(self._x, v[0] * weights[0] if len(v) == 1 else (v * weights).sum(0))
 
 
 def _as_row(shape: Sequence[int] | int, fill: int) -> tuple[int, int]:
@@ -312,12 +319,11 @@ class ModuleLayer(Layer):
             ) from error
         return result
 
-    def matrix(self) -> Tensor:
-        return torch.cat([p.flatten() for p in self._current().values()])[None]
+    def split(self, control: Tensor) -> list[Tensor]:
+        return list(self._split(control[0]).values())
 
-    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
-        named = dict(self.module.named_parameters())
-        return [(named[name], piece) for name, piece in self._split(control[0]).items()]
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.flatten() for part in parts])[None]
 
 
 class BatchNormLayer(Layer):
@@ -380,11 +386,11 @@ class BatchNormLayer(Layer):
         hat = self.normalised(x).reshape(*x.shape[:2], -1)
         return DenseBase(torch.stack([(v * hat).sum(-1), v.sum(-1)], dim=3))
 
-    def matrix(self) -> Tensor:
-        return torch.stack([p.detach() for p in self.parameters], dim=1)
+    def split(self, control: Tensor) -> list[Tensor]:
+        return list(control.T)
 
-    def parts(self, control: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(self.parameters, control.T))
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts), dim=1)
 
 
 def as_layer(module: nn.Module, name: str) -> Layer:

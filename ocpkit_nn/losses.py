@@ -159,7 +159,7 @@ class CrossEntropy(Loss):
         gradient = outputs.softmax(1)
         if smoothing:
             gradient -= smoothing / classes
-        return gradient.scatter_add_(1, targets.long()[:, None], gradient.new_full((len(targets), 1), smoothing - 1))
+        return gradient.scatter_(1, targets.long()[:, None], smoothing - 1, reduce="add")
 
     def _hessian(self, outputs: Tensor, targets: Tensor) -> Tensor:
         p = outputs.softmax(1)
@@ -352,9 +352,9 @@ def _eigenfactors(hessian: Tensor, rank: int | None) -> Tensor:
 def _check_classes(targets: Tensor, classes: int) -> None:
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (B,), got {targets.dtype} {tuple(targets.shape)}")
-    wrong = (targets < 0) | (targets >= classes)
-    if wrong.any():
-        index = int(wrong.nonzero()[0])
+    least, largest = targets.aminmax() if len(targets) else (targets, targets)
+    if len(targets) and (least < 0 or largest >= classes):
+        index = int(((targets < 0) | (targets >= classes)).nonzero()[0])
         raise ValueError(f"target {int(targets[index])} of sample {index} is not in 0 … {classes - 1}")
 
 

@@ -55,11 +55,9 @@ class Metric:
         if self.input_basis is not None or self.gram is not None:
             layer.add_(self.solve(gradient).neg_())
         elif isinstance(self.inverse, Tensor):
-            for (parameter, part), (_, weights) in zip(layer.parts(gradient), layer.parts(self.inverse)):
-                parameter.addcmul_(part, weights, value=-1.0)
+            torch._foreach_addcmul_(layer.parameters, layer.split(gradient), layer.split(self.inverse), value=-1.0)
         else:
-            for parameter, part in layer.parts(gradient):
-                parameter.sub_(part, alpha=self.inverse)
+            torch._foreach_add_(layer.parameters, layer.split(gradient), alpha=-self.inverse)
 
     def matvec(self, right: Tensor) -> Tensor:
         """Return M/η times controls (…, o, i)."""
@@ -105,8 +103,7 @@ class RootMetric(Metric):
         return self._root.reciprocal().mul_(self._rate)
 
     def descend(self, layer: Layer, gradient: Tensor) -> None:
-        for (parameter, part), (_, root) in zip(layer.parts(gradient), layer.parts(self._root)):
-            parameter.addcdiv_(part, root, value=-self._rate)
+        torch._foreach_addcdiv_(layer.parameters, layer.split(gradient), layer.split(self._root), value=-self._rate)
 
 
 def times_bar(inputs: Tensor, matrix: Tensor) -> Tensor:

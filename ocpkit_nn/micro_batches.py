@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ocpkit_nn.layers import Layer
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.stages import Dropout, Linearisation, Stage
 from ocpkit_nn.vectors import ControlBase, DenseBase, StateBase
@@ -98,6 +99,11 @@ class JoinedBase(ControlBase):
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
         means = [part.mean(own) * len(own) for part, own in zip(self._parts, coefficients.split(self._sizes))]
         return torch.stack(means).sum(0) / len(coefficients)
+
+    def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
+        split = zip(self._parts, self._sizes, coefficients.split(self._sizes))
+        means = [torch._foreach_mul(part.parts(own, layer), size / len(coefficients)) for part, size, own in split]
+        return [torch.stack(same).sum(0) for same in zip(*means)]
 
     def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
         return torch.cat([part.separable_norms(rows, columns) for part in self._parts])

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit.value import Value
-from ocpkit_nn import separable
-from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit_nn import fused, separable
+from ocpkit_nn.curvature import RULES, LayerGradients, Memory
 from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
@@ -31,9 +31,10 @@ from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
+from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.suggest import unknown_name
-from ocpkit_nn.vectors import StateBase
+from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
 FEEDBACK = ("full", "value", "none")
@@ -165,8 +166,9 @@ class DDPNOpt(torch.optim.Optimizer):
             raise ValueError("the exact curvature needs all samples of a batch in one process")
         if gains == "separable":
             self._check_separable(curvature, dynamics)
-        self.gains = gains
+        self.curvature, self.gains = curvature, gains
         self._policies: list[LayerPolicy] = []
+        self._aimed: list[AimedGradient] = []
         self._workspaces = [Workspace() for _ in self.stages]
         defaults: dict[str, Any] = {
             "lr": lr,
@@ -209,31 +211,26 @@ class DDPNOpt(torch.optim.Optimizer):
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
-        self._policies = []  # the last step's vectors, as many as this one's
+        self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
         self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
         with without_autocast(outputs):
             values, gradient = self.loss.value_and_gradient(outputs, targets)
             loss = float(self.processes.average(values.mean()))
-        memories = [self.state[stage.layer.parameters[0]] for stage in self.stages]
-        if self.gains == "separable" and separable.known(memories):
-            self._policies = self._separable_step(states, linearisations, gradient, memories)
+        if self.gains == "separable":
+            self._aimed = self._separable_step(states, linearisations, gradient)
+            return loss
+        with without_autocast(outputs):
+            self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
+        if self.line_search:
+            self._search(states, targets, loss)
         else:
-            with without_autocast(outputs):
-                self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
-            if self.line_search:
-                self._search(states, targets, loss)
-            else:
-                self._forward_pass(states, self._policies)
-            if self.gains == "separable":
-                separable.remember_all(linearisations, self._policies, memories, self._rates)
+            self._forward_pass(states, self._policies)
         return loss
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
-        if curvature not in separable.CURVATURES:
-            raise ValueError(
-                f"separable gains are for the curvatures {', '.join(separable.CURVATURES)}, not {curvature}"
-            )
+        if curvature not in fused.CURVATURES:
+            raise ValueError(f"separable gains are for the curvatures {', '.join(fused.CURVATURES)}, not {curvature}")
         plain = self.terminal == "empirical" and self.proximal and not self.tikhonov and not self.line_search
         if not plain or dynamics == "second":
             raise ValueError(
@@ -295,12 +292,12 @@ class DDPNOpt(torch.optim.Optimizer):
             return gradient[:, None]
         return self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
 
-    def _rule(self, t: int, gradients: LayerGradients) -> tuple[Metric, Tensor]:
-        """Ask the baseline for its M/η and direction at stage t."""
+    def _rule(self, t: int, gradients: LayerGradients, memory: Memory | None = None) -> tuple[Metric, Tensor]:
+        """Ask the baseline for its M/η and direction at stage t, by default with the memory of that stage."""
         layer, options = self.stages[t].layer, self._groups[t]
         if options["weight_decay"]:
             gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
-        return self.rule(gradients, self.state[layer.parameters[0]], options)
+        return self.rule(gradients, self.state[layer.parameters[0]] if memory is None else memory, options)
 
     def _clipped(self, gradient: Tensor, linearisations: list[Linearisation]) -> tuple[Tensor, float]:
         """∇φ and the factor of the terminal Hessian, with the whole cost scaled down if the gradient is too large."""
@@ -345,30 +342,39 @@ class DDPNOpt(torch.optim.Optimizer):
                 for parameter, value in zip(stage.layer.parameters, old):
                     parameter.copy_(value)
 
-    @property
-    def _rates(self) -> list[float]:
-        return [group["lr"] for group in self._groups]
-
     def _separable_step(
-        self,
-        states: list[Tensor],
-        linearisations: list[Linearisation],
-        gradient: Tensor,
-        memories: list[dict[str, Any]],
-    ) -> list[LayerPolicy]:
+        self, states: list[Tensor], linearisations: list[Linearisation], gradient: Tensor
+    ) -> list[AimedGradient]:
         """Both passes with separable gains (see `separable`)."""
+        memories = [self.state[stage.layer.parameters[0]] for stage in self.stages]
+        rates = [group["lr"] for group in self._groups]
+
+        def metric(t: int, control: ControlBase, weight: Tensor) -> Metric:
+            known = self._metric(t)
+            if known is not None:
+                return known
+            gradients = LayerGradients(control.expectation(weight), control, weight, None)
+            return self._rule(t, gradients, {})[0]  # what the first gradient alone would make of it
+
+        def descend(t: int, gradient: list[Tensor]) -> None:
+            fused.descend(self.curvature, self.stages[t].layer, gradient, memories[t], self._groups[t])
+
         with without_autocast(gradient):
             gradient, scale = self._clipped(gradient, linearisations)
-            aimed = separable.backward_pass(linearisations, gradient, memories, self._rates, scale)
-        policies = separable.forward_pass(
-            self.stages, states, aimed, self._rule, self._workspaces, feedback=self.feedback == "full"
-        )
-        separable.remember_all(linearisations, policies, memories, self._rates)
-        return policies
+            aimed = separable.backward_pass(linearisations, gradient, memories, rates, scale, metric)
+        separable.forward_pass(self.stages, states, aimed, descend, feedback=self.feedback == "full")
+        return aimed
+
+    def _metric(self, t: int) -> Metric | None:
+        """M/η of stage t where its steps are fused."""
+        layer = self.stages[t].layer
+        return fused.metric(self.curvature, layer, self.state[layer.parameters[0]], self._groups[t])
 
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
-        return [policy.gain for policy in self._policies]
+        metrics = [self._metric(t) for t in range(len(self._aimed))]
+        fused_gains = [aimed.feedback(metric) for aimed, metric in zip(self._aimed, metrics) if metric is not None]
+        return fused_gains or [policy.gain for policy in self._policies]
 
     def _check_groups(self) -> None:
         owner = {id(p): group for group in self.param_groups for p in group["params"]}
@@ -380,7 +386,20 @@ class DDPNOpt(torch.optim.Optimizer):
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` saved; training then goes on bit for bit."""
+        """Restore what `state_dict` saved; training then goes on bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If the moments are kept in the form of the other kind of gains.
+        """
+        kind = list if self.gains == "separable" else Tensor
+        for state in state_dict["state"].values():
+            if any(not isinstance(state.get(name, kind()), kind) for name in fused.MOMENTS):
+                raise ValueError(
+                    f'the moments saved are not in the form of gains="{self.gains}": load them into an optimizer with '
+                    "the gains they were trained with, or train again"
+                )
         super().load_state_dict(state_dict)
         self._check_groups()
 

@@ -3,36 +3,38 @@
 With an outer product for V_xx, what Alg. 3 costs beyond its baseline is a second forward pass and, at every
 layer, a matrix product for c_i = q_uᵀ M⁻¹ q_u and one for the feedback. Two changes save both products:
 
-1. M⁻¹ in c is the rank-one (separable) approximation a bᵀ of the M⁻¹ = W some steps before, with
+1. M⁻¹ in c is the rank-one (separable) approximation a bᵀ of the M⁻¹ = W some steps before (of the first gradient's, in
+   the first steps), with
    a = W p and b = Wᵀ q/(qᵀ W p), p = E[x̄²] and q = E[V_h²]: exact where W is separable, or where the x̄² or the
    V_h² of all samples are alike. For a Linear layer c_i = (aᵀ v_i²)(bᵀ x̄_i²). For a convolution the positions
    are taken as uncorrelated, as in KFAC for convolutions (Grosse & Martens 2016).
-2. The baseline's rule sees the gradient with its feedback, E[Q_u^i + Q_ux^i δx_i/(1 + c_i)], at once:
-   the sum over samples is then one product with re-weighted V_h.
+2. The baseline's rule sees the gradient with its feedback, E[Q_u^i + Q_ux^i δx_i/(1 + c_i)], at once: the sum over
+   samples is then one product with re-weighted V_h, and moments and step are one pass over memory (`fused`).
 
 With Q_ux ≡ 0 this is the baseline exactly (Prop. 2); with M = I/η it is `passes.parallel_pass` exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ocpkit_nn.curvature import LayerGradients, Memory
+from ocpkit_nn.curvature import Memory
 from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.layers import Layer
 from ocpkit_nn.metric import Metric
-from ocpkit_nn.passes import LayerPolicy, LayerRule, through_batch
+from ocpkit_nn.passes import through_batch
 from ocpkit_nn.stages import Linearisation, Stage, without_autocast
 from ocpkit_nn.vectors import ControlBase, StateBase
-from ocpkit_nn.workspace import Workspace
 
-CURVATURES = ("identity", "diagonal", "adam")
-"""Those that are diagonal in the control as it is."""
 EVERY = 10
 """Steps between two separable approximations of a layer's M⁻¹."""
+
+LayerMetric = Callable[[int, ControlBase, Tensor], Metric]
+"""Maps (stage, vectors of its control, their weights in Q_u) to the M/η of the steps so far."""
 
 
 @dataclass
@@ -54,12 +56,16 @@ class AimedGradient:
     weight: Tensor
     gain: Tensor | None
 
-    def at(self, deviation: Tensor | None, out: Tensor) -> Tensor:
-        """Return the gradient (o, i) for δX (B, …), or without feedback; `out` is memory for it."""
-        if self.gain is None or deviation is None:
-            return self.control.expectation(self.weight, out)
-        aimed = torch.addcmul(self.weight, self.gain, self.state.inner(deviation))
-        return self.control.expectation(aimed, out)
+    def at(self, deviation: Tensor | None, layer: Layer) -> list[Tensor]:
+        """Return the gradient for the layer's parameters, for δX (B, …) or without feedback."""
+        weight = self.weight
+        if self.gain is not None and deviation is not None:
+            weight = torch.addcmul(weight, self.gain, self.state.inner(deviation))
+        return [self.control.average(part) for part in self.control.parts(weight, layer)]
+
+    def feedback(self, metric: Metric) -> FeedbackGain | None:
+        """Return K_i for M/η."""
+        return None if self.gain is None else FeedbackGain(self.control, self.state, -self.gain[..., None], metric)
 
 
 def backward_pass(
@@ -68,6 +74,7 @@ def backward_pass(
     memories: Sequence[Memory],
     rates: Sequence[float],
     scale: float,
+    metric: LayerMetric,
 ) -> list[AimedGradient]:
     """One ordinary back-propagation, and c from norms.
 
@@ -76,26 +83,30 @@ def backward_pass(
     gradient
         ∇φ of every sample, (B, …).
     memories
-        Of every layer, filled by `remember`.
+        Of every layer: the factors of its M⁻¹, renewed once in `EVERY` steps.
     rates
         η of every layer.
     scale
         Factor of ∇φ ∇φᵀ in the terminal Hessian.
     """
-    base, weight = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1)
-    ratio = gradient.new_full((), scale)
+    memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % EVERY
+    base, ones = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1)
+    weight, bend = ones, ones * scale  # V_x = weight · base, V_xx = bend · base baseᵀ
     aimed: list[AimedGradient] = []
     for t in reversed(range(len(linearisations))):
-        control, state, gain = linearisations[t].pull_control(base), linearisations[t].pull_state(base), None
-        above = weight
+        linearisation, memory, above, gain = linearisations[t], memories[t], weight, None
+        control, state = linearisation.pull_control(base), linearisation.pull_state(base)
         if t > 0:
-            c = control.separable_norms(memories[t]["rows"], memories[t]["columns"])
-            weight = above / (c * above).mul_(ratio * rates[t]).add_(1)
-            gain = ratio * weight
+            if age == 0:
+                memory["rows"], memory["columns"] = separated(metric(t, control, weight), control, rates[t])
+            norms = control.separable_norms(memory["rows"], memory["columns"])
+            growth = torch.addcmul(ones, norms, bend, value=rates[t])  # 1 + c
+            weight, bend = weight / growth, bend / growth
+            gain = bend
         aimed.append(AimedGradient(control, state, above, gain))
         base = state
-        if t > 0 and linearisations[t].couples_samples:
-            base, weight, ratio = through_batch(linearisations[t], base, weight, ratio)
+        if t > 0 and linearisation.couples_samples:
+            base, weight, bend = through_batch(linearisation, base, weight, bend / weight)
     return aimed[::-1]
 
 
@@ -103,53 +114,27 @@ def forward_pass(
     stages: Sequence[Stage],
     states: Sequence[Tensor],
     aimed: Sequence[AimedGradient],
-    rule: LayerRule,
-    workspaces: Sequence[Workspace],
+    descend: Callable[[int, list[Tensor]], None],
     *,
     feedback: bool,
-) -> list[LayerPolicy]:
+) -> None:
     """Take the baseline's step at every layer, in order, on its gradient with the feedback from those before.
 
     Parameters
     ----------
     states
         Nominal X_t.
+    descend
+        Takes the baseline's step: (stage, gradient for its parameters).
     feedback
         False: no second trajectory, δx = 0.
     """
-    x, policies = states[0], []
-    for t, (stage, gradient, workspace) in enumerate(zip(stages, aimed, workspaces)):
-        control = gradient.control
+    x = states[0]
+    for t, (stage, gradient) in enumerate(zip(stages, aimed)):
         with without_autocast(x):
-            memory = workspace.array("gradient", control.shape, gradient.weight)
-            mean = gradient.at(x - states[t] if feedback and t > 0 else None, memory)
-            metric, direction = rule(t, LayerGradients(mean, control, gradient.weight, None, workspace=workspace))
-            metric.descend(stage.layer, direction)
-        gain = None
-        if gradient.gain is not None:
-            gain = FeedbackGain(control, gradient.state, -gradient.gain[..., None], metric)
-        policies.append(LayerPolicy(direction, metric, gain))
+            descend(t, gradient.at(x - states[t] if feedback and t > 0 else None, stage.layer))
         if feedback and t < len(stages) - 1:
             x = stage.forward_again(x)
-    return policies
-
-
-def known(memories: Sequence[Memory]) -> bool:
-    """Whether every layer has its approximation: not before the first step."""
-    return all("rows" in memory for memory in memories)
-
-
-def remember_all(
-    linearisations: Sequence[Linearisation],
-    policies: Sequence[LayerPolicy],
-    memories: Sequence[Memory],
-    rates: Sequence[float],
-) -> None:
-    """Renew the approximations of all layers once in `EVERY` steps."""
-    memories[0]["steps"] = step = memories[0].get("steps", -1) + 1
-    if step % EVERY == 0:
-        for linearisation, policy, memory, rate in zip(linearisations, policies, memories, rates):
-            memory["rows"], memory["columns"] = separated(policy.metric, linearisation.control, rate)
 
 
 def separated(metric: Metric, control: ControlBase, rate: float) -> tuple[Tensor, Tensor]:

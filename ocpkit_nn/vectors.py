@@ -12,13 +12,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ocpkit_nn.metric import Metric, times_bar
+
+if TYPE_CHECKING:
+    from ocpkit_nn.layers import Layer
 
 
 class Base(ABC):
@@ -112,6 +115,10 @@ class ControlBase(Base):
         """Return `mean` over the samples of all processes."""
         return self.average(self.mean(coefficients, out))
 
+    def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
+        """Return `mean` in contiguous tensors shaped as the layer's parameters."""
+        return [part.contiguous() for part in layer.split(self.mean(coefficients))]
+
     def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return base_iᵀ M⁻¹ base_i, (B, 1), for R = 1 and M⁻¹ = rows (o) columnsᵀ (i) element by element."""
         return self.gram(Metric(torch.outer(rows, columns)))[..., 0]
@@ -180,12 +187,20 @@ class OuterBase(ControlBase):
         inputs = self.inputs @ self.inputs.T + float(self.bias)
         return rows @ rows.T * inputs.repeat_interleave(R, 0).repeat_interleave(R, 1)
 
-    def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+    def _combined(self, coefficients: Tensor) -> Tensor:
+        """(1/B) v_i c_i, (B, o)."""
+        weights = coefficients / coefficients.shape[0]
         if self.cotangents.shape[0] == 1:
-            combined = self.cotangents[0] * (coefficients / coefficients.shape[0])
-        else:
-            weights = coefficients[:, None] / coefficients.shape[0]
-            combined = (weights @ self.cotangents.transpose(0, 1))[:, 0]
+            return self.cotangents[0] * weights
+        return (weights[:, None] @ self.cotangents.transpose(0, 1))[:, 0]
+
+    def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
+        combined = self._combined(coefficients)
+        weight = combined.T @ self.inputs
+        return [weight, combined.sum(0)] if self.bias else [weight]
+
+    def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+        combined = self._combined(coefficients)
         mean = combined.new_empty(self.shape) if out is None else out
         torch.mm(combined.T, self.inputs, out=mean[:, : self.inputs.shape[1]])
         if self.bias:

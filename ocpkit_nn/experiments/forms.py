@@ -32,7 +32,7 @@ class GaussSeidel:
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
+        self, model: nn.Module, loss: Loss, optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer]
     ) -> None:
         self.model, self.loss = model, loss
         self.optimizers = [optimizer(stage.layer.parameters) for stage in as_stages(model)[1]]

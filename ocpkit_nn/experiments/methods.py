@@ -72,7 +72,7 @@ def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNO
     return Backpropagation(model, loss, _torch_optimizer(list(model.parameters()), run))
 
 
-def _torch_optimizer(weights: Sequence[nn.Parameter], run: Run) -> torch.optim.Optimizer:
+def _torch_optimizer(weights: Sequence[torch.Tensor], run: Run) -> torch.optim.Optimizer:
     lr, twin = _rate(run), TWIN[run.baseline]
     if run.baseline == "rmsprop":
         return torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])

@@ -87,7 +87,7 @@ def test_a_layer_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyPatch
     """Patches of a convolution, what takes the memory, are those of two samples at a time in both passes."""
     model = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Conv1d(2, 2, 2), nn.Flatten(), nn.Linear(4, 2))
     generator, seen = randomise(model, 0), []
-    for name in ("forward", "sample_gradients", "mean_gradient"):
+    for name in ("forward", "sample_gradients", "sum_of_gradients"):
         original = getattr(ConvLayer, name)
 
         def spy(self: ConvLayer, x: torch.Tensor, *rest: Any, original: Any = original) -> Any:
