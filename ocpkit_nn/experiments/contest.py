@@ -25,6 +25,8 @@ EPOCHS = {("fcn", "wine"): 50, ("fcn", "digits"): 20, ("fcn", "mnist"): 5, ("fcn
 CNN_EPOCHS = {"mnist": 3, "svhn": 6, "cifar10": 10}
 SLOW = {"emsa": 1, "vanilla-ddp": 2}
 """Most epochs of a method on data sets of images from files, where an epoch takes it minutes."""
+CPU_EPOCHS = 3
+"""Most epochs of a CNN without a GPU."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,10 @@ def _rates(low: float, high: float, count: int = 4) -> list[float]:
 
 def contest_run(item: str, entry: Entry, method: str, choice: Choice, seed: int, options: Options, **more: Any) -> Run:
     """Return one run of the contest."""
-    shared: dict[str, Any] = (
-        {"epochs": entry.epochs(method), "device": options.device} | (QUICK if options.quick else {}) | more
-    )
+    epochs = entry.epochs(method)
+    if entry.model == "cnn" and options.device == "cpu":
+        epochs = min(epochs, CPU_EPOCHS)
+    shared: dict[str, Any] = {"epochs": epochs, "device": options.device} | (QUICK if options.quick else {}) | more
     return Run(
         item=item,
         dataset=entry.dataset,

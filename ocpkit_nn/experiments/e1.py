@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocpkit_nn.experiments import paper
-from ocpkit_nn.experiments.contest import SLOW, Choice, Entry, best, contest_run, entries, searched
+from ocpkit_nn.experiments.contest import CPU_EPOCHS, SLOW, Choice, Entry, best, contest_run, entries, searched
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
@@ -76,7 +76,7 @@ NOTES = (
     "width 10 (WINE), 24 (DIGITS) or 32.",
     f"On images from files E-MSA has {SLOW['emsa']} epoch and 3 L-BFGS iterations per layer and step, vanilla DDP "
     f"{SLOW['vanilla-ddp']} epochs: an epoch takes them as long as tens of epochs of the others.",
-    f"CNNs have {CNN_SEEDS} seeds without a GPU. CIFAR-10 may come from a lossy JPEG copy.",
+    f"Without a GPU CNNs have {CNN_SEEDS} seeds and {CPU_EPOCHS} epochs. CIFAR-10 may come from a lossy JPEG copy.",
     "Hyper-parameters were chosen on training data (`ocpkit reproduce search`) or are the middle of what is searched, "
     "as the table says; the paper does not say on which data it chose.",
 )
