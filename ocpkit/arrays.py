@@ -24,7 +24,10 @@ def real_array(value: Any, what: str) -> Array:
     if value is None:
         raise ProblemError(f"{what} is missing (None)")
     try:
-        return np.array(value, dtype=float)
+        array = np.asarray(value)
+        if array.dtype.kind in "cSU":  # NumPy would drop imaginary parts, and read numbers out of text
+            raise TypeError(f"got {'complex numbers' if array.dtype.kind == 'c' else 'text'}")
+        return np.array(array, dtype=float)
     except (TypeError, ValueError) as error:
         raise ProblemError(f"{what} must hold real numbers: {error}") from error
 
@@ -36,21 +39,18 @@ def checked_vector(value: ArrayLike, size: int, what: str, *, finite: bool = Tru
         vector = np.full(size, float(vector))
     if vector.shape != (size,):
         raise ProblemError(f"{what} has shape {vector.shape}, expected ({size},)")
-    if np.isnan(vector).any() or (finite and not np.isfinite(vector).all()):
-        raise ProblemError(f"{what} is not finite at entry {int(np.argmin(np.isfinite(vector)))}: {vector}")
+    wrong = ~np.isfinite(vector) if finite else np.isnan(vector)
+    if wrong.any():
+        raise ProblemError(f"{what} is {'not finite' if finite else 'NaN'} at entry {int(wrong.argmax())}: {vector}")
     vector.setflags(write=False)
     return vector
 
 
 def checked_series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
     """Check a sequence of vectors, one per stage."""
-    expected = (len(sizes), *{*sizes})
-    if (
-        isinstance(values, np.ndarray)
-        and values.dtype == float
-        and values.shape == expected
-        and np.isfinite(values).all()
-    ):
+    expected = (len(sizes), *{*sizes})  # of an array with a row per stage, which has two dimensions, if sizes agree
+    whole = isinstance(values, np.ndarray) and values.dtype == float and values.ndim == 2 and values.shape == expected
+    if whole and np.isfinite(values).all():
         copied = values.copy()  # the common case at once; any other is named entry by entry below
         copied.setflags(write=False)
         return tuple(copied)

@@ -26,7 +26,7 @@ from ocpkit.solvers.driver import Clock
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BatchSolution:
     """What `solve_batch` found for each of B problems.
 

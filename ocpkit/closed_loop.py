@@ -39,7 +39,7 @@ class Controller(Protocol):
         """Return the control for the state just measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClosedLoop:
     """What happened in a simulation.
 

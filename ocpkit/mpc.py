@@ -35,7 +35,7 @@ class Health(Enum):
 USABLE = (Status.CONVERGED, Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.STALLED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Command:
     """What to do at one tick.
 

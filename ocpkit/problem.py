@@ -30,9 +30,9 @@ NO_PARAMETERS: Array = np.zeros(0)
 NUMBERS = frozenset({"x0", "parameters", "controls", "states"})  # fields of a Problem that no model depends on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """An optimal control problem: a horizon of stages, a terminal cost and an initial state.
+    """An optimal control problem: a horizon of stages, a terminal cost and an initial state; equal only to itself.
 
     Parameters
     ----------
@@ -89,7 +89,8 @@ class Problem:
         if "parameters" in names:
             set_("parameters", _parameters(self.parameters, self.horizon))
         if "controls" in names:
-            controls = self.controls if len(self.controls) else [np.zeros(m) for m in self.control_sizes]
+            given = self.controls is not None and len(self.controls)
+            controls = self.controls if given else [np.zeros(m) for m in self.control_sizes]
             set_("controls", checked_series(controls, self.control_sizes, "controls"))
         if "states" in names and self.states is not None:
             set_("states", checked_series(self.states, self.state_sizes, "states"))
@@ -107,27 +108,24 @@ class Problem:
     def _check_models(self) -> None:
         """Evaluate each distinct stage once, so that a wrong shape is named here and not inside a solver."""
         for t, stage in self.distinct_stages:
-            n, m = stage.dynamics.state_size, stage.dynamics.control_size
+            n, m, after = stage.dynamics.state_size, stage.dynamics.control_size, stage.dynamics.next_state_size
             x = self.x0 if t == 0 else np.zeros(n)
             u, p, where = self.controls[t], self.parameter(t), f"stage {t} ({stage.name!r})"
             with np.errstate(all="ignore"):
                 _expect_parameters((stage.dynamics, stage.cost), p, where)
-                _expect(stage.dynamics.step(x, u, p), (stage.dynamics.next_state_size,), f"{where}: dynamics.step")
-                for block, shape in zip(stage.dynamics.jacobians(x, u, p), ((-1, n), (-1, m)), strict=True):
-                    rows = stage.dynamics.next_state_size
-                    _expect(block, (rows, shape[1]), f"{where}: dynamics.jacobians")
+                _expect(stage.dynamics.step(x, u, p), (after,), f"{where}: dynamics.step")
+                _expect_each(
+                    stage.dynamics.jacobians(x, u, p), ((after, n), (after, m)), f"{where}: dynamics.jacobians"
+                )
                 _expect(stage.cost.value(x, u, p), (), f"{where}: cost.value")
                 stage.noise_matrix(x, u, p)
-                for block, size in zip(stage.cost.gradient(x, u, p), (n, m), strict=True):
-                    _expect(block, (size,), f"{where}: cost.gradient")
+                _expect_each(stage.cost.gradient(x, u, p), ((n,), (m,)), f"{where}: cost.gradient")
                 second = {"cost.hessian": stage.cost.hessian(x, u, p)}
                 second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
                 if stage.dynamics.curved and type(stage.dynamics).hessian_product is not Dynamics.hessian_product:
-                    v = np.zeros(stage.dynamics.next_state_size)
-                    second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, v)
+                    second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, np.zeros(after))
                 for kind, blocks in second.items():
-                    for block, shape in zip(blocks, ((n, n), (m, n), (m, m)), strict=True):
-                        _expect(block, shape, f"{where}: {kind}")
+                    _expect_each(blocks, ((n, n), (m, n), (m, m)), f"{where}: {kind}")
         n, p = self.terminal_cost.state_size, self.parameter(self.horizon)
         _expect_parameters((self.terminal_cost,), p, "the terminal cost")
         with np.errstate(all="ignore"):
@@ -259,6 +257,14 @@ def _range(sizes: Sequence[int]) -> str:
 def _expect(value: Any, shape: tuple[int, ...], what: str) -> None:
     if np.shape(value) != shape:
         raise ProblemError(f"{what} returned shape {np.shape(value)}, expected {shape}")
+
+
+def _expect_each(blocks: Any, shapes: Sequence[tuple[int, ...]], what: str) -> None:
+    if not isinstance(blocks, (tuple, list, np.ndarray)) or len(blocks) != len(shapes):
+        expected = ", ".join(map(str, shapes))
+        raise ProblemError(f"{what} must return {len(shapes)} arrays, of shapes {expected}; got {blocks!r:.80}")
+    for block, shape in zip(blocks, shapes):
+        _expect(block, shape, what)
 
 
 def _expect_parameters(parts: Sequence[Any], p: Array, where: str) -> None:

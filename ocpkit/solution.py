@@ -132,9 +132,9 @@ class History(Sequence[Iteration]):
         return f"History({list(self)})"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
-    """A trajectory with its locally optimal feedback policy.
+    """A trajectory with its locally optimal feedback policy; equal only to itself.
 
     Attributes
     ----------

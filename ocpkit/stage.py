@@ -137,9 +137,9 @@ class Constraint:
             raise ProblemError(f"{self.name}: lower bound above upper bound at entry {where}: {low[at]} > {high[at]}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """One time step: dynamics, running cost, what the control must respect, and the noise on the way.
+    """One time step: dynamics, running cost, what the control must respect, noise on the way; equal only to itself.
 
     Parameters
     ----------

@@ -80,6 +80,8 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "x0 text": (lambda: declare(x0="zero"), "x0 must hold real numbers"),
     "x0 ragged": (lambda: declare(x0=[[1], [1, 2]]), "x0 must hold real numbers"),
     "x0 complex": (lambda: declare(x0=[1j, 0]), "x0 must hold real numbers"),
+    "x0 a complex array": (lambda: declare(x0=np.array([1j, 0])), "x0 must hold real numbers: got complex numbers"),
+    "x0 numbers as text": (lambda: declare(x0=["1", "0"]), "x0 must hold real numbers: got text"),
     "x0 missing": (lambda: declare(x0=None), r"x0 is missing"),
     "x0 of another size": (lambda: assemble(Stage(*HAND), x0=np.zeros(3)), r"x0 has shape \(3,\), expected \(2,\)"),
     "horizon zero": (lambda: declare(horizon=0), "horizon must be a whole number of at least 1, got 0"),
@@ -169,7 +171,7 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: declare(control_bounds=([0, 0], [1, 1])),
         r"control_lower has shape \(2,\), expected \(1,\)",
     ),
-    "bounds NaN": (lambda: declare(control_bounds=(np.nan, 1)), "control_lower is not finite"),
+    "bounds NaN": (lambda: declare(control_bounds=(np.nan, 1)), "control_lower is NaN at entry 0"),
     "bounds one number": (lambda: declare(control_bounds=1.0), r"control_bounds must be a pair \(lower, upper\)"),
     "guess too short": (lambda: declare(controls=np.zeros((4, 1))), "controls has 4 entries, expected 5"),
     "guess too wide": (lambda: declare(controls=np.zeros((5, 2)), control_size=1), r"controls\[0\] has shape \(2,\)"),
@@ -207,6 +209,18 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         r"dynamics.jacobians returned shape \(3, 3\), expected \(2, 2\)",
     ),
+    "one Jacobian only": (
+        lambda: assemble(Stage(subclass(HandWritten, jacobians=lambda s, x, u, p: (np.eye(2),)), HAND[1])),
+        r"dynamics.jacobians must return 2 arrays, of shapes \(2, 2\), \(2, 1\); got \(array",
+    ),
+    "Hessian without uu": (
+        lambda: assemble(Stage(HAND[0], subclass(HandWrittenCost, hessian=lambda s, x, u, p: (np.eye(2), 0)))),
+        r"cost.hessian must return 3 arrays, of shapes \(2, 2\), \(1, 2\), \(1, 1\)",
+    ),
+    "gradient a number": (
+        lambda: assemble(Stage(HAND[0], subclass(HandWrittenCost, gradient=lambda s, x, u, p: 0.0))),
+        r"cost.gradient must return 2 arrays, of shapes \(2,\), \(1,\); got 0.0",
+    ),
     "hessian_product of wrong shape": (
         lambda: assemble(
             Stage(subclass(HandWritten, hessian_product=lambda s, x, u, p, v: (np.eye(3), 0, 0)), HAND[1])
@@ -236,6 +250,16 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "value a vector": (
         lambda: assemble(Stage(HAND[0], subclass(HandWrittenCost, value=lambda s, x, u, p: np.zeros(2)))),
         r"cost.value returned shape \(2,\), expected \(\)",
+    ),
+    "bound NaN after an infinite one": (
+        lambda: Stage(
+            *(FunctionDynamics(lambda x, u: x + u, 2, 2), FunctionCost(lambda x, u: u @ u, 2, 2)), [-np.inf, np.nan]
+        ),
+        "control_lower is NaN at entry 1",
+    ),
+    "controls one dimension too many, of two sizes": (
+        lambda: assemble(stage(2, 1, 2), stage(2, 3, 2), controls=np.zeros((2, 1, 3))),
+        r"controls\[0\] has shape \(1, 3\), expected \(1,\)",
     ),
     "constraint no function": (lambda: Constraint(3.0), "expected a function, got float"),  # type: ignore[arg-type]
     "constraint contradictory": (
@@ -383,6 +407,20 @@ def test_arrays_are_copied_and_read_only() -> None:
     for array in (problem.x0, problem.controls[0], problem.parameters, problem.stages[0].control_lower):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0  # type: ignore[index]
+
+
+def test_what_holds_arrays_is_equal_only_to_itself() -> None:
+    problem = declare()
+    moved = problem.replace(x0=[2.0, 0.0])
+    solutions = [DDP().solve(problem), DDP().solve(moved)]
+    assert problem != moved
+    assert {problem: 1, moved: 2}[moved] == 2
+    assert solutions.index(solutions[1]) == 1
+    assert len({stage(2, 1, 2), *problem.stages}) == 2
+
+
+def test_without_controls_the_guess_is_zero() -> None:
+    np.testing.assert_array_equal(declare(controls=[1.0]).replace(controls=None).controls, np.zeros((5, 1)))
 
 
 def test_rollout_and_cost() -> None:

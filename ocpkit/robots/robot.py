@@ -48,7 +48,7 @@ def from_urdf(
     return Robot(read_urdf(path, joints), free_base, gravity)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Robot:
     """A tree of rigid bodies; its state is described in `ocpkit.robots.dynamics`.
 
@@ -65,7 +65,7 @@ class Robot:
     tree: Tree
     free_base: bool = False
     gravity: float = GRAVITY
-    _poses: dict[str, BufferedFunction] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _poses: dict[str, BufferedFunction] = field(default_factory=dict, init=False, repr=False)
 
     def dynamics(self, time_step: float) -> RobotDynamics:
         """Return the step over `time_step` seconds, x⁺ = f(x, u) with the joints' torques as controls.
