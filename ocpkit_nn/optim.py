@@ -13,6 +13,7 @@ without which the feedback is unbounded and training diverges at large learning 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -76,7 +77,7 @@ class DDPNOpt(torch.optim.Optimizer):
     curvature_scale
         Factor of the terminal Hessian of each sample; None is 1/B, its share of the batch's curvature.
     rank
-        Columns for ``terminal="rank"``.
+        Columns for ``terminal="rank"``, which needs it; draws for ``"montecarlo"``, by default 1.
     tikhonov
         ε added to V_xx at every layer (Alg. 3, line 12), exactly: as many columns as the layer is wide.
     momentum
@@ -94,8 +95,8 @@ class DDPNOpt(torch.optim.Optimizer):
     max_grad_norm
         If given, a batch whose gradient norm is larger has its whole cost scaled down to that norm.
     line_search
-        Halve α in u ← u + α k + E[K_i δx_i] until the loss of the batch does not rise (at α = 2⁻¹⁰ nothing moves). One
-        forward pass more per trial; a stage that draws at random (dropout) repeats its draw.
+        Halve α in u ← u + α k + E[K_i δx_i] until the loss of the batch does not rise; if it still does at α = 2⁻¹⁰,
+        nothing moves. One forward pass more per trial; a stage that draws at random (dropout) repeats its draw.
     micro_batch
         Samples that a layer sees at a time: the same step (batch norm measures each micro-batch, as torch does when
         gradients are accumulated) with less memory inside the layers; states of the whole batch are kept.
@@ -148,6 +149,7 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
         _choose("order of the dynamics", dynamics, DYNAMICS)
         _choose("kind of gains", gains, GAINS)
+        _check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
         model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
         if dynamics == "second":
@@ -204,13 +206,16 @@ class DDPNOpt(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            At the first step, for a stage whose samples depend on each other; and for targets that do not fit.
+            At the first step, for a stage whose samples depend on each other; for targets that do not fit; and for an
+            empty batch.
 
         Notes
         -----
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
+        if not len(inputs):
+            raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}; leave such a batch out")
         self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
         self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
@@ -267,7 +272,7 @@ class DDPNOpt(torch.optim.Optimizer):
                 outputs,
                 terminal,
                 self._rule,
-                scale=scale,
+                scale=self._scale(),
                 proximal=self.proximal,
                 tikhonov=self.tikhonov,
             )
@@ -299,13 +304,18 @@ class DDPNOpt(torch.optim.Optimizer):
             gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
         return self.rule(gradients, self.state[layer.parameters[0]] if memory is None else memory, options)
 
+    def _scale(self) -> float:
+        """Return the factor of a sample's second derivatives."""
+        return 1 / self._samples if self.curvature_scale is None else self.curvature_scale
+
     def _clipped(self, gradient: Tensor, linearisations: list[Linearisation]) -> tuple[Tensor, float]:
         """∇φ and the factor of the terminal Hessian, with the whole cost scaled down if the gradient is too large."""
-        scale = 1 / self._samples if self.curvature_scale is None else self.curvature_scale
         if self.max_grad_norm is None:
-            return gradient, scale
+            return gradient, self._scale()
         clip = self._clip_factor(gradient, linearisations)
-        return gradient * clip, scale * (clip if self.terminal != "empirical" else 1 / clip)
+        if self.terminal == "empirical" and clip > 0:  # of (c ∇φ)(c ∇φ)ᵀ, where the cost c φ has c ∇φ ∇φᵀ
+            return gradient * clip, self._scale() / clip
+        return gradient * clip, self._scale() * clip  # zero where the norm overflows
 
     def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:
         """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
@@ -421,12 +431,34 @@ def _choose(kind: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(unknown_name(kind, name, known))
 
 
+def _check_whole(
+    terminal: str, rank: int | None, tikhonov: float, max_grad_norm: float | None, curvature_scale: float | None
+) -> None:
+    """Check the options that all groups share."""
+    if terminal == "rank" and rank is None:
+        raise ValueError("terminal='rank' needs a rank, the number of columns")
+    if rank is not None and (terminal not in ("rank", "montecarlo") or rank < 1):
+        raise ValueError(
+            f"rank is a number of columns for terminal='rank' or 'montecarlo', got {rank} for {terminal!r}"
+        )
+    if not 0 <= tikhonov < math.inf:
+        raise ValueError(f"tikhonov must be finite and not negative, got {tikhonov!r}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
+    if curvature_scale is not None and not 0 <= curvature_scale < math.inf:
+        raise ValueError(f"curvature_scale must be finite and not negative, got {curvature_scale!r}")
+
+
 def _check_options(group: dict[str, Any]) -> None:
     for name in ("lr", "eps", "damping"):
-        if not group[name] > 0:
-            raise ValueError(f"{name} must be positive, got {group[name]!r}")
+        if not 0 < group[name] < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {group[name]!r}")
     for name in ("momentum", "decay"):
         if not 0 <= group[name] < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {group[name]!r}")
-    if group["weight_decay"] < 0 or group["basis_every"] < 1:
-        raise ValueError("weight_decay must not be negative and basis_every must be at least 1")
+    if not all(0 <= beta < 1 for beta in group["betas"]):
+        raise ValueError(f"betas must lie in [0, 1), got {group['betas']!r}")
+    if not 0 <= group["weight_decay"] < math.inf:
+        raise ValueError(f"weight_decay must be finite and not negative, got {group['weight_decay']!r}")
+    if group["basis_every"] < 1:
+        raise ValueError(f"basis_every must be at least 1, got {group['basis_every']!r}")

@@ -125,7 +125,7 @@ TAKES: dict[str, tuple[str, ...]] = {
 CURVATURES = {"sgd": "identity", "rmsprop": "diagonal", "adam": "adam", "kfac": "kronecker", "ekfac": "ekfac"}
 """The curvature whose DDPNOpt is the optimiser's twin."""
 
-LEARNING_RATES = {"identity": 0.1, "diagonal": 1e-3, "adam": 1e-3, "kronecker": 0.03, "ekfac": 0.03}
+LEARNING_RATES = {"identity": 0.1, "diagonal": 1e-3, "adam": 1e-3, "kronecker": 0.03, "ekfac": 0.03, "exact": 0.1}
 """Default learning rates by curvature; an optimiser without curvature uses the one of the identity."""
 
 BASIS_EVERY = 10

@@ -116,7 +116,8 @@ class Stage:
             raise ValueError(
                 f"stage {self.name}: its samples depend on each other (alone, the first one's output differs by "
                 f"{difference:.1e}), so they are no trajectories of their own; no mean, softmax or branch may go over "
-                "axis 0, the batch: do that before the first layer, or per sample"
+                "axis 0, the batch: do that before the first layer, or per sample. A module that overwrites its input "
+                "looks so too: give it inplace=False"
             )
         self.is_checked = True
 
@@ -208,7 +209,10 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
         if any(p.requires_grad for p in module.parameters()):
             groups.append((name, module, []))
         elif any(isinstance(inner, nn.modules.batchnorm._BatchNorm) for inner in module.modules()):
-            raise ValueError(f"{name}: batch normalisation is a stage of its own only with affine=True")
+            raise ValueError(
+                f"{name}: batch normalisation without trainable parameters has no control, and so is no stage, but it "
+                "couples the samples: give it affine=True, do not freeze it, or take group or layer normalisation"
+            )
         elif not isinstance(module, nn.Identity):
             if groups and type(module) not in _DROPOUTS:
                 check_not_random(module, name)

@@ -262,6 +262,17 @@ def test_clipping_without_feedback_is_torchs(curvature: str, limit: float) -> No
     assert_near(parameters_of(model), parameters_of(twin), 1e-10)
 
 
+@pytest.mark.parametrize("feedback", ["none", "full", "value"])
+def test_a_gradient_whose_norm_overflows_is_clipped_to_nothing(feedback: str) -> None:
+    """As torch clips it: ‖g‖ = ∞ leaves the weights where they are."""
+    inputs, targets = batches(1)[0]
+    model = build().float()
+    before = parameters_of(model)
+    steep = FunctionLoss(lambda x, y: 1e30 * x[:, 0])
+    DDPNOpt(model, steep, curvature="identity", feedback=feedback, max_grad_norm=1.0).step(inputs.float(), targets)
+    assert torch.equal(parameters_of(model), before)
+
+
 @pytest.mark.parametrize("terminal", ["empirical", "ggn"])
 @pytest.mark.parametrize("feedback", ["full", "value"])
 def test_clipping_scales_the_whole_cost(terminal: str, feedback: str) -> None:
@@ -294,13 +305,21 @@ def test_clipping_scales_the_whole_cost(terminal: str, feedback: str) -> None:
         ({"terminal": "empirial"}, "did you mean 'empirical'"),
         ({"control_hessian": "litteral"}, "did you mean 'literal'"),
         ({"dynamics": "secnd"}, "did you mean 'second'"),
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
-        ({"damping": -1.0}, "damping must be positive, got -1.0"),
-        ({"eps": float("nan")}, "eps must be positive, got nan"),
+        ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
+        ({"lr": float("inf")}, "lr must be positive and finite, got inf"),
+        ({"damping": -1.0}, "damping must be positive and finite, got -1.0"),
+        ({"eps": float("nan")}, "eps must be positive and finite, got nan"),
+        ({"betas": (0.9, 1.0)}, r"betas must lie in \[0, 1\), got \(0.9, 1.0\)"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"decay": -0.1}, r"decay must lie in \[0, 1\), got -0.1"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
-        ({"basis_every": 0}, "basis_every must be at least 1"),
+        ({"weight_decay": -0.1}, "weight_decay must be finite and not negative, got -0.1"),
+        ({"weight_decay": float("nan")}, "weight_decay must be finite and not negative, got nan"),
+        ({"basis_every": 0}, "basis_every must be at least 1, got 0"),
+        ({"tikhonov": -1e-3}, "tikhonov must be finite and not negative, got -0.001"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be positive, got -1.0"),
+        ({"curvature_scale": -1.0}, "curvature_scale must be finite and not negative, got -1.0"),
+        ({"terminal": "rank"}, "terminal='rank' needs a rank"),
+        ({"rank": 2}, "rank is a number of columns for terminal='rank' or 'montecarlo', got 2 for 'empirical'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -310,7 +329,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
 
 def test_options_of_a_group_are_checked_too() -> None:
     model = build()
-    with pytest.raises(ValueError, match="lr must be positive, got -1"):
+    with pytest.raises(ValueError, match="lr must be positive and finite, got -1"):
         DDPNOpt(model, groups=[{"params": model[0].parameters(), "lr": -1}])
 
 
@@ -323,6 +342,13 @@ def test_a_control_is_in_one_group() -> None:
 def test_foreign_parameters_in_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="1 parameters in groups do not belong to the model's stages"):
         DDPNOpt(build(), groups=[{"params": [nn.Parameter(torch.zeros(2))]}])
+
+
+@pytest.mark.parametrize("gains", ["exact", "separable"])
+def test_an_empty_batch_is_refused_by_name(gains: str) -> None:
+    inputs, targets = batches(1)[0]
+    with pytest.raises(ValueError, match=r"the batch is empty: inputs have shape \(0, 1, 4, 4\)"):
+        DDPNOpt(build(), gains=gains).step(inputs[:0], targets[:0])
 
 
 def test_targets_that_do_not_fit_are_refused_before_anything_changes() -> None:

@@ -21,7 +21,7 @@ from nn.dense import assert_near, control_of, flat
 from nn.strategies import Case, few_examples, randn, randomise, seeds
 from ocpkit.bellman import ActionValue, BellmanStep, minimise
 from ocpkit_nn.curvature import RULES
-from ocpkit_nn.losses import CrossEntropy, MaxMahalanobisCenter, MeanSquaredError
+from ocpkit_nn.losses import CrossEntropy, FunctionLoss, MaxMahalanobisCenter, MeanSquaredError
 from ocpkit_nn.optim import DDPNOpt
 
 RATE = 0.07
@@ -246,6 +246,25 @@ def test_every_curvature_takes_second_order_dynamics(curvature: str) -> None:
         optimizer = DDPNOpt(model, lr=rate, curvature=curvature, dynamics="second", feedback=feedback)
         losses = [optimizer.step(inputs, targets) for _ in range(40)]
         assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("feedback", ["full", "value"])
+def test_clipping_scales_the_curvature_of_the_layers_too(feedback: str) -> None:
+    """`max_grad_norm` is the cost c·φ: V_x·σ_hh and V_h·g_ux shrink by c, as ∇φ and ∇²φ do, and not by c²."""
+    models, (inputs, targets) = [], (randn(torch.Generator().manual_seed(0), 6, 4), torch.tensor([0, 1, 2] * 2))
+    for _ in range(2):
+        models.append(nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.Tanh()))
+        randomise(models[-1], 0)
+    CrossEntropy().value(models[0](inputs), targets).mean().backward()
+    norm = float(nn.utils.get_total_norm([p.grad for p in models[0].parameters() if p.grad is not None]))
+    clip = 0.1 * norm / (norm + 1e-6)
+    scaled = FunctionLoss(lambda x, y: clip * nn.functional.cross_entropy(x, y, reduction="none"))
+    options: dict[str, Any] = {"lr": 5.0, "curvature": "identity", "feedback": feedback, "terminal": "ggn"}
+    before = nn.utils.parameters_to_vector(models[0].parameters()).detach()
+    DDPNOpt(models[0], max_grad_norm=0.1 * norm, dynamics="second", **options).step(inputs, targets)
+    DDPNOpt(models[1], scaled, dynamics="second", **options).step(inputs, targets)
+    ours, expected = (nn.utils.parameters_to_vector(model.parameters()).detach() - before for model in models)
+    assert_near(ours, expected, 1e-10)
 
 
 def test_tikhonov_is_added_to_the_dense_value() -> None:

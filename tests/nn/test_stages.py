@@ -176,6 +176,7 @@ SHARED = nn.Linear(3, 3)
             ["0 (Residual): batch normalisation inside Residual couples", "top level", "layer normalisation"],
         ),
         (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)), ["1 (BatchNorm1d)", "affine=True"]),
+        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False)), ["1 (BatchNorm1d)", "not freeze"]),
         (
             nn.Sequential(nn.Conv2d(1, 1, 3, padding="same")),
             ["0 (Conv2d): padding 'same'", "give zero padding as numbers"],

@@ -17,6 +17,7 @@ from nn.train.runs import NETWORKS, options, weights
 from ocpkit.errors import ProblemError
 from ocpkit_nn import training
 from ocpkit_nn.checkpoint import load_model
+from ocpkit_nn.curvature import RULES
 from ocpkit_nn.data import load
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.optimizers import OPTIMIZERS
@@ -78,6 +79,12 @@ def test_every_optimizer_lowers_the_loss(name):
     rows = train(options(optimizer=name, epochs=8)).rows
     assert rows[-1].train_loss < rows[0].train_loss
     assert [row.epoch for row in rows] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("curvature", RULES)
+def test_every_curvature_trains_with_its_default_rate(curvature):
+    rows = train(options(curvature=curvature, epochs=4)).rows
+    assert rows[-1].train_loss < rows[0].train_loss
 
 
 @pytest.mark.parametrize(
