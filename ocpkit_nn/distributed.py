@@ -128,6 +128,8 @@ def processes(device: str) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    if device.startswith("cuda"):  # NCCL, and generators made for "cuda", take the current GPU, else the first for all
+        torch.cuda.set_device(own_device(device))
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())

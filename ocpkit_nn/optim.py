@@ -150,7 +150,6 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("order of the dynamics", dynamics, DYNAMICS)
         _choose("kind of gains", gains, GAINS)
         _check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
-        model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
         if dynamics == "second":
             check_second_order(self.stages)

@@ -82,7 +82,6 @@ class EMSA(torch.optim.Optimizer):
             raise ValueError(
                 f"penalty must be positive and stage_iterations at least 1, got {penalty}, {stage_iterations}"
             )
-        model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
         self.loss = CrossEntropy() if loss is None else loss
         self.squared = squared
@@ -101,7 +100,7 @@ class EMSA(torch.optim.Optimizer):
                 x = module(x)
         for stage in self.stages:
             states.append(x.detach().requires_grad_())
-            x = _apply(stage, states[-1])
+            x = stage.differentiable(states[-1])
         states.append(x.detach())
         value = float(self.loss.value(states[-1], targets).mean())
         costates = self._adjoint(states, targets)
@@ -114,7 +113,7 @@ class EMSA(torch.optim.Optimizer):
         costate = self.loss.gradient(states[-1], targets)
         costates = [costate]
         for t in reversed(range(len(self.stages))):
-            output = _apply(self.stages[t], states[t])
+            output = self.stages[t].differentiable(states[t], again=True)
             costate = torch.autograd.grad(output, states[t], costate)[0]
             costates.append(costate)
         return costates[::-1]
@@ -142,14 +141,14 @@ class EMSA(torch.optim.Optimizer):
             return value.detach()
 
         solver.step(value_and_gradient)
-        for parameter, before in zip(parameters, start):
+        for parameter in parameters:
             parameter.grad = None
-            if not parameter.isfinite().all():
-                with torch.no_grad():
-                    parameter.copy_(before)
-                raise FloatingPointError(
-                    f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers: change penalty"
-                )
+        if not all(parameter.isfinite().all() for parameter in parameters):
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, start)
+            raise FloatingPointError(
+                f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers: change penalty"
+            )
 
 
 def _augmented_hamiltonian(
@@ -169,7 +168,7 @@ def _augmented_hamiltonian(
         return 0.5 * rho * (squares if squared else (squares + 1e-24).sqrt()).mean()
 
     def value() -> Tensor:
-        y = _apply(stage, x)
+        y = stage.differentiable(x, again=True)
         hamiltonian = (next_costate * y).flatten(1).sum(1)
         adjoint = torch.autograd.grad(hamiltonian.sum(), x, create_graph=True)[0]
         total = hamiltonian.mean() + penalty(following - y) + penalty(costate - adjoint)
@@ -178,12 +177,3 @@ def _augmented_hamiltonian(
         return total
 
     return value
-
-
-def _apply(stage: Stage, x: Tensor) -> Tensor:
-    """f_t with autograd through states and controls."""
-    with torch.enable_grad():
-        y: Tensor = stage.layer.module(x)
-        for module in stage.tail:
-            y = module(y)
-    return y

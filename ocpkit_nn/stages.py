@@ -97,6 +97,14 @@ class Stage:
             y = module.again(y) if isinstance(module, Dropout) else module(y)
         return y
 
+    def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
+        """Evaluate f_t with autograd through x and the controls; `again`: with the masks that the last one drew."""
+        with torch.enable_grad():
+            y: Tensor = self.layer.module(x)
+            for module in self.tail:
+                y = module.again(y) if again and isinstance(module, Dropout) else module(y)
+        return y
+
     def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
         """Compare once what the first sample gives alone and in the batch x (B, …) that gave y.
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit_nn.losses import CrossEntropy, Loss
-from ocpkit_nn.pmp import _apply
 from ocpkit_nn.stages import as_stages
 
 
@@ -42,7 +41,6 @@ class SGDVGR(torch.optim.SGD):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        model = model if isinstance(model, nn.Module) else list(model)
         self.preparation, self.stages = as_stages(model)
         self.loss, self.strength = CrossEntropy() if loss is None else loss, strength
         parameters = [p for stage in self.stages for p in stage.layer.parameters]
@@ -57,7 +55,7 @@ class SGDVGR(torch.optim.SGD):
         outputs = []
         for stage in self.stages:
             states.append(x.detach().requires_grad_())
-            outputs.append(_apply(stage, states[-1]))
+            outputs.append(stage.differentiable(states[-1]))
             x = outputs[-1]
         value = float(self.loss.value(x.detach(), targets).mean())
         costate = self.loss.gradient(x.detach(), targets)

@@ -163,6 +163,8 @@ def _floats(where: str, array: NDArray[Any]) -> Tensor:
             f"{where}: inputs of shape {array.shape} have their channels last; give (N, C, H, W), "
             "for example x.transpose(0, 3, 1, 2)"
         )
+    if array.ndim < 2:
+        raise DataError(f"{where}: inputs must be (N, F) or (N, C, H, W), got {array.shape}; x[:, None] is one feature")
     if array.size == 0:
         raise DataError(f"{where}: empty, inputs have shape {array.shape}")
     inputs = torch.from_numpy(array.astype(np.result_type(array.dtype, np.float32)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ocpkit_nn.data.dataset import Arrays, Dataset, split, standardised
+from ocpkit_nn.data.errors import DataError
 
 
 def wine(seed: int) -> Arrays:
@@ -37,11 +38,11 @@ def gaussian_clusters(
 
     Raises
     ------
-    ValueError
+    DataError
         If there are fewer than 2 clusters or 5 samples for each, no dimension, or the spread is negative.
     """
     if clusters < 2 or dimension < 1 or samples_per_cluster < 5 or not spread >= 0:
-        raise ValueError(
+        raise DataError(
             "need clusters >= 2, dimension >= 1, samples_per_cluster >= 5, spread >= 0, "
             f"got {clusters}, {dimension}, {samples_per_cluster}, {spread}"
         )

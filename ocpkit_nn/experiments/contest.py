@@ -151,8 +151,13 @@ def contest_run(item: str, entry: Entry, method: str, choice: Choice, seed: int,
 
 
 def best(out: Path, entry: Entry, method: str) -> Choice:
-    """Return what the search in OUT has found, or, where it has not been made, the second of its choices."""
-    return searched(out, entry, method) or choices(entry, method)[1]
+    """Return what the search in OUT has found, or, where it has not been made, the default."""
+    return searched(out, entry, method) or default(entry, method)
+
+
+def default(entry: Entry, method: str) -> Choice:
+    """Return what is taken without a search: the second of its choices."""
+    return choices(entry, method)[1]
 
 
 def searched(out: Path, entry: Entry, method: str) -> Choice | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocpkit_nn.experiments import paper
-from ocpkit_nn.experiments.contest import CPU_EPOCHS, SLOW, Choice, Entry, best, contest_run, entries, searched
+from ocpkit_nn.experiments.contest import CPU_EPOCHS, SLOW, Choice, Entry, best, contest_run, default, entries, searched
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
@@ -77,8 +77,8 @@ NOTES = (
     f"On images from files E-MSA has {SLOW['emsa']} epoch and 3 L-BFGS iterations per layer and step, vanilla DDP "
     f"{SLOW['vanilla-ddp']} epochs: an epoch takes them as long as tens of epochs of the others.",
     f"Without a GPU CNNs have {CNN_SEEDS} seeds and {CPU_EPOCHS} epochs. CIFAR-10 may come from a lossy JPEG copy.",
-    "Hyper-parameters were chosen on training data (`ocpkit reproduce search`) or are the middle of what is searched, "
-    "as the table says; the paper does not say on which data it chose.",
+    "Hyper-parameters were chosen on training data (`ocpkit reproduce search`) or, where that had not been made, are "
+    "the second of what it tries (“default”), as the table says; the paper does not say on which data it chose.",
 )
 
 
@@ -130,10 +130,23 @@ def _settings(rows: Sequence[Standing], out: Path) -> Table:
         for method, group in row.results.items():
             if group:
                 choice = Choice(group[0].run.learning_rate, group[0].run.optimizer)
-                source = "search" if searched(out, row.entry, method) == choice else "middle of the search"
-                lines.append((f"{row.entry.name}, {NAMES[method]}", choice.text(), source, str(len(group))))
+                lines.append(
+                    (
+                        f"{row.entry.name}, {NAMES[method]}",
+                        choice.text(),
+                        _source(out, row.entry, method, choice),
+                        str(len(group)),
+                    )
+                )
     header = ("data and method", "hyper-parameters", "chosen by", "seeds")
     return Table("Hyper-parameters", header, tuple(lines))
+
+
+def _source(out: Path, entry: Entry, method: str, choice: Choice) -> str:
+    """Say what chose the hyper-parameters of runs that are there: a run may be older than the search."""
+    if searched(out, entry, method) == choice:
+        return "search"
+    return "default" if choice == default(entry, method) else "an earlier search"
 
 
 def _draw(rows: Sequence[Standing], folder: Path) -> Picture:

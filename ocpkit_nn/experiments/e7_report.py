@@ -105,7 +105,7 @@ def _verdict(results: Sequence[Result]) -> tuple[str, str]:
     shares = "; ".join(f"{name} {share(members)}" for name, members in methods.items() if any(map(escaped, members)))
     twins = [members for members in methods.values() if members[0].run.method == "ddpnopt"]
     ratios = [ratio for members in twins if math.isfinite(ratio := length_ratio(members, main))]
-    lengths = f"from {min(ratios):.2f} to {max(ratios):.2f} times" if ratios else "not to be compared:"
+    lengths = f"from {min(ratios):.2f} to {max(ratios):.2f} times" if ratios else "an unknown number of times"
     return verdict, (
         f"A training escapes if it ends below {ESCAPED:g} times the loss of the best constant output. With MMC and "
         f"sigmoid, at the rates of Fig. 6, these do in so many seeds: {shares or 'none'}. The twins' updates are "

@@ -202,7 +202,7 @@ def _verdict(cells: Cells, clusters: Sequence[int]) -> tuple[str, str]:
         for stage in (slice(0, 1), slice(-1, None))
     )
     growing = {s: [k for k in clusters if _growth(cells[s, k]).mean > 0] for s in SETTINGS}
-    verdict = FAILS if not all(exact) else HOLDS if len(growing[FIRST]) == len(clusters) else PARTLY
+    verdict = FAILS if not (exact and all(exact)) else HOLDS if len(growing[FIRST]) == len(clusters) else PARTLY
     sizes = "; ".join(f"{s.name}: {', '.join(map(str, ks)) or 'none'}" for s, ks in growing.items())
     return verdict, (
         f"With cross-entropy and its exact Hessian, (k_t, K_t) has exactly k nontrivial values in {sum(exact)} of "

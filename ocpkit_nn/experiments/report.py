@@ -102,8 +102,6 @@ class Report:
 
 def provenance(results: Sequence[Result]) -> str:
     """Say on which machines, with which versions and how long the runs took."""
-    seeds = sorted({result.run.seed for result in results})
-    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     machines = sorted({result.versions.get("machine", "unknown machine") for result in results})
     software = sorted(
         {
@@ -113,9 +111,18 @@ def provenance(results: Sequence[Result]) -> str:
     )
     minutes = sum(result.seconds for result in results) / 60
     return (
-        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {which}, {minutes:.1f} CPU minutes. "
+        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {_seeds(results)}, {minutes:.1f} CPU minutes. "
         f"{'; '.join(machines)}. {'; '.join(software)}."
     )
+
+
+def _seeds(results: Sequence[Result]) -> str:
+    """Say which seeds there are, such as "seeds 0 to 9, 1000 to 1009"."""
+    seeds = sorted({result.run.seed for result in results})
+    starts = [seed for seed in seeds if seed - 1 not in seeds]
+    ends = [seed for seed in seeds if seed + 1 not in seeds]
+    ranges = [f"{start} to {end}" if end > start else f"{start}" for start, end in zip(starts, ends)]
+    return f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(ranges)}"
 
 
 def figure(width: float, height: float) -> Figure:

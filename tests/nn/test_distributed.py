@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nn.strategies import randomise
 from ocpkit.errors import ProblemError
 from ocpkit_nn import checkpoint
-from ocpkit_nn.distributed import Processes, ProcessLost
+from ocpkit_nn.distributed import Processes, ProcessLost, processes
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.options import TrainOptions
 from ocpkit_nn.train import train as train_run
@@ -216,6 +216,21 @@ def test_what_processes_cannot_share_is_refused(models: Path) -> None:
         Training(TrainOptions(data="wine", model=f"{models}:normalised"), Processes(0, 2))
     with pytest.raises(ValueError, match="exact curvature"):
         DDPNOpt(network("ggn"), curvature="exact", processes=Processes(0, 2))
+
+
+def test_every_process_makes_the_gpu_of_its_local_rank_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL gathers objects through the current GPU; without this all processes would take the first one."""
+    calls: list[Any] = []
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(dist, "init_process_group", calls.append)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with processes("cuda") as shared:
+        assert (shared.rank, shared.count) == (1, 2)
+    assert calls == ["cuda:1", "nccl"]
 
 
 def test_every_sample_is_in_one_share() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ocpkit.cli.reproduce import workers
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper, registry
+from ocpkit_nn.experiments.report import provenance
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import execute, read_results, write_results
 from ocpkit_nn.experiments.statistics import difference, estimate, quartiles
@@ -57,6 +58,15 @@ def test_a_row_is_flat_json_and_reads_back():
     assert expected | {"train_loss", "accuracy", "updates", "versions", "curves"} <= row.keys()
     assert row["epsilon"] is None
     assert Result.from_row(row) == result
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [([3], "seed 3"), ([2, 0, 1, 1], "seeds 0 to 2"), ([0, 1, 1000, 1001, 7], "seeds 0 to 1, 7, 1000 to 1001")],
+)
+def test_a_report_names_the_seeds_that_there_are_and_no_others(seeds, said):
+    results = [invented(replace(RUN, seed=seed)) for seed in seeds]
+    assert f", {said}, " in provenance(results)
 
 
 def test_only_what_is_missing_is_trained(tmp_path):

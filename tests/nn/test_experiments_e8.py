@@ -78,3 +78,10 @@ def test_it_judges_by_its_rule(tmp_path, monkeypatch, count, growth, verdict):
     monkeypatch.setattr(e8, "_draw", lambda *_: None)
     results = [invented(run, count, growth) for run in e8.runs(Options(seeds=2))]
     assert e8.report(results, tmp_path).verdict == verdict
+
+
+def test_without_a_spectrum_nothing_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(e8, "_draw", lambda *_: None)
+    nothing = {"update": [], "policy": [], "gain": []}
+    results = [replace(invented(run, 0, 1.0), measures=nothing) for run in e8.runs(Options(seeds=1))]
+    assert e8.report(results, tmp_path).verdict == FAILS

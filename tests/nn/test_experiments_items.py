@@ -163,6 +163,13 @@ def test_e1_trains_with_the_best_of_the_search(tmp_path):
     assert {run.learning_rate for run in every if run.method in ("adam", "rmsprop", "ddpnopt")} == {0.00412}
     table = e1.report([invented(run) for run in every], tmp_path / "e1").tables[-1]
     assert {row[2] for row in table.rows} == {"search"}
+    without = e1.runs(Options(datasets=("wine",), seeds=1, out=tmp_path / "elsewhere"))
+    for rate, source in ((None, "default"), (0.5, "an earlier search")):
+        runs = [replace(run, learning_rate=rate or run.learning_rate) for run in without if run.method == "adam"]
+        said = e1.report(
+            [invented(run) for run in (*runs, *every) if run in runs or run.method == "ddpnopt"], tmp_path / "e1"
+        )
+        assert {row[2] for row in said.tables[-1].rows if "Adam" in row[0]} == {source}
     (tmp_path / "search" / "best.json").write_text("[]")
     with pytest.raises(ProblemError, match="run the search again"):
         e1.runs(Options(datasets=("wine",), out=tmp_path))

@@ -130,6 +130,33 @@ def test_modules_before_the_first_layer_prepare_the_inputs() -> None:
     assert_near(images[1].weight.detach(), flat[0].weight.detach(), 1e-12)
 
 
+def test_a_step_draws_the_masks_of_dropout_once() -> None:
+    """All evaluations of one step are of one function: the nominal trajectory's, with its mask."""
+    dropout, draws = nn.Dropout(0.5), []
+    dropout.register_forward_hook(lambda *_: draws.append(1))
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), dropout, nn.Linear(6, 3)).double()
+    optimizer = EMSA(model)
+    for count in (1, 2):
+        optimizer.step(torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0]))
+        assert len(draws) == count
+
+
+def test_a_layer_whose_minimisation_fails_keeps_its_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _, inputs, targets = build("perceptron")
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def spoil(solver: torch.optim.LBFGS, closure: Any) -> None:
+        closure()
+        with torch.no_grad():
+            for parameter in solver.param_groups[0]["params"]:
+                parameter.fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", spoil)
+    with pytest.raises(FloatingPointError, match=r"stage 0 \(Linear\): .* change penalty"):
+        EMSA(model).step(inputs, targets)
+    assert all(torch.equal(p, old) and p.grad is None for p, old in zip(model.parameters(), before))
+
+
 @pytest.mark.parametrize("options", [{"penalty": 0.0}, {"stage_iterations": 0}])
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="penalty must be positive and stage_iterations at least 1"):

@@ -59,6 +59,7 @@ def with_nan(value: float) -> NDArray[np.float64]:
         (arrays(x_train=with_nan(-np.inf)), "training set: input 4 is not finite"),
         (arrays(x_train=np.zeros((0, 3)), y_train=np.zeros(0, int)), "empty"),
         (arrays(x_test=np.zeros((0, 3)), y_test=np.zeros(0, int)), r"test set: empty.*\(0, 3\)"),
+        (arrays(x_train=np.full(6, np.nan)), r"\(N, F\) or \(N, C, H, W\), got \(6,\)"),
         (arrays(x_train=np.zeros(6)), r"\(N, F\) or \(N, C, H, W\), got \(6,\)"),
         (arrays(x_train=pixels(6, 8, 9, 3)), r"\(6, 8, 9, 3\) have their channels last"),
         (arrays(x_train=np.full((6, 3), "text")), "inputs must be numbers, got <U4"),

@@ -71,7 +71,7 @@ def test_unknown_names_get_suggestions(name: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["clusters:x", "clusters:-3", "clusters:1"])
 def test_wrong_cluster_names(name: str) -> None:
-    with pytest.raises(ValueError, match="clusters"):
+    with pytest.raises(DataError, match="clusters"):
         load(name)
 
 
