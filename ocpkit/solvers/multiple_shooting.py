@@ -17,6 +17,9 @@ import numpy as np
 from ocpkit.problem import Array, Problem
 from ocpkit.trace import TracedStage, TracedTerminal, trace_stage, trace_terminal
 
+RELAXATION = 1e-8
+"""By how much IPOPT and fatrop widen bounds, relative to max(1, |bound|)."""
+
 
 class Program:
     """Graphs and bounds of the nonlinear program, and the way from w to trajectories and back.
@@ -115,6 +118,19 @@ class Program:
         """‖∇_w (J + λᵀ g + μᵀ w)‖_∞, which is max_t ‖Q_u‖_∞ where there are no constraints."""
         slope = self._evaluate(w, self.p, multipliers)[1].full()[:, 0]
         return float(np.abs(slope + bound_multipliers).max())
+
+    def leftover(self, w: Array, bound_multipliers: Array, multipliers: Array) -> float:
+        """Σ |μ_i| · distance to the bound + Σ |λ_j g_j|: what J loses, to first order, by ending both at zero.
+
+        A barrier stops as far from a bound as that; and no nearer than `RELAXATION`, by which plugins widen bounds.
+        """
+        lower, upper = self.bounds["lbx"], self.bounds["ubx"]
+        bound = np.where(bound_multipliers > 0, upper, lower)
+        held = (bound_multipliers != 0) & np.isfinite(bound)
+        far = np.maximum(np.abs(w - bound), RELAXATION * np.maximum(1.0, np.abs(bound)))[held]
+        rows = self._evaluate(w, self.p, 0)[0].full()[:, 0]
+        gaps = np.maximum(rows - self.bounds["ubg"], self.bounds["lbg"] - rows)
+        return float(np.abs(bound_multipliers[held]) @ far + np.abs(multipliers) @ np.maximum(gaps, 0.0))
 
 
 def _trace(problem: Problem) -> tuple[list[TracedStage], TracedTerminal]:

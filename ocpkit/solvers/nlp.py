@@ -2,9 +2,10 @@
 
 They treat everything that a Problem can declare (control bounds, constraints at stages and at the end) in
 the form that `multiple_shooting` writes down, and return co-states but no feedback gains. What a plugin
-claims is checked: success is believed only where the Problem itself finds the point feasible, and that of a guess
-only where J does not fall along Newton's step. (Where Jacobians are huge a plugin may call a guess optimal: some
-co-states solve their equations to a tolerance there, and are far from those that the end determines.)
+claims is checked: success is believed only where the Problem itself finds the point feasible, and where neither
+a probe nor DDP lowers J by more than what a barrier leaves. (Where Jacobians are huge a plugin may call a point
+optimal that is not: some co-states solve their equations to a tolerance there, and are far from those that the end
+determines.)
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_values, say_start, say_violation
 from ocpkit.solution import Iteration, Solution, Status, as_series
+from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Program
 from ocpkit.solvers.stationarity import decrease
 from ocpkit.trajectory import Trajectory
 
 NEGLIGIBLE = 1e-8
-"""A decrease of J, relative to 1 + |J|, that a guess called optimal may leave."""
+"""A decrease of J, relative to 1 + |J|, that a point called optimal may leave."""
+
+DOUBTING_STEPS = 3
+"""Iterations of DDP that try to lower J further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +116,8 @@ class NLPSolver(Solver):
         w, bound_multipliers, multipliers = (answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g"))
         watch.record(w, bound_multipliers, multipliers, int(stats["iter_count"]))
         status = self._status(stats, watch)
-        if status is Status.CONVERGED and stats["iter_count"] == 0 and self._falls(watch):
-            return Status.STALLED, {"reason": f"{self.plugin} calls the guess optimal, but J can fall from there"}
+        if status is Status.CONVERGED and self._falls(watch, program.leftover(w, bound_multipliers, multipliers)):
+            return Status.STALLED, {"reason": f"{self.plugin} calls this point optimal, but J can fall from there"}
         return status, {} if stats["success"] else {"reason": f"{self.plugin} says {stats['return_status']}"}
 
     def _watched_by(self, watch: _Watch) -> dict[str, Any]:
@@ -128,12 +133,16 @@ class NLPSolver(Solver):
             return _STATUS[stats["return_status"]]
         return Status.ITERATION_LIMIT if stats["iter_count"] >= self.max_iterations else self._no_progress(watch)
 
-    def _falls(self, watch: _Watch) -> bool:
-        """Whether J falls along Newton's step; never said of a problem with constraints beside control bounds."""
+    def _falls(self, watch: _Watch, leftover: float) -> bool:
+        """Whether J falls by more than a barrier leaves; not asked where more than bounds constrains the problem."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
         if any(rows.count for rows in problem_rows(problem, bounds=False)):
             return False
-        return decrease(NumpyEngine(problem), nominal) > NEGLIGIBLE * (1 + abs(nominal.cost))
+        least = 2 * leftover + NEGLIGIBLE * (1 + abs(nominal.cost))
+        if decrease(NumpyEngine(problem), nominal) > least:
+            return True
+        doubt = DDP(max_iterations=DOUBTING_STEPS, engine="numpy").solve(problem, controls=nominal.controls)
+        return doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
 
     def _no_progress(self, watch: _Watch) -> Status:
         return Status.STALLED if watch.iterate.violation <= self.feasibility_tolerance else Status.INFEASIBLE
