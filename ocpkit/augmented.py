@@ -323,4 +323,6 @@ def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
         return function(x, u, extended[:p_size])
 
     sizes = (dynamics.state_size, dynamics.control_size)
-    return FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)
+    extended = FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)
+    extended.curved = dynamics.curved
+    return extended

@@ -171,6 +171,7 @@ def _stage(
         parameter_size=p_size,
         name=f"{name}: dynamics",
     )
+    dynamics.curved = stage.dynamics.curved
     cost = _called(_function(stage.cost), 3, arguments)
     return replace(
         stage,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +14,21 @@ import pytest
 from problems import BY_NAME, CASES, LQR, Case, HandWritten, HandWrittenCost, runs
 
 import ocpkit.math as m
-from ocpkit import DDP, FDDP, ILQR, FunctionTerminalCost, Problem, ProblemError, Solution, Stage, Status, models
+from ocpkit import (
+    DDP,
+    FDDP,
+    ILQR,
+    Constraint,
+    FunctionDynamics,
+    FunctionTerminalCost,
+    Problem,
+    ProblemError,
+    Solution,
+    Stage,
+    Status,
+    models,
+    with_free_parameters,
+)
 from ocpkit.augmented import Augmented
 from ocpkit.curvature import Identity
 from ocpkit.solvers import registry
@@ -275,6 +293,54 @@ def test_a_curvature_of_its_own_runs_on_numpy() -> None:
     problem = BY_NAME["hand-written"].problem()
     solution = DDP(curvature=Identity(0.1), max_iterations=2).solve(problem)
     assert solution.details["engine"].startswith("numpy: a curvature")
+
+
+def test_what_is_known_of_a_failure_keeps_no_problem_alive() -> None:
+    problem = BY_NAME["black-box"].make()
+    for x0 in ([0.1, 0.0], [0.2, 0.0]):
+        DDP(max_iterations=1).solve(problem.replace(x0=x0))
+    stage = weakref.ref(problem.stages[0])
+    del problem
+    gc.collect()
+    assert stage() is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_functions_that_are_not_curved_are_so_in_every_engine(engine: str) -> None:
+    """DDP then takes v·∇²f = 0; so it does behind constraints and free parameters."""
+    f = FunctionDynamics(lambda x, u, p: m.stack([x[0] + p[0] * m.sin(x[0]) * u[0]]), 1, 1, parameter_size=1)
+    declaration: dict[str, Any] = {"cost": lambda x, u: x[0] ** 2 + u[0] ** 2, "terminal_cost": lambda x: m.exp(x[0])}
+    curved = Problem.from_functions(dynamics=f, x0=[1.0], horizon=5, parameters=[0.5], controls=[0.3], **declaration)
+    with_curvature = DDP(engine="numpy", max_iterations=0).solve(curved).value_hessians
+    flat = FunctionDynamics(f.function, 1, 1, parameter_size=1)
+    flat.curved = False
+    problem = curved.replace(stages=(Stage(flat, curved.stages[0].cost),) * 5)
+    free = with_free_parameters(problem, [0])
+    priced = Augmented(problem.replace(terminal_constraints=(Constraint(lambda x: x),))).template
+    assert not any(stage.dynamics.curved for stage in (*free.stages, *priced.stages))
+    for each in (problem, free):
+        reference = DDP(engine="numpy", max_iterations=0).solve(each)
+        assert_equal_blocks(DDP(engine=engine, max_iterations=0).solve(each), reference)
+        assert abs(reference.value_hessians[0] - with_curvature[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["numpy", *ENGINES])
+def test_threads_may_solve_one_problem_at_once(engine: str) -> None:
+    """They share its traced functions, whose memory is each thread's own."""
+    problem, interval = BY_NAME["pendulum"].problem(), sys.getswitchinterval()
+
+    def cost(angle: float) -> float:
+        return DDP(engine=engine, max_iterations=5).solve(problem.replace(x0=[angle, 0.0])).cost
+
+    angles = np.linspace(0.0, 1.0, 8)
+    expected = list(map(cost, angles))
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(cost, angles))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == expected
 
 
 def test_unknown_engine() -> None:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import casadi as ca
 import numpy as np
 import pytest
 from problems import BY_NAME, scalar
@@ -20,6 +21,7 @@ from ocpkit.engines import cache, compiler, library
 from ocpkit.engines.cache import Cache, open_cache
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.solvers import switch
+from ocpkit.symbol import from_casadi, to_casadi
 
 
 @pytest.fixture
@@ -128,6 +130,16 @@ def test_least_recently_used_goes_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert [entry.path.name[0] for entry in store.entries()] == ["e"]
 
 
+def test_a_build_that_ends_in_another_process_meanwhile_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the folder listed is gone when it is looked at."""
+    listed = Path.glob
+    gone = {"building-*": [tmp_path / "building-gone"], "*.so": [tmp_path / "gone.so"]}
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*listed(self, pattern), *gone.get(pattern, [])])
+    assert Cache(tmp_path).add("a", lambda target: target.write_bytes(b"a")).exists()
+
+
 def test_the_key_names_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = trace_problem(scalar(0.86))
     keys = [library.library_key(graph), library.library_key(trace_problem(scalar(0.87)))]
@@ -164,6 +176,20 @@ def test_a_compiler_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ProblemError, match="no room on device"):
         DDP(engine="c").solve(scalar(0.89))
     assert list(folder.iterdir()) == []
+
+
+def test_auto_stays_where_it_is_with_an_operation_that_c_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRICE", "PRICE_OF_OPERATION"):
+        monkeypatch.setattr(switch, name, 0.0)
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + u + 0.1 * from_casadi(ca.erfinv(0.1 * to_casadi(x)))[:, 0],
+        cost=lambda x, u: x[0] ** 4 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0],
+        horizon=3,
+        control_size=1,
+    )
+    assert "has no counterpart in C's library" in solve(problem, "auto")
 
 
 # --------------------------------------------------------------------------------------------------- "auto"

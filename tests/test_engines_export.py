@@ -144,4 +144,7 @@ def test_refuses_what_the_c_code_does_not_have(tmp_path: Path) -> None:
         export_c(models.get("bryson-denham").build(), DDP(), tmp_path, "case")
     with pytest.raises(UnsupportedProblem, match="black box"):
         export_c(BY_NAME["black-box"].problem(), DDP(), tmp_path, "case")
+    noisy = replace(problem.stages[0], noise=lambda x, u: np.eye(2))
+    with pytest.raises(UnsupportedProblem, match="noise of stage 0"):
+        export_c(problem.replace(stages=(noisy,) * problem.horizon), DDP(), tmp_path, "case")
     assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,8 +95,9 @@ class Cache:
 
     def _evict(self, newest: Path) -> None:
         for leftover in self.folder.glob("building-*"):
-            if leftover.stat().st_mtime < time.time() - ABANDONED:
-                shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):  # another process has just finished it
+                if leftover.stat().st_mtime < time.time() - ABANDONED:
+                    shutil.rmtree(leftover, ignore_errors=True)
         total = 0
         for entry in self.entries():
             total += entry.bytes

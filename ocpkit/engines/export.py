@@ -50,6 +50,7 @@ def export_c(
     UnsupportedProblem
         If the problem or the options need more than the compiled iteration has.
     """
+    solver.check_noise(problem)
     solver.check(problem)
     if solver.curvature is not None or solver.infeasible_start or problem.states is not None:
         raise UnsupportedProblem(

@@ -211,10 +211,10 @@ def _remembered(part: Any, p_size: int, trace: Callable[[], Any]) -> Any:
         try:
             _memory[key] = trace()
         except UnsupportedProblem as error:
-            _memory[key] = error
+            _memory[key] = str(error)  # the error itself would keep the part alive by its traceback
         weakref.finalize(part, _memory.pop, key, None)
-    if isinstance(_memory[key], UnsupportedProblem):
-        raise _memory[key]
+    if isinstance(_memory[key], str):
+        raise UnsupportedProblem(_memory[key])
     return _memory[key]
 
 
@@ -228,7 +228,7 @@ def _stage(stage: Stage, p_size: int, where: str) -> StageGraph:
 def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
     if type(f) is FunctionDynamics:
         traced = _traced(f.f, where)
-        return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph)
+        return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph, f.curved)
     own = f.curved and type(f).hessian_product is not Dynamics.hessian_product
     products = _call(lambda *a: _square(*f.hessian_product(*a)), (*sizes, f.next_state_size), where) if own else None
     return DynamicsGraph(

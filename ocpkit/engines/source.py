@@ -157,10 +157,7 @@ def _stage(stage: StageGraph, number: int) -> str:
             *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
             *_price("STAGE(price)", stage.cost, [("x", x), ("u", u), ("p", p)]),
             kernel("stage.c"),
-            *(
-                f"#undef {name}"
-                for name in ["STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "ROWS", "PRICE"]
-            ),
+            *(f"#undef {name}" for name in DEFINED),
         ]
     )
 

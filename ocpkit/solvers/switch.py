@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ocpkit.engines.compiler import CompilerError
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.engines.library import load_library
+from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Status
 from ocpkit.solvers.compiled import CompiledRun
@@ -53,7 +53,7 @@ class SwitchingRun(Run):
     def _compile(self, run: DDPRun) -> None:
         try:
             library = load_library(self.graph)
-        except CompilerError as error:
+        except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
             _failed[self.graph.key] = str(error)
             self._explain()
             return
