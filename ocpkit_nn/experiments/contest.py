@@ -161,7 +161,13 @@ def default(entry: Entry, method: str) -> Choice:
 
 
 def searched(out: Path, entry: Entry, method: str) -> Choice | None:
-    """Return what OUT/search/best.json has for a method, if anything.
+    """Return what OUT/search/best.json has for a method, if anything; see `every_choice` for errors."""
+    found = every_choice(out).get(entry.name, {}).get(method)
+    return None if found is None else Choice(**found)
+
+
+def every_choice(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return OUT/search/best.json: by row and method the keywords of `Choice`; empty before the first search.
 
     Raises
     ------
@@ -170,9 +176,11 @@ def searched(out: Path, entry: Entry, method: str) -> Choice | None:
     """
     path = out / "search" / "best.json"
     if not path.is_file():
-        return None
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(entry.name, {}).get(method)
-        return None if found is None else Choice(**found)
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        for found in [found for row in rows.values() for found in row.values()]:
+            Choice(**found)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ProblemError(f"{path} is damaged ({error}); run the search again") from error
+        raise ProblemError(f"{path} is damaged ({error}); delete it and run the search again") from error
+    return dict(rows)

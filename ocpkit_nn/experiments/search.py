@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocpkit.atomic import write_atomically
-from ocpkit_nn.experiments.contest import Choice, Entry, choices, contest_run, entries
+from ocpkit_nn.experiments.contest import Choice, Entry, choices, contest_run, entries, every_choice
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
@@ -49,7 +49,7 @@ def runs(options: Options) -> list[Run]:
 def report(results: Sequence[Result], folder: Path) -> Report:
     """Write best.json, which e1 reads, and show every choice."""
     ranking = _ranking(results)
-    outcome: dict[str, dict[str, dict[str, object]]] = {}
+    outcome: dict[str, dict[str, dict[str, object]]] = every_choice(folder.parent)  # other rows keep theirs
     rows = []
     for (entry, method), ranked in ranking.items():
         (choice, first), (_, last) = ranked[0], ranked[-1]

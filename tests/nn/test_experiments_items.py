@@ -175,6 +175,15 @@ def test_e1_trains_with_the_best_of_the_search(tmp_path):
         e1.runs(Options(datasets=("wine",), out=tmp_path))
 
 
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_search_of_other_data_keeps_what_was_found_before(tmp_path):
+    (tmp_path / "search").mkdir()
+    for name in ("wine", "digits"):
+        results = [invented(run) for run in search.runs(Options(datasets=(name,), seeds=1))]
+        search.report(results, tmp_path / "search")
+    assert set(contest.every_choice(tmp_path)) == {"fcn:wine", "fcn:digits"}
+
+
 def test_a_data_set_outside_table_3_is_refused():
     with pytest.raises(ProblemError, match="Table 3 has no iris"):
         contest.entries(Options(datasets=("iris", "wine")))
