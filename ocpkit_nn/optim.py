@@ -87,7 +87,7 @@ class DDPNOpt(torch.optim.Optimizer):
     betas, eps
         As in torch's Adam and RMSprop.
     damping
-        γ added to Kronecker curvature.
+        γ added to Kronecker and exact curvature.
     basis_every
         Steps between two eigendecompositions of the Kronecker factors.
     weight_decay

@@ -36,7 +36,7 @@ def train_command(
     model: Annotated[str, typer.Option(help="fcn, cnn, or path.py:build.")] = "fcn",
     optimizer: Annotated[str, typer.Option(help="ddpnopt, sgd, rmsprop, adam, kfac, ekfac, ….")] = "ddpnopt",
     curvature: Annotated[
-        str | None, typer.Option(help="identity, diagonal, adam, kronecker or ekfac.", show_default="diagonal")
+        str | None, typer.Option(help="identity, diagonal, adam, kronecker, ekfac or exact.", show_default="diagonal")
     ] = None,
     feedback: Annotated[str | None, typer.Option(help="full, value or none.", show_default="full")] = None,
     gains: Annotated[
@@ -46,7 +46,7 @@ def train_command(
         str | None,
         typer.Option(help="empirical, ggn, montecarlo or rank.", show_default="empirical, montecarlo for a cnn"),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Columns for --terminal rank.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Columns for --terminal rank or montecarlo.")] = None,
     control_hessian: Annotated[str | None, typer.Option(help="proximal or literal.", show_default=BY_OPTIMIZER)] = None,
     loss: Annotated[str, typer.Option(help="ce, mse or mmc.")] = "ce",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.", show_default=BY_DATA)] = None,
@@ -56,7 +56,9 @@ def train_command(
     momentum: Annotated[float | None, typer.Option(help="Of sgd, rmsprop and the identity curvature.")] = None,
     weight_decay: Annotated[float, typer.Option(help="Factor of the running cost ½‖u‖².")] = 0.0,
     decay: Annotated[float | None, typer.Option(help="Of averaged second moments.", show_default=BY_OPTIMIZER)] = None,
-    damping: Annotated[float | None, typer.Option(help="Of Kronecker curvature.", show_default=BY_OPTIMIZER)] = None,
+    damping: Annotated[
+        float | None, typer.Option(help="Of Kronecker and exact curvature.", show_default=BY_OPTIMIZER)
+    ] = None,
     basis_every: Annotated[
         int | None, typer.Option(help="Steps between eigendecompositions.", show_default=BY_OPTIMIZER)
     ] = None,
