@@ -157,3 +157,9 @@ def test_it_judges_by_its_rule(gain, verdict, monkeypatch, tmp_path):
 def test_it_names_the_best_form(monkeypatch, tmp_path):
     text = judge(lambda run: 0.5 * (feedback.form(run) == "rank 3"), monkeypatch, tmp_path).text
     assert "“rank 3”: its training loss is lower in 9 and higher in 0 of 9 cells" in text
+
+
+def test_it_says_what_the_second_forward_pass_is_worth(monkeypatch, tmp_path):
+    text = judge(lambda run: 0.5 * (feedback.form(run) == "stacked, no K δx"), monkeypatch, tmp_path).text
+    assert "K δx makes Alg. 3 lower in 0 and higher in 0 of 9 cells" in text
+    assert "K δx makes stacked lower in 0 and higher in 9 of 9 cells" in text
