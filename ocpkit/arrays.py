@@ -1,4 +1,4 @@
-"""Arrays that come from outside: copied to floats, checked, made read-only; what is wrong with one is said by name."""
+"""Arrays and counts that come from outside: checked, arrays copied and read-only; what is wrong is said by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from ocpkit.errors import ProblemError
 
 Array = NDArray[np.float64]
+
+
+def whole_number(value: Any, what: str, least: int = 1) -> int:
+    """Check a count; 2.0 is none.
+
+    Raises
+    ------
+    ProblemError
+        If it is no whole number, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ProblemError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def real_array(value: Any, what: str) -> Array:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit.arrays import whole_number
 from ocpkit.differences import central_jacobian
-from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem, Stage, TerminalCost
 
 Block = tuple[str, Array, Array]
@@ -80,8 +80,7 @@ def check_derivatives(
     ProblemError
         If `samples` is below 1.
     """
-    if samples < 1:
-        raise ProblemError(f"samples must be at least 1, got {samples!r}")
+    samples = whole_number(samples, "samples")
     rng, worst, entries = np.random.default_rng(seed), None, 0
     with np.errstate(all="ignore"):
         for place, (name, declared, measured) in _blocks_of(problem, samples, spread, rng):
@@ -95,15 +94,11 @@ def check_derivatives(
 
 def _blocks_of(problem: Problem, samples: int, spread: float, rng: np.random.Generator) -> Iterator[tuple[str, Block]]:
     states = problem.states if problem.states is not None else problem.rollout()[0]
-    seen: set[int] = set()
     for sample in range(samples):
-        seen.clear()
-        for t, stage in enumerate(problem.stages):
-            if id(stage) not in seen:
-                seen.add(id(stage))
-                x, u = _near(states[t], sample, spread, rng), _near(problem.controls[t], sample, spread, rng)
-                for block in _stage_blocks(stage, x, u, problem.parameter(t), rng):
-                    yield f"stage {t} ({stage.name!r})", block
+        for t, stage in problem.distinct_stages:
+            x, u = _near(states[t], sample, spread, rng), _near(problem.controls[t], sample, spread, rng)
+            for block in _stage_blocks(stage, x, u, problem.parameter(t), rng):
+                yield f"stage {t} ({stage.name!r})", block
         x = _near(states[-1], sample, spread, rng)
         for block in _terminal_blocks(problem.terminal_cost, x, problem.parameter(problem.horizon)):
             yield "the terminal cost", block

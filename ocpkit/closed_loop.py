@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import checked_vector
+from ocpkit.arrays import checked_vector, whole_number
 from ocpkit.errors import ProblemError
 from ocpkit.estimator import KalmanFilter
 from ocpkit.mpc import Command, Health
@@ -48,7 +48,7 @@ class ClosedLoop:
     states, controls
         Of the plant, (N + 1, n) and (N, m).
     commands
-        One per tick.
+        One per tick, N of them; that at which the controller was lost is one more.
     lost_at
         Tick at which the controller was lost (the simulation ends there), or None.
     time_step
@@ -63,12 +63,12 @@ class ClosedLoop:
 
     @property
     def known(self) -> Array:
-        """States as the controller was given them, measured or estimated (N, n)."""
-        return np.array([command.state for command in self.commands])
+        """States as the controller was given them at every command, measured or estimated (N, n)."""
+        return np.array([command.state for command in self.commands]).reshape(-1, self.states.shape[1])
 
     @property
     def seconds(self) -> Array:
-        """Time of each tick's solve (N,)."""
+        """Time of each command's solve (N,)."""
         return np.array([command.seconds for command in self.commands])
 
     def count(self, health: Health) -> int:
@@ -125,7 +125,9 @@ class ClosedLoop:
 
     def __str__(self) -> str:
         tally = ", ".join(f"{h.name.lower()} {self.count(h)}" for h in Health if self.count(h))
-        worst, median = self.seconds.max(initial=0.0) * 1e3, float(np.median(self.seconds)) * 1e3
+        if not self.commands:
+            return "0 ticks"
+        worst, median = self.seconds.max() * 1e3, float(np.median(self.seconds)) * 1e3
         return f"{len(self.controls)} ticks ({tally}); solve: median {median:.3f} ms, worst {worst:.3f} ms"
 
 
@@ -147,7 +149,7 @@ def simulate(
     Parameters
     ----------
     controller
-        The controller; its own model is the plant by default.
+        The controller; its own model, without its noise, is the plant by default.
     ticks
         Length N.
     x0
@@ -169,8 +171,9 @@ def simulate(
     Raises
     ------
     ProblemError
-        If there is an estimator and `measurement_noise` as well.
+        If there is an estimator and `measurement_noise` as well, or `ticks` is below 0.
     """
+    ticks = whole_number(ticks, "ticks", 0)
     if estimator is not None and measurement_noise:
         raise ProblemError("an estimator has a measurement_noise of its own: leave out that of simulate")
     if not hasattr(controller, "step"):

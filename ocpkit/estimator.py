@@ -27,6 +27,8 @@ from ocpkit.errors import ProblemError
 from ocpkit.noise import noise_jacobians
 from ocpkit.problem import Array, Problem, real_array
 
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Filtering:
@@ -59,7 +61,7 @@ class KalmanFilter:
     measurement
         h(x) or h(x, p), k entries, written with `ocpkit.math`.
     measurement_noise
-        D (k, j); k standard deviations, or one for all [units of y].
+        D (k, j); k standard error_covariance, or one for all [units of y].
     covariance
         P_0 (n, n), or a number that multiplies the identity [squared units of x].
     gains
@@ -67,8 +69,8 @@ class KalmanFilter:
 
     Attributes
     ----------
-    estimate, deviations
-        x̂ (n,), and the covariance P (n, n) of x − x̂.
+    estimate, error_covariance
+        x̂ (n,), and P (n, n), that of x − x̂.
 
     Raises
     ------
@@ -82,7 +84,7 @@ class KalmanFilter:
     covariance: ArrayLike = 0.0
     gains: Sequence[Array] | None = None
     estimate: Array = field(init=False)
-    deviations: Array = field(init=False)
+    error_covariance: Array = field(init=False)
 
     def __post_init__(self) -> None:
         n, p_size = self.problem.state_sizes[0], self.problem.parameters.shape[-1]
@@ -92,13 +94,16 @@ class KalmanFilter:
         self._P0 = P * np.eye(n) if P.ndim == 0 else P
         if self._P0.shape != (n, n):
             raise ProblemError(f"covariance has shape {P.shape}, expected ({n}, {n}) or one number")
-        if not np.isfinite(P).all() or not np.allclose(self._P0, self._P0.T) or np.linalg.eigvalsh(self._P0)[0] < 0:
+        if not np.isfinite(P).all() or not np.allclose(self._P0, self._P0.T) or _negative(self._P0):
             raise ProblemError("covariance must be finite, symmetric and without negative eigenvalues")
+        for t, K in enumerate(() if self.gains is None else self.gains):
+            if np.shape(K) != (n, self._h.size):
+                raise ProblemError(f"gains[{t}] has shape {np.shape(K)}, expected ({n}, {self._h.size})")
         self.reset()
 
     def reset(self) -> None:
         """Return to x0 and P_0."""
-        self.estimate, self.deviations = np.array(self.problem.x0), self._P0
+        self.estimate, self.error_covariance = np.array(self.problem.x0), self._P0
 
     def update(self, y: ArrayLike, t: int = 0) -> Array:
         """Take in the measurement of stage t (T: the end); return the estimate.
@@ -110,14 +115,14 @@ class KalmanFilter:
         """
         seen = checked_vector(y, self._h.size, "the measurement")
         innovation = seen - self._h.value(self.estimate, self.problem.parameter(t))
-        K, _, self.deviations = self._updated(self.deviations, self.estimate, t)
+        K, _, self.error_covariance = self._updated(self.error_covariance, self.estimate, t)
         self.estimate = self.estimate + K @ innovation
         return self.estimate
 
     def predict(self, u: ArrayLike, t: int = 0) -> Array:
         """Move over stage t with the control u; return the estimate, now of the next state."""
         control, p = checked_vector(u, self.problem.control_sizes[t], "the control"), self.problem.parameter(t)
-        self.deviations = self._predicted(self.deviations, self.estimate, control, t)
+        self.error_covariance = self._predicted(self.error_covariance, self.estimate, control, t)
         self.estimate = self.problem.stages[t].dynamics.step(self.estimate, control, p)
         return self.estimate
 
@@ -192,6 +197,12 @@ class KalmanFilter:
         A, _ = stage.dynamics.jacobians(x, u, p)
         F = stage.noise_matrix(x, u, p)
         return A @ P @ A.T + F @ F.T
+
+
+def _negative(covariance: Array) -> bool:
+    """Whether an eigenvalue is negative, beyond the rounding of one that is zero."""
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    return bool(eigenvalues[0] < -ROUNDING * np.abs(eigenvalues).max())
 
 
 def _factor(noise: ArrayLike, rows: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ocpkit.arrays import whole_number
 from ocpkit.differentiable import differentiable, with_parameters
 from ocpkit.errors import ProblemError
 from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, real_array
@@ -235,8 +235,7 @@ def problem_from_functions(
     x0 = np.atleast_1d(real_array(x0, "x0"))
     if x0.ndim != 1 or len(x0) == 0:
         raise ProblemError(f"x0 has shape {x0.shape}, expected a vector with at least one entry")
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise ProblemError(f"horizon must be a whole number of at least 1, got {horizon!r}")
+    horizon = whole_number(horizon, "horizon")
     p = real_array(parameters, "parameters")
     if p.ndim not in (1, 2):
         raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
@@ -265,7 +264,7 @@ def problem_from_functions(
         noise=noise,
     )
     return Problem(
-        stages=(stage,) * int(horizon),
+        stages=(stage,) * horizon,
         terminal_cost=FunctionTerminalCost(terminal_cost, n, name=f"{name}: terminal cost", **sizes),
         x0=x0,
         parameters=p,
@@ -295,15 +294,15 @@ def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
     Functions that unpack u or multiply it by a matrix accept one length; functions that index u accept
     every length from some m ≥ 1 on. Anything else (u used whole, as in ``x + u``) is ambiguous.
     """
-    cost = _residual_or(cost)
+    step, paid = (with_parameters(_residual_or(part), 3, "the functions") for part in (dynamics, cost))
     p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
 
     def obstacle(m: int) -> str:
         """Say why the functions do not take m controls; empty if they do."""
         try:
             with np.errstate(all="ignore"):
-                _call(cost, x0, np.zeros(m), p)
-                shape = np.shape(_call(dynamics, x0, np.zeros(m), p))
+                paid(x0, np.zeros(m), p)
+                shape = np.shape(step(x0, np.zeros(m), p))
         except (IndexError, ValueError, TypeError) as error:
             return " ".join(str(error).split())
         return "" if shape == x0.shape else f"dynamics returned shape {shape}, expected {x0.shape}, that of x0"
@@ -321,8 +320,3 @@ def _find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
         f"the number of controls cannot be told from the functions (lengths that they accept: {accepted}); "
         "give control_size="
     )
-
-
-def _call(function: Any, *arguments: Array) -> Any:
-    """Call with or without p, by the function's signature."""
-    return function(*arguments[: max(2, len(inspect.signature(function).parameters))])

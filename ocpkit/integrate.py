@@ -7,13 +7,15 @@ The control is held over the step (zero-order hold). Each rule is one function o
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.arrays import whole_number
+from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError
 from ocpkit.intermediate import intermediate
 
@@ -79,25 +81,23 @@ def discretize(rule: Rule, f: Callable[..., Any], dt: TimeStep, substeps: int = 
     Raises
     ------
     ProblemError
-        If `dt` is a number that is not positive and finite, or `substeps` is below 1.
+        If `dt` is no positive number, `substeps` is below 1, or `f` takes other arguments.
     """
-    if not callable(dt) and not (np.isfinite(dt) and dt > 0):
+    if not callable(dt) and not (isinstance(dt, Real) and 0 < dt < np.inf):
         raise ProblemError(f"dt must be a positive number of seconds, got {dt!r}")
-    if substeps != int(substeps) or substeps < 1:
-        raise ProblemError(f"substeps must be a whole number of at least 1, got {substeps!r}")
+    count, of_p = whole_number(substeps, "substeps"), with_parameters(f, 3, "continuous dynamics")
 
-    def advance(x: Any, u: Any, p: tuple[Any, ...], h: Any) -> Any:
-        for _ in range(int(substeps)):
-            x = rule(lambda y: m.array(f(y, u, *p)), x, h / substeps)
+    def advance(field: VectorField, x: Any, h: Any) -> Any:
+        for _ in range(count):
+            x = rule(field, x, h / count)
         return x
 
     if callable(dt):
-        takes_p = len(inspect.signature(f).parameters) > 2
-        return lambda x, u, p: advance(x, u, (p,) if takes_p else (), dt(p))
+        return lambda x, u, p: advance(lambda y: m.array(of_p(y, u, p)), x, dt(p))
 
     @functools.wraps(f)
     def step(x: Any, u: Any, *p: Any) -> Any:
-        return advance(x, u, p, dt)
+        return advance(lambda y: m.array(f(y, u, *p)), x, dt)
 
     return step
 

@@ -29,7 +29,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         Written with `ocpkit.math`; states and controls of one size each along the horizon.
     solver
         Must give co-states, and multipliers where there are constraints; by default DDP, or the augmented Lagrangian
-        where there are more constraints than control bounds, to a gradient of 1e-10.
+        where there are constraints beside control bounds, to a gradient of 1e-10.
 
     Returns
     -------
@@ -45,11 +45,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
     """
     if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
         raise ProblemError("a layer needs states and controls of one size along the horizon; use Sensitivity instead")
-    if solver is None:
-        constrained = bool(problem.terminal_constraints) or any(s.constraints for s in problem.stages)
-        inner = DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300)
-        solver = AugmentedLagrangian(gradient_tolerance=PRECISE) if constrained else inner
-    chosen: Solver = solver
+    chosen = _precise_solver(problem) if solver is None else solver
 
     def layer(x0: Tensor | None = None, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
         start = _tensor(problem.x0 if x0 is None else x0)
@@ -63,6 +59,12 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         return states.reshape(*batch, *states.shape[1:]), controls.reshape(*batch, *controls.shape[1:])
 
     return layer
+
+
+def _precise_solver(problem: Problem) -> Solver:
+    if problem.terminal_constraints or any(stage.constraints for stage in problem.stages):
+        return AugmentedLagrangian(gradient_tolerance=PRECISE)
+    return DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300)
 
 
 class _Solve(torch.autograd.Function):

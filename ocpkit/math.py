@@ -145,10 +145,9 @@ def solve(matrix: Any, right: Any) -> Any:
 
 
 def jacobian(function: Callable[[Any], Any], x: Any) -> Any:
-    """Jacobian ``(k, n)`` of a vector function at `x`: exact for symbols and tensors, differences for numbers.
+    """Jacobian ``(k, n)`` of a vector function at `x`: exact for symbols and tensors.
 
-    Plain arrays use the complex step where the function accepts complex numbers (error near machine
-    precision), else central differences (error near 1e-10 relative).
+    For numbers it is measured by central differences, with an error near 1e-10 relative.
     """
     if _is_tensor(x):
         return _torch().func.jacfwd(function)(x)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,7 +113,8 @@ class MPC:
             )
         positive(self, "feasibility_tolerance")
         if self.delay not in range(self.problem.horizon):
-            raise ProblemError(f"delay must be between 0 and the horizon {self.problem.horizon}, got {self.delay!r}")
+            last = self.problem.horizon - 1
+            raise ProblemError(f"delay must be a whole number from 0 to {last}, below the horizon, got {self.delay!r}")
         if len({*self.problem.state_sizes}) > 1 or len({*self.problem.control_sizes}) > 1:
             raise ProblemError(
                 "a receding horizon re-uses each stage one tick later, so states and controls need one size at all "
@@ -141,10 +141,8 @@ class MPC:
         """
         start = time.perf_counter()
         measured = checked_vector(x, self.problem.state_sizes[0], "the measured state")
-        changes: dict[str, Any] = {"x0": self._predict(measured)}
-        if parameters is not None:
-            changes["parameters"] = parameters
-        problem = self.problem.replace(**changes)
+        problem = self.problem if parameters is None else self.problem.replace(parameters=parameters)
+        problem = problem.replace(x0=self._predict(problem, measured))
         if self.plan is not None:
             self.offset += 1
         solution = self._solve(problem)
@@ -179,10 +177,10 @@ class MPC:
         allowed = max(self.feasibility_tolerance, solution.history[0].gap)
         return solution.success or solution.history[-1].gap <= allowed
 
-    def _predict(self, x: Array) -> Array:
+    def _predict(self, problem: Problem, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""
         for t, u in enumerate(self.pending):
-            x = self.problem.stages[t].dynamics.step(x, u, self.problem.parameter(t))
+            x = problem.stages[t].dynamics.step(x, u, problem.parameter(t))
         return x
 
     def _solve(self, problem: Problem) -> Solution:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import casadi as ca
 import numpy as np
 
+from ocpkit.arrays import whole_number
 from ocpkit.augmented import extend_dynamics
 from ocpkit.differentiable import Differentiable, differentiable, with_parameters
 from ocpkit.functions import FunctionCost, FunctionTerminalCost
@@ -182,7 +183,13 @@ def sample(
     estimator
         Where given, the policy gets the estimates of this filter, which is given noisy measurements; the first states
         are drawn as it expects them.
+
+    Raises
+    ------
+    ProblemError
+        If `runs` is below 1.
     """
+    runs = whole_number(runs, "runs")
     stacked = len({*problem.state_sizes}) == 1
     every, seen, costs = list[Any](), list[Any](), list[float]()
     for run in range(runs):

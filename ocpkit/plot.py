@@ -304,7 +304,15 @@ def animate(solution: Solution | ClosedLoop, task: Task, path: str | os.PathLike
         Gives the drawing, the view and the time step.
     path
         A ``.gif`` or ``.mp4`` file.
+
+    Raises
+    ------
+    ProblemError
+        If the file ends otherwise, ffmpeg is missing for .mp4, or there is no control, as in a simulation whose
+        controller was lost at once.
     """
+    if not len(solution.controls):
+        raise ProblemError("there is nothing to animate: no control was applied")
     times = _times(solution, task)
     shown, fps = _frames(times, real_time=task.time_unit == "s")
     writer = animation_writer(path, fps)

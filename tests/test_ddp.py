@@ -259,6 +259,18 @@ def test_status_interrupted_in_the_model() -> None:
     assert problem.rollout(solution.controls)[1] == pytest.approx(solution.cost)
 
 
+@pytest.mark.parametrize("name", ["ddp", "ilqg", "al", "gd"])
+def test_an_interrupt_before_there_is_an_iterate_is_passed_on(name: str) -> None:
+    dynamics = Interrupting()
+    stage = Stage(dynamics, FunctionCost(lambda x, u: x @ x + u @ u, 2, 1))
+    problem = Problem(stages=(stage,) * 25, terminal_cost=flat_end(), x0=np.array([1.5, 0.0]))
+    options = {"engine": "numpy"} if name == "ddp" else {}
+    options |= {"inner": DDP(engine="numpy")} if name in ("ilqg", "al") else {}
+    dynamics.calls = 50  # in the middle of the guess's rollout; what is traced calls it once or twice
+    with pytest.raises(KeyboardInterrupt):
+        registry.make(name, **options).solve(problem)  # type: ignore[arg-type]
+
+
 def test_status_infeasible() -> None:
     cost = FunctionCost(lambda x, u: x[0] ** 2 + u[0] ** 2, 1, 1)
     problem = Problem(

@@ -78,7 +78,7 @@ def test_its_estimate_is_the_mean_of_the_state_given_all_measurements() -> None:
     Y = np.vstack(seen)
     gain = np.linalg.solve(Y @ Y.T, Y @ state.T).T
     np.testing.assert_allclose(known.estimate, mean + gain @ (measured.ravel() - np.concatenate(means)), atol=1e-10)
-    np.testing.assert_allclose(known.deviations, state @ state.T - gain @ Y @ state.T, atol=1e-10)
+    np.testing.assert_allclose(known.error_covariance, state @ state.T - gain @ Y @ state.T, atol=1e-10)
 
 
 def test_the_filters_covariance_is_that_of_many_runs_and_errors_are_orthogonal_to_estimates() -> None:
@@ -137,7 +137,7 @@ def test_with_gains_of_your_own_the_covariance_is_that_of_the_error_with_these()
     for share, expected in ((1.0, 0.04 * np.eye(N)), (0.0, P0)):
         own = KalmanFilter(noisy(), lambda x: x, 0.2, P0, gains=[share * np.eye(N)] * (T + 1))
         own.update(np.ones(N))
-        np.testing.assert_allclose(own.deviations, expected, atol=1e-12)
+        np.testing.assert_allclose(own.error_covariance, expected, atol=1e-12)
         np.testing.assert_allclose(own.estimate, share * np.ones(N) + (1 - share) * LINEAR.x0, atol=1e-12)
 
 
@@ -155,7 +155,7 @@ def test_a_receding_horizon_balances_on_a_filter_that_sees_only_the_angle() -> N
     assert np.abs(loop.states[40:, 0] - np.pi).max() < 0.25
     estimator.update(loop.states[-1, :1])
     error = (loop.states[:-1] - loop.known)[40:]
-    assert (np.abs(error.std(axis=0) / np.sqrt(np.diag(estimator.deviations)) - 1) < 0.4).all()
+    assert (np.abs(error.std(axis=0) / np.sqrt(np.diag(estimator.error_covariance)) - 1) < 0.4).all()
     assert error[:, 0].std() < 0.02
 
 
@@ -179,14 +179,25 @@ def test_a_filter_on_a_curved_model_follows_the_swing_up() -> None:
         ((lambda x: H @ x, np.nan), "measurement_noise is not finite"),
         ((lambda x: H @ x, 0.1, np.eye(2)), r"covariance has shape \(2, 2\), expected \(3, 3\)"),
         ((lambda x: H @ x, 0.1, -1.0), "without negative eigenvalues"),
+        ((lambda x: H @ x, 0.1, np.diag([1.0, 1.0, -1e-6])), "without negative eigenvalues"),
+        ((lambda x: H @ x, 0.1, 0.0, [np.zeros((2, 3))]), r"gains\[0\] has shape \(2, 3\), expected \(3, 2\)"),
         ((lambda x: x[7], 0.1), "the measurement: the function could not be traced"),
         ((3.0, 0.1), "the measurement: expected a function"),
     ],
-    ids=["noise", "nan", "covariance", "negative", "index", "number"],
+    ids=["noise", "nan", "covariance", "negative", "one negative", "gains", "index", "number"],
 )
 def test_wrong_declarations(arguments: Any, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         KalmanFilter(noisy(), *arguments)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_doubt_in_one_direction_only_is_a_covariance(seed: int) -> None:
+    """Its zero eigenvalues are rounded, to either side."""
+    direction = np.random.default_rng(seed).standard_normal(3)
+    known = KalmanFilter(noisy(), lambda x: H @ x, 0.1, np.outer(direction, direction))
+    away = known.start(np.random.default_rng(1)) - LINEAR.x0
+    assert np.linalg.norm(np.cross(away, direction)) < 1e-6
 
 
 def test_wrong_measurements() -> None:

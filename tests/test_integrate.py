@@ -84,13 +84,28 @@ def test_own_rule() -> None:
     np.testing.assert_allclose(midpoint(x, u), x + 0.1 * field(x + 0.05 * field(x, u), u), rtol=1e-15)
 
 
-@pytest.mark.parametrize("dt", [0, -0.1, float("nan"), float("inf")])
-def test_bad_step_is_refused(dt: float) -> None:
+@pytest.mark.parametrize("dt", [0, -0.1, float("nan"), float("inf"), "0.1", None, np.array([0.1, 0.2])])
+def test_bad_step_is_refused(dt: Any) -> None:
     with pytest.raises(ProblemError, match="dt must be a positive number"):
         rk4(field, dt)
 
 
-@pytest.mark.parametrize("substeps", [0, -1, 1.5])
+@pytest.mark.parametrize("substeps", [0, -1, 1.5, float("nan"), "2"])
 def test_bad_substeps_are_refused(substeps: Any) -> None:
     with pytest.raises(ProblemError, match="substeps must be a whole number"):
         rk4(field, 0.1, substeps)
+
+
+def test_a_field_of_other_arguments_is_refused() -> None:
+    for wrong in (None, lambda x: x):
+        with pytest.raises(ProblemError, match="continuous dynamics"):
+            rk4(wrong, 0.1)  # type: ignore[arg-type]
+
+
+def test_options_by_keyword_are_no_parameters() -> None:
+    def growth(x: Any, u: Any, *, rate: float = 2.0) -> Any:
+        return rate * x
+
+    x, u, p = np.ones(1), np.zeros(1), np.array([0.5])
+    np.testing.assert_array_equal(euler(growth, dt=lambda p: p[0])(x, u, p), [2.0])
+    np.testing.assert_array_equal(euler(growth, dt=0.5)(x, u), [2.0])

@@ -109,6 +109,22 @@ def test_parameters_may_change_at_every_tick() -> None:
     assert abs(loop.states[-1, 0] - np.pi + 0.5) < 0.05
 
 
+def test_a_delay_is_predicted_with_the_parameters_of_the_tick() -> None:
+    pushed = Problem.from_functions(
+        dynamics=lambda x, u, p: x + p[0] * u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[0.0],
+        horizon=5,
+        controls=[3.0],
+        parameters=[1.0],
+    )
+    for given, reached in ((None, 3.0), ([2.0], 6.0)):
+        plan = MPC(pushed, delay=1).step([0.0], parameters=given).plan
+        assert plan is not None
+        assert plan.states[0] == reached
+
+
 def test_after_failures_the_last_plan_goes_on_until_it_is_used_up() -> None:
     """The model is not finite for states beyond 10, which the sensor reports from the third tick on."""
     problem = upright(
@@ -230,9 +246,15 @@ def test_the_log_has_a_line_per_tick_with_what_the_solver_said(tmp_path: Path) -
     np.testing.assert_array_equal(loop.commands[1].state, [20.0, 0.0])
 
 
-def test_a_simulation_without_a_tick_has_no_log(tmp_path: Path) -> None:
+def test_a_simulation_without_a_tick_says_so_and_has_no_log(tmp_path: Path) -> None:
+    loop = simulate(MPC(upright()), 0)
+    assert str(loop) == "0 ticks"
+    assert loop.known.shape == (0, 2)
     with pytest.raises(ProblemError, match="no tick"):
-        simulate(MPC(upright()), 0).write_log(tmp_path / "log.csv")
+        loop.write_log(tmp_path / "log.csv")
+    for ticks in (-1, 1.5):
+        with pytest.raises(ProblemError, match=f"ticks must be a whole number of at least 0, got {ticks}"):
+            simulate(MPC(upright()), ticks)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -240,10 +262,10 @@ def test_a_simulation_without_a_tick_has_no_log(tmp_path: Path) -> None:
     [
         ({"problem": None}, "takes a Problem"),
         ({"solver": "ddp"}, "takes a Problem and a solver"),
-        ({"delay": -1}, "delay must be between 0 and the horizon"),
+        ({"delay": -1}, "delay must be a whole number from 0 to 29, below the horizon, got -1"),
         ({"feasibility_tolerance": 0.0}, "feasibility_tolerance must be a positive number"),
         ({"problem": BY_NAME["varying-sizes"].problem()}, "re-uses each stage one tick later"),
-        ({"delay": 30}, "delay must be between 0 and the horizon"),
+        ({"delay": 30}, "delay must be a whole number from 0 to 29, below the horizon, got 30"),
     ],
     ids=["nothing", "name", "negative", "zero", "sizes", "long"],
 )

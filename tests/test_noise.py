@@ -234,6 +234,12 @@ def test_wrong_options(options: dict[str, Any]) -> None:
         ILQG(**options)
 
 
+@pytest.mark.parametrize("runs", [0, 1.5])
+def test_a_sample_of_no_run(runs: Any) -> None:
+    with pytest.raises(ProblemError, match="runs must be a whole number of at least 1"):
+        sample(scalar(0.1, 0.1, 0.1), lambda t, x: np.zeros(1), runs)
+
+
 def test_a_model_that_is_not_finite_says_so() -> None:
     problem = swing(cost=lambda x, u: m.log(x[0] - 5.0) + u[0] ** 2, noise=lambda x, u: m.stack([0 * u, u]))
     solution = ILQG().solve(problem)

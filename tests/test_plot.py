@@ -249,5 +249,14 @@ def test_a_lost_loop_is_drawn_and_says_when():
     assert [line.get_label() for line in figure.axes[-1].lines] == ["optimal", "held", "lost"]
 
 
+def test_a_loop_that_was_lost_at_once_has_a_picture_and_no_animation(tmp_path):
+    problem = build(horizon=2).replace(x0=np.full(3, 1e200))
+    loop = simulate(MPC(problem), 5)
+    assert loop.lost_at == 0
+    assert "lost at tick 0" in loop.plot().get_suptitle()
+    with pytest.raises(ProblemError, match="nothing to animate"):
+        animate(loop, make_task(lambda *_: None), tmp_path / "a.gif")
+
+
 def stairs_of(axes):
     return [patch for patch in axes.patches if isinstance(patch, StepPatch)]

@@ -326,7 +326,10 @@ WRONG_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
         r"state of shape \(3,\) at stage 0, expected \(2,\)",
     ),
     "policy of text": (lambda: solve().policy(0, "ab"), "the state must hold real numbers"),  # type: ignore[arg-type]
-    "derivatives at no sample": (lambda: check_derivatives(declare(), samples=0), "samples must be at least 1"),
+    "derivatives at no sample": (
+        lambda: check_derivatives(declare(), samples=0),
+        "samples must be a whole number of at least 1, got 0",
+    ),
     "infeasible start of changing sizes": (
         lambda: FDDP().solve(BY_NAME["varying-sizes"].problem()),
         "the state size changes along the horizon: infeasible_start needs states=",
@@ -442,6 +445,13 @@ def test_rollout_and_cost() -> None:
 def test_control_size_is_found(cost: Callable[..., Any], size: int) -> None:
     problem = declare(cost=cost, dynamics=lambda x, u: m.stack([x[0] + u[0], x[1]]))
     assert set(problem.control_sizes) == {size}
+
+
+def test_control_size_of_functions_with_options_by_keyword() -> None:
+    def step(x: Any, u: Any, *, gain: float = 1.0) -> Any:
+        return m.stack([x[0] + gain * u[0], x[1]])
+
+    assert declare(dynamics=step).control_sizes[0] == 1
 
 
 def test_parameters_per_stage() -> None:

@@ -113,6 +113,9 @@ def _write(
         loop.write_log(log)
     if plot is not None:
         loop.plot(found.task, plot, problem=found.problem)
+    if animate is not None and not len(loop.controls):
+        typer.echo("no animation: the controller was lost at once", err=True)
+        animate = None
     if animate is not None and found.task is not None:
         from ocpkit.plot import animate as make_animation
 

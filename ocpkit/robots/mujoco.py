@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit.arrays import Array
+from ocpkit.arrays import Array, whole_number
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Dynamics
 from ocpkit.robots.extra import load_mujoco
@@ -66,10 +66,8 @@ class MujocoDynamics(Dynamics):
                 f"the model has {model.nq} position coordinates for {model.nv} degrees of freedom: ball and free "
                 "joints have no vector space of positions; use hinges and slides"
             )
-        if steps != int(steps) or steps < 1:
-            raise ProblemError(f"steps must be a whole number of at least 1, got {steps!r}")
         mujoco = load_mujoco()
-        self.model, self.steps, self._mujoco = model, int(steps), mujoco
+        self.model, self.steps, self._mujoco = model, whole_number(steps, "steps"), mujoco
         self.time_step = float(self.steps * model.opt.timestep)
         self.state_size = self.next_state_size = 2 * model.nv + model.na
         self.control_size = model.nu

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import checked_series
+from ocpkit.arrays import checked_series, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem
@@ -82,8 +82,7 @@ class Solver(ABC):
 
     def __post_init__(self) -> None:
         positive(self, "time_limit")
-        if not isinstance(self.max_iterations, (int, np.integer)) or self.max_iterations < 0:
-            raise ProblemError(f"max_iterations must be a whole number of at least 0, got {self.max_iterations!r}")
+        whole_number(self.max_iterations, "max_iterations", 0)
 
     @abstractmethod
     def begin(self, problem: Problem, guess: Guess) -> Run:
@@ -114,10 +113,12 @@ class Solver(ABC):
         Returns
         -------
         Solution
-            Always, also when interrupted or out of time; look at its ``status``.
+            Also when interrupted or out of time; look at its ``status``.
 
         Raises
         ------
+        KeyboardInterrupt
+            If interrupted before there is an iterate, in the guess's rollout.
         ProblemError
             If a guess does not fit the problem, or the solver cannot treat it.
         """
@@ -206,7 +207,8 @@ def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None)
                 continue
             break
     except KeyboardInterrupt:
-        pass
+        if not hasattr(run, "trajectory"):  # there is no iterate yet
+            raise
     return _solution(solver, problem, run, status, history, clock())
 
 
