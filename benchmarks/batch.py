@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,9 +147,7 @@ def main(most: int, seconds: float, device: str, compile: bool, markdown: Path |
     ]
     print("\n\n".join(sections))
     if markdown is not None:
-        command = f"python -m benchmarks.batch --most {most}" + (" --compile" if compile else "")
-        command += f" --markdown {markdown}"
-        page.write(markdown, TITLE, command, machine, sections)
+        page.write(markdown, TITLE, shlex.join(["python", "-m", "benchmarks.batch", *sys.argv[1:]]), machine, sections)
 
 
 if __name__ == "__main__":

@@ -28,20 +28,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import page
 from benchmarks.machine import describe
 from ocpkit_nn import fused, networks, separable
+from ocpkit_nn.experiments.cost import Step, peak_memory
 from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optimizers import BASIS_EVERY
 from ocpkit_nn.pmp import EMSA
 
-Step = Callable[[Tensor, Tensor], object]
-
-
 SEED = 0
-BASIS_EVERY = 10
-"""Steps between eigendecompositions of Kronecker factors, which otherwise are nearly all of the time."""
 
 
 @dataclass(frozen=True)
@@ -180,26 +176,15 @@ def _mean_time(step: Step, inputs: Tensor, targets: Tensor, repeats: int) -> flo
 
 
 def _peak_mib(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> float:
-    gc.collect()
     if inputs.is_cuda:
+        gc.collect()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        _two_steps(build, inputs, targets)
+        step = build()
+        for _ in range(2):
+            step(inputs, targets)
         return float(torch.cuda.max_memory_allocated() - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        _two_steps(build, inputs, targets)
-    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak / 2**20
-
-
-def _two_steps(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> None:
-    step = build()
-    for _ in range(2):
-        step(inputs, targets)
+    return peak_memory(build, inputs, targets) / 2**20
 
 
 COLUMNS = ("method", "ms/step", "x Adam", "x baseline", "peak MiB")

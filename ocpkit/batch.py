@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.engines.torch import TorchEngine
-from ocpkit.errors import ProblemError, UnsupportedProblem, unknown_name
+from ocpkit.errors import ProblemError, UnsupportedProblem, first_line, unknown_name
 from ocpkit.problem import Array, Problem, real_array
 from ocpkit.solution import Status
 from ocpkit.solvers import DDP, ILQR
@@ -176,7 +176,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA enabled" by an assertion
-        raise ProblemError(f"device {name!r} is not usable: {str(error).splitlines()[0]}") from error
+        raise ProblemError(f"device {name!r} is not usable: {first_line(error)}") from error
     return device
 
 

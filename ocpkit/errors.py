@@ -22,6 +22,11 @@ class NotPositiveDefinite(ArithmeticError):
         self.stage = stage
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ProblemError:
     """Build the error for a name that does not exist, with the nearest known names."""
     known = sorted(known)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit.atomic import write_atomically
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, first_line
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.networks import build
 
@@ -49,7 +49,7 @@ def load(folder: Path) -> dict[str, Any] | None:
         try:
             state = _read(path)
         except Exception as error:  # whatever a damaged file makes its readers raise
-            damaged.append(f"{path} is damaged ({_first_line(error)})")
+            damaged.append(f"{path} is damaged ({first_line(error)})")
             continue
         if damaged:
             os.replace(path, folder / LATEST)
@@ -68,10 +68,6 @@ def _read(path: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise ValueError(f"format {state.get('format')!r}, expected {FORMAT}")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def save_model(path: Path, model: nn.Module, spec: str, dataset: Dataset) -> None:
@@ -115,7 +111,7 @@ def load_model(path: str | os.PathLike[str], *, run_files: bool = False) -> nn.M
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ProblemError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        raise ProblemError(f"{path} cannot be loaded: {first_line(error)}") from error
     load_weights(model, state["state_dict"], state["model"])
     return model.eval()
 

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, first_line
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Processes:
         except RuntimeError as error:  # what gloo and NCCL raise when a peer is gone
             raise ProcessLost(
                 f"process {self.rank} of {self.count} has lost another one, which was killed or has failed "
-                f"({str(error).splitlines()[0]}); the last checkpoint is whole: the same command with --resume goes on"
+                f"({first_line(error)}); the last checkpoint is whole: the same command with --resume goes on"
             ) from error
 
 

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ocpkit_nn.suggest import unknown_name
+from ocpkit.errors import unknown_name
 
 FactorKind = Literal["ggn", "empirical", "montecarlo", "rank"]
 
@@ -332,7 +332,7 @@ def by_name(name: str, classes: int) -> Loss:
         If the name is unknown.
     """
     if name not in _BY_NAME:
-        raise ValueError(unknown_name("loss", name, _BY_NAME))
+        raise unknown_name("loss", name, _BY_NAME)
     return _BY_NAME[name](classes)
 
 
@@ -360,7 +360,7 @@ def _check_classes(targets: Tensor, classes: int) -> None:
 
 def _check_rank(kind: str, rank: int | None, classes: int) -> None:
     if kind not in get_args(FactorKind):
-        raise ValueError(unknown_name("kind of factors", kind, get_args(FactorKind)))
+        raise unknown_name("kind of factors", kind, get_args(FactorKind))
     if kind == "rank" and (rank is None or not 1 <= rank <= classes):
         raise ValueError(f'kind "rank" needs a rank in 1 … {classes}, got {rank}')
     if kind == "montecarlo" and rank is not None and rank < 1:

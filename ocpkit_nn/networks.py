@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import nn
 
+from ocpkit.errors import unknown_name
 from ocpkit_nn.data import Dataset
-from ocpkit_nn.suggest import unknown_name
 
 ActivationName = Literal["tanh", "relu", "sigmoid", "identity"]
 
@@ -165,7 +165,7 @@ def build(spec: str, dataset: Dataset) -> nn.Module:
         return cnn(shape[0], (shape[1], shape[2]), dataset.classes)
     file, _, function = spec.rpartition(":")
     if not file.endswith(".py"):
-        raise ValueError(unknown_name("network", spec, ("fcn", "cnn", "path/to/file.py:function")))
+        raise unknown_name("network", spec, ("fcn", "cnn", "path/to/file.py:function"))
     network_or_other = _function(Path(file).expanduser(), function)(dataset)
     if not isinstance(network_or_other, nn.Module):
         raise TypeError(f"{spec} must return a torch.nn.Module, got {type(network_or_other).__name__}")
@@ -174,7 +174,7 @@ def build(spec: str, dataset: Dataset) -> nn.Module:
 
 def _activation(name: str) -> list[nn.Module]:
     if name not in _ACTIVATIONS:
-        raise ValueError(unknown_name("activation", name, _ACTIVATIONS))
+        raise unknown_name("activation", name, _ACTIVATIONS)
     return [] if name == "identity" else [_ACTIVATIONS[name]()]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ocpkit.errors import unknown_name
 from ocpkit.value import Value
 from ocpkit_nn import fused, separable
 from ocpkit_nn.curvature import RULES, LayerGradients, Memory
@@ -34,7 +35,6 @@ from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
-from ocpkit_nn.suggest import unknown_name
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -427,7 +427,7 @@ def _with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[s
 
 def _choose(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise ValueError(unknown_name(kind, name, known))
+        raise unknown_name(kind, name, known)
 
 
 def _check_whole(

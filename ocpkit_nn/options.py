@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, unknown_name
 from ocpkit_nn.curvature import RULES
 from ocpkit_nn.networks import setting
 from ocpkit_nn.optim import CONTROL_HESSIAN, FEEDBACK, GAINS, TERMINAL, DDPNOpt
 from ocpkit_nn.optimizers import BASIS_EVERY, CURVATURES, LEARNING_RATES, OPTIMIZERS, TAKES
-from ocpkit_nn.suggest import unknown_name
 
 SCHEDULES = ("constant", "cosine")
 LOSSES = ("ce", "mse", "mmc")
@@ -98,7 +97,7 @@ class TrainOptions:
         for name, known in KNOWN.items():
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise ProblemError(unknown_name(name.replace("_", " "), value, known))
+                raise unknown_name(name.replace("_", " "), value, known)
         self._check_numbers()
         others = {name for taken in TAKES.values() for name in taken} - set(TAKES.get(self.optimizer, ()))
         for name in sorted(others):

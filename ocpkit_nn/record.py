@@ -110,7 +110,8 @@ def draw_learning_curve(folder: Path, title: str, rows: Sequence[Row]) -> Path |
     epochs = [row.epoch for row in rows]
     losses.plot(epochs, [row.train_loss for row in rows], "o-", color="#0072B2", markersize=3, label="training set")
     losses.plot(epochs, [row.test_loss for row in rows], "s--", color="#D55E00", markersize=3, label="test set")
-    losses.set(ylabel="mean loss", yscale="log")
+    positive = any(loss > 0 for row in rows for loss in (row.train_loss, row.test_loss))
+    losses.set(ylabel="mean loss", yscale="log" if positive else "linear")
     losses.legend()
     accuracy.plot(epochs, [row.test_accuracy for row in rows], "s--", color="#D55E00", markersize=3)
     best = max(rows, key=lambda row: row.test_accuracy)

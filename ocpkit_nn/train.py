@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ocpkit.atomic import TEMPORARY
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, first_line
 from ocpkit_nn import checkpoint
 from ocpkit_nn.distributed import is_first, own_device, processes
 from ocpkit_nn.interrupt import DeferredInterrupt
@@ -198,7 +198,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ProblemError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ProblemError(f"device {name!r} cannot be used here: {first_line(error)}") from error
     return device
 
 

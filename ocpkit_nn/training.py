@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, first_line
 from ocpkit_nn import checkpoint
 from ocpkit_nn.data import Dataset, batches, load
 from ocpkit_nn.distributed import ALONE, Processes, own_device
@@ -125,8 +125,8 @@ class Training:
         except (RuntimeError, ValueError, TypeError) as error:
             # Drawing from, or decomposing, what is not finite raises before a loss is returned.
             if isinstance(error, torch.linalg.LinAlgError) or not is_finite(self.model, inputs):  # type: ignore[attr-defined]
-                raise self._diverged(f"the step failed ({_first_line(error)})", f"in {self._place()}") from error
-            what = f"{type(error).__name__}: {_first_line(error)}"
+                raise self._diverged(f"the step failed ({first_line(error)})", f"in {self._place()}") from error
+            what = f"{type(error).__name__}: {first_line(error)}"
             raise ProblemError(f"{self._place()}, inputs {tuple(inputs.shape)}: {what}") from error
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}", f"in {self._place()}")
@@ -289,10 +289,6 @@ def _fingerprint(data: Dataset) -> int:
     for part in (data.train_inputs, data.train_targets, data.test_inputs, data.test_targets):
         value = zlib.crc32(part.contiguous().numpy().data, value)
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_finite(model: nn.Module, inputs: Tensor) -> bool:

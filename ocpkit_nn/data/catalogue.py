@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ocpkit.errors import unknown_name
 from ocpkit_nn.data.cifar10 import cifar10
 from ocpkit_nn.data.dataset import Arrays, Dataset, standardised
 from ocpkit_nn.data.errors import DataError, DataNotFoundError
@@ -14,7 +15,6 @@ from ocpkit_nn.data.images import image_folder
 from ocpkit_nn.data.npz import user_arrays
 from ocpkit_nn.data.svhn import svhn
 from ocpkit_nn.data.tables import digits, gaussian_clusters, wine
-from ocpkit_nn.suggest import unknown_name
 
 _INSTALLED: dict[str, Callable[[int], Arrays]] = {"wine": wine, "digits": digits}
 _ON_DISK: dict[str, Callable[[Path], Arrays]] = {
@@ -65,7 +65,7 @@ def load(name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
 
 def _read_path(path: Path, seed: int) -> Arrays:
     if not path.exists():
-        raise DataNotFoundError(f"{unknown_name('data set', str(path), NAMES)}; and no such file or folder")
+        raise DataNotFoundError(f"no such file or folder, and {unknown_name('data set', str(path), NAMES)}")
     if path.is_dir() or path.suffix == ".zip":
         return image_folder(path, seed)
     if path.suffix == ".npz":

@@ -115,7 +115,7 @@ def standardised(name: str, arrays: Arrays, classes: int | None = None) -> Datas
     name : str
     arrays : Arrays
     classes : int, optional
-        Number of classes; without it, the training labels must be 0 … k − 1, each occurring.
+        Number of classes; without it, the training labels must be 0 … k − 1, k > 1, each occurring.
 
     Raises
     ------
@@ -194,6 +194,8 @@ def _count_classes(name: str, targets: Tensor) -> int:
             f"{name}: training labels must be 0 … k − 1, each occurring; found {shown}. "
             "np.unique(y, return_inverse=True)[1] renumbers them"
         )
+    if len(found) == 1 and targets.ndim == 1:
+        raise DataError(f"{name}: all training labels are 0; a classifier needs two classes or more")
     return len(found)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, unknown_name
 from ocpkit_nn.experiments.forms import GaussSeidel, TrustRegion
 from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
 from ocpkit_nn.experiments.run import Run
@@ -22,7 +22,6 @@ from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.optimizers import Backpropagation, Stepper
 from ocpkit_nn.pmp import EMSA
-from ocpkit_nn.suggest import unknown_name
 from ocpkit_nn.vanishing import SGDVGR
 
 TWIN: dict[str, dict[str, Any]] = {
@@ -200,5 +199,5 @@ def build(model: nn.Module, loss: Loss, run: Run) -> Stepper:
         If the method is unknown or lacks a learning rate.
     """
     if run.method not in METHODS:
-        raise ProblemError(unknown_name("method", run.method, METHODS))
+        raise unknown_name("method", run.method, METHODS)
     return METHODS[run.method](model, loss, run)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ocpkit.atomic import write_atomically
-from ocpkit.errors import ProblemError
+from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments.report import NOT_JUDGED, Report, provenance
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import OnProgress, execute, write_results
-from ocpkit_nn.suggest import unknown_name
 
 ITEMS = ("search", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "robustness", "feedback", "default")
 """Each is the module `ocpkit_nn.experiments.NAME`; see the package for what it must have."""
@@ -40,7 +39,7 @@ def find(name: str) -> Item:
         If there is none.
     """
     if name not in ITEMS:
-        raise ProblemError(unknown_name("item", name, (*ITEMS, "all", "page")))
+        raise unknown_name("item", name, (*ITEMS, "all", "page"))
     return import_module(f"ocpkit_nn.experiments.{name}")  # type: ignore[return-value]
 
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocpkit.errors import ProblemError
+from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.report import Report
 from ocpkit_nn.experiments.robustness_report import compare
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.experiments.twins import QUICK, baseline_run, seeds, twin_run
-from ocpkit_nn.suggest import unknown_name
 
 __all__ = ["TITLE", "report", "runs", "train"]
 
@@ -82,7 +81,7 @@ def runs(options: Options) -> list[Run]:
     names = options.datasets or tuple(TASKS)
     for name in names:
         if name not in TASKS:
-            raise ProblemError(unknown_name("task", name, TASKS))
+            raise unknown_name("task", name, TASKS)
     return [run for name in names for seed in seeds(options) for run in _sweeps(TASKS[name], seed, options)]
 
 

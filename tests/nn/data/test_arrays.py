@@ -67,6 +67,10 @@ def with_nan(value: float) -> NDArray[np.float64]:
         (arrays(y_train=np.arange(6) % 3 + 1), "found 1, 2, 3"),
         (arrays(y_train=np.arange(6) % 3 - 1), "found -1, 0, 1"),
         (arrays(y_train=np.arange(6) % 3 * 2), "found 0, 2, 4"),
+        (
+            arrays(y_train=np.zeros(6, int), y_test=np.zeros(2, int)),
+            "all training labels are 0; a classifier needs two",
+        ),
         (arrays(y_train=np.arange(6) / 2), "labels must be integers 0 … k − 1, got float64"),
         (arrays(y_train=np.arange(5) % 3), r"6 inputs need targets \(6,\), got \(5,\)"),
         (arrays(y_train=np.zeros((6, 2), int)), "need targets"),
