@@ -21,6 +21,8 @@ from ocpkit.robots.extra import load_mujoco
 
 DIFFERENCE = 1e-6
 """Step of the central differences [units of the state and of the controls]."""
+LARGEST = 1e10
+"""Largest state and control, MuJoCo's mjMAXVAL."""
 
 
 def from_mujoco(model: Any, *, steps: int = 1) -> MujocoDynamics:
@@ -48,7 +50,7 @@ def from_mujoco(model: Any, *, steps: int = 1) -> MujocoDynamics:
 
 
 class MujocoDynamics(Dynamics):
-    """Steps of a MuJoCo model.
+    """Steps of a MuJoCo model; NaN where it cannot compute one, for it would go on from another state.
 
     Attributes
     ----------
@@ -72,25 +74,33 @@ class MujocoDynamics(Dynamics):
         self.state_size = self.next_state_size = 2 * model.nv + model.na
         self.control_size = model.nu
         self._data = mujoco.MjData(model)
+        bad = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+        self._resets = [self._data.warning[kind] for kind in bad]
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
+        if not _sane(x, u):
+            return np.full(self.state_size, np.nan)
         self._put(x, u)
         for _ in range(self.steps):
             self._forget()
             self._mujoco.mj_step(self.model, self._data)
+        if self._was_reset():
+            return np.full(self.state_size, np.nan)
         return np.concatenate([self._data.qpos, self._data.qvel, self._data.act])
 
     def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
         n = self.state_size
         fx, fu = np.eye(n), np.zeros((n, self.control_size))
         A, B = np.empty((n, n)), np.empty((n, self.control_size))
+        if not _sane(x, u):
+            return np.full_like(fx, np.nan), np.full_like(fu, np.nan)
         self._put(x, u)
         for _ in range(self.steps):
             self._forget()
             self._mujoco.mjd_transitionFD(self.model, self._data, DIFFERENCE, 1, A, B, None, None)
             fx, fu = A @ fx, A @ fu + B
             self._mujoco.mj_step(self.model, self._data)
-        return fx, fu
+        return (np.full_like(fx, np.nan), np.full_like(fu, np.nan)) if self._was_reset() else (fx, fu)
 
     @property
     def control_bounds(self) -> tuple[Array, Array]:
@@ -119,6 +129,13 @@ class MujocoDynamics(Dynamics):
         nv, data = self.model.nv, self._data
         data.qpos[:], data.qvel[:], data.act[:], data.ctrl[:] = x[:nv], x[nv : 2 * nv], x[2 * nv :], u
 
+    def _was_reset(self) -> bool:
+        """Whether the state left what MuJoCo computes with, upon which it goes on from the model's own; forget that."""
+        reset = any(warning.number for warning in self._resets)
+        for warning in self._resets:
+            warning.number = 0
+        return reset
+
     def _forget(self) -> None:
         """Let the contact solver start anew, so that a step depends on nothing but x and u."""
         self._data.qacc_warmstart[:] = 0
@@ -128,6 +145,11 @@ class MujocoDynamics(Dynamics):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _sane(x: Array, u: Array) -> bool:
+    """Whether MuJoCo computes with these numbers: else it begins from the model's own state, or without controls."""
+    return bool(np.abs(x).max(initial=0.0) <= LARGEST and np.abs(u).max(initial=0.0) <= LARGEST)
 
 
 def spring_torques(dynamics: MujocoDynamics, x0: Array, horizon: int, *, stiffness: float, damping: float) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,15 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import Array, real_array
+from ocpkit.arrays import Array, checked_vector
 from ocpkit.differentiable import BufferedFunction
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.robots.dynamics import GRAVITY, POSE, RobotDynamics, call, rotation
 from ocpkit.robots.rigid_body import placements
 from ocpkit.robots.urdf import Tree, read_urdf
+
+UNIT = 1e-6
+"""How far from 1 the length of a quaternion may be."""
 
 
 def from_urdf(
@@ -85,13 +88,15 @@ class Robot:
         Raises
         ------
         ProblemError
-            If the shapes do not fit.
+            If the shapes do not fit, or the quaternion is not of length one.
         """
-        positions = real_array(positions, "positions")
-        if positions.shape != (len(self.tree.joints),):
-            raise ProblemError(f"positions have shape {positions.shape}, expected ({len(self.tree.joints)},)")
-        base = [*real_array(place, "place"), *real_array(quaternion, "quaternion")] if self.free_base else []
-        return np.concatenate([base, positions, np.zeros(len(positions) + 6 * self.free_base)])
+        joints = checked_vector(positions, len(self.tree.joints), "positions")
+        if not self.free_base:
+            return np.concatenate([joints, np.zeros(len(joints))])
+        turn = checked_vector(quaternion, 4, "quaternion")
+        if abs(np.linalg.norm(turn) - 1) > UNIT:
+            raise ProblemError(f"a rotation needs a quaternion of length 1, got {turn} of {np.linalg.norm(turn):.6g}")
+        return np.concatenate([checked_vector(place, 3, "place"), turn, joints, np.zeros(len(joints) + 6)])
 
     def pose(self, link: str, x: Any) -> tuple[Any, Any]:
         """Return place (3,) [m] and rotation (3, 3) of a link's frame in the world, for numbers or symbols.
@@ -119,9 +124,8 @@ class Robot:
 
     def holding(self, positions: ArrayLike) -> Array:
         """Return the torques (n,) that hold joint positions against gravity, on a base that stands still."""
-        step = RobotDynamics(self.tree, 1.0, gravity=self.gravity)
-        x = np.concatenate([np.asarray(positions, dtype=float), np.zeros(len(self.tree.joints))])
-        return step.bias(x)
+        standing = replace(self, free_base=False)
+        return standing.dynamics(1.0).bias(standing.state(positions))
 
     @property
     def _position_size(self) -> int:

@@ -79,7 +79,10 @@ def read_urdf(path: str | os.PathLike[str], joints: Sequence[str] | None = None)
         from adam.numpy.numpy_like import SpatialMath
     text, moving = essentials(path, joints)
     math = SpatialMath()
-    model = Model.build(URDFModelFactory(text, math), moving)
+    try:
+        model = Model.build(URDFModelFactory(text, math), moving)
+    except Exception as error:  # whatever a robot that lacks something makes its readers raise
+        raise ProblemError(f"{path} cannot be read as a URDF: {error}") from error
     frames, order, placed = dict[str, Frame](), list[Any](), [Frame(-1, np.eye(3), np.zeros(3))]
 
     def visit(link: str, frame: Frame) -> None:
@@ -133,9 +136,22 @@ def essentials(path: str | os.PathLike[str], joints: Sequence[str] | None) -> tu
                 element.remove(part)
         if element.tag not in kept:
             robot.remove(element)
-        elif element.tag == "joint" and element.get("name") not in moving:
-            element.set("type", "fixed")
+        elif element.tag == "joint":
+            if element.get("name") not in moving:
+                element.set("type", "fixed")
+            _complete(element, "origin", xyz="0 0 0", rpy="0 0 0")
+            _complete(element, "axis", xyz="1 0 0")
+        for inertial in element.findall("inertial"):
+            _complete(inertial, "origin", xyz="0 0 0", rpy="0 0 0")
     return ET.tostring(robot, encoding="unicode"), moving
+
+
+def _complete(element: ET.Element, tag: str, **defaults: str) -> None:
+    """Write out what a URDF may leave out."""
+    part = element.find(tag)
+    part = ET.SubElement(element, tag) if part is None else part
+    for key, value in defaults.items():
+        part.attrib.setdefault(key, value)
 
 
 def _rounded(rotation: Array) -> Array:

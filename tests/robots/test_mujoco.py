@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocpkit import ILQR, Problem, ProblemError, Solution, models, simulate
+from ocpkit import ILQR, Problem, ProblemError, Solution, Status, models, simulate
 from ocpkit.differences import central_jacobian
 from ocpkit.plan_feedback import PlanFeedback
 
@@ -62,6 +62,29 @@ def test_a_step_depends_on_nothing_but_its_arguments():
     np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
     again = pickle.loads(pickle.dumps(dynamics))
     np.testing.assert_array_equal(again.step(x, u, NONE), before)
+
+
+@pytest.mark.parametrize("wrong", ["x not a number", "x too large", "u not a number", "u too large", "too fast"])
+def test_where_mujoco_would_begin_anew_there_is_no_state(wrong, tmp_path, monkeypatch):
+    """It goes on from the model's own posture, or without controls, and says so in a log only."""
+    monkeypatch.chdir(tmp_path)  # where the log is
+    dynamics, x, u = hopper.model(), np.array([*hopper.SQUAT, *np.zeros(6)]), np.zeros(3)
+    before = dynamics.step(x, u, NONE)
+    bad_x, bad_u = x.copy(), u.copy()
+    if wrong == "too fast":
+        bad_x = 1e6 * np.cos(np.arange(12.0))
+    else:
+        (bad_x if wrong[0] == "x" else bad_u)[0] = np.nan if wrong.endswith("number") else 1e11
+    assert np.isnan(dynamics.step(bad_x, bad_u, NONE)).all()
+    assert all(np.isnan(jacobian).all() for jacobian in dynamics.jacobians(bad_x, bad_u, NONE))
+    np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
+
+
+def test_a_solver_says_that_a_start_is_none():
+    problem = hopper.build(horizon=3)
+    x0 = np.array(problem.x0)
+    x0[7] = 1e12
+    assert ILQR(engine="numpy").solve(problem.replace(x0=x0)).status is Status.INVALID_INPUT
 
 
 @every_task

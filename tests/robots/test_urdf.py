@@ -311,10 +311,36 @@ def test_what_is_wrong_is_named(tmp_path):
         from_urdf(other)
     with pytest.raises(ProblemError, match="unknown link of arm 'tol'; did you mean 'tool'"):
         arm().pose("tol", np.zeros(8))
-    with pytest.raises(ProblemError, match=r"positions have shape \(3,\), expected \(4,\)"):
+    with pytest.raises(ProblemError, match=r"positions has shape \(3,\), expected \(4,\)"):
         arm().state([0, 0, 0])
+    with pytest.raises(ProblemError, match=r"positions has shape \(3,\), expected \(4,\)"):
+        arm().holding([0, 0, 0])
     with pytest.raises(ProblemError, match="time_step must be a positive number"):
         arm().dynamics(0.0)
+    free = from_urdf(ARM, free_base=True)
+    with pytest.raises(ProblemError, match=r"place has shape \(2,\), expected \(3,\)"):
+        free.state(np.zeros(4), place=(0, 0))
+    with pytest.raises(ProblemError, match=r"quaternion of length 1, got .* of 2"):
+        free.state(np.zeros(4), quaternion=(2, 0, 0, 0))
+    other.write_text(PENDULUM.replace('<mass value="2"/>', ""))
+    with pytest.raises(ProblemError, match=r"other.xml cannot be read as a URDF"):
+        from_urdf(other)
+
+
+PENDULUM = """<robot name="pendulum"><link name="base"/>
+<link name="rod"><inertial><origin xyz="0 0 -1"/><mass value="2"/>
+<inertia ixx="0.1" iyy="0.1" izz="0.1" ixy="0" ixz="0" iyz="0"/></inertial></link>
+<joint name="hinge" type="continuous"><parent link="base"/><child link="rod"/></joint></robot>"""
+
+
+def test_what_a_urdf_may_leave_out_has_its_defaults(tmp_path):
+    """The joint's place and axis, the turn of the inertia, the limits: a pendulum about the x axis."""
+    path = tmp_path / "pendulum.urdf"
+    path.write_text(PENDULUM)
+    robot = from_urdf(path)
+    assert not np.isfinite([robot.tree.lower, robot.tree.upper, robot.tree.effort, robot.tree.speed]).any()
+    np.testing.assert_allclose(robot.dynamics(0.1).mass_matrix([0.4, 0.0]), [[0.1 + 2.0]])
+    np.testing.assert_allclose(robot.holding([0.4]), [2.0 * 9.81 * np.sin(0.4)], rtol=1e-12)
 
 
 def test_joints_left_out_stand_still():
