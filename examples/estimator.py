@@ -10,12 +10,12 @@ than 0.5 rad; rates of success over many runs, with Wilson's 95 % bands.
 # %%
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
@@ -112,7 +112,7 @@ def picture(sigmas: list[float], rates: Rates, shown: dict[str, Any]) -> Figure:
     return figure
 
 
-def main(folder: Path, quick: bool = False) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images"), quick: bool = False) -> None:
     """Write estimator.png and print the rates."""
     sigmas, runs = ([0.01, 0.1], 10) if quick else ([0.003, 0.01, 0.03, 0.1, 0.3], 100)
     rates, shown = experiment(sigmas, runs)
@@ -123,7 +123,4 @@ def main(folder: Path, quick: bool = False) -> None:
 
 # %%
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
-    parser.add_argument("--quick", action="store_true", help="few runs")
-    main(**vars(parser.parse_args()))
+    typer.run(main)

@@ -11,10 +11,11 @@ the earlier ones have brought the state.
 # %%
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -146,7 +147,7 @@ def picture() -> Figure:
     return figure
 
 
-def main(folder: Path) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> None:
     """Write feedback-toy.png, and say how far from the target each method ends."""
     for feedback in (False, True):
         _, _, new = one_iteration(toy(), feedback)
@@ -160,4 +161,4 @@ def main(folder: Path) -> None:
 
 # %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))
+    typer.run(main)

@@ -9,12 +9,12 @@ demonstrations; each gradient is one more Bellman pass. A start that was not sho
 # %%
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
@@ -116,7 +116,7 @@ def picture(weights: np.ndarray, losses: list[float]) -> Figure:
     return figure
 
 
-def main(folder: Path, quick: bool = False) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images"), quick: bool = False) -> None:
     """Write learn-cost.png, and print the weights and the distances from the unseen start."""
     weights, losses = learn(3 if quick else 100)
     for name, learnt, true in zip(NAMES, weights, EXPERT):
@@ -132,7 +132,4 @@ def main(folder: Path, quick: bool = False) -> None:
 
 # %%
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
-    parser.add_argument("--quick", action="store_true", help="few steps")
-    main(**vars(parser.parse_args()))
+    typer.run(main)

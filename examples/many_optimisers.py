@@ -8,10 +8,11 @@ A pendulum is pushed from its side towards the top; every method runs the same b
 # %%
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
@@ -77,7 +78,7 @@ def picture(costs: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def main(folder: Path) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> None:
     """Solve with every method, print a table, write many-optimisers.png."""
     problem, costs = pendulum(), {}
     for name, solver in METHODS.items():
@@ -92,4 +93,4 @@ def main(folder: Path) -> None:
 
 # %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))
+    typer.run(main)

@@ -10,12 +10,12 @@ cost: where the noise is so strong that trying costs more than hanging, it stays
 # %%
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
@@ -115,7 +115,7 @@ def picture(sigmas: list[float], rates: Rates, shown: dict[str, np.ndarray]) -> 
     return figure
 
 
-def main(folder: Path, quick: bool = False) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images"), quick: bool = False) -> None:
     """Write monte-carlo.png and print the rates."""
     sigmas, runs = ([0.2, 0.8], 10) if quick else ([0.1, 0.4, 1.0, 1.5, 2.0, 2.5], 200)
     rates, shown = experiment(sigmas, runs)
@@ -126,7 +126,4 @@ def main(folder: Path, quick: bool = False) -> None:
 
 # %%
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
-    parser.add_argument("--quick", action="store_true", help="few runs")
-    main(**vars(parser.parse_args()))
+    typer.run(main)

@@ -8,11 +8,11 @@ which one DDP finds depends on the guess. `solve_batch` tries hundreds of guesse
 # %%
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -61,23 +61,12 @@ def guesses(count: int) -> np.ndarray:
     return np.stack([np.full_like(turn, 1.25), turn], -1)
 
 
-def main(folder: Path, quick: bool = False) -> None:
-    """Solve, say what was found, draw it."""
-    hills = problem()
-    batch = solve_batch(hills, controls=guesses(24 if quick else 200), solver=ILQR(max_iterations=60 if quick else 200))
-    best = DDP().solve(hills, controls=batch.controls[batch.best])
-    found = np.unique(batch.cost[batch.converged].round(4))
-    print(f"{batch.converged.sum()} of {len(batch)} guesses converged, to {len(found)} different costs")
-    print(f"cost: first guess {batch.cost[0]:.4f}, median {np.median(batch.cost):.4f}, best {best.cost:.4f}")
-    draw(batch.states, batch.cost, best.states, folder / "multi-start.png")
-
-
 # %% [markdown]
 # ## The picture
 
 
 # %%
-def draw(states: np.ndarray, cost: np.ndarray, best: Any, path: Path) -> None:
+def picture(states: np.ndarray, cost: np.ndarray, best: Any) -> Figure:
     """Draw all ends over the hills, by cost, and how often each cost was found."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes, bars = figure.subplots(1, 2, width_ratios=(2.4, 1))
@@ -97,14 +86,23 @@ def draw(states: np.ndarray, cost: np.ndarray, best: Any, path: Path) -> None:
     shades = colormaps["viridis"]((edges[:-1] - limits[0]) / (limits[1] - limits[0]))
     bars.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=shades)
     bars.set(xlabel="cost (the worst tenth in the last bar)", ylabel="guesses", title="How often each cost is found")
-    folder = path.parent
+    return figure
+
+
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images"), quick: bool = False) -> None:
+    """Write multi-start.png, and print what was found."""
+    hills = problem()
+    batch = solve_batch(hills, controls=guesses(24 if quick else 200), solver=ILQR(max_iterations=60 if quick else 200))
+    best = DDP().solve(hills, controls=batch.controls[batch.best])
+    found = np.unique(batch.cost[batch.converged].round(4))
+    print(f"{batch.converged.sum()} of {len(batch)} guesses converged, to {len(found)} different costs")
+    print(f"cost: first guess {batch.cost[0]:.4f}, median {np.median(batch.cost):.4f}, best {best.cost:.4f}")
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure = picture(batch.states, batch.cost, best.states)
+    figure.savefig(folder / "multi-start.png", dpi=130, metadata={"Software": None})
+    print(f"wrote {folder / 'multi-start.png'}")
 
 
 # %%
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
-    parser.add_argument("--quick", action="store_true", help="few guesses and iterations")
-    main(**vars(parser.parse_args()))
+    typer.run(main)

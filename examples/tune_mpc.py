@@ -9,12 +9,12 @@ Bellman pass (`torch_layer`). What is minimised is the true cost of the plant ov
 # %%
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
@@ -133,7 +133,7 @@ def picture(weights: np.ndarray, costs: list[float]) -> Figure:
     return figure
 
 
-def main(folder: Path, quick: bool = False) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images"), quick: bool = False) -> None:
     """Write tune-mpc.png, and print the weights and costs before and after."""
     weights, costs = tune(3 if quick else 40)
     for label, values in (("before", FIRST), ("tuned", weights)):
@@ -146,7 +146,4 @@ def main(folder: Path, quick: bool = False) -> None:
 
 # %%
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
-    parser.add_argument("--quick", action="store_true", help="few steps")
-    main(**vars(parser.parse_args()))
+    typer.run(main)

@@ -8,9 +8,10 @@ and a matrix backward, keeps an affine policy per stage, and needs a second forw
 # %%
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,7 +64,7 @@ def picture() -> Figure:
     return figure
 
 
-def main(folder: Path) -> None:
+def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> None:
     """Write two-passes.png."""
     folder.mkdir(parents=True, exist_ok=True)
     picture().savefig(folder / "two-passes.png", dpi=110, metadata={"Software": None})
@@ -72,4 +73,4 @@ def main(folder: Path) -> None:
 
 # %%
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:] or [Path(__file__).parents[1] / "docs" / "images"]))
+    typer.run(main)

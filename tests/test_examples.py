@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,4 +65,14 @@ def test_many_guesses_find_better_than_the_first(tmp_path: Path, capsys: Any) ->
 
 @pytest.mark.parametrize("name", ["monte_carlo", "estimator", "learn_cost", "tune_mpc", "multi_start"])
 def test_the_command_line_has_the_flag(name: str) -> None:
-    assert '"--quick"' in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert "[--quick]" in text
+    assert "quick: bool = False) -> None" in text
+    assert text.endswith("    typer.run(main)\n")
+
+
+def test_help_is_said_and_not_written_into_a_folder_of_that_name(tmp_path: Path) -> None:
+    script = [sys.executable, str(EXAMPLES / "two_passes.py")]
+    said = subprocess.run([*script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "Write two-passes.png" in said
+    assert not list(tmp_path.iterdir())

@@ -131,8 +131,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
 NOTES = (
     "The paper times MNIST on GPUs; here the inputs are random and as many as the layers are wide, so that X is "
     "the only width, on one CPU thread.",
-    "Memory is the peak of the bytes of torch's tensors that live at once in two steps, by torch's profiler; what "
-    "SciPy allocates for E-MSA is not in it.",
+    "Memory is the peak of the bytes of torch's tensors that live at once in two steps, by torch's profiler.",
     "Vanilla DDP's M = E[Q_uu] is solved in the space of the samples' columns (Woodbury) and not formed, so its cost "
     "grows more with B and less with X than Table 4 says.",
 )
