@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import BY_NAME
 from test_box import programs
+from test_engines import no_gradient
 
 import ocpkit.math as m
 from ocpkit import DDP, FDDP, ILQR, Constraint, Problem, ProblemError, Solution, Status, UnsupportedProblem
@@ -165,6 +166,12 @@ def test_problems_without_a_minimum_or_without_derivatives_end_as_they_do_alone(
         assert batch.iterations[i] == single.iterations
     narrow = solve_batch(problem, parameters=[[1.0], [-1.0]], solver=DDP(), dtype="float32")
     assert list(narrow.status) == [Status.CONVERGED, Status.DIVERGED]  # −1e20 is far in float32
+
+
+def test_no_gradient_is_not_taken_for_none() -> None:
+    with np.errstate(invalid="ignore"):
+        batch = solve_batch(no_gradient(), solver=ILQR(max_iterations=3))
+    assert not batch.converged.any()
 
 
 def test_limits_end_every_problem_that_still_runs() -> None:

@@ -223,6 +223,29 @@ def stalls() -> Problem:
     return Problem(stages=(stage,) * 5, terminal_cost=end, x0=np.array([1.5, 0.0]))
 
 
+class Slopeless(HandWrittenCost):
+    """A gradient in u that is not finite beside a Hessian that is."""
+
+    def gradient(self, x: Any, u: Any, p: Any) -> Any:
+        return super().gradient(x, u, p)[0], m.stack([m.sqrt(-1.0 - u[0] ** 2)])
+
+
+def no_gradient() -> Problem:
+    """At the last stage alone, so that without feedback it is that of no other one."""
+    first, last = (Stage(HandWritten(), cost) for cost in (HandWrittenCost(), Slopeless()))
+    end = FunctionTerminalCost(lambda x: 0 * x[0], 2)
+    return Problem(stages=(first,) * 4 + (last,), terminal_cost=end, x0=np.zeros(2))
+
+
+@pytest.mark.parametrize("engine", ["numpy", *ENGINES])
+@pytest.mark.parametrize("feedback", [True, False])
+def test_no_gradient_is_not_taken_for_none(feedback: bool, engine: str) -> None:
+    with np.errstate(invalid="ignore"):
+        solution = ILQR(engine=engine, feedback=feedback, max_iterations=3).solve(no_gradient())
+    assert not solution.success
+    assert np.isnan(solution.history[0].gradient_norm)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("make", [no_minimum, blows_up, no_derivative, barrier, stalls])
 def test_the_same_end(make: Any, engine: str) -> None:

@@ -138,7 +138,7 @@ class VMEngine:
                 raise NotPositiveDefinite(run.last - 1 - done)
             V = outputs[0][-1], outputs[1][-1]
             blocks.insert(0, [output[::-1] for output in outputs])
-            slope = max(slope, np.abs(slopes).max(initial=0.0))
+            slope = np.maximum(slope, np.abs(slopes).max(initial=0.0))  # a NaN stays one, unlike with max
             change += changes.sum()
         Vx, Vxx, k, *K, y = ([block[i] for block in blocks] for i in range(len(blocks[0])))
         return SweepPolicy(

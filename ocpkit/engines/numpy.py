@@ -51,7 +51,7 @@ class Policy:
     @property
     def gradient_norm(self) -> float:
         """max_t ‖Q_u + y‖_∞."""
-        return max((float(np.abs(s.slope).max()) for s in self.steps if s.Q.u.size), default=0.0)
+        return float(np.max([np.abs(s.slope).max() for s in self.steps if s.Q.u.size], initial=0.0))
 
     @property
     def expected_change(self) -> float:

@@ -284,7 +284,7 @@ class TorchEngine:
             finite &= _finite(stage)
             step = bellman_step(t, stage, Value(V.x, V.xx + ridge), curvature, feedback=feedback)  # type: ignore[arg-type]
             V = step.value
-            slope = torch.fmax(slope, step.slope.abs().amax(-1))
+            slope = torch.maximum(slope, step.slope.abs().amax(-1))  # a NaN stays one, unlike with fmax
             change = change + step.expected_change
             k.append(step.k)
             if feedback:
