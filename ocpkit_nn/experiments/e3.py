@@ -25,7 +25,7 @@ from ocpkit_nn.experiments.e3_tables import (
     rivals_table,
     source_table,
 )
-from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.methods import NAMES, listed
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
 from ocpkit_nn.experiments.run import Options, Result, Run, place
 from ocpkit_nn.experiments.statistics import Estimate, loss
@@ -119,9 +119,9 @@ def _verdict(cells: Cells) -> tuple[str, str]:
     verdict = HOLDS if reached and len(growing) == len(blocks) else PARTLY if 2 * improved > len(gains) else FAILS
     text = (
         f"On {cells.name} the full twin has the lower training loss in {improved} of {len(gains)} cells of "
-        f"{_listed(list(blocks))} (by more than two standard errors in {clearly}; higher by as much in {worse}). The "
+        f"{listed(list(blocks))} (by more than two standard errors in {clearly}; higher by as much in {worse}). The "
         f"paper's share is {theirs} of {of}. The mean gain at the largest rate exceeds that at the smallest for "
-        f"{_listed(growing)}. With Adam (Fig. 9) it is lower in {sum(g.mean < 0 for g in others)} of {len(others)}. "
+        f"{listed(growing)}. With Adam (Fig. 9) it is lower in {sum(g.mean < 0 for g in others)} of {len(others)}. "
         "Rule: holds if the share is at least the paper's and the gain grows in every block, partly if more than half "
         "of the cells improve."
     )
@@ -168,7 +168,3 @@ def _rivals_sentence(cells: Cells) -> str:
                 counts.setdefault(rival, []).append(twin < loss(cells.of(name, rate, rival)).mean)
     said = ", ".join(f"{NAMES[rival]} in {sum(wins)} of {len(wins)}" for rival, wins in counts.items())
     return f"On {cells.name} its mean loss at ε = 0 is below that of {said} cells."
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(NAMES[name] for name in names) or "none"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.cells import Cells
-from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.methods import NAMES, listed
 from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, log_scale, save
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.statistics import accuracy, difference, loss, percent
@@ -63,15 +63,11 @@ def _verdict(cells: Cells) -> tuple[str, str]:
         higher += [name] if difference(twin, own, percent).mean > 0 else []
     verdict = HOLDS if len(lower) == len(names) and 2 * len(higher) >= len(names) else PARTLY if lower else FAILS
     text = (
-        f"On {cells.name} the full twin ends with a lower training loss for {_listed(lower)} and with a higher "
-        f"accuracy for {_listed(higher)} (paper: all three, and SGD and RMSprop). Rule: holds if the loss is lower for "
+        f"On {cells.name} the full twin ends with a lower training loss for {listed(lower)} and with a higher "
+        f"accuracy for {listed(higher)} (paper: all three, and SGD and RMSprop). Rule: holds if the loss is lower for "
         "all three and the accuracy higher for at least half, partly if the loss is lower for any."
     )
     return verdict, text
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(NAMES[name] for name in names) or "none"
 
 
 def _beside(cells: Cells) -> Table:
@@ -122,7 +118,7 @@ def _draw(cells: Cells, folder: Path) -> Picture:
             pairs = [pair for pair in pairs if math.isfinite(sum(pair))]
             drawn_losses += [number for pair in pairs for number in pair]
             ax.plot(*np.reshape(pairs, (-1, 2)).T, "o", color=COLOURS[feedback], markersize=4, label=feedback)
-        ends = [min(drawn_losses, default=0.1) / 1.1, max(drawn_losses, default=1.0) * 1.1]
+        ends = [min(drawn_losses, default=0.1) / 1.1, (max(drawn_losses, default=0.0) or 1.0) * 1.1]
         ax.plot(ends, ends, color="0.6", linewidth=1)
         ax.set(xlim=ends, ylim=ends, box_aspect=1)
         log_scale(ax, "xy")

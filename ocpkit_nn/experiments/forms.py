@@ -69,10 +69,17 @@ class TrustRegion(DDPNOpt):
         As in `DDPNOpt`.
     radius
         ρ.
+
+    Raises
+    ------
+    ValueError
+        For separable gains, of which nobody knows the feedback alone.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, lr: float, *, radius: float, **options: Any) -> None:
         super().__init__(model, loss, lr, **options)
+        if self.gains == "separable":
+            raise ValueError("a trust region needs gains='exact': it bounds the feedback, apart from the feedforward")
         self.radius = radius
 
     def _backward_pass(

@@ -6,7 +6,7 @@ which DDPNOpt with ``feedback="none"`` is the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,11 @@ NAMES = {
     "muon": "Muon",
 }
 """How tables and figures call the methods."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return methods in words."""
+    return ", ".join(NAMES[name] for name in names) or "none"
 
 
 Factory = Callable[[nn.Module, Loss, Run], Stepper]

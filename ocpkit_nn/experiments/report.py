@@ -176,12 +176,17 @@ _INFINITE = {math.inf: "twin\ndiverged", -math.inf: "baseline\ndiverged"}
 
 
 def log_scale(axes: Any, which: str = "y") -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten.
+
+    An axis on which nothing is drawn that is finite and positive, since every training diverged, stays as it is.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for name in which:
-        getattr(axes, f"set_{name}scale")("log")
         axis, plain = getattr(axes, f"{name}axis"), FuncFormatter(lambda value, _: f"{value:g}")
+        if not 0 < axis.get_data_interval()[1] < math.inf:
+            continue
+        getattr(axes, f"set_{name}scale")("log")
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
         axis.set_major_formatter(plain)

@@ -113,6 +113,11 @@ def test_the_feedback_is_no_longer_than_the_radius_allows_and_keeps_its_directio
     torch.testing.assert_close(bounded, 0.5 * whole)
 
 
+def test_separable_gains_have_no_trust_region(model):
+    with pytest.raises(ValueError, match="needs gains='exact'"):
+        TrustRegion(model, LOSS, 0.1, radius=1.0, gains="separable")
+
+
 def test_kronecker_factors_have_no_sweep(model):
     run = replace(next(run for run in RUNS if run.method == "gauss-seidel"), baseline="ekfac")
     with pytest.raises(ProblemError, match="for each layer"):

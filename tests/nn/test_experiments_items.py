@@ -14,7 +14,7 @@ from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import contest, e1, e5, registry, search
 from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, figure, heat_map
+from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, figure, heat_map, log_scale
 from ocpkit_nn.experiments.run import Options, Result
 from ocpkit_nn.experiments.trial import train
 
@@ -226,6 +226,19 @@ def test_e5_takes_a_divergence_for_the_largest_deviation_and_never_for_faster():
     assert steady.deviation[-1] < diverged.deviation[-1]
     assert diverged.reaches(diverged.mean[-1]) == math.inf
     assert steady.reaches(diverged.mean[-1]) == steady.updates[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [([0.5, math.inf], "log"), ([math.inf, math.inf], "linear"), ([0.0, 0.0], "linear"), ([], "linear")],
+)
+def test_a_panel_in_which_every_training_diverged_is_drawn(losses, scale, tmp_path):
+    drawn = figure(3, 3)
+    axes = drawn.subplots()
+    axes.plot(range(len(losses)), losses)
+    log_scale(axes)
+    assert axes.get_yscale() == scale
+    drawn.savefig(tmp_path / "panel.png")
 
 
 def test_a_heat_map_says_which_of_the_two_diverged():
