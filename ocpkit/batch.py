@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ocpkit.arrays import real_array
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.engines.torch import TorchEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line, unknown_name
-from ocpkit.problem import Array, Problem, real_array
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import Status
 from ocpkit.solvers import DDP, ILQR
 from ocpkit.solvers.batched_ddp import STATUSES, BatchedDDP

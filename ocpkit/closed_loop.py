@@ -171,7 +171,7 @@ def simulate(
     Raises
     ------
     ProblemError
-        If there is an estimator and `measurement_noise` as well, or `ticks` is below 0.
+        If there is an estimator and `measurement_noise` as well, `ticks` is below 0, or sizes change along the horizon.
     """
     ticks = whole_number(ticks, "ticks", 0)
     if estimator is not None and measurement_noise:
@@ -179,6 +179,11 @@ def simulate(
     if not hasattr(controller, "step"):
         raise ProblemError(f"simulate takes a controller such as MPC(problem), got {type(controller).__name__}")
     problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
+    if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
+        raise ProblemError(
+            f"a plant has states and controls of one size, those of {problem.name!r} change along the horizon; choose "
+            "free parameters first, and simulate the problem with these"
+        )
     if plant is None:
         first = problem.stages[0].dynamics
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ocpkit.arrays import Array
+
 VectorFunction = Callable[[Array], Array]
 
 FIRST_STEP = float(np.finfo(float).eps ** (1 / 3))

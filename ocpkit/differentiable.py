@@ -13,14 +13,13 @@ from typing import Any, Protocol
 
 import casadi as ca
 import numpy as np
-from numpy.typing import NDArray
 
+from ocpkit.arrays import Array
 from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.intermediate import Point, differentiate, recording
 from ocpkit.symbol import symbols, to_casadi
 
-Array = NDArray[np.float64]
 DERIVATIVES = ("casadi", "central", "complex")
 
 

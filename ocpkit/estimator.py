@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import checked_vector
+from ocpkit.arrays import checked_vector, real_array
 from ocpkit.differentiable import Differentiable, differentiable
 from ocpkit.errors import ProblemError
 from ocpkit.noise import noise_jacobians
-from ocpkit.problem import Array, Problem, real_array
+from ocpkit.problem import Array, Problem
 
 ROUNDING = 1e-12
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ocpkit.arrays import whole_number
+from ocpkit.arrays import Array, real_array, whole_number
 from ocpkit.differentiable import differentiable, with_parameters
 from ocpkit.errors import ProblemError
-from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost, real_array
+from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.stage import cut_hessian
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

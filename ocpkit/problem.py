@@ -24,7 +24,7 @@ from ocpkit.errors import ProblemError
 from ocpkit.stage import Constraint, Cost, Dynamics, Stage, TerminalCost, checked_constraints
 from ocpkit.tables import Rows, as_html, as_text
 
-__all__ = ["NO_PARAMETERS", "Array", "Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost", "real_array"]
+__all__ = ["NO_PARAMETERS", "Array", "Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"]
 
 NO_PARAMETERS: Array = np.zeros(0)
 NUMBERS = frozenset({"x0", "parameters", "controls", "states"})  # fields of a Problem that no model depends on
@@ -205,7 +205,18 @@ class Problem:
         return states, self.cost(states, controls)
 
     def cost(self, states: Sequence[Array], controls: Sequence[Array]) -> float:
-        """Return J of a trajectory (which need not satisfy the dynamics)."""
+        """Return J of a trajectory (which need not satisfy the dynamics).
+
+        Raises
+        ------
+        ProblemError
+            If there are not T + 1 states and T controls.
+        """
+        if (len(states), len(controls)) != (self.horizon + 1, self.horizon):
+            raise ProblemError(
+                f"the cost of {self.horizon} stages needs {self.horizon + 1} states and {self.horizon} controls, "
+                f"got {len(states)} and {len(controls)}"
+            )
         with np.errstate(all="ignore"):
             running = sum(
                 stage.cost.value(states[t], controls[t], self.parameter(t)) for t, stage in enumerate(self.stages)

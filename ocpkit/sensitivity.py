@@ -24,13 +24,14 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import real_array
 from ocpkit.bellman import backward_pass
 from ocpkit.curvature import Exact
 from ocpkit.differentiable import BufferedFunction
 from ocpkit.errors import NotPositiveDefinite, ProblemError
 from ocpkit.expansion import Expansion
 from ocpkit.identities import Identities
-from ocpkit.problem import Array, Problem, Stage, real_array
+from ocpkit.problem import Array, Problem, Stage
 from ocpkit.rows import REMEMBERED, Rows, problem_rows
 from ocpkit.solution import Solution, as_series
 from ocpkit.trace import trace_stage, trace_terminal

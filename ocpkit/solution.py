@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.arrays import Array, real_array
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
-from ocpkit.problem import Array, real_array
 from ocpkit.tables import Rows, as_html, as_text
 
 if TYPE_CHECKING:

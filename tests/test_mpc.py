@@ -28,6 +28,7 @@ from ocpkit import (
 )
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.mpc import shifted
+from ocpkit.plan_feedback import PlanFeedback
 
 REAL_TIME = DDP(max_iterations=1)
 
@@ -255,6 +256,12 @@ def test_a_simulation_without_a_tick_says_so_and_has_no_log(tmp_path: Path) -> N
     for ticks in (-1, 1.5):
         with pytest.raises(ProblemError, match=f"ticks must be a whole number of at least 0, got {ticks}"):
             simulate(MPC(upright()), ticks)  # type: ignore[arg-type]
+
+
+def test_a_plant_has_states_of_one_size() -> None:
+    problem = BY_NAME["varying-sizes"].problem()
+    with pytest.raises(ProblemError, match="states and controls of one size"):
+        simulate(PlanFeedback(problem, DDP().solve(problem)), 3)
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,11 @@ WRONG_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "policy past the end": (lambda: solve().policy(5, [0, 0]), "stage 5 is outside the horizon 0 … 4"),
     "policy before the start": (lambda: solve().policy(-1, [0, 0]), "stage -1 is outside the horizon"),
     "policy between stages": (lambda: solve().policy(0.5, [0, 0]), "stage 0.5 is outside the horizon"),  # type: ignore[arg-type]
+    "cost of too many states": (
+        lambda: declare().cost(np.zeros((7, 2)), np.zeros((5, 1))),
+        "the cost of 5 stages needs 6 states and 5 controls, got 7 and 5",
+    ),
+    "cost of too few controls": (lambda: declare().cost(np.zeros((6, 2)), np.zeros((4, 1))), "got 6 and 4"),
     "policy of another state": (
         lambda: solve().policy(0, [0, 0, 0]),
         r"state of shape \(3,\) at stage 0, expected \(2,\)",

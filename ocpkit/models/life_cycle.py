@@ -29,7 +29,7 @@ INTEREST, DISCOUNT, AVERSION = 0.03, 0.96, 2.0
 
 
 def incomes(working_years: int, raise_share: float, pension: float, years: int) -> Array:
-    """Return the income of each year: it grows by a share each year, then stays at the pension."""
+    """Return the income of each year: it grows by a share in the first 25, then stays, and at last is the pension."""
     work = (1 + raise_share) ** np.minimum(np.arange(years), 25)
     return np.where(np.arange(years) < working_years, work, pension)
 

@@ -199,6 +199,8 @@ class MSARun(FirstOrderRun):
                 controls = self.problem.clip([self._improve(t) for t in range(self.problem.horizon)])
         except FloatingPointError as error:
             return self._give_up(best, best_policy, str(error))
+        if not all(np.isfinite(u).all() for u in controls):
+            return self._give_up(best, best_policy, "the controls blew up")
         self.trajectory = self.engine.rollout(controls)
         if not abs(self.trajectory.cost) <= BLOW_UP * (1 + abs(best.cost)):  # or NaN
             return self._give_up(best, best_policy, "the cost blew up")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import DDP, EMSA, MSA, GradientDescent, Problem, Status
+from ocpkit import DDP, EMSA, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
 from ocpkit.solvers.pmp import augmented_hamiltonian, hamiltonian, minimise_control
@@ -248,6 +248,14 @@ def test_msa_says_that_it_diverged_and_what_to_use():
     assert_close(solution.cost, STIFF.rollout(solution.controls)[1])
     assert_close(solution.value_gradients[-1], solution.states[-1])
     assert EMSA().solve(STIFF).success
+
+
+def test_msa_ends_where_its_step_is_no_number():
+    """The gradient is 2e200, and its step beyond the largest float."""
+    steep = STIFF.replace(terminal_cost=FunctionTerminalCost(lambda x: 1e200 * x[0] ** 2, 1))
+    solution = MSA(minimisation="gradient", learning_rate=1e200).solve(steep)
+    assert solution.status is Status.DIVERGED
+    assert "the controls blew up" in solution.details["reason"]
 
 
 def test_msa_reports_a_cycle_by_its_patience():
