@@ -37,7 +37,7 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
     Raises
     ------
     DataError
-        If there are no images, an image is damaged or of another size, or a class is in `test/` only.
+        If there are no images, an image is damaged, of another size or of more than 8 bits a pixel, or a class is in `test/` only.
     ImportError
         If Pillow is not installed.
     """
@@ -113,7 +113,13 @@ def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | Non
         raise ImportError("images are read by Pillow, which is not installed: pip install pillow") from error
     try:
         with Image.open(io.BytesIO(read(name))) as image:
+            if image.mode.startswith(("I", "F")):  # converted to 8 bits all of it would be white
+                raise DataError(
+                    f"{path}: {name} has more than 8 bits a pixel; save 8-bit images, or give arrays as .npz"
+                )
             pixels = np.asarray(image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB")))
+    except DataError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: {name} is damaged or not an image: {error}") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

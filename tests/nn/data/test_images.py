@@ -115,6 +115,10 @@ def enlarge_image(folder: Path) -> None:
     Image.fromarray(pixels(9, 9, 3)).save(folder / "train" / "dog" / "0.png")
 
 
+def deepen_image(folder: Path) -> None:
+    Image.fromarray(np.full((4, 5), 40_000, dtype=np.uint16)).save(folder / "train" / "dog" / "0.png")
+
+
 def add_class_to_test(folder: Path) -> None:
     (folder / "train" / "dog" / "0.png").unlink()
 
@@ -129,6 +133,7 @@ def remove_training(folder: Path) -> None:
         (break_image, "train/dog/0.png is damaged or not an image"),
         (cut_image, "train/dog/0.png is damaged or not an image"),
         (enlarge_image, r"train/dog/0.png is .* \(3, 9, 9\), the first image \(3, 4, 5\)"),
+        (deepen_image, r"train/dog/0.png has more than 8 bits a pixel; .* \.npz"),
         (add_class_to_test, r"\['dog'\] occur in test/ and not in train/"),
         (remove_training, "holds no images; expected train/<class>"),
     ],
