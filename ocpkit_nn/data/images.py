@@ -37,7 +37,8 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
     Raises
     ------
     DataError
-        If there are no images, an image is damaged, of another size or of more than 8 bits a pixel, or a class is in `test/` only.
+        If there are no images, an image is damaged, of another size or of more than 8 bits a pixel, or a class is in
+        `test/` only.
     ImportError
         If Pillow is not installed.
     """

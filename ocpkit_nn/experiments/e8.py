@@ -190,7 +190,8 @@ def _rank(result: Result, matrix: str) -> int | None:
 
 def _growth(results: Sequence[Result], stage: int = -1) -> Estimate:
     """Mean over seeds of log₂ of the sum of K's singular values at a stage over that after the first update."""
-    sums = ([sum(result.measures["gain"][at]) for at in (0, stage)] for result in results)
+    least = np.finfo(float).tiny  # K of a dead network is zero
+    sums = ([max(least, sum(result.measures["gain"][at])) for at in (0, stage)] for result in results)
     return estimate(math.log2(last / first) for first, last in sums)
 
 

@@ -223,7 +223,13 @@ def _range(numbers: Sequence[float]) -> str:
 
 def _changes(caption: str, comparisons: Sequence[Comparison]) -> Table:
     rows = tuple(
-        (f"{c.task}, {c.name}", c.area.text(2), c.loss_area.text(3), c.best.text(2), f"{c.time:.1f}")
+        (
+            f"{c.task}, {c.name}",
+            c.area.text(2),
+            c.loss_area.text(3),
+            c.best.text(2),
+            "–" if math.isnan(c.time) else f"{c.time:.1f}",
+        )
         for c in comparisons
     )
     header = (

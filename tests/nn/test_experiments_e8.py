@@ -80,6 +80,12 @@ def test_it_judges_by_its_rule(tmp_path, monkeypatch, count, growth, verdict):
     assert e8.report(results, tmp_path).verdict == verdict
 
 
+def test_a_feedback_that_dies_has_not_grown(tmp_path, monkeypatch):
+    monkeypatch.setattr(e8, "_draw", lambda *_: None)
+    dead = [invented(run, 0, 0.0) for run in e8.runs(Options(seeds=1))]
+    assert e8.report(dead, tmp_path).verdict != HOLDS
+
+
 def test_without_a_spectrum_nothing_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(e8, "_draw", lambda *_: None)
     nothing = {"update": [], "policy": [], "gain": []}
