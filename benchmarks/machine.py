@@ -5,19 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
+
+from ocpkit.cli.machine import processor_name
 
 
 def describe(*packages: str) -> dict[str, str]:
     """Return processor, Python and package versions."""
-    info = {"processor": _processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
+    info = {"processor": processor_name(), "cores": str(os.cpu_count()), "python": platform.python_version()}
     return info | {package: version(package) for package in packages}
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -22,14 +22,19 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def processor() -> str:
-    """Name the processor and count the cores that this process may use."""
+def processor_name() -> str:
+    """Name the processor."""
     names = [platform.processor() or platform.machine()]
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
         lines = cpuinfo.read_text(errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or names
+    return names[0]
+
+
+def processor() -> str:
+    """Name the processor and count the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0]}, {cores} cores"
+    return f"{processor_name()}, {cores} cores"
 
 
 def describe() -> dict[str, str]:

@@ -36,6 +36,8 @@ a larger number of seeds only adds runs; ``OUT/ITEM/results.json`` collects the 
 `twins`          runs of a baseline, its three twins and its rivals, shared by `e3`, `e4`, `e5`
 `cells`          their results by baseline and learning rate, and the parts of a twin's gain
 `contest`        the runs of Table 3, shared by `search` and `e1`
+`cost`           time and memory of a step, for `e2` and the benchmarks
+`deconvolution`  from a layer back to the image, for `e6`
 `page`           all reports as `reproduction.md`
 ===============  =============================================================================
 

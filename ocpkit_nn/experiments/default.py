@@ -149,15 +149,16 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     selection, confirmation = Part(results, VALIDATION), Part(results, TEST)
     chosen = selection.chosen()
     kept = chosen == INCUMBENT
-    after = [confirmation.change(name) for name in CANDIDATES if name not in (INCUMBENT, "none")]
+    others = [name for name in CANDIDATES if name not in (INCUMBENT, "none")]
+    after = ", ".join(f"“{name}” by {confirmation.change(name).text(2)}" for name in others)
     stands = confirmation.chosen() == chosen
     verdict = HOLDS if kept and stands else PARTLY if kept else FAILS
     none = confirmation.change("none")
     text = (
         f"Claim: DDPNOpt's default, “{INCUMBENT}”, is the right one. The protocol chooses “{chosen}”; by the same rule "
         f"the report's seeds and test data would have chosen “{confirmation.chosen()}”. On those the other forms "
-        f"change the accuracy by {', '.join(change.text(2) for change in after)} points on average, and leaving the "
-        f"feedback out by {none.text(2)}. Rule: holds if both keep the default, partly if only the selection does."
+        f"change the accuracy on average ({after}, in points), and leaving the feedback out by {none.text(2)}. Rule: "
+        "holds if both keep the default, partly if only the selection does."
     )
     tables = (
         _table("Selection: validation accuracy minus the default's, in points", selection, percent, 2),
