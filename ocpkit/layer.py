@@ -41,7 +41,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
     ------
     ProblemError
         If sizes change along the horizon, as with free parameters; use `Sensitivity` there.
-        When called, if a solve does not converge: its solution has no derivative. Names the entry of the batch.
+        When called, if the batch is empty, or a solve does not converge: its solution has no derivative. Names which.
     """
     if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
         raise ProblemError("a layer needs states and controls of one size along the horizon; use Sensitivity instead")
@@ -54,6 +54,8 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         batch = torch.broadcast_shapes(start.shape[:-1], p.shape[: p.ndim - kept])
         start, p = start.expand(*batch, *start.shape[-1:]), p.expand(*batch, *p.shape[p.ndim - kept :])
         count = int(np.prod(batch))
+        if not count:
+            raise ProblemError(f"the batch holds no problem: its shape is {tuple(batch)}")
         rows = start.reshape(count, *start.shape[len(batch) :]), p.reshape(count, *p.shape[len(batch) :])
         states, controls = _Solve.apply(problem, chosen, *rows)  # type: ignore[no-untyped-call]
         return states.reshape(*batch, *states.shape[1:]), controls.reshape(*batch, *controls.shape[1:])

@@ -123,7 +123,7 @@ class Constraint:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise ProblemError(f"{self.name}: expected a function, got {type(self.function).__name__}")
-        lower, upper = np.asarray(self.lower, dtype=float), np.asarray(self.upper, dtype=float)
+        lower, upper = (real_array(side, f"{self.name}: a bound") for side in (self.lower, self.upper))
         if np.isnan(lower).any() or np.isnan(upper).any():
             raise ProblemError(f"{self.name}: a bound is NaN; use ±inf where there is none")
         try:

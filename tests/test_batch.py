@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import BY_NAME
 from test_box import programs
-from test_engines import no_gradient
+from test_engines import coasting, no_gradient
 
 import ocpkit.math as m
 from ocpkit import DDP, FDDP, ILQR, Constraint, Problem, ProblemError, Solution, Status, UnsupportedProblem
@@ -172,6 +172,15 @@ def test_no_gradient_is_not_taken_for_none() -> None:
     with np.errstate(invalid="ignore"):
         batch = solve_batch(no_gradient(), solver=ILQR(max_iterations=3))
     assert not batch.converged.any()
+
+
+def test_problems_without_controls_are_their_rollouts() -> None:
+    problem = coasting((0, 0, 0))
+    problem = problem.replace(stages=(problem.stages[0],) * 3)
+    batch = solve_batch(problem, x0=[[1.0], [2.0]])
+    assert batch.converged.all()
+    for cost, x0 in zip(batch.cost, ([1.0], [2.0])):
+        assert cost == pytest.approx(problem.replace(x0=x0).rollout()[1])
 
 
 def test_limits_end_every_problem_that_still_runs() -> None:

@@ -19,6 +19,7 @@ from ocpkit import (
     FDDP,
     ILQR,
     Constraint,
+    FunctionCost,
     FunctionDynamics,
     FunctionTerminalCost,
     Problem,
@@ -128,6 +129,27 @@ def test_every_task(name: str, engine: str) -> None:
     for solver in (DDP(max_iterations=6), ILQR(max_iterations=6)):
         ours = replace(solver, engine=engine).solve(problem)
         assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))
+
+
+def coasting(pushes: tuple[int, ...]) -> Problem:
+    """One state, and so many controls at each stage."""
+    stages = tuple(
+        Stage(
+            FunctionDynamics(lambda x, u: m.stack([x[0] - 0.1 * m.sin(x[0]) + m.sum(u)]), 1, k),
+            FunctionCost(lambda x, u: x @ x + m.sum(u * u), 1, k),
+        )
+        for k in pushes
+    )
+    return Problem(stages=stages, terminal_cost=FunctionTerminalCost(lambda x: 5 * x @ x, 1), x0=np.array([1.0]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pushes", [(0, 0, 0), (1, 0, 0, 2)], ids=str)
+def test_stages_without_controls(pushes: tuple[int, ...], engine: str) -> None:
+    problem = coasting(pushes)
+    for solver in (DDP(max_iterations=3), FDDP(max_iterations=3, initial_regularization=0.1)):
+        reference = replace(solver, engine="numpy").solve(problem)
+        assert_equal_blocks(replace(solver, engine=engine).solve(problem), reference, floor=1.0)
 
 
 def in_narrow_bounds(problem: Problem) -> Problem:

@@ -267,6 +267,8 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
         "corridor: lower bound above upper bound",
     ),
     "constraint NaN": (lambda: Constraint(abs, np.nan), "a bound is NaN; use ±inf"),
+    "constraint bound text": (lambda: Constraint(abs, "low"), "constraint: a bound must hold real numbers"),
+    "constraint bound missing": (lambda: Constraint(abs, None), "constraint: a bound is missing"),  # type: ignore[arg-type]
     "constraint bounds that do not match": (lambda: Constraint(abs, np.zeros(2), np.zeros(3)), "do not match"),
     "constraints without a tuple": (
         lambda: declare(constraints=Constraint(abs)),

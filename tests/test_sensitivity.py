@@ -161,6 +161,11 @@ def test_a_solve_of_the_batch_that_fails_is_named() -> None:
         layer(tensor([1.0, 0.0]))
 
 
+def test_an_empty_batch_is_named() -> None:
+    with pytest.raises(ProblemError, match=r"the batch holds no problem: its shape is \(0,\)"):
+        torch_layer(swing())(torch.zeros(0, 2))
+
+
 def test_a_layer_of_changing_sizes_is_refused() -> None:
     with pytest.raises(ProblemError, match="one size along the horizon; use Sensitivity"):
         torch_layer(with_free_parameters(pendulum_with_parameter(), [0]))

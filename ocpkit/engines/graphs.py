@@ -121,7 +121,7 @@ class StageGraph(_Keyed):
         fz = self.dynamics.jacobian(x, u, p)
         lz, lzz = self.cost.expand(z, (x, u, p), second_order)
         hessian = lzz + self.dynamics.hessian(z, v, (x, u, p)) if second_order else lzz
-        return Expansion(fz[:, :n], fz[:, n:], lz[:n], lz[n:], hessian[:n, :n], hessian[n:, :n], hessian[n:, n:])
+        return Expansion(fz[:, :n], fz[:, n:], lz[:n, :], lz[n:, :], hessian[:n, :n], hessian[n:, :n], hessian[n:, n:])
 
 
 @dataclass(frozen=True, eq=False)

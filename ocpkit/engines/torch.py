@@ -284,7 +284,8 @@ class TorchEngine:
             finite &= _finite(stage)
             step = bellman_step(t, stage, Value(V.x, V.xx + ridge), curvature, feedback=feedback)  # type: ignore[arg-type]
             V = step.value
-            slope = torch.maximum(slope, step.slope.abs().amax(-1))  # a NaN stays one, unlike with fmax
+            if step.slope.shape[-1]:
+                slope = torch.maximum(slope, step.slope.abs().amax(-1))  # a NaN stays one, unlike with fmax
             change = change + step.expected_change
             k.append(step.k)
             if feedback:
@@ -349,7 +350,7 @@ def _expand(kind: StageGraph, second_order: bool) -> Callable[..., tuple[Tensor,
     x, u, p, _ = kind.symbols()
     n, fz = kind.state_size, kind.dynamics.jacobian(x, u, p)
     lz, lzz = kind.cost.expand(ca.vertcat(x, u), (x, u, p), second_order)
-    blocks = [fz[:, :n], fz[:, n:], lz[:n], lz[n:], lzz[:n, :n], lzz[n:, :n], lzz[n:, n:]]
+    blocks = [fz[:, :n], fz[:, n:], lz[:n, :], lz[n:, :], lzz[:n, :n], lzz[n:, :n], lzz[n:, n:]]
     return elementwise([x, u, p], blocks)
 
 
