@@ -38,6 +38,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Pat
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the file that was asked for
         raise

@@ -179,7 +179,7 @@ def simulate(
     if not hasattr(controller, "step"):
         raise ProblemError(f"simulate takes a controller such as MPC(problem), got {type(controller).__name__}")
     problem, rng, delay = controller.problem, np.random.default_rng(seed), list(controller.pending)
-    if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
+    if not problem.uniform:
         raise ProblemError(
             f"a plant has states and controls of one size, those of {problem.name!r} change along the horizon; choose "
             "free parameters first, and simulate the problem with these"

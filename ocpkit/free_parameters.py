@@ -12,7 +12,7 @@ Source: state augmentation as in Betts, *Practical Methods for Optimal Control*,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,8 @@ class _Split:
 
     @classmethod
     def of(cls, problem: Problem, free: Sequence[int]) -> _Split:
+        if not isinstance(free, Iterable):
+            raise ProblemError(f"free parameters must be a sequence of indices, got {free!r}")
         size, indices = problem.parameters.shape[-1], list(free)
         wrong = [i for i in indices if not isinstance(i, (int, np.integer)) or i not in range(size)]
         if wrong or not indices or len({*indices}) < len(indices):

@@ -43,7 +43,7 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         If sizes change along the horizon, as with free parameters; use `Sensitivity` there.
         When called, if the batch is empty, or a solve does not converge: its solution has no derivative. Names which.
     """
-    if len({*problem.state_sizes}) > 1 or len({*problem.control_sizes}) > 1:
+    if not problem.uniform:
         raise ProblemError("a layer needs states and controls of one size along the horizon; use Sensitivity instead")
     chosen = _precise_solver(problem) if solver is None else solver
 

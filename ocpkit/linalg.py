@@ -69,7 +69,7 @@ class Cholesky:
     Raises
     ------
     NotPositiveDefinite
-        If there is no factor, or the matrix is not finite.
+        If there is no factor, or its last pivot is not finite, which a NaN in the matrix sees to.
     """
 
     def __init__(self, matrix: Any) -> None:

@@ -115,7 +115,7 @@ class MPC:
         if self.delay not in range(self.problem.horizon):
             last = self.problem.horizon - 1
             raise ProblemError(f"delay must be a whole number from 0 to {last}, below the horizon, got {self.delay!r}")
-        if len({*self.problem.state_sizes}) > 1 or len({*self.problem.control_sizes}) > 1:
+        if not self.problem.uniform:
             raise ProblemError(
                 "a receding horizon re-uses each stage one tick later, so states and controls need one size at all "
                 "stages; choose free parameters once, by a plan, and give them to step as parameters"

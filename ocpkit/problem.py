@@ -149,6 +149,11 @@ class Problem:
         return tuple(stage.dynamics.control_size for stage in self.stages)
 
     @cached_property
+    def uniform(self) -> bool:
+        """Whether all states have one size, and all controls."""
+        return len({*self.state_sizes}) == len({*self.control_sizes}) == 1
+
+    @cached_property
     def bounded(self) -> bool:
         """Whether any control of any stage has a finite bound."""
         return any(stage.bounded for _, stage in self.distinct_stages)

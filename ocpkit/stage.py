@@ -126,6 +126,8 @@ class Constraint:
         lower, upper = (real_array(side, f"{self.name}: a bound") for side in (self.lower, self.upper))
         if np.isnan(lower).any() or np.isnan(upper).any():
             raise ProblemError(f"{self.name}: a bound is NaN; use ±inf where there is none")
+        if (lower == np.inf).any() or (upper == -np.inf).any():
+            raise ProblemError(f"{self.name}: no number keeps a lower bound of inf or an upper one of -inf")
         try:
             contradictory = np.argwhere(np.atleast_1d(lower > upper))
             low, high = np.broadcast_arrays(np.atleast_1d(lower), np.atleast_1d(upper))

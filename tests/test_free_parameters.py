@@ -210,6 +210,7 @@ def test_hand_written_parts_and_a_state_guess_go_along() -> None:
         ([3], {}, "distinct entries"),
         ([-1], {}, "distinct entries"),
         ([0.5], {}, "distinct entries"),
+        (0, {}, "must be a sequence of indices, got 0"),
         ([0], {"lower": 1.0, "upper": 0.0}, "free parameters: lower bound above"),
         ([0], {"lower": [1.0, 2.0]}, "a bound of the free parameters has shape"),
     ],

@@ -251,6 +251,8 @@ WRONG_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: assemble(Stage(HAND[0], subclass(HandWrittenCost, value=lambda s, x, u, p: np.zeros(2)))),
         r"cost.value returned shape \(2,\), expected \(\)",
     ),
+    "lower bound inf": (lambda: declare(control_bounds=(np.inf, np.inf)), "no number keeps a lower bound of inf"),
+    "upper bound -inf": (lambda: Constraint(abs, -np.inf, -np.inf, "corridor"), "corridor: no number keeps"),
     "bound NaN after an infinite one": (
         lambda: Stage(
             *(FunctionDynamics(lambda x, u: x + u, 2, 2), FunctionCost(lambda x, u: u @ u, 2, 2)), [-np.inf, np.nan]
@@ -400,6 +402,12 @@ def test_black_box_out_of_its_domain_is_nan() -> None:
     states, cost = problem.rollout(np.full((5, 1), -50.0))
     assert np.isnan(cost)
     assert np.isnan(states[1]).all()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        solve().save(tmp_path / "missing" / "solution.npz")
+    assert caught.value.filename == str(tmp_path / "missing" / "solution.npz")
 
 
 def test_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -58,16 +58,15 @@ def export_c(
         )
     name, graph = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), trace_problem(problem)
     name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
-    receding = len({*problem.state_sizes}) == len({*problem.control_sizes}) == 1
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
     head += [f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "scratch_size")]
     code = c_source(graph, "\n".join(head))
     words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
-    words["mpc"] = _filled("mpc.h", words) if receding else ""
-    programs = PROGRAMS if receding else PROGRAMS[:1]
+    words["mpc"] = _filled("mpc.h", words) if problem.uniform else ""
+    programs = PROGRAMS if problem.uniform else PROGRAMS[:1]
     texts = {f"{name}.h": _filled("header.h", words)}
     texts[f"{name}.c"] = "\n".join([code, *_numbers(problem, solver, graph), kernel("export.c")])
-    if receding:
+    if problem.uniform:
         tolerance = f"static const double FEASIBILITY_TOLERANCE = {literal(feasibility_tolerance)};"
         sizes = f"enum {{ STATE = {problem.state_sizes[0]}, CONTROL = {problem.control_sizes[0]} }};"
         texts[f"{name}.c"] += "\n".join(["", tolerance, sizes, kernel("mpc.c")])
