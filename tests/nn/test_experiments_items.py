@@ -175,6 +175,17 @@ def test_e1_trains_with_the_best_of_the_search(tmp_path):
         e1.runs(Options(datasets=("wine",), out=tmp_path))
 
 
+def test_without_a_gpu_cnns_have_few_seeds_and_epochs():
+    every = e1.runs(Options(datasets=("cnn:cifar10",), seeds=10))
+    seeds = {method: sum(run.method == method for run in every) for method in contest.METHODS}
+    assert {run.epochs for run in every if run.method != "emsa"} == {3}
+    assert seeds["adam"] == 3
+    assert seeds["ekfac"] == 1
+    with_gpu = e1.runs(Options(datasets=("cnn:cifar10",), seeds=10, device="cuda"))
+    assert len(with_gpu) == 10 * 6
+    assert {run.epochs for run in with_gpu if run.method != "emsa"} == {10}
+
+
 @pytest.mark.usefixtures("_no_pictures")
 def test_a_search_of_other_data_keeps_what_was_found_before(tmp_path):
     (tmp_path / "search").mkdir()
