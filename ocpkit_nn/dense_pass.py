@@ -43,7 +43,7 @@ def dense_pass(
     tikhonov
         ε added to V_xx at every layer, the output included.
     """
-    curvature = _OutputCurvature(linearisations, rule, proximal)
+    curvature = _OutputCurvature(linearisations, rule, proximal, gradient.dtype)
     outputs = [*(linearisation.x for linearisation in linearisations[1:]), gradient]
     stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
     Z = columns.flatten(2).permute(1, 2, 0).double()
@@ -55,7 +55,7 @@ def dense_pass(
         if t > 0:
             x = linearisations[t].x
             moved = stage.fx + step.K if proximal else stage.fx
-            core = -(step.Q.uu @ moved).to(x.dtype)
+            core = -(step.Q.uu @ moved).to(gradient.dtype)
             gain = FeedbackGain(curvature.controls[t], UnitBase(x[None]), core, metric)
         policies.append(LayerPolicy(curvature.directions[t], metric, gain))
     return policies
@@ -93,8 +93,11 @@ class _OutputHessian:
 class _OutputCurvature:
     """Asks the baseline's rule for the shared M/η and hands the Q_ww^i of its C to the Bellman step."""
 
-    def __init__(self, linearisations: list[Linearisation], rule: LayerRule, proximal: bool) -> None:
+    def __init__(
+        self, linearisations: list[Linearisation], rule: LayerRule, proximal: bool, dtype: torch.dtype
+    ) -> None:
         self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
+        self.dtype = dtype  # of the baseline's moments; that of x_0 may be an integer's
         self.controls: list[ControlBase] = []  # f_uᵀ, by columns
         self.directions: dict[int, Tensor] = {}
         self.metrics: dict[int, Metric] = {}
@@ -120,8 +123,7 @@ class _OutputCurvature:
         return Value(Vx.flatten(1).to(V.x.dtype), V.xx)
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[_OutputHessian, Tensor]:
-        base, linearisation = self.controls[t], self.linearisations[t]
-        dtype = linearisation.x.dtype
+        base, linearisation, dtype = self.controls[t], self.linearisations[t], self.dtype
         base.prepare()
         gradients = layer_gradients(linearisation, Combination(base, Q.u.to(dtype)), lambda: psd_root(Q.uu).to(dtype))
         metric, direction = self.rule(t, gradients)

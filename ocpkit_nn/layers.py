@@ -275,14 +275,28 @@ def _as_row(shape: Sequence[int] | int, fill: int) -> tuple[int, int]:
 class ModuleLayer(Layer):
     """Any module with parameters, through `torch.func`: per-sample VJPs, the control as one row (1, m)."""
 
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        canonical = {id(p): key for key, p in module.named_parameters() if p.requires_grad}
+        # each place where a parameter stands: torch's own search for them loses a module that is there under two names
+        self._places = {
+            f"{prefix}.{key}".removeprefix("."): canonical[id(p)]
+            for prefix, inner in module.named_modules()
+            for key, p in inner.named_parameters(recurse=False, remove_duplicate=False)
+            if id(p) in canonical
+        }
+        # torch's rule for PReLU is wrong where one vmap is inside another
+        self._nested = not any(isinstance(inner, nn.PReLU) for inner in module.modules())
+
     def _split(self, row: Tensor) -> dict[str, Tensor]:
         """Cut a row (…, m) into tensors named and shaped as the parameters."""
         named = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
         pieces = row.split([p.numel() for p in named.values()], dim=-1)
-        return {k: piece.reshape(*row.shape[:-1], *p.shape) for (k, p), piece in zip(named.items(), pieces)}
+        return {k: piece.reshape((*row.shape[:-1], *p.shape)) for (k, p), piece in zip(named.items(), pieces)}
 
     def _at(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-        result: Tensor = functional_call(self.module, parameters, (x.unsqueeze(0),)).squeeze(0)
+        everywhere = {place: parameters[key] for place, key in self._places.items()}
+        result: Tensor = functional_call(self.module, everywhere, (x.unsqueeze(0),), tie_weights=False).squeeze(0)
         return result
 
     def _current(self) -> dict[str, Tensor]:
@@ -293,8 +307,7 @@ class ModuleLayer(Layer):
 
         def one(x_i: Tensor, v_i: Tensor) -> Tensor:
             pull = vjp(lambda y: self._at(current, y), x_i)[1]
-            pulled: Tensor = vmap(pull)(v_i)[0]
-            return pulled
+            return self._for_every_vector(lambda v: pull(v)[0], v_i)
 
         return self._for_every_sample(one, x, cotangents)
 
@@ -303,10 +316,13 @@ class ModuleLayer(Layer):
 
         def one(x_i: Tensor, v_i: Tensor) -> Tensor:
             pull = vjp(lambda u: self._at(u, x_i), current)[1]
-            pulled = vmap(pull)(v_i)[0]
-            return torch.cat([pulled[k].flatten(1) for k in current], dim=1)
+            return self._for_every_vector(lambda v: torch.cat([part.flatten() for part in pull(v)[0].values()]), v_i)
 
         return DenseBase(self._for_every_sample(one, x, cotangents)[:, :, None, :])
+
+    def _for_every_vector(self, pull: Callable[[Tensor], Tensor], v_i: Tensor) -> Tensor:
+        pulled: Tensor = vmap(pull)(v_i) if self._nested else torch.stack([pull(v) for v in v_i.unbind()])
+        return pulled
 
     def _for_every_sample(self, one: Callable[[Tensor, Tensor], Tensor], x: Tensor, cotangents: Tensor) -> Tensor:
         try:

@@ -370,6 +370,7 @@ class DDPNOpt(torch.optim.Optimizer):
 
         with without_autocast(gradient):
             gradient, scale = self._clipped(gradient, linearisations)
+            scale = 0.0 if self.feedback == "none" else scale  # V_xx = 0 leaves the baseline
             aimed = separable.backward_pass(linearisations, gradient, memories, rates, scale, metric)
         separable.forward_pass(self.stages, states, aimed, descend, feedback=self.feedback == "full")
         return aimed
@@ -382,7 +383,11 @@ class DDPNOpt(torch.optim.Optimizer):
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
         metrics = [self._metric(t) for t in range(len(self._aimed))]
-        fused_gains = [aimed.feedback(metric) for aimed, metric in zip(self._aimed, metrics) if metric is not None]
+        fused_gains = [
+            None if self.feedback == "none" else aimed.feedback(metric)
+            for aimed, metric in zip(self._aimed, metrics)
+            if metric is not None
+        ]
         return fused_gains or [policy.gain for policy in self._policies]
 
     def _check_groups(self) -> None:

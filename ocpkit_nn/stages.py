@@ -125,7 +125,7 @@ class Stage:
                 f"stage {self.name}: its samples depend on each other (alone, the first one's output differs by "
                 f"{difference:.1e}), so they are no trajectories of their own; no mean, softmax or branch may go over "
                 "axis 0, the batch: do that before the first layer, or per sample. A module that overwrites its input "
-                "looks so too: give it inplace=False"
+                "(give it inplace=False), or is another function at every evaluation (spectral norm), looks so too"
             )
         self.is_checked = True
 
