@@ -40,6 +40,7 @@ from ocpkit.value import Value
 PENALTY = 1e5  # ρ of the linear problem's rows, relative to its largest curvature
 ROUNDS = 50
 PRECISION = 1e-13
+KEPT = 1e-6  # a row that is missed by more, relative to the data, cannot be kept
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Sensitivity:
             δx0 (n,); zero by default.
         parameters
             δp of the shape of the problem's parameters; zero by default.
+
+        Raises
+        ------
+        ProblemError
+            If a shape does not fit, or no controls keep the active constraints in this direction.
         """
         problem = self.problem
         start = _direction(x0, problem.x0, "x0")
@@ -163,9 +169,14 @@ class Sensitivity:
         scale = 1.0 + max(float(np.abs(v).max(initial=0.0)) for v in (start, *linear, *gaps, *offsets))
         for _ in range(ROUNDS):
             response = self._minimise(start, linear, gaps, offsets, multipliers)
-            multipliers = response.rows
-            if self._worst_row(response, offsets) <= PRECISION * scale:
+            multipliers, worst = response.rows, self._worst_row(response, offsets)
+            if worst <= PRECISION * scale:
                 break
+        if worst > KEPT * scale:
+            raise ProblemError(
+                f"no controls keep the active constraints in this direction (they miss by {worst:.2g}): "
+                "the solution has no derivative there"
+            )
         return response
 
     def _minimise(

@@ -84,6 +84,13 @@ def test_a_damaged_file_is_built_again(folder: Path, monkeypatch: pytest.MonkeyP
         assert [entry.path.read_bytes() for entry in open_cache().entries()] == [content]
 
 
+def test_a_file_that_goes_before_it_is_loaded_is_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert solve(scalar(0.90)).startswith("c: compiled in")
+    forget(monkeypatch)
+    monkeypatch.setattr(Cache, "find", lambda self, key: self.folder / f"{key}-gone.so")
+    assert solve(scalar(0.90)).startswith("c: compiled in")
+
+
 def _race(folder: str, barrier: Any, results: Any) -> None:
     os.environ["OCPKIT_CACHE"] = folder
     barrier.wait()

@@ -18,6 +18,7 @@ from ocpkit import (
     DDP,
     IPOPT,
     AugmentedLagrangian,
+    Constraint,
     Problem,
     ProblemError,
     Sensitivity,
@@ -144,6 +145,23 @@ def test_constraints_need_multipliers() -> None:
     problem = CASES["control bounds"]()
     with pytest.raises(ProblemError, match="no multipliers"):
         Sensitivity(problem, IPOPT().solve(problem))
+
+
+def test_a_direction_in_which_no_control_keeps_a_constraint() -> None:
+    """The second state, which must end at zero, is what it was at first."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: m.stack([x[0] + u[0], x[1]]),
+        cost=lambda x, u: u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[1.0, 0.0],
+        horizon=3,
+        terminal_constraints=(Constraint(lambda x: m.stack([x[1]]), 0.0, 0.0),),
+    )
+    sensitivity = Sensitivity(problem, AugmentedLagrangian().solve(problem))
+    states, _ = sensitivity.forward(x0=[1.0, 0.0])
+    assert 0 < states[-1, 0] < 1
+    with pytest.raises(ProblemError, match="no controls keep the active constraints in this direction"):
+        sensitivity.forward(x0=[0.0, 1.0])
 
 
 def test_wrong_directions() -> None:

@@ -109,7 +109,7 @@ def load_library(graph: ProblemGraph) -> Library:
 
 
 def cached_library(graph: ProblemGraph) -> Library | None:
-    """Load the solver of a structure if it was compiled before.
+    """Load the solver of a structure if it was compiled before, and can be loaded.
 
     Raises
     ------
@@ -120,7 +120,10 @@ def cached_library(graph: ProblemGraph) -> Library | None:
     if key in _loaded:
         return _loaded[key]
     path = open_cache().find(key)
-    return None if path is None else _load(key, path, "loaded from the cache")
+    try:
+        return None if path is None else _load(key, path, "loaded from the cache")
+    except CompilerError:  # another process has just removed it, or a machine of another kind has built it
+        return None
 
 
 def library_key(graph: ProblemGraph) -> str:

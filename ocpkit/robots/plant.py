@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ocpkit.arrays import whole_number
 from ocpkit.robots.extra import load_mujoco
 from ocpkit.robots.mujoco import MujocoDynamics
 from ocpkit.robots.urdf import essentials, read_urdf
@@ -42,7 +43,7 @@ def simulated(
     ProblemError
         As `ocpkit.robots.from_urdf`, or without mujoco.
     """
-    mujoco, tree = load_mujoco(), read_urdf(path, joints)
+    mujoco, tree, steps = load_mujoco(), read_urdf(path, joints), whole_number(steps, "steps")
     text, _ = essentials(path, joints)
     spec = mujoco.MjSpec.from_string(text)
     spec.option.timestep, spec.option.gravity = time_step / steps, [0, 0, -9.81]
