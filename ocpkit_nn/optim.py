@@ -319,9 +319,10 @@ class DDPNOpt(torch.optim.Optimizer):
     def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:
         """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
         base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
-        for linearisation in reversed(linearisations):
+        for t, linearisation in reversed(list(enumerate(linearisations))):
             total += float((linearisation.pull_control(base).expectation(weight) ** 2).sum())
-            base = StateBase(linearisation.through_batch(linearisation.pull_state(base).vectors[0])[None])
+            if t > 0:
+                base = StateBase(linearisation.through_batch(linearisation.pull_state(base).vectors[0])[None])
         assert self.max_grad_norm is not None
         return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
 

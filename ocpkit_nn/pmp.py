@@ -99,7 +99,7 @@ class EMSA(torch.optim.Optimizer):
             for module in self.preparation:
                 x = module(x)
         for stage in self.stages:
-            states.append(x.detach().requires_grad_())
+            states.append(x.detach().requires_grad_(x.is_floating_point()))  # tokens have no co-state
             x = stage.differentiable(states[-1])
         states.append(x.detach())
         value = float(self.loss.value(states[-1], targets).mean())
@@ -113,8 +113,9 @@ class EMSA(torch.optim.Optimizer):
         costate = self.loss.gradient(states[-1], targets)
         costates = [costate]
         for t in reversed(range(len(self.stages))):
-            output = self.stages[t].differentiable(states[t], again=True)
-            costate = torch.autograd.grad(output, states[t], costate)[0]
+            if states[t].requires_grad:
+                output = self.stages[t].differentiable(states[t], again=True)
+                costate = torch.autograd.grad(output, states[t], costate)[0]
             costates.append(costate)
         return costates[::-1]
 
@@ -136,7 +137,7 @@ class EMSA(torch.optim.Optimizer):
 
         def value_and_gradient() -> Tensor:
             value = hamiltonian()
-            for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters)):
+            for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters, materialize_grads=True)):
                 parameter.grad = gradient.contiguous()  # a convolution's need not be, and LBFGS asks for it
             return value.detach()
 
@@ -170,8 +171,9 @@ def _augmented_hamiltonian(
     def value() -> Tensor:
         y = stage.differentiable(x, again=True)
         hamiltonian = (next_costate * y).flatten(1).sum(1)
-        adjoint = torch.autograd.grad(hamiltonian.sum(), x, create_graph=True)[0]
-        total = hamiltonian.mean() + penalty(following - y) + penalty(costate - adjoint)
+        total = hamiltonian.mean() + penalty(following - y)
+        if x.requires_grad:
+            total = total + penalty(costate - torch.autograd.grad(hamiltonian.sum(), x, create_graph=True)[0])
         if decay:
             total = total + 0.5 * decay * torch.stack([p.square().sum() for p in parameters]).sum()
         return total

@@ -62,6 +62,11 @@ class Stage:
 
     def _in_full_precision(self, h: Tensor) -> Tensor:
         """Autocast is for the products inside a layer; states stay as precise as the parameters."""
+        if not isinstance(h, Tensor):
+            raise TypeError(
+                f"stage {self.name}: its forward returns a {type(h).__name__}, expected one tensor; wrap it in a "
+                "module that returns what the next stage is to see"
+            )
         return h.to(self.layer.parameters[0].dtype)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:

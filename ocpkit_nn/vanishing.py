@@ -48,13 +48,13 @@ class SGDVGR(torch.optim.SGD):
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
-        x, states = inputs, []
+        x, states = inputs, list[Tensor]()
         with torch.no_grad():
             for module in self.preparation:
                 x = module(x)
         outputs = []
         for stage in self.stages:
-            states.append(x.detach().requires_grad_())
+            states.append(x.detach().requires_grad_(bool(states)))  # nobody asks for p_0
             outputs.append(stage.differentiable(states[-1]))
             x = outputs[-1]
         value = float(self.loss.value(x.detach(), targets).mean())
@@ -65,13 +65,15 @@ class SGDVGR(torch.optim.SGD):
         return value
 
     def _layer_gradients(self, t: int, state: Tensor, output: Tensor, costate: Tensor) -> Tensor:
-        """Set p.grad of stage t to the gradient of loss + Ω_t; return p_t."""
-        parameters, batch = self.stages[t].layer.parameters, len(state)
+        """Set p.grad of stage t to the gradient of loss + Ω_t; return p_t for t > 0."""
+        parameters, batch, pulled = self.stages[t].layer.parameters, len(state), costate
         with torch.enable_grad():
             product = (costate * output).sum()
-            pulled = torch.autograd.grad(product, state, create_graph=True)[0]
-            gradients = list(torch.autograd.grad(product / batch, parameters, retain_graph=True))
+            gradients = list(
+                torch.autograd.grad(product / batch, parameters, retain_graph=True, materialize_grads=True)
+            )
             if t > 0:
+                pulled = torch.autograd.grad(product, state, create_graph=True)[0]
                 before, after = pulled.flatten(1).norm(dim=1), costate.flatten(1).norm(dim=1)
                 ratio = before / after.clamp_min(torch.finfo(after.dtype).tiny)
                 omega = self.strength * ((ratio - 1) ** 2).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from nn.dense import assert_near
 from nn.strategies import Residual, randn
 from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.pmp import EMSA, MSA
+from ocpkit_nn.vanishing import SGDVGR
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -111,6 +114,43 @@ def test_a_tiny_epsilon_changes_next_to_nothing(case: tuple[nn.Sequential, Tenso
     for each, tikhonov in ((model, 1e-12), (twin, 0.0)):
         DDPNOpt(each, lr=0.1, curvature=curvature, terminal="ggn", tikhonov=tikhonov).step(inputs, TARGETS)
     assert_near(weights(model), weights(twin), 1e-7)
+
+
+class Idle(nn.Module):
+    """W x, with a parameter that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Linear(6, 6), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.used(x)
+        return result
+
+
+@pytest.mark.parametrize("build", [DDPNOpt, EMSA, MSA, SGDVGR])
+@pytest.mark.parametrize("what", ["tokens", "idle parameters"])
+def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:
+    torch.manual_seed(0)
+    model = (NETWORKS["tokens"]() if what == "tokens" else between(Idle())).double()
+    inputs = torch.randint(7, (6, 4)) if what == "tokens" else torch.randn(6, 4, dtype=torch.float64)
+    optimizer = build(model)
+    losses = [optimizer.step(inputs, TARGETS) for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+def test_tokens_can_be_clipped() -> None:
+    torch.manual_seed(0)
+    model, inputs = NETWORKS["tokens"]().double(), torch.randint(7, (6, 4))
+    before = weights(model)
+    DDPNOpt(model, lr=1.0, curvature="identity", feedback="none", max_grad_norm=1e-3).step(inputs, TARGETS)
+    assert float((weights(model) - before).norm()) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_module_that_returns_more_than_a_tensor_is_named() -> None:
+    model = nn.Sequential(nn.LSTM(4, 3, batch_first=True), nn.Flatten(), nn.Linear(6, 3))
+    with pytest.raises(TypeError, match=r"stage 0 \(LSTM\): its forward returns a tuple, expected one tensor; wrap it"):
+        DDPNOpt(model).step(torch.randn(6, 2, 4), TARGETS)
 
 
 def test_columns_through_prelu_are_those_of_autograd() -> None:
