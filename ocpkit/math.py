@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import casadi as ca
@@ -33,6 +34,13 @@ def _is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def _as_tensors(items: Sequence[Any]) -> list[Any]:
+    """Return tensors of the type that holds those among the items, on the device of the first."""
+    torch, tensors = _torch(), [item for item in items if _is_tensor(item)]
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return [torch.as_tensor(item, dtype=dtype, device=tensors[0].device) for item in items]
+
+
 def _is_symbolic(x: Any) -> bool:
     return isinstance(x, Symbol) or (isinstance(x, np.ndarray) and x.dtype == object)
 
@@ -44,10 +52,7 @@ def _elementwise(name: str, casadi_name: str | None = None) -> Callable[..., Any
 
     def function(*arguments: Any) -> Any:
         if any(map(_is_tensor, arguments)):
-            torch = _torch()
-            like = next(a for a in arguments if _is_tensor(a))
-            return getattr(torch, name)(*(torch.as_tensor(a, dtype=like.dtype, device=like.device)
-                                          if not _is_tensor(a) else a for a in arguments))  # fmt: skip
+            return getattr(_torch(), name)(*_as_tensors(arguments))
         if any(map(_is_symbolic, arguments)):
             scalar = np.frompyfunc(lambda *a: Symbol(on_symbols(*(Symbol(e).sx for e in a))), len(arguments), 1)
             return scalar(*arguments)
@@ -80,9 +85,13 @@ greater = _elementwise("greater", "gt")
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """Choose `a` where the condition holds, else `b`, entry by entry (both are evaluated)."""
-    if _is_tensor(condition):
-        return _torch().where(condition, a, b)
+    """Choose `a` where the condition holds, else `b`, entry by entry (both are evaluated); two numbers give float64."""
+    if any(map(_is_tensor, (a, b))):
+        a, b = _as_tensors([a, b])
+        return _torch().where(_torch().as_tensor(condition, device=a.device), a, b)
+    if _is_tensor(condition):  # of two numbers, which torch would round to its default type
+        numbers = (_torch().as_tensor(side, dtype=_torch().float64, device=condition.device) for side in (a, b))
+        return _torch().where(condition, *numbers)
     if any(map(_is_symbolic, (condition, a, b))):
         choose = np.frompyfunc(lambda *s: Symbol(ca.if_else(*(Symbol(e).sx for e in s))), 3, 1)
         return choose(condition, a, b)
@@ -92,18 +101,14 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def stack(items: Sequence[Any]) -> Any:
     """Assemble scalars into a vector ``(k,)`` (or equal vectors into rows of a matrix)."""
     if any(map(_is_tensor, items)):
-        torch = _torch()
-        like = next(item for item in items if _is_tensor(item))
-        return torch.stack([torch.as_tensor(i, dtype=like.dtype, device=like.device) for i in items])
+        return _torch().stack(_as_tensors(items))
     return np.stack([np.asarray(item) for item in items])
 
 
 def concatenate(items: Sequence[Any]) -> Any:
     """Join vectors end to end; scalars count as vectors of length one."""
     if any(map(_is_tensor, items)):
-        torch = _torch()
-        like = next(item for item in items if _is_tensor(item))
-        return torch.cat([torch.as_tensor(i, dtype=like.dtype, device=like.device).reshape(-1) for i in items])
+        return _torch().cat([tensor.reshape(-1) for tensor in _as_tensors(items)])
     return np.concatenate([np.atleast_1d(np.asarray(item)) for item in items])
 
 

@@ -25,6 +25,10 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "two arguments": lambda x: m.arctan2(x, 1 + x[0]) + m.minimum(x, 0.1) + m.maximum(0.2, x),
     "absolute and sign": lambda x: m.abs(x) * m.sign(x) + m.abs(x[1]),
     "where": lambda x: m.where(x[0] > 0, x * 2, x - 1) + m.where(m.less(x, 0.5), 1.0, 0.0),
+    "where of numbers": lambda x: m.where(m.less(x, 0.5), 0.1, 0.3),
+    "where of arrays": lambda x: (
+        m.where(np.array([True, False, True]), x, X) + m.where(m.greater(x, 0), X, x) + m.where(True, x, 0.1)
+    ),
     "comparisons": lambda x: m.where(m.greater(x, x[0]), x, -x),
     "stack": lambda x: m.stack([x[0] * x[1], 1.0, m.sin(x[2])]),
     "concatenate": lambda x: m.concatenate([x, x[:2] * 2, x[0], 5.0]),
@@ -75,6 +79,13 @@ def test_types_stay_what_they_are() -> None:
     assert isinstance(m.sin(X), np.ndarray)
     assert isinstance(m.sin(torch.tensor(X)), torch.Tensor)
     assert m.sin(symbols("x", 3)[1]).dtype == object
+
+
+def test_tensors_of_two_types_become_the_larger_one() -> None:
+    both = [torch.tensor([0.1], dtype=torch.float32), torch.tensor([0.1], dtype=torch.float64)]
+    for joined in (m.stack(both), m.concatenate(both), m.minimum(*both), m.where(True, *both)):
+        assert joined.dtype == torch.float64
+    assert m.concatenate([both[0], 1.0]).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

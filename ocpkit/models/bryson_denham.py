@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
+from ocpkit.arrays import whole_number
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
 from ocpkit.problem import Constraint, Problem
@@ -37,6 +38,8 @@ def build(*, horizon: int = 50, time_step: float = TIME_STEP, wall: float = WALL
         At the start to the right and at the end to the left [m/s].
     """
 
+    duration = whole_number(horizon, "horizon") * time_step
+
     def step(x: Any, u: Any) -> Any:
         return m.stack([x[0] + time_step * x[1] + time_step**2 / 2 * u[0], x[1] + time_step * u[0]])
 
@@ -46,7 +49,7 @@ def build(*, horizon: int = 50, time_step: float = TIME_STEP, wall: float = WALL
         terminal_cost=lambda x: 0.0 * x[0],
         x0=[0.0, speed],
         horizon=horizon,
-        controls=[-2 * speed / (horizon * time_step)],
+        controls=[-2 * speed / duration],
         constraints=(Constraint(lambda x, u: m.stack([x[0]]), upper=wall, name="wall"),),
         terminal_constraints=(Constraint(lambda x: x, [0.0, -speed], [0.0, -speed], "end"),),
         name="bryson-denham",

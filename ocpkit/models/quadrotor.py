@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.arrays import whole_number
 from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
@@ -100,6 +101,7 @@ def build(
     terminal_weight, rate_weight
         Cost at the end per m² and rad²; that of the rates relative to it [s²].
     """
+    horizon = whole_number(horizon, "horizon")
     hover = mass * gravity / 4
     i1, i2, i3 = inertias
 

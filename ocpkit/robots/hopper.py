@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.arrays import whole_number
 from ocpkit.models.task import Task
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
@@ -55,6 +56,7 @@ def build(
     terminal_weight
         Weight of the posture at the end [s].
     """
+    horizon = whole_number(horizon, "horizon")
     hopper, x0 = model(), np.array([*start, *np.zeros(6)])
 
     def posture(x: Any) -> Any:

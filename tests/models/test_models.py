@@ -99,6 +99,13 @@ def test_every_argument_changes_the_problem(name, key, default):
     assert fingerprint(other, controls) != fingerprint(problem, controls)
 
 
+@pytest.mark.parametrize("horizon", [0, -1, 2.5])
+@pytest.mark.parametrize("name", models.names())
+def test_horizons_that_are_none_are_refused(name, horizon):
+    with pytest.raises(ProblemError, match=f"horizon must be a whole number of at least 1, got {horizon}"):
+        models.get(name).build(horizon=horizon)
+
+
 @every_task
 @pytest.mark.parametrize("horizon", [1, 2, 7])
 def test_short_horizons_build(name, horizon):
