@@ -7,17 +7,13 @@ is one matrix (o, i), the bias its last column; its per-sample gradients are a `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
 
 from ocpkit_nn.vectors import ControlBase, DenseBase, OuterBase
-
-PATCH_ENTRIES = 2**20
-"""Numbers in the patches of a convolution that are formed at a time, so that they stay in the cache."""
 
 
 class Layer(ABC):
@@ -68,7 +64,7 @@ class Layer(ABC):
         torch._foreach_add_(self.parameters, self.split(change), alpha=1)
 
 
-class _WeightAndBias(Layer):
+class WeightAndBias(Layer):
     """A layer whose control is a weight (o, …) and perhaps a bias (o,)."""
 
     weight: Tensor
@@ -90,11 +86,12 @@ class _WeightAndBias(Layer):
         return weight if self.bias is None else torch.cat([weight, parts[1][:, None]], dim=1)
 
 
-def _append_one(x: Tensor, bias: Tensor | None) -> Tensor:
+def append_one(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x̄, the inputs (…, n) with a one after them where there is a bias."""
     return x if bias is None else torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
 
 
-class LinearLayer(_WeightAndBias):
+class LinearLayer(WeightAndBias):
     """h = W x + b (Eq. 13) on inputs (B, n), or (B, …, n) with the weights shared by all positions of a sample."""
 
     factored = True
@@ -108,238 +105,11 @@ class LinearLayer(_WeightAndBias):
     def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
         if x.ndim == 2:
             return OuterBase(x, cotangents, self.bias is not None)
-        rows = _append_one(x, self.bias)
+        rows = append_one(x, self.bias)
         return DenseBase(cotangents.flatten(2, -2).transpose(2, 3) @ rows.flatten(1, -2))
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        return _append_one(x, self.bias).flatten(0, -2), cotangents.flatten(0, -2)
-
-
-class ConvLayer(_WeightAndBias):
-    """h = ω ∗ x + b (Eq. 14), one- and two-dimensional, with stride, zero padding, dilation and groups."""
-
-    def __init__(self, module: nn.Module, name: str) -> None:
-        super().__init__(module, name)
-        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
-        if isinstance(module.padding, str) or module.padding_mode != "zeros":
-            raise ValueError(
-                f"{name}: padding {module.padding!r} of mode {module.padding_mode!r} is not supported; "
-                "give zero padding as numbers"
-            )
-        self.factored = module.groups == 1
-        self._two = isinstance(module, nn.Conv2d)
-        shapes = (module.stride, module.padding, module.dilation, module.kernel_size)
-        self._stride, self._padding, self._dilation, self._kernel = (
-            shape if self._two else _as_row(shape, fill) for shape, fill in zip(shapes, (1, 0, 1, 1))
-        )
-        self._groups = module.groups
-
-    def _image(self, x: Tensor) -> Tensor:
-        """View a sequence (…, C, L) as an image of one row (…, C, 1, L)."""
-        return x if self._two else x.unsqueeze(-2)
-
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        pulled = [self._backward(x, v, (True, False, False))[0] for v in cotangents]
-        return (pulled[0][None] if len(pulled) == 1 else torch.stack(pulled)).reshape(
-            *cotangents.shape[:2], *x.shape[1:]
-        )
-
-    def _backward(self, x: Tensor, v: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return those of the gradients for the input, the weight and the bias that are asked for."""
-        # torch.nn.grad asks the same operator, but copies a stand-in of the size of x for the argument it has not.
-        gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-            self._image(v),
-            self._image(x),
-            self._image(self.weight.detach()),
-            [len(self.weight)],
-            self._stride,
-            self._padding,
-            self._dilation,
-            False,
-            [0, 0],
-            self._groups,
-            which,
-        )
-        return gradients
-
-    def _patch_view(self, x: Tensor) -> Tensor:
-        """View the patches that the kernel sees, (B, C, k, k, *positions), in a padded copy of x."""
-        image = F.pad(self._image(x), (self._padding[1], self._padding[1], self._padding[0], self._padding[0]))
-        spans = [d * (k - 1) for d, k in zip(self._dilation, self._kernel)]
-        counts = [(size - span - 1) // s + 1 for size, span, s in zip(image.shape[2:], spans, self._stride)]
-        a, b, *steps = image.stride()
-        within, between = ([f * s for f, s in zip(fs, steps)] for fs in (self._dilation, self._stride))
-        return image.as_strided((*image.shape[:2], *self._kernel, *counts), (a, b, *within, *between))
-
-    def patches(self, x: Tensor) -> Tensor:
-        """Return the patches that the kernel sees, (B, C·k·k, positions)."""
-        return self._patch_view(x).flatten(4).flatten(1, 3)
-
-    def sample_gradients(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        """Return the gradients of every sample, (R, B, o, i)."""
-        (R, B, o), g, i = cotangents.shape[:3], self._groups, self.weight[0].numel()
-        v = cotangents.reshape(R, B * g, o // g, -1)
-        positions, bar = v.shape[-1], i + (self.bias is not None)
-        gradients = cotangents.new_empty(R, B * g, o // g, bar)
-        few = min(B, max(1, PATCH_ENTRIES // (bar * g * positions)))
-        patches = x.new_ones(few, g, bar, positions)  # the last row belongs to the bias
-        for first in range(0, B, few):
-            view = self._patch_view(x[first : first + few])
-            n, some = len(view), slice(first * g, (first + few) * g)
-            patches[:n, :, :i].unflatten(2, (-1, *view.shape[2:4])).unflatten(5, view.shape[4:]).copy_(
-                view.unflatten(1, (g, -1))
-            )
-            for r in range(R):
-                torch.bmm(v[r, some], patches[:n].flatten(0, 1).mT, out=gradients[r, some])
-        return gradients.reshape(R, B, o, bar)
-
-    def sum_of_gradients(self, x: Tensor, cotangents: Tensor) -> list[Tensor]:
-        """Return the sum of the samples' gradients over one batch of cotangents (B, …), as the parameters."""
-        _, weight, bias = self._backward(x, cotangents, (False, True, self.bias is not None))
-        weight = weight.reshape(self.weight.shape)  # a sequence was an image of one row
-        return [weight] if self.bias is None else [weight, bias]
-
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> ConvBase:
-        return ConvBase(self, x, cotangents)
-
-    def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.patches(x).transpose(1, 2)
-        return _append_one(rows, self.bias).flatten(0, 1), cotangents.flatten(3).transpose(2, 3).flatten(0, 2)
-
-
-class ConvBase(DenseBase):
-    """Per-sample gradients of a convolution; their mean alone never forms them, but is cheap where they are formed."""
-
-    def __init__(self, layer: ConvLayer, x: Tensor, cotangents: Tensor) -> None:
-        self._layer, self._x, self._cotangents = layer, x, cotangents
-        self._formed: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        weight = self._layer.weight
-        return len(weight), weight[0].numel() + (self._layer.bias is not None)
-
-    @property
-    def vectors(self) -> Tensor:  # type: ignore[override]
-        """(R, B, o, i)."""
-        if self._formed is None:
-            self._formed = self._layer.sample_gradients(self._x, self._cotangents)
-        return self._formed
-
-    def prepare(self) -> None:
-        assert self.vectors is not None
-
-    def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """As if the products at different positions had no correlation, and columns were channels times offsets."""
-        layer = self._layer
-        if layer._groups > 1:
-            return super().separable_norms(rows, columns)
-        image, v = layer._image(self._x), layer._image(self._cotangents[0])
-        weights = columns[: layer.weight[0].numel()].view(image.shape[1], *layer._kernel)
-        channels, offsets = (
-            weights.sum((1, 2)),
-            weights.sum(0) / weights.sum().clamp_min(torch.finfo(columns.dtype).tiny),
-        )
-        squares = (channels @ image.square().flatten(2)).view(len(image), 1, *image.shape[2:])
-        seen = F.conv2d(squares, offsets[None, None], None, layer._stride, layer._padding, layer._dilation)
-        right = seen.flatten(1) if layer.bias is None else seen.flatten(1).add_(columns[-1])
-        return (rows @ v.square().flatten(2)).mul_(right).sum(1, keepdim=True)
-
-    def mean_squares(self) -> tuple[Tensor, Tensor]:
-        layer = self._layer
-        if layer._groups > 1:
-            return super().mean_squares()
-        inputs = self._x.square().flatten(2).mean((0, 2)).repeat_interleave(layer.weight[0, 0].numel())
-        return self._cotangents[0].square().flatten(2).mean((0, 2)), F.pad(
-            inputs, (0, int(layer.bias is not None)), value=1.0
-        )
-
-    def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
-        if self._formed is not None:
-            return super().mean(coefficients)
-        return self._layer.join(self.parts(coefficients, self._layer))
-
-    def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
-        if self._formed is not None:
-            return super().parts(coefficients, layer)
-        weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self._cotangents.ndim - 2))
-        weights = weights / coefficients.shape[0]
-        v = self._cotangents
-        return self._layer.sum_of_gradients(self._x, v[0] * weights[0] if len(v) == 1 else (v * weights).sum(0))
-
-
-def _as_row(shape: Sequence[int] | int, fill: int) -> tuple[int, int]:
-    return fill, shape if isinstance(shape, int) else shape[0]
-
-
-class ModuleLayer(Layer):
-    """Any module with parameters, through `torch.func`: per-sample VJPs, the control as one row (1, m)."""
-
-    def __init__(self, module: nn.Module, name: str) -> None:
-        super().__init__(module, name)
-        canonical = {id(p): key for key, p in module.named_parameters() if p.requires_grad}
-        # each place where a parameter stands: torch's own search for them loses a module that is there under two names
-        self._places = {
-            f"{prefix}.{key}".removeprefix("."): canonical[id(p)]
-            for prefix, inner in module.named_modules()
-            for key, p in inner.named_parameters(recurse=False, remove_duplicate=False)
-            if id(p) in canonical
-        }
-        # torch's rule for PReLU is wrong where one vmap is inside another
-        self._nested = not any(isinstance(inner, nn.PReLU) for inner in module.modules())
-
-    def _split(self, row: Tensor) -> dict[str, Tensor]:
-        """Cut a row (…, m) into tensors named and shaped as the parameters."""
-        named = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
-        pieces = row.split([p.numel() for p in named.values()], dim=-1)
-        return {k: piece.reshape((*row.shape[:-1], *p.shape)) for (k, p), piece in zip(named.items(), pieces)}
-
-    def _at(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-        everywhere = {place: parameters[key] for place, key in self._places.items()}
-        result: Tensor = functional_call(self.module, everywhere, (x.unsqueeze(0),), tie_weights=False).squeeze(0)
-        return result
-
-    def _current(self) -> dict[str, Tensor]:
-        return {k: p.detach() for k, p in self.module.named_parameters() if p.requires_grad}
-
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        current = self._current()
-
-        def one(x_i: Tensor, v_i: Tensor) -> Tensor:
-            pull = vjp(lambda y: self._at(current, y), x_i)[1]
-            return self._for_every_vector(lambda v: pull(v)[0], v_i)
-
-        return self._for_every_sample(one, x, cotangents)
-
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
-        current = self._current()
-
-        def one(x_i: Tensor, v_i: Tensor) -> Tensor:
-            pull = vjp(lambda u: self._at(u, x_i), current)[1]
-            return self._for_every_vector(lambda v: torch.cat([part.flatten() for part in pull(v)[0].values()]), v_i)
-
-        return DenseBase(self._for_every_sample(one, x, cotangents)[:, :, None, :])
-
-    def _for_every_vector(self, pull: Callable[[Tensor], Tensor], v_i: Tensor) -> Tensor:
-        pulled: Tensor = vmap(pull)(v_i) if self._nested else torch.stack([pull(v) for v in v_i.unbind()])
-        return pulled
-
-    def _for_every_sample(self, one: Callable[[Tensor, Tensor], Tensor], x: Tensor, cotangents: Tensor) -> Tensor:
-        try:
-            result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1)(x, cotangents)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"stage {self.name}: {type(self.module).__name__} cannot be differentiated one sample at a time; its "
-                "forward must treat every sample alike, without branches on values, .item(), random numbers or changes "
-                "of buffers (write branches with torch.where, and put dropout at the top level of the Sequential)"
-            ) from error
-        return result
-
-    def split(self, control: Tensor) -> list[Tensor]:
-        return list(self._split(control[0]).values())
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([part.flatten() for part in parts])[None]
+        return append_one(x, self.bias).flatten(0, -2), cotangents.flatten(0, -2)
 
 
 class BatchNormLayer(Layer):
@@ -407,33 +177,3 @@ class BatchNormLayer(Layer):
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(parts), dim=1)
-
-
-def as_layer(module: nn.Module, name: str) -> Layer:
-    """Choose how a module with parameters is differentiated: by its own products, or by `torch.func`."""
-    trainable = all(p.requires_grad for p in module.parameters())
-    if trainable and type(module) is nn.Linear:
-        return LinearLayer(module, name)
-    if trainable and type(module) in (nn.Conv1d, nn.Conv2d):
-        return ConvLayer(module, name)
-    if trainable and type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
-        return BatchNormLayer(module, name)
-    for inner in module.modules():
-        if isinstance(inner, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"{name}: batch normalisation inside {type(module).__name__} couples the samples of a batch; put it "
-                "at the top level of the Sequential, all of it trainable, or use group or layer normalisation"
-            )
-    check_not_random(module, name)
-    return ModuleLayer(module, name)
-
-
-def check_not_random(module: nn.Module, name: str) -> None:
-    """Refuse blocks that would be another function at every evaluation of one step."""
-    for inner in module.modules():
-        if isinstance(inner, nn.RReLU) or (isinstance(inner, nn.modules.dropout._DropoutNd) and inner.p > 0):
-            kind = "dropout" if hasattr(inner, "p") else "a random slope"
-            raise ValueError(
-                f"{name}: {kind} inside {type(module).__name__} would be drawn anew for every derivative and for the "
-                "second forward pass; put nn.Dropout at the top level of the Sequential instead, where its mask is kept"
-            )

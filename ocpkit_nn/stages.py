@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn.layers import BatchNormLayer, Layer, as_layer, check_not_random
+from ocpkit_nn.layers import BatchNormLayer, Layer
+from ocpkit_nn.modules import as_layer, check_not_random
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h

@@ -15,8 +15,9 @@ from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, randn
 from ocpkit_nn import fused
 from ocpkit_nn.curvature import RULES, LayerGradients, Memory
-from ocpkit_nn.layers import Layer, as_layer
+from ocpkit_nn.layers import Layer
 from ocpkit_nn.metric import Metric
+from ocpkit_nn.modules import as_layer
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.vectors import DenseBase
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
+from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.curvature import RULES
-from ocpkit_nn.layers import ConvLayer
 from ocpkit_nn.optim import DDPNOpt
 
 

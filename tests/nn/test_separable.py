@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise, seeds
-from ocpkit_nn.layers import ConvLayer
+from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.separable import EVERY, separated

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near, flat, kronecker
 from nn.strategies import few_examples, randn, randomise, seeds
+from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.curvature import SampleHessian
-from ocpkit_nn.layers import ConvLayer
 from ocpkit_nn.metric import Metric, SampleMetric
 from ocpkit_nn.vectors import Combination, ControlBase, DenseBase, OuterBase, StateBase
 
