@@ -59,7 +59,7 @@ def main(markdown: Path | None) -> None:
     """Print the table, or write it into a page."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(measure, (2, folder), nprocs=2)
-        exchanged = torch.load(Path(folder) / "exchanged.pt")
+        exchanged = torch.load(Path(folder) / "exchanged.pt", weights_only=True)
     lines = []
     for curvature, feedback in METHODS:
         cells = []

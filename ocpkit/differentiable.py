@@ -78,7 +78,7 @@ class Traced:
         columns, arrays = zip(*(symbols(label, n) for label, n in zip("xup"[: len(sizes) - 1] + "p", sizes)))
         points = list[Point]()
         try:
-            with recording(points):
+            with recording(points), np.errstate(all="ignore"):  # NaN and Inf are values here too
                 graph = to_casadi(function(*arrays))
         except Exception as error:  # whatever a user's own code raises when it meets a symbol
             raise ProblemError(f"{name}: the function could not be traced: {error}") from error

@@ -37,6 +37,8 @@ def test_there_are_pages() -> None:
 
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_it_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page == "docs/robots.md":
+        pytest.importorskip("numpy", "2", reason="adam-robotics needs NumPy 2: pip install 'ocpkit[robots]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for file in (ROOT / "tests" / "robots" / "arm.urdf", ROOT.joinpath("ocpkit", "robots", "assets", "hopper.xml")):

@@ -43,8 +43,11 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         # Opened here, because np.load leaves a file open that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds one array without a name, as .npy does")
             return {name: archive[name] for name in archive.files}
-    # TypeError: a single .npy under this name is an array, and no context. RuntimeError: encrypted.
+    # RuntimeError: encrypted.
     except (OSError, ValueError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz of plain arrays: {error}") from error

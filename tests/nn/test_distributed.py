@@ -29,6 +29,7 @@ from ocpkit_nn.train import train as train_run
 from ocpkit_nn.training import Training, reproducible
 
 torch.set_num_threads(1)
+TORCHS_OWN = "ignore:You are using `torch.load`:FutureWarning"  # said by torch 2.4 and 2.5 where objects are gathered
 
 OPTIONS: dict[str, dict[str, Any]] = {
     f"{curvature}, {feedback}": {"curvature": curvature, "feedback": feedback}
@@ -80,7 +81,7 @@ def in_processes(count: int, work: Callable[[Processes], Any], folder: Path) -> 
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
 def _enter(rank: int, count: int, work: Callable[[Processes], Any], folder: Path) -> None:
@@ -135,6 +136,7 @@ def advanced(options: TrainOptions, shared: Processes, saved: dict[str, Any] | N
         return run.state()
 
 
+@pytest.mark.filterwarnings(TORCHS_OWN)
 @pytest.mark.parametrize("optimizer", ["ddpnopt", "adam", "sgd"])
 def test_runs_end_where_one_process_ends(optimizer: str, models: Path, tmp_path: Path) -> None:
     options = TrainOptions(data="wine", model=f"{models}:plain", optimizer=optimizer, batch_size=50, epochs=2)
@@ -147,6 +149,7 @@ def test_runs_end_where_one_process_ends(optimizer: str, models: Path, tmp_path:
             assert row["test_accuracy"] == pytest.approx(expected["test_accuracy"])
 
 
+@pytest.mark.filterwarnings(TORCHS_OWN)
 def test_a_resumed_run_draws_as_one_that_was_not_stopped(models: Path, tmp_path: Path) -> None:
     options = TrainOptions(
         data="wine", model=f"{models}:dropout", terminal="montecarlo", curvature="adam", batch_size=50, epochs=2

@@ -104,19 +104,21 @@ def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() ->
         nn.Linear(4, 9),
         nn.BatchNorm1d(9, eps=0.1),
         nn.Linear(9, 1, bias=False),
-        nn.Dropout(0.3),
+        nn.Dropout(0.5),
         nn.Linear(1, 2, bias=False),
     ).double()
-    inputs = randn(randomise(model, 0), 3, 4)
-    net = Net(Case(model, inputs, torch.tensor([0, 1, 0])), "empirical")
+    inputs = randn(randomise(model, 0), 12, 4)
+    net = Net(Case(model, inputs, torch.tensor([0, 1, 0] * 4)), "empirical")
     metrics = RandomMetrics("diagonal", 0, proximal=True)
     expected = backward_pass(
         net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
     )
-    assert [bool((V == 0).all()) for V in expected[3].value.x] == [False, False, True]
+    dropped = [bool((V == 0).all()) for V in expected[3].value.x]
+    assert any(dropped)  # which ones differs from one torch to the next
+    assert not all(dropped)
     assert (expected[1].value.x != 0).all()
     with torch.no_grad():
-        policies = parallel_pass(net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / 3)
+        policies = parallel_pass(net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / 12)
     assert_policies_equal(net, policies, expected, metrics)
 
 

@@ -17,6 +17,7 @@ from ocpkit.plan_feedback import PlanFeedback
 from ocpkit.problem import Dynamics
 
 pytest.importorskip("adam", reason="adam-robotics is not installed: pip install 'ocpkit[robots]'")
+pytest.importorskip("numpy", "2", reason="adam-robotics needs NumPy 2: pip install 'ocpkit[robots]'")
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
 
 from ocpkit.robots import Robot, from_urdf  # noqa: E402
