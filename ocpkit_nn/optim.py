@@ -13,7 +13,6 @@ without which the feedback is unbounded and training diverges at large learning 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -28,13 +27,14 @@ from ocpkit_nn.curvature import RULES, LayerGradients, Memory
 from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
+from ocpkit_nn.groups import check_options, check_whole, group_of_each, with_rest
 from ocpkit_nn.losses import CrossEntropy, Loss
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
-from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
+from ocpkit_nn.stages import Linearisation, as_stages, without_autocast
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -149,7 +149,7 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
         _choose("order of the dynamics", dynamics, DYNAMICS)
         _choose("kind of gains", gains, GAINS)
-        _check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
+        check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
         self.preparation, self.stages = as_stages(model)
         if dynamics == "second":
             check_second_order(self.stages)
@@ -181,10 +181,10 @@ class DDPNOpt(torch.optim.Optimizer):
             "basis_every": basis_every,
             "weight_decay": weight_decay,
         }
-        super().__init__(_with_rest(groups or [], self.stages), defaults)
+        super().__init__(with_rest(groups or [], self.stages), defaults)
         for group in self.param_groups:
-            _check_options(group)
-        self._check_groups()
+            check_options(group)
+        self._groups = group_of_each(self.stages, self.param_groups)
 
     @torch.no_grad()
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
@@ -391,15 +391,6 @@ class DDPNOpt(torch.optim.Optimizer):
         ]
         return fused_gains or [policy.gain for policy in self._policies]
 
-    def _check_groups(self) -> None:
-        owner = {id(p): group for group in self.param_groups for p in group["params"]}
-        self._groups = [owner[id(stage.layer.parameters[0])] for stage in self.stages]
-        for stage, group in zip(self.stages, self._groups):
-            if any(owner[id(p)] is not group for p in stage.layer.parameters):
-                raise ValueError(
-                    f"the parameters of stage {stage.name} are in different groups; a control has one group"
-                )
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` saved; training then goes on bit for bit.
 
@@ -416,54 +407,9 @@ class DDPNOpt(torch.optim.Optimizer):
                     "the gains they were trained with, or train again"
                 )
         super().load_state_dict(state_dict)
-        self._check_groups()
-
-
-def _with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[str, Any]]:
-    """Add the parameters that no group names."""
-    groups = [{**group, "params": list(group["params"])} for group in groups]
-    named = {id(p) for group in groups for p in group["params"]}
-    every = [p for stage in stages for p in stage.layer.parameters]
-    unknown = named - {id(p) for p in every}
-    if unknown:
-        raise ValueError(f"{len(unknown)} parameters in groups do not belong to the model's stages")
-    rest = [p for p in every if id(p) not in named]
-    return [*groups, {"params": rest}] if rest else groups
+        self._groups = group_of_each(self.stages, self.param_groups)
 
 
 def _choose(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise unknown_name(kind, name, known)
-
-
-def _check_whole(
-    terminal: str, rank: int | None, tikhonov: float, max_grad_norm: float | None, curvature_scale: float | None
-) -> None:
-    """Check the options that all groups share."""
-    if terminal == "rank" and rank is None:
-        raise ValueError("terminal='rank' needs a rank, the number of columns")
-    if rank is not None and (terminal not in ("rank", "montecarlo") or rank < 1):
-        raise ValueError(
-            f"rank is a number of columns for terminal='rank' or 'montecarlo', got {rank} for {terminal!r}"
-        )
-    if not 0 <= tikhonov < math.inf:
-        raise ValueError(f"tikhonov must be finite and not negative, got {tikhonov!r}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
-    if curvature_scale is not None and not 0 <= curvature_scale < math.inf:
-        raise ValueError(f"curvature_scale must be finite and not negative, got {curvature_scale!r}")
-
-
-def _check_options(group: dict[str, Any]) -> None:
-    for name in ("lr", "eps", "damping"):
-        if not 0 < group[name] < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {group[name]!r}")
-    for name in ("momentum", "decay"):
-        if not 0 <= group[name] < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {group[name]!r}")
-    if not all(0 <= beta < 1 for beta in group["betas"]):
-        raise ValueError(f"betas must lie in [0, 1), got {group['betas']!r}")
-    if not 0 <= group["weight_decay"] < math.inf:
-        raise ValueError(f"weight_decay must be finite and not negative, got {group['weight_decay']!r}")
-    if group["basis_every"] < 1:
-        raise ValueError(f"basis_every must be at least 1, got {group['basis_every']!r}")
