@@ -112,7 +112,10 @@ def plot_closed_loop(
     axes.set_ylabel("J of the plan")
     _draw_solve_times(next(panels), ticks, loop)
     for axes in figure.axes:
-        axes.set(xlabel="time [s]", xlim=(0.0, loop.time_step * max(len(loop.states) - 1, 1)))
+        axes.set(
+            xlabel=f"time [{task.time_unit if task else 's'}]",
+            xlim=(0.0, loop.time_step * max(len(loop.states) - 1, 1)),
+        )
         axes.grid(alpha=0.3)
     lost = "" if loop.lost_at is None else f", lost at tick {loop.lost_at}"
     return _titled(figure, f"{task.name if task else 'closed loop'}: {loop}{lost}", path)

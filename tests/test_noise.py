@@ -19,6 +19,7 @@ from ocpkit import (
     IPOPT,
     MPC,
     AugmentedLagrangian,
+    Constraint,
     GradientDescent,
     Problem,
     ProblemError,
@@ -205,6 +206,13 @@ def test_solvers_of_problems_without_noise_refuse_it(solver: Any) -> None:
     with pytest.raises(UnsupportedProblem, match=r"noise of stage 0 .*'ilqg'"):
         solver.solve(noisy_pendulum())
     assert DDP().solve(without_noise(noisy_pendulum())).success
+
+
+def test_constraints_under_noise_are_refused_with_a_way_out() -> None:
+    """'al' would refuse the noise in turn."""
+    end = Constraint(lambda x: x, 0.0, 0.0)
+    with pytest.raises(UnsupportedProblem, match=r"terminal constraints; .*'al' or 'ipopt', on ocpkit.without_noise"):
+        ILQG().solve(scalar(0.1, 0.1, 0.1).replace(terminal_constraints=(end,)))
 
 
 def test_a_sensitivity_of_an_expected_cost_is_refused() -> None:

@@ -249,6 +249,13 @@ def test_a_lost_loop_is_drawn_and_says_when():
     assert [line.get_label() for line in figure.axes[-1].lines] == ["optimal", "held", "lost"]
 
 
+def test_a_loop_has_the_time_unit_of_its_task():
+    task = make_task(lambda *_: None, time_unit="year")
+    loop = simulate(MPC(build(horizon=2)), 2)
+    assert {axes.get_xlabel() for axes in loop.plot(task).axes} == {"time [year]"}
+    assert {axes.get_xlabel() for axes in loop.plot().axes} == {"time [s]"}
+
+
 def test_a_loop_that_was_lost_at_once_has_a_picture_and_no_animation(tmp_path):
     problem = build(horizon=2).replace(x0=np.full(3, 1e200))
     loop = simulate(MPC(problem), 5)

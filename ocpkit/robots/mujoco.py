@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,14 @@ class MujocoDynamics(Dynamics):
         self.time_step = float(self.steps * model.opt.timestep)
         self.state_size = self.next_state_size = 2 * model.nv + model.na
         self.control_size = model.nu
-        self._data = mujoco.MjData(model)
-        bad = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
-        self._resets = [self._data.warning[kind] for kind in bad]
+        self._of_thread = threading.local()
+
+    @property
+    def _data(self) -> Any:
+        """MuJoCo's memory, one for each thread."""
+        if not hasattr(self._of_thread, "data"):
+            self._of_thread.data = self._mujoco.MjData(self.model)
+        return self._of_thread.data
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
         if not _sane(x, u):
@@ -131,8 +137,10 @@ class MujocoDynamics(Dynamics):
 
     def _was_reset(self) -> bool:
         """Whether the state left what MuJoCo computes with, upon which it goes on from the model's own; forget that."""
-        reset = any(warning.number for warning in self._resets)
-        for warning in self._resets:
+        kinds, warnings = self._mujoco.mjtWarning, self._data.warning
+        raised = [warnings[kind] for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)]
+        reset = any(warning.number for warning in raised)
+        for warning in raised:
             warning.number = 0
         return reset
 

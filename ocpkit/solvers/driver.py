@@ -141,7 +141,8 @@ class Solver(ABC):
         """Refuse problems that this solver would silently solve wrongly."""
         if self.handles_constraints:
             return
-        advice = f"{type(self).__name__} cannot treat %s; use the solver 'al' or 'ipopt'"
+        quietly = ", on ocpkit.without_noise(problem)" if any(s.noise for _, s in problem.distinct_stages) else ""
+        advice = f"{type(self).__name__} cannot treat %s; use the solver 'al' or 'ipopt'{quietly}"
         for t, stage in problem.distinct_stages:
             if stage.constraints:
                 raise UnsupportedProblem(advice % f"the constraints of stage {t} ({stage.name!r})")

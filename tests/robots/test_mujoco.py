@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,22 @@ def test_a_step_depends_on_nothing_but_its_arguments():
     np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
     again = pickle.loads(pickle.dumps(dynamics))
     np.testing.assert_array_equal(again.step(x, u, NONE), before)
+
+
+def test_threads_may_step_one_model_at_once():
+    """MuJoCo lets others run while it steps, and each has its own memory."""
+    dynamics, problem = hopper.model(), hopper.build(horizon=20)
+
+    def end(share: float) -> Array:
+        x = problem.x0
+        for u in problem.controls:
+            x = dynamics.step(x, share * u, NONE)
+        return x
+
+    shares = np.linspace(0.8, 1.0, 8)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(end, shares))
+    np.testing.assert_array_equal(found, list(map(end, shares)))
 
 
 @pytest.mark.parametrize("wrong", ["x not a number", "x too large", "u not a number", "u too large", "too fast"])
