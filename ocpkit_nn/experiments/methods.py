@@ -104,8 +104,7 @@ def _stacked(model: nn.Module, loss: Loss, run: Run) -> Stepper:
 
 
 def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> Stepper:
-    if run.baseline in ("kfac", "ekfac"):
-        raise ProblemError(f"a Gauss-Seidel sweep needs an optimiser of torch for each layer; {run.baseline} is none")
+    _check_torchs(run)
     return GaussSeidel(model, loss, lambda weights: _torch_optimizer(weights, run))
 
 
@@ -131,10 +130,12 @@ def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Step
 
 
 def _clip_samples(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
+    _check_torchs(run)
     return ClippedSamples(model, loss, _optimizer(_baseline(model, loss, run)), max_norm)
 
 
 def _normalised(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+    _check_torchs(run)
     stepper = _baseline(model, loss, run)
     normalise(_optimizer(stepper))
     return stepper
@@ -162,6 +163,12 @@ def _sgd_cosine(model: nn.Module, loss: Loss, run: Run, updates: int = 1000) -> 
 
 def _muon(model: nn.Module, loss: Loss, run: Run) -> Stepper:
     return Muon(model, loss, _rate(run))
+
+
+def _check_torchs(run: Run) -> None:
+    """Refuse baselines that are no optimisers on the gradients that torch has left."""
+    if run.baseline in ("kfac", "ekfac"):
+        raise ProblemError(f"{NAMES[run.method]} needs an optimiser of torch; {NAMES[run.baseline]} is none")
 
 
 def _rate(run: Run) -> float:

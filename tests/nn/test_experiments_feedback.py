@@ -118,9 +118,10 @@ def test_separable_gains_have_no_trust_region(model):
         TrustRegion(model, LOSS, 0.1, radius=1.0, gains="separable")
 
 
-def test_kronecker_factors_have_no_sweep(model):
-    run = replace(next(run for run in RUNS if run.method == "gauss-seidel"), baseline="ekfac")
-    with pytest.raises(ProblemError, match="for each layer"):
+@pytest.mark.parametrize("method", ["gauss-seidel", "clip-samples", "normalised"])
+def test_kronecker_factors_are_no_optimiser_of_torch(model, method):
+    run = replace(next(run for run in RUNS if run.method == "gauss-seidel"), method=method, baseline="ekfac")
+    with pytest.raises(ProblemError, match="needs an optimiser of torch; EKFAC is none"):
         build(model, LOSS, run)
 
 
