@@ -111,6 +111,8 @@ class MPC:
             raise ProblemError(
                 f"MPC takes a Problem and a solver such as DDP(), got {self.problem!r} and {self.solver!r}"
             )
+        if not (self.warm_up is None or isinstance(self.warm_up, Solver)):
+            raise ProblemError(f"warm_up must be a solver such as DDP(), got {self.warm_up!r}")
         positive(self, "feasibility_tolerance")
         if self.delay not in range(self.problem.horizon):
             last = self.problem.horizon - 1

@@ -277,9 +277,10 @@ class Solution:
         return as_text(self._rows())
 
     def __repr__(self) -> str:
+        outcome, plural = self.status.name.lower().replace("_", " "), "s" * (self.iterations != 1)
         return (
-            f"<Solution of {self.problem_name!r} by {self.solver}: {self.status.name.lower().replace('_', ' ')}, "
-            f"J = {self.cost:.6g}, {self.iterations} iterations, horizon {len(self.controls)}>"
+            f"<Solution of {self.problem_name!r} by {self.solver}: {outcome}, J = {self.cost:.6g}, "
+            f"{self.iterations} iteration{plural}, horizon {len(self.controls)}>"
         )
 
     def _repr_html_(self) -> str:

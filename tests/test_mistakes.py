@@ -102,4 +102,5 @@ def test_problems_and_solutions_introduce_themselves() -> None:
     assert "<td>cart &amp; co</td>" in problem._repr_html_()
     assert repr(solution).startswith("<Solution of 'cart & co' by AugmentedLagrangian: converged, J = ")
     assert "\n" not in repr(solution)
+    assert "1 iteration, " in repr(AugmentedLagrangian(max_iterations=1).solve(problem))
     assert "cart &amp; co (horizon 20)" in solution._repr_html_()

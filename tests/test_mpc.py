@@ -269,12 +269,13 @@ def test_a_plant_has_states_of_one_size() -> None:
     [
         ({"problem": None}, "takes a Problem"),
         ({"solver": "ddp"}, "takes a Problem and a solver"),
+        ({"warm_up": "ddp"}, "warm_up must be a solver such as DDP"),
         ({"delay": -1}, "delay must be a whole number from 0 to 29, below the horizon, got -1"),
         ({"feasibility_tolerance": 0.0}, "feasibility_tolerance must be a positive number"),
         ({"problem": BY_NAME["varying-sizes"].problem()}, "re-uses each stage one tick later"),
         ({"delay": 30}, "delay must be a whole number from 0 to 29, below the horizon, got 30"),
     ],
-    ids=["nothing", "name", "negative", "zero", "sizes", "long"],
+    ids=["nothing", "name", "warm up", "negative", "zero", "sizes", "long"],
 )
 def test_wrong_declarations(declaration: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError, match=message):
