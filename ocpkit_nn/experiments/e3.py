@@ -27,7 +27,7 @@ from ocpkit_nn.experiments.e3_tables import (
 )
 from ocpkit_nn.experiments.methods import NAMES, listed
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
-from ocpkit_nn.experiments.run import Options, Result, Run, place
+from ocpkit_nn.experiments.run import Options, Result, Run, network_and_data
 from ocpkit_nn.experiments.statistics import Estimate, loss
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.experiments.twins import RIVALS, baseline_run, common, rival_runs, seeds, twin_run
@@ -68,13 +68,13 @@ def _cell(name: str, baseline: str, rate: float, seed: int, options: Options) ->
 
 
 def _rates(name: str, baseline: str, quick: bool) -> tuple[float, ...]:
-    rates = RATES[baseline] if place(name) == PAPER else (BEST_RATES[baseline], *RATES[baseline])
+    rates = RATES[baseline] if network_and_data(name) == PAPER else (BEST_RATES[baseline], *RATES[baseline])
     return (rates[0], rates[-1]) if quick else rates
 
 
 def _epsilons(name: str, baseline: str, terminal: str, quick: bool) -> tuple[float, ...]:
     """Return ε of the columns: all of the paper's for its own curvature, the largest for the exact one."""
-    if place(name) != PAPER:
+    if network_and_data(name) != PAPER:
         return (0.0,)
     printed = EPSILONS[baseline]
     return (0.0, printed[-1]) if quick or terminal != DEFAULT_TERMINAL else (0.0, *printed)

@@ -21,7 +21,7 @@ class Options:
     Attributes
     ----------
     datasets
-        Empty: those of the item. `"cnn:mnist"` asks for a network other than an FCN (see `place`).
+        Empty: those of the item. `"cnn:mnist"` asks for a network other than an FCN (see `network_and_data`).
     seeds
         Number of seeds, 0 … seeds − 1.
     quick
@@ -126,12 +126,12 @@ class Run:
         return tuple(f"{name}={record[name]}" for name in sorted(record))
 
 
-def place(name: str) -> tuple[str, str]:
+def network_and_data(name: str) -> tuple[str, str]:
     """Split the name of an experiment's data into network and data set; without a prefix the network is an FCN.
 
     Examples
     --------
-    >>> place("cnn:mnist"), place("clusters:8")
+    >>> network_and_data("cnn:mnist"), network_and_data("clusters:8")
     (('cnn', 'mnist'), ('fcn', 'clusters:8'))
     """
     prefix, _, rest = name.partition(":")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Run, place
+from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Run, network_and_data
 from ocpkit_nn.networks import setting
 
 EPOCHS = {"digits": 8, "wine": 30}
@@ -28,8 +28,8 @@ def seeds(options: Options) -> range:
 
 
 def common(item: str, name: str, baseline: str, options: Options) -> dict[str, Any]:
-    """Return what the runs of a baseline, its twins and its rivals have in common; see `run.place` for `name`."""
-    model, dataset = place(name)
+    """Return what the runs of a baseline, its twins and its rivals have in common; `name` as in `Options.datasets`."""
+    model, dataset = network_and_data(name)
     return {
         "item": item,
         "dataset": dataset,
