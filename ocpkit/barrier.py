@@ -49,7 +49,7 @@ def one_sided(rows: Rows) -> OneSided:
     first = np.concatenate([np.where(equal, lower, -np.inf)[above], lower[below]])
     last = np.concatenate([upper[above], np.full(len(below), np.inf)])
     names = tuple(rows.names[i] for i in source)
-    return OneSided(Rows(TracedConstraints(function, first, last), names), source)
+    return OneSided(Rows(TracedConstraints(function, first, last, (len(names),)), names), source)
 
 
 def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, mu: ca.SX, rho: ca.SX) -> tuple[ca.SX, ca.SX]:

@@ -76,11 +76,10 @@ def _terminal_rows(parts: Identities, p_size: int) -> Rows:
 
 
 def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
-    names = []
-    for constraint in constraints:
-        count = len(trace_constraints([constraint], sizes, where).lower)
+    traced, names = trace_constraints(constraints, sizes, where), list[str]()
+    for constraint, count in zip(constraints, traced.counts):
         names += [constraint.name if count == 1 else f"{constraint.name}[{i}]" for i in range(count)]
-    return Rows(trace_constraints(constraints, sizes, where), tuple(names))
+    return Rows(traced, tuple(names))
 
 
 def row_values(

@@ -30,11 +30,14 @@ class TracedConstraints:
         (x, u, p) → g (k,); at the end (x, p) → g.
     lower, upper
         Bounds (k,), possibly infinite.
+    counts
+        How many of the rows each constraint has.
     """
 
     function: ca.Function
     lower: Array
     upper: Array
+    counts: tuple[int, ...]
 
     def project(self, g: Array) -> Array:
         """Return the nearest point of the set, Π(g) (k,)."""
@@ -148,15 +151,16 @@ def _check_sizes(graph: ca.Function, sizes: Sequence[int], where: str) -> None:
 def trace_constraints(constraints: Sequence[Constraint], sizes: Sequence[int], where: str) -> TracedConstraints:
     """Stack constraints of (x, u, p), or of (x, p), and spread their bounds over the rows."""
     columns = [ca.SX.sym(f"v{i}", size) for i, size in enumerate(sizes)]
-    rows, lower, upper = [ca.SX(0, 1)], [np.zeros(0)], [np.zeros(0)]
+    rows, lower, upper, counts = [ca.SX(0, 1)], [np.zeros(0)], [np.zeros(0)], list[int]()
     for constraint in constraints:
         name = f"{where}: {constraint.name}"
         g = _graph(with_parameters(constraint.function, len(sizes), name), sizes, name)
         rows.append(g(*columns))
-        lower.append(_spread(constraint.lower, g.numel_out(0), name))
-        upper.append(_spread(constraint.upper, g.numel_out(0), name))
+        counts.append(g.numel_out(0))
+        lower.append(_spread(constraint.lower, counts[-1], name))
+        upper.append(_spread(constraint.upper, counts[-1], name))
     function = ca.Function("constraints", columns, [ca.densify(ca.vertcat(*rows))])
-    return TracedConstraints(function, np.concatenate(lower), np.concatenate(upper))
+    return TracedConstraints(function, np.concatenate(lower), np.concatenate(upper), tuple(counts))
 
 
 def _spread(bound: Any, size: int, name: str) -> Array:
