@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import get_ident
 from typing import IO
 
 TEMPORARY = ".tmp"
@@ -29,7 +30,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Pat
     OSError
         If the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")  # several processes may write one file
+    writer = f"{os.getpid()}-{get_ident()}"  # several processes and threads may write one file
+    temporary = path.with_name(f"{path.name}.{writer}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -73,3 +74,18 @@ def test_what_interrupts_a_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, interrupted)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_that_write_one_file_leave_one_of_its_contents(tmp_path: Path) -> None:
+    """And none of them fails."""
+
+    def write(content: int) -> None:
+        for _ in range(20):
+            write_atomically(tmp_path / "file", lambda file: file.write(bytes([content]) * 100_000))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) == 100_000
+    assert len({*content}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
