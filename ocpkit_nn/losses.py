@@ -44,7 +44,7 @@ class Loss(ABC):
         Raises
         ------
         ValueError
-            If shapes or types do not fit the loss, or a target is out of range; so do all methods.
+            If shapes or types do not fit the loss, the batch is empty, or a target is out of range; so do all methods.
         """
         self._check(outputs, targets)
         return self._value(outputs, targets)
@@ -106,6 +106,8 @@ class Loss(ABC):
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.ndim != 2 or not outputs.is_floating_point():
             raise ValueError(f"outputs must be floats (B, C), got {outputs.dtype} {tuple(outputs.shape)}")
+        if not len(outputs):
+            raise ValueError(f"the batch is empty: outputs have shape {tuple(outputs.shape)}; leave such a batch out")
         if targets.ndim < 1 or len(targets) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs need as many targets, got {tuple(targets.shape)}")
 
@@ -352,8 +354,8 @@ def _eigenfactors(hessian: Tensor, rank: int | None) -> Tensor:
 def _check_classes(targets: Tensor, classes: int) -> None:
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (B,), got {targets.dtype} {tuple(targets.shape)}")
-    least, largest = targets.aminmax() if len(targets) else (targets, targets)
-    if len(targets) and (least < 0 or largest >= classes):
+    least, largest = targets.aminmax()
+    if least < 0 or largest >= classes:
         index = int(((targets < 0) | (targets >= classes)).nonzero()[0])
         raise ValueError(f"target {int(targets[index])} of sample {index} is not in 0 … {classes - 1}")
 

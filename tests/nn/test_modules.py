@@ -139,6 +139,15 @@ def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("build", [DDPNOpt, EMSA, MSA, SGDVGR])
+def test_all_optimisers_refuse_an_empty_batch_and_move_nothing(build: Callable[..., Any]) -> None:
+    model = between(nn.Tanh()).double()
+    before = weights(model)
+    with pytest.raises(ValueError, match="the batch is empty"):
+        build(model).step(torch.zeros(0, 4, dtype=torch.float64), TARGETS[:0])
+    assert torch.equal(weights(model), before)
+
+
 def test_tokens_can_be_clipped() -> None:
     torch.manual_seed(0)
     model, inputs = NETWORKS["tokens"]().double(), torch.randint(7, (6, 4))
