@@ -210,7 +210,9 @@ class Solution:
                 arrays |= {f"{name}/{t}": entry for t, entry in enumerate(series)}
             elif series is not None:
                 arrays[name] = series
-        write_atomically(Path(path), lambda stream: np.savez_compressed(stream, **arrays))
+        content = io.BytesIO()  # NumPy 1 leaves its archive open where the disk is full
+        np.savez_compressed(content, **arrays)
+        write_atomically(Path(path), lambda stream: stream.write(content.getbuffer()))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Solution:

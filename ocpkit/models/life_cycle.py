@@ -85,7 +85,7 @@ def build(
 def draw(axes: Any, x: Any, u: Any) -> None:
     """Draw bars of the assets, which cannot fall below zero, and of the consumption."""
     axes.set_aspect("auto")
-    axes.bar(range(2), (x[0], np.exp(u[0])), color=(drawing.BODY, drawing.GOAL))
+    axes.bar(range(2), (x[0], np.exp(u[0])), color=[drawing.BODY, drawing.GOAL])
     axes.axhspan(TASK.view[2], 0.0, color=drawing.GROUND, alpha=0.5)
     axes.annotate("no credit", (-0.5, -0.4), va="center", fontsize="small")
     axes.set_xticks(range(2), ["assets", "consumed in a year"])
