@@ -11,7 +11,7 @@ and compares what J loses with what the gradient admits. Where J is convex along
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +40,25 @@ def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
 
 
 def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, float]]:
-    """By how much J has fallen, and |∇Jᵀδu|, after each length of the step, as long as J falls.
+    """By how much J has fallen, and |∇Jᵀδu|, after each length of a step, as long as J falls.
 
-    Controls that rest on a bound, held there by the gradient, do not move.
+    Controls that rest on a bound, held there by the gradient, do not move. The step is tried without nudges, which
+    are leaps where controls are small numbers, and with them.
     """
     stages, terminal = engine.expand(nominal, second_order=True)
     if first_not_finite(stages, terminal) is not None:
         return
     policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
     gradients = [step.Q.u for step in policy.steps]  # ∇_{u_t} J, and Q.uu is ∇²_{u_t} J (Prop. 2)
-    stationary = zip(engine.problem.stages, nominal.controls, gradients, (step.Q.uu for step in policy.steps))
-    directions = [_direction(*parts) for parts in stationary]
+    hessians = [step.Q.uu for step in policy.steps]
+    for nudge in (0.0, NUDGE):
+        stationary = zip(engine.problem.stages, nominal.controls, gradients, hessians)
+        yield from _along(engine, nominal, gradients, [_direction(*parts, nudge) for parts in stationary])
+
+
+def _along(
+    engine: NumpyEngine, nominal: Trajectory, gradients: Sequence[Array], directions: Sequence[Array]
+) -> Iterator[tuple[float, float]]:
     lowest = nominal.cost
     for length in LENGTHS:
         moved = [u + length * d for u, d in zip(nominal.controls, directions)]
@@ -71,13 +79,13 @@ def held(stage: Stage, u: Array, gradient: Array, negligible: float = 0.0) -> ND
     return fall <= negligible
 
 
-def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array) -> Array:
+def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array, nudge: float) -> Array:
     """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J among the controls that are free to move, at most 1 + ‖u_t‖_∞ long."""
     free, direction = np.flatnonzero(~held(stage, u, gradient)), np.zeros_like(u)
     if free.size:
         eigenvalues, vectors = eigh(hessian[np.ix_(free, free)])
         slopes, bends, reach = vectors.T @ gradient[free], np.abs(eigenvalues), 1 + np.abs(u).max()
         lengths = np.divide(np.abs(slopes), bends, out=np.zeros_like(slopes), where=bends > 0)
-        lengths = np.clip(lengths, np.where(eigenvalues < 0, NUDGE * reach, 0.0), reach)
+        lengths = np.clip(lengths, np.where(eigenvalues < 0, nudge * reach, 0.0), reach)
         direction[free] = vectors @ (np.where(slopes > 0, -lengths, lengths))
     return direction
