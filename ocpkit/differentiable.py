@@ -68,7 +68,7 @@ class BufferedFunction:
         return self.function
 
     def __setstate__(self, function: ca.Function) -> None:
-        self.__init__(function)  # type: ignore[misc]
+        self.function, self._of_thread = function, threading.local()
 
 
 class Traced:

@@ -61,7 +61,7 @@ class KalmanFilter:
     measurement
         h(x) or h(x, p), k entries, written with `ocpkit.math`.
     measurement_noise
-        D (k, j); k standard error_covariance, or one for all [units of y].
+        D (k, j); k standard deviations, or one for all [units of y].
     covariance
         P_0 (n, n), or a number that multiplies the identity [squared units of x].
     gains

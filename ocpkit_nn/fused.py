@@ -21,6 +21,8 @@ from ocpkit_nn.metric import Metric, RootMetric
 CURVATURES = ("identity", "diagonal", "adam")
 MOMENTS = ("velocity", "mean", "square")
 """What a layer's memory may hold, each a list of tensors like the parameters."""
+WITH_KERNEL = ("cpu", "cuda")
+"""Devices for which torch fuses Adam."""
 
 
 def descend(curvature: str, layer: Layer, gradient: list[Tensor], memory: Memory, options: dict[str, Any]) -> None:
@@ -60,7 +62,7 @@ def descend(curvature: str, layer: Layer, gradient: list[Tensor], memory: Memory
         squares,
         [],
         [torch.full((), step, dtype=torch.float32, device=own.device) for own in parameters],
-        fused=_has_kernel(parameters[0]),
+        fused=parameters[0].device.type in WITH_KERNEL,
         lr=options["lr"],
         beta1=b1,
         beta2=b2,
@@ -69,10 +71,6 @@ def descend(curvature: str, layer: Layer, gradient: list[Tensor], memory: Memory
         amsgrad=False,
         maximize=False,
     )
-
-
-def _has_kernel(parameter: Tensor) -> bool:
-    return parameter.device.type == "cuda" or (parameter.device.type == "cpu" and torch.__version__ >= "2.4")
 
 
 def metric(curvature: str, layer: Layer, memory: Memory, options: dict[str, Any]) -> Metric | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ocpkit import (
     UnsupportedProblem,
     rk4,
 )
-from ocpkit.solvers import registry
+from ocpkit.solvers import nlp, registry
 from ocpkit.trace import trace_stage
 
 ALL = [IPOPT(), Fatrop(), SQP()]
@@ -164,6 +165,22 @@ def test_interrupt_returns_the_iterate(solver: Any) -> None:
     assert solution.status is Status.INTERRUPTED
     assert solution.iterations == 3
     assert solution.cost == solution.history[3].cost
+
+
+def test_interrupt_while_the_answer_is_checked_returns_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the probe, and in DDP, which keeps the interrupt as its own status."""
+    problem = BY_NAME["pendulum"].problem()
+    optimum = IPOPT().solve(problem)
+
+    def interrupted(*_: Any) -> float:
+        raise KeyboardInterrupt
+
+    doubt = replace(optimum, status=Status.INTERRUPTED)
+    for owner, name, patch in ((nlp.DDP, "solve", lambda *_, **__: doubt), (nlp, "decrease", interrupted)):
+        monkeypatch.setattr(owner, name, patch)
+        solution = IPOPT().solve(problem)
+        assert solution.status is Status.INTERRUPTED
+        assert solution.cost == optimum.cost
 
 
 def test_error_in_a_callback_comes_through() -> None:

@@ -10,6 +10,7 @@ determines.)
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -57,9 +58,9 @@ class NLPSolver(Solver):
         super().__post_init__()
         positive(self, "tolerance", "feasibility_tolerance")
 
+    @abstractmethod
     def options(self, program: Program) -> dict[str, Any]:
         """Return the plugin's options."""
-        raise NotImplementedError
 
     def begin(self, problem: Problem, guess: Guess) -> Run:
         """Refuse: the iterations happen inside the plugin."""
@@ -116,8 +117,8 @@ class NLPSolver(Solver):
         w, bound_multipliers, multipliers = (answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g"))
         watch.record(w, bound_multipliers, multipliers, int(stats["iter_count"]))
         status = self._status(stats, watch)
-        if status is Status.CONVERGED and self._falls(watch, program.leftover(w, bound_multipliers, multipliers)):
-            return Status.STALLED, {"reason": f"{self.plugin} calls this point optimal, but J can fall from there"}
+        if status is Status.CONVERGED:
+            return self._doubted(watch, program.leftover(w, bound_multipliers, multipliers))
         return status, {} if stats["success"] else {"reason": f"{self.plugin} says {stats['return_status']}"}
 
     def _watched_by(self, watch: _Watch) -> dict[str, Any]:
@@ -133,6 +134,16 @@ class NLPSolver(Solver):
             return _STATUS[stats["return_status"]]
         return Status.ITERATION_LIMIT if stats["iter_count"] >= self.max_iterations else self._no_progress(watch)
 
+    def _doubted(self, watch: _Watch, leftover: float) -> tuple[Status, dict[str, str]]:
+        """Believe a claim of success, unless J falls from there."""
+        try:
+            falls = self._falls(watch, leftover)
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED, {}
+        if falls:
+            return Status.STALLED, {"reason": f"{self.plugin} calls this point optimal, but J can fall from there"}
+        return Status.CONVERGED, {}
+
     def _falls(self, watch: _Watch, leftover: float) -> bool:
         """Whether J falls by more than a barrier leaves; not asked where more than bounds constrains the problem."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
@@ -142,6 +153,8 @@ class NLPSolver(Solver):
         if decrease(NumpyEngine(problem), nominal) > least:
             return True
         doubt = DDP(max_iterations=DOUBTING_STEPS, engine="numpy").solve(problem, controls=nominal.controls)
+        if doubt.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
         return doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
 
     def _no_progress(self, watch: _Watch) -> Status:

@@ -50,10 +50,11 @@ def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, fl
         return
     policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
     gradients = [step.Q.u for step in policy.steps]  # ∇_{u_t} J, and Q.uu is ∇²_{u_t} J (Prop. 2)
-    hessians = [step.Q.uu for step in policy.steps]
-    for nudge in (0.0, NUDGE):
-        stationary = zip(engine.problem.stages, nominal.controls, gradients, hessians)
-        yield from _along(engine, nominal, gradients, [_direction(*parts, nudge) for parts in stationary])
+    parts = list(zip(engine.problem.stages, nominal.controls, gradients, (step.Q.uu for step in policy.steps)))
+    plain, nudged = ([_direction(*part, nudge) for part in parts] for nudge in (0.0, NUDGE))
+    yield from _along(engine, nominal, gradients, plain)
+    if not all(map(np.array_equal, plain, nudged)):
+        yield from _along(engine, nominal, gradients, nudged)
 
 
 def _along(
