@@ -322,3 +322,17 @@ def scalar(factor: float = 0.9) -> Problem:
         horizon=5,
         control_size=1,
     )
+
+
+GOOD: dict[str, Any] = {
+    "dynamics": lambda x, u: m.stack([x[0] + u[0], x[1]]),
+    "cost": lambda x, u: u[0] ** 2,
+    "terminal_cost": lambda x: x[0] ** 2,
+    "x0": [1.0, 0.0],
+    "horizon": 5,
+}
+
+
+def declare(**changes: Any) -> Problem:
+    """Return a small problem, changed where a test wants it."""
+    return Problem.from_functions(**{**GOOD, **changes})
