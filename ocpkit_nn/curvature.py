@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ocpkit.linalg import identity_like
+from ocpkit_nn import eigenbases
 from ocpkit_nn.metric import Metric, RootMetric, SampleMetric
 from ocpkit_nn.vectors import Combination, ControlBase, OuterBase, small_product
 from ocpkit_nn.workspace import Workspace
@@ -139,35 +140,18 @@ def _second_moment(gradients: LayerGradients, A: Tensor | None, S: Tensor | None
 def _kronecker_basis(
     gradients: LayerGradients, memory: Memory, options: dict[str, Any]
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Eigenvalues and eigenvectors of the averaged A = E[x̄ x̄ᵀ] and S = E[V_h V_hᵀ], renewed every so many steps."""
+    """Eigenvalues and eigenvectors of the averaged A = E[x̄ x̄ᵀ] and S = E[V_h V_hᵀ], those of this step by default."""
     assert gradients.factors is not None
-    memory["count"] = count = memory.get("count", 0) + 1
+    memory["count"] = memory.get("count", 0) + 1
     inputs, cotangents = gradients.factors()
     samples = len(gradients.coefficients)
     average = gradients.base.average
     _moment(memory, "A", average(inputs.T @ inputs / len(inputs)), options["decay"])
     _moment(memory, "S", average(cotangents.T @ cotangents / samples), options["decay"])
-    if "basis_A" not in memory or (count - 1) % options["basis_every"] == 0:
+    if "basis_A" not in memory or options["basis_every"] == 1:
         for factor in "AS":
-            memory[f"values_{factor}"], memory[f"basis_{factor}"] = _eigenbasis(memory[factor])
+            eigenbases.decompose(memory, factor)
     return (memory["values_A"], memory["basis_A"]), (memory["values_S"], memory["basis_S"])
-
-
-def _eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors, in double precision and scaled to 1 where single precision fails.
-
-    It fails with an error for many equal eigenvalues, and silently, with nan, for the tiny matrices that a vanishing
-    gradient leaves.
-    """
-    try:
-        values, basis = torch.linalg.eigh(matrix)
-        if values.isfinite().all() and basis.isfinite().all():
-            return values, basis
-    except RuntimeError:
-        pass
-    size = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny).double()
-    values, basis = torch.linalg.eigh(matrix.double() / size)
-    return (values * size).to(matrix.dtype), basis.to(matrix.dtype)
 
 
 def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:

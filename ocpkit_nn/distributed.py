@@ -13,7 +13,7 @@ This is the only module that communicates. `torchrun` sets up the processes (glo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -37,13 +37,13 @@ class Processes:
     ----------
     rank, count
         Which process this is, of how many.
-    bytes_averaged
-        Size of all that `average` has exchanged so far.
+    bytes_exchanged
+        Size of all that `average` and `broadcast` have exchanged so far.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
         self.rank, self.count = rank, count
-        self.bytes_averaged = 0
+        self.bytes_exchanged = 0
         self._share = 1.0
 
     def share(self, batch: Tensor) -> Tensor:
@@ -76,8 +76,25 @@ class Processes:
             return local
         mean = local.mul_(self._share) if local.is_contiguous() else local * self._share
         self._communicate(lambda: dist.all_reduce(mean))
-        self.bytes_averaged += mean.numel() * mean.element_size()
+        self.bytes_exchanged += mean.numel() * mean.element_size()
         return mean
+
+    def divide(self, costs: Sequence[float]) -> list[int]:
+        """Return which process is to do each of some tasks: the dearest first, by whoever has least to do so far."""
+        owners, burdens = [0] * len(costs), [0.0] * self.count
+        for task in sorted(range(len(costs)), key=lambda task: -costs[task]):
+            owners[task] = burdens.index(min(burdens))
+            burdens[owners[task]] += costs[task]
+        return owners
+
+    def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
+        """Return one process's tensor in all of them; the others give one of its shape."""
+        if self.count == 1:
+            return tensor
+        whole = tensor.contiguous() if owner == self.rank else tensor.new_empty(tensor.shape)
+        self._communicate(lambda: dist.broadcast(whole, owner))
+        self.bytes_exchanged += whole.numel() * whole.element_size()
+        return whole
 
     def any(self, here: bool, device: torch.device) -> bool:
         """Whether it is so in any process."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ocpkit.errors import unknown_name
 from ocpkit.value import Value
-from ocpkit_nn import fused, separable
+from ocpkit_nn import eigenbases, fused, separable
 from ocpkit_nn.curvature import RULES, LayerGradients, Memory
 from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
@@ -34,7 +34,7 @@ from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
-from ocpkit_nn.stages import Linearisation, as_stages, without_autocast
+from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -89,7 +89,8 @@ class DDPNOpt(torch.optim.Optimizer):
     damping
         γ added to Kronecker and exact curvature.
     basis_every
-        Steps between two eigendecompositions of the Kronecker factors.
+        Steps that share the eigenvectors of the Kronecker factors. If several do, all layers' are renewed at once after
+        the last of them, and `processes` divide the work.
     weight_decay
         λ of the running cost ℓ_t = ½ λ ‖u_t‖², added to E[Q_u] as torch does.
     max_grad_norm
@@ -230,6 +231,8 @@ class DDPNOpt(torch.optim.Optimizer):
             self._search(states, targets, loss)
         else:
             self._forward_pass(states, self._policies)
+        with without_autocast(outputs):
+            eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
         return loss
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
@@ -301,7 +304,12 @@ class DDPNOpt(torch.optim.Optimizer):
         layer, options = self.stages[t].layer, self._groups[t]
         if options["weight_decay"]:
             gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
-        return self.rule(gradients, self.state[layer.parameters[0]] if memory is None else memory, options)
+        return self.rule(gradients, self._memory(self.stages[t]) if memory is None else memory, options)
+
+    def _memory(self, stage: Stage) -> Memory:
+        """What the baseline's rule remembers of a stage."""
+        memory: Memory = self.state[stage.layer.parameters[0]]
+        return memory
 
     def _scale(self) -> float:
         """Return the factor of a sample's second derivatives."""
@@ -356,7 +364,7 @@ class DDPNOpt(torch.optim.Optimizer):
         self, states: list[Tensor], linearisations: list[Linearisation], gradient: Tensor
     ) -> list[AimedGradient]:
         """Both passes with separable gains (see `separable`)."""
-        memories = [self.state[stage.layer.parameters[0]] for stage in self.stages]
+        memories = [self._memory(stage) for stage in self.stages]
         rates = [group["lr"] for group in self._groups]
 
         def metric(t: int, control: ControlBase, weight: Tensor) -> Metric:
@@ -378,8 +386,8 @@ class DDPNOpt(torch.optim.Optimizer):
 
     def _metric(self, t: int) -> Metric | None:
         """M/η of stage t where its steps are fused."""
-        layer = self.stages[t].layer
-        return fused.metric(self.curvature, layer, self.state[layer.parameters[0]], self._groups[t])
+        stage = self.stages[t]
+        return fused.metric(self.curvature, stage.layer, self._memory(stage), self._groups[t])
 
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""

@@ -14,7 +14,9 @@ import ocpkit.curvature as core
 from nn.dense import assert_near, kronecker
 from nn.strategies import few_examples, randn, seeds
 from ocpkit.bellman import ActionValue
+from ocpkit_nn import eigenbases
 from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit_nn.distributed import ALONE
 from ocpkit_nn.networks import fcn
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.vectors import DenseBase, OuterBase
@@ -91,6 +93,9 @@ def test_the_basis_is_renewed_every_so_many_steps(name: str) -> None:
         assert metric.input_basis is not None
         bases.append(metric.input_basis.clone())
         scales.append(torch.as_tensor(metric.inverse).clone())
+        eigenbases.renew([memory], [options(basis_every=3)], ALONE)
+        A = memory["basis_A"] @ torch.diag(memory["values_A"]) @ memory["basis_A"].T
+        assert torch.allclose(A, memory["A"]) == (len(bases) in (1, 3, 6))
     assert torch.equal(bases[0], bases[2])
     assert not torch.equal(bases[2], bases[3])
     assert torch.equal(bases[3], bases[5])

@@ -17,11 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.strategies import randomise
 from ocpkit.errors import ProblemError
-from ocpkit_nn import checkpoint
+from ocpkit_nn import checkpoint, eigenbases
 from ocpkit_nn.distributed import Processes, ProcessLost, processes
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.options import TrainOptions
@@ -37,6 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ("identity", "diagonal", "adam", "kronecker", "ekfac"), ("full", "value", "none")
     )
 } | {
+    "bases kept": {"curvature": "kronecker", "basis_every": 2},
+    "bases kept, ekfac": {"curvature": "ekfac", "basis_every": 2},
     "ggn": {"terminal": "ggn", "curvature": "kronecker"},
     "literal": {"control_hessian": "literal"},
     "clipped": {"max_grad_norm": 0.05, "curvature": "adam"},
@@ -52,6 +56,8 @@ def network(name: str) -> nn.Sequential:
     """A convolution for all but what is for Linear layers."""
     if name in ("second order", "ekfac, full", "ekfac, value", "ekfac, none"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 3))
+    elif name == "bases kept, ekfac":  # fewer inputs than samples: where E[x̄ x̄ᵀ] is singular the basis is arbitrary
+        model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     else:
         model = nn.Sequential(
             nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 3)
@@ -243,10 +249,39 @@ def test_every_sample_is_in_one_share() -> None:
     assert {len(share) for share in shares} == {2, 3}
 
 
+@given(costs=st.lists(st.integers(1, 100)), count=st.integers(1, 5))
+def test_work_is_divided_evenly(costs: list[int], count: int) -> None:
+    """Nobody has more than an even share and one task."""
+    owners = Processes(0, count).divide(costs)
+    assert len(owners) == len(costs)
+    for rank in range(count):
+        own = [cost for cost, owner in zip(costs, owners) if owner == rank]
+        assert sum(own) <= sum(costs) / count + max(costs, default=0)
+
+
+def test_each_factor_is_decomposed_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps that share their bases: at the first each process decomposes all six, then the six are divided."""
+
+    def steps(shared: Processes) -> list[int]:
+        calls, done, decompose = [], [], eigenbases.decompose
+        monkeypatch.setattr(eigenbases, "decompose", lambda *args: calls.append(decompose(*args)))
+        optimizer = DDPNOpt(network("bases kept"), curvature="kronecker", basis_every=2, processes=shared)
+        for _ in range(2):
+            optimizer.step(torch.ones(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1]))
+            done.append(len(calls))
+        return done
+
+    (first, after), (other, after_other) = in_processes(2, steps, tmp_path)
+    assert (first, other) == (6, 6)
+    assert (after - first) + (after_other - other) == 6
+    assert after > first
+    assert after_other > other
+
+
 def test_alone_nothing_is_communicated() -> None:
     alone = Processes()
     assert alone.see(5, torch.device("cpu")) == 5
     assert alone.average(torch.ones(2)).sum() == 2
     assert alone.gather("state") == ["state"]
     assert not alone.any(False, torch.device("cpu"))
-    assert alone.bytes_averaged == 0
+    assert alone.bytes_exchanged == 0
