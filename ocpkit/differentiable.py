@@ -180,14 +180,23 @@ def differentiable(function: Callable[..., Any], sizes: Sequence[int], name: str
 
 
 def with_parameters(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
-    """Accept functions of (x, u) and of (x, u, p) alike."""
+    """Accept functions of (x, u) and of (x, u, p) alike; options of their own are what follows, or keyword-only."""
     if not callable(function):
         raise ProblemError(f"{name}: expected a function, got {type(function).__name__}")
-    parameters = list(inspect.signature(function).parameters.values())
-    required = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters) or len(required) == count:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
-    if len(required) == count - 1:
+    taken, options = positional[:count], positional[count:]
+    if len(taken) < count - 1 or any(option.default is option.empty for option in options):
+        wanted = "(x, u) or (x, u, p)" if count == 3 else "(x) or (x, p)"
+        raise ProblemError(f"{name}: the function takes {len(positional)} arguments, expected {wanted}")
+    if len(taken) < count:
         return lambda *arguments: function(*arguments[:-1])
-    wanted = "(x, u) or (x, u, p)" if count == 3 else "(x) or (x, p)"
-    raise ProblemError(f"{name}: the function takes {len(required)} arguments, expected {wanted}")
+    if taken[-1].default is not inspect.Parameter.empty:
+        own, start = taken[-1].name, ", ".join(p.name for p in taken[:-1])
+        raise ProblemError(
+            f"{name}: {own!r} stands where the parameters p are passed but has a default; if it is an option of the "
+            f"function's own, make it keyword-only: ({start}, *, {taken[-1]}); if it is p, leave the default out"
+        )
+    return function

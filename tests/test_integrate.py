@@ -102,6 +102,15 @@ def test_a_field_of_other_arguments_is_refused() -> None:
             rk4(wrong, 0.1)  # type: ignore[arg-type]
 
 
+def test_an_option_in_the_place_of_the_parameters_is_refused() -> None:
+    """``lambda x, u, i=i`` keeps a loop's i elsewhere; here it would be given p."""
+    with pytest.raises(ProblemError, match=r"'rate' stands where the parameters p are passed.* \(x, u, \*, rate=2.0\)"):
+        rk4(lambda x, u, rate=2.0: rate * x, 0.1)
+    x, u, p = np.ones(1), np.zeros(1), np.array([0.5])
+    after = euler(lambda x, u, p, rate=2.0: p * rate * x, dt=0.5)
+    np.testing.assert_array_equal(after(x, u, p), [1.5])
+
+
 def test_options_by_keyword_are_no_parameters() -> None:
     def growth(x: Any, u: Any, *, rate: float = 2.0) -> Any:
         return rate * x
