@@ -20,6 +20,9 @@ from ocpkit.problem import Array, Problem
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
 
+INTERRUPTED = "interrupted"
+"""Why a simulation was broken off by Ctrl-C."""
+
 
 class Controller(Protocol):
     """What closes a loop: `MPC`, or the feedback of one plan (`PlanFeedback`).
@@ -48,11 +51,13 @@ class ClosedLoop:
     states, controls
         Of the plant, (N + 1, n) and (N, m).
     commands
-        One per tick, N of them; that at which the controller was lost is one more.
+        One per tick, N of them; a last one that moved the plant nowhere any more is one more.
     lost_at
         Tick at which the controller was lost (the simulation ends there), or None.
     time_step
         Seconds per tick.
+    broken_off
+        Why it ended before its last tick: a lost controller, a plant whose state is not finite, or Ctrl-C; else "".
     """
 
     states: Array
@@ -60,6 +65,7 @@ class ClosedLoop:
     commands: tuple[Command, ...]
     lost_at: int | None = None
     time_step: float = 1.0
+    broken_off: str = ""
 
     @property
     def known(self) -> Array:
@@ -78,7 +84,7 @@ class ClosedLoop:
     def log(self) -> list[dict[str, Any]]:
         """Return one record per tick: time, states, controls applied, J, iterations, status, health, solve time [ms].
 
-        A tick at which the controller was lost has no controls.
+        A last command that moved the plant nowhere any more has no controls.
         """
         return [
             {"time": self.time_step * tick}
@@ -128,7 +134,8 @@ class ClosedLoop:
         if not self.commands:
             return "0 ticks"
         worst, median = self.seconds.max() * 1e3, float(np.median(self.seconds)) * 1e3
-        return f"{len(self.controls)} ticks ({tally}); solve: median {median:.3f} ms, worst {worst:.3f} ms"
+        ending = f"; broken off: {self.broken_off}" if self.broken_off else ""
+        return f"{len(self.controls)} ticks ({tally}); solve: median {median:.3f} ms, worst {worst:.3f} ms{ending}"
 
 
 def simulate(
@@ -168,6 +175,11 @@ def simulate(
         Where given, it measures the plant with its own noise, and the controller gets its estimates; each tick is the
         first stage of its problem. It goes on from where it is.
 
+    Returns
+    -------
+    ClosedLoop
+        All that happened, also where it was broken off by Ctrl-C or a plant whose state is not finite.
+
     Raises
     ------
     ProblemError
@@ -191,22 +203,35 @@ def simulate(
             return first.step(x, u, problem.parameter(0))
 
     states = [checked_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
-    controls, commands, lost_at = list[Array](), list[Command](), None
-    for tick in range(ticks):
-        if estimator is None:
-            known = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
-        else:
-            known = estimator.update(estimator.measure(states[-1], rng))
-        command = controller.step(known, None if parameters is None else parameters(tick))
-        commands.append(command)
-        if command.health is Health.LOST:
-            lost_at = tick
-            break
-        delay.append(command.control)
-        controls.append(delay.pop(0))
-        if estimator is not None:
-            estimator.predict(controls[-1])
-        following = plant(states[-1], controls[-1]) + process_noise * rng.normal(size=states[-1].shape)
-        states.append(following)
-    empty = np.zeros((0, problem.control_sizes[0]))
-    return ClosedLoop(np.stack(states), np.stack(controls) if controls else empty, tuple(commands), lost_at, time_step)
+    controls, commands, broken_off = list[Array](), list[Command](), ""
+    try:
+        for tick in range(ticks):
+            if estimator is None:
+                known = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
+            else:
+                known = estimator.update(estimator.measure(states[-1], rng))
+            command = controller.step(known, None if parameters is None else parameters(tick))
+            commands.append(command)
+            if command.health is Health.LOST:
+                broken_off = f"the controller was lost at tick {tick}"
+                break
+            delay.append(command.control)
+            control = delay.pop(0)
+            if estimator is not None:
+                estimator.predict(control)
+            following = plant(states[-1], control) + process_noise * rng.normal(size=states[-1].shape)
+            if not np.isfinite(following).all():
+                broken_off = f"the plant's state is not finite after tick {tick}"
+                break
+            controls.append(control)
+            states.append(following)
+    except KeyboardInterrupt:
+        broken_off = INTERRUPTED
+    return ClosedLoop(
+        states=np.stack(states),
+        controls=np.stack(controls[: len(states) - 1]) if len(states) > 1 else np.zeros((0, problem.control_sizes[0])),
+        commands=tuple(commands),
+        lost_at=len(commands) - 1 if commands and commands[-1].health is Health.LOST else None,
+        time_step=time_step,
+        broken_off=broken_off,
+    )

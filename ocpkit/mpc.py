@@ -140,6 +140,8 @@ class MPC:
         ------
         ProblemError
             If the state has the wrong shape or is not finite.
+        KeyboardInterrupt
+            After Ctrl-C, also where the solver would return its iterate.
         """
         start = time.perf_counter()
         measured = checked_vector(x, self.problem.state_sizes[0], "the measured state")
@@ -148,6 +150,8 @@ class MPC:
         if self.plan is not None:
             self.offset += 1
         solution = self._solve(problem)
+        if solution.status is Status.INTERRUPTED:  # which is meant for the loop around this one
+            raise KeyboardInterrupt
         usable = self._usable(solution)
         if usable:
             self.plan, self.offset = solution, 0

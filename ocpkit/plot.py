@@ -117,8 +117,7 @@ def plot_closed_loop(
             xlim=(0.0, loop.time_step * max(len(loop.states) - 1, 1)),
         )
         axes.grid(alpha=0.3)
-    lost = "" if loop.lost_at is None else f", lost at tick {loop.lost_at}"
-    return _titled(figure, f"{task.name if task else 'closed loop'}: {loop}{lost}", path)
+    return _titled(figure, f"{task.name if task else 'closed loop'}: {loop}", path)
 
 
 def _titled(figure: Any, title: str, path: str | os.PathLike[str] | None) -> Any:

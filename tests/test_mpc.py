@@ -26,6 +26,7 @@ from ocpkit import (
     rk4,
     simulate,
 )
+from ocpkit.closed_loop import ClosedLoop
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.mpc import shifted
 from ocpkit.plan_feedback import PlanFeedback
@@ -150,6 +151,45 @@ def test_without_any_plan_it_is_lost_at_once_and_a_simulation_says_when() -> Non
     assert loop.lost_at == 0
     assert len(loop.controls) == 0
     assert loop.commands[0].status is Status.INVALID_INPUT
+
+
+def interrupted(loop: ClosedLoop) -> None:
+    assert loop.broken_off == "interrupted"
+    assert loop.lost_at is None
+    assert loop.states.shape == (4, 2)
+    assert len(loop.controls) == 3
+    assert str(loop).endswith("broken off: interrupted")
+
+
+def test_ctrl_c_in_the_plant_ends_a_simulation_with_what_happened() -> None:
+    problem, ticks = upright(), iter(range(9))
+
+    def plant(x: Any, u: Any) -> Any:
+        if next(ticks) == 3:
+            raise KeyboardInterrupt
+        return problem.stages[0].dynamics.step(x, u, problem.parameter(0))
+
+    interrupted(simulate(MPC(problem), 9, plant=plant))
+
+
+def test_ctrl_c_in_a_solve_ends_a_simulation_with_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver returns its iterate; the loop around it is to end all the same."""
+    solve, calls = DDP.solve, iter(range(9))
+
+    def solve_or_stop(*arguments: Any, **options: Any) -> Any:
+        solution = solve(*arguments, **options)
+        return replace(solution, status=Status.INTERRUPTED) if next(calls) == 3 else solution
+
+    monkeypatch.setattr(DDP, "solve", solve_or_stop)
+    interrupted(simulate(MPC(upright()), 9))
+
+
+def test_a_plant_that_is_not_finite_ends_the_simulation() -> None:
+    problem = upright()
+    loop = simulate(MPC(problem), 9, plant=lambda x, u: np.where(x[0] > 3.5, np.nan, x + 0.2))
+    assert "the plant's state is not finite after tick" in loop.broken_off
+    assert np.isfinite(loop.states).all()
+    assert len(loop.controls) == len(loop.states) - 1 == len(loop.log()) - 1
 
 
 def test_where_the_model_is_not_finite_at_a_trial_point_the_solver_steps_back() -> None:

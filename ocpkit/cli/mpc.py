@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ocpkit.cli.exits import NOT_CONVERGED
+from ocpkit.cli import exits
 from ocpkit.cli.find import Target, find
 from ocpkit.cli.outputs import check_pictures, check_writable
 from ocpkit.cli.report import print_json
-from ocpkit.closed_loop import ClosedLoop, Controller, simulate
+from ocpkit.closed_loop import INTERRUPTED, ClosedLoop, Controller, simulate
 from ocpkit.errors import ProblemError
 from ocpkit.mpc import MPC, Health
 from ocpkit.plan_feedback import PlanFeedback
@@ -44,7 +44,7 @@ def mpc_command(
 ) -> None:
     """Control a simulated plant by model predictive control, or by the feedback of one plan.
 
-    Exit status: 0 if every tick had a usable plan, 1 if not, 2 wrong input.
+    Exit status: 0 if every tick had a usable plan, 1 if not, 2 wrong input, 130 Ctrl-C (what happened is written).
     """
     for path in (log, plot, animate, film):
         check_writable(path)
@@ -70,13 +70,17 @@ def mpc_command(
         seed=seed,
         time_step=found.task.time_step if found.task else 1.0,
     )
+    if loop.broken_off == INTERRUPTED and not loop.commands:
+        raise typer.Exit(exits.INTERRUPTED)
     paid = loop.cost(found.problem)
     if as_json:
         print_json(_record(loop, paid))
     else:
         typer.echo(f"{found.name}, {'feedback of one plan' if feedback else 'MPC'}: {loop}; J paid {paid:.6g}")
     _write(loop, found, plant, log, plot, animate, film)
-    raise typer.Exit(0 if loop.lost_at is None and not loop.count(Health.HELD) else NOT_CONVERGED)
+    if loop.broken_off == INTERRUPTED:
+        raise typer.Exit(exits.INTERRUPTED)
+    raise typer.Exit(exits.NOT_CONVERGED if loop.broken_off or loop.count(Health.HELD) else 0)
 
 
 def _plant(found: Target, mass: float, friction: float) -> Dynamics | None:
@@ -94,6 +98,7 @@ def _record(loop: ClosedLoop, paid: float) -> dict[str, Any]:
         "ticks": len(loop.controls),
         **tally,
         "lost_at": loop.lost_at,
+        "broken_off": loop.broken_off,
         "cost": paid,
         "state": loop.states[-1].tolist(),
     }

@@ -33,7 +33,7 @@ def problem(horizon=20):
         x0=[1.0, 0.0], horizon=horizon, name="cart",
     )
 
-def slow():
+def slow(horizon=100):
     calls = 0
     def dynamics(x, u):
         nonlocal calls
@@ -44,7 +44,7 @@ def slow():
         return m.stack([x[0] + 0.1 * u[0]])
     return Problem.from_functions(
         dynamics=dynamics, cost=lambda x, u: u[0] ** 2, terminal_cost=lambda x: x[0] ** 2,
-        x0=[1.0], horizon=100, derivatives="central", name="slow",
+        x0=[1.0], horizon=horizon, derivatives="central", name="slow",
     )
 
 fixed = problem(5)
@@ -382,19 +382,32 @@ def test_exit_status_of_the_console_script(arguments, status):
     assert "Traceback" not in output + errors
 
 
-def test_interrupt_returns_and_saves_the_best_iterate():
-    process = run("solve", "model.py:slow", "--save", "best.npz", "--json")
+def interrupt(process):
+    """Wait until the model of `slow` has been called often, and press Ctrl-C."""
     deadline = time.monotonic() + 60
     while not Path("running").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    return process.communicate(timeout=60)
+
+
+def test_interrupt_returns_and_saves_the_best_iterate():
+    process = run("solve", "model.py:slow", "--save", "best.npz", "--json")
+    output, errors = interrupt(process)
     assert process.returncode == 130
     assert strict_json(output)["status"] == "interrupted"
     assert errors == "saved best.npz\n"
     assert Solution.load("best.npz").states.shape == (101, 1)
+
+
+def test_an_interrupted_closed_loop_writes_what_happened():
+    process = run("mpc", "model.py:slow", "--horizon", "2", "--ticks", "9999", "--log", "log.csv", "--json")
+    output, errors = interrupt(process)
+    assert process.returncode == 130
+    assert strict_json(output)["broken_off"] == "interrupted"
+    assert errors == "wrote log.csv\n"
 
 
 def test_help_imports_nothing_heavy():
