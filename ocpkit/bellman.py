@@ -2,12 +2,12 @@
 
 Notation (fixed for the whole library):
 
-====================  =========================================  ==========
-V_x, V_xx             value gradient and Hessian at x_t           (n,), (n, n)
-Q_x, Q_u              gradient of Q_t(x, u) = ℓ + V'(f(x, u))     (n,), (m,)
-Q_xx, Q_ux, Q_uu      its Hessian                                 (n, n), (m, n), (m, m)
-k, K                  policy δu = k + K δx                        (m,), (m, n)
-====================  =========================================  ==========
+|                  | meaning                                 | shapes                 |
+| ---------------- | --------------------------------------- | ---------------------- |
+| V_x, V_xx        | value gradient and Hessian at x_t       | (n,), (n, n)           |
+| Q_x, Q_u         | gradient of Q_t(x, u) = ℓ + V'(f(x, u)) | (n,), (m,)             |
+| Q_xx, Q_ux, Q_uu | its Hessian                             | (n, n), (m, n), (m, m) |
+| k, K             | policy δu = k + K δx                    | (m,), (m, n)           |
 
 A prime marks the next stage. Expansions are around the nominal (x_t, u_t); the update is
 u ← u + α k + K (x̂ − x) along the new trajectory x̂. The co-state of H = ℓ + pᵀ f is V_x.

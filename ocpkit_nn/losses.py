@@ -3,14 +3,12 @@
 Nothing here is averaged: the batch's 1/B belongs to whoever takes the expectation. With `factors` the Hessian
 is kept as outer products, Σ_r z_r z_rᵀ (Liu, Chen & Theodorou, "DDPNOpt", ICLR 2021, Prop. 3: r = 1):
 
-============  ======================================================  ==========================
-kind          z_r                                                     Σ_r z_r z_rᵀ is
-============  ======================================================  ==========================
-"ggn"         C factors; cross-entropy: √p_c (e_c − p)                the Hessian, positive part
-"empirical"   one factor, ∇φ (the paper's)                            ∇φ ∇φᵀ
-"montecarlo"  `rank` draws; cross-entropy: (p − e_y)/√rank, y ~ p     the Hessian, in expectation
-"rank"        `rank` leading eigenpairs, √λ_r v_r                     the nearest of that rank
-============  ======================================================  ==========================
+| kind         | z_r                                                 | Σ_r z_r z_rᵀ is             |
+| ------------ | --------------------------------------------------- | --------------------------- |
+| "ggn"        | C factors; cross-entropy: √p_c (e_c − p)            | the Hessian, positive part  |
+| "empirical"  | one factor, ∇φ (the paper's)                        | ∇φ ∇φᵀ                      |
+| "montecarlo" | `rank` draws; cross-entropy: (p − e_y)/√rank, y ~ p | the Hessian, in expectation |
+| "rank"       | `rank` leading eigenpairs, √λ_r v_r                 | the nearest of that rank    |
 
 All four are positive semidefinite; the three losses by name are convex, so theirs is the whole Hessian.
 """

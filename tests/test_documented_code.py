@@ -35,6 +35,18 @@ def test_there_are_pages() -> None:
     assert len(RUNNABLE) >= 12
 
 
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs").rglob("*.md"), key=str), ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_links_lead_to_what_the_site_has(page: Path) -> None:
+    """mkdocs warns of none that leaves docs/, where the site ends."""
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            there = (page.parent / target).resolve()
+            assert there.is_relative_to(ROOT / "docs"), target
+            assert there.exists(), target
+
+
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_it_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "docs/robots.md":

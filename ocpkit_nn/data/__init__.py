@@ -1,13 +1,12 @@
 """Data sets for training: by name or from a user's own files, read and standardised, never downloaded.
 
-======================  ============================================================================
-`load("wine")`          scikit-learn's, with `"digits"`; split 80/20, stratified, by the seed
-`load("clusters:8")`    eight Gaussian clusters in R^30, drawn by the seed
-`load("mnist")`         the official files under the folder `OCPKIT_DATA` names; with
-                        `"fashion-mnist"`, `"svhn"` and `"cifar10"`
-`load("my/data.npz")`   arrays `x_train, y_train, x_test, y_test`, or `x, y`, which are split 80/20
-`load("my/images")`     a folder or .zip of `train/<class>/*.png` and `test/<class>/*.png`
-======================  ============================================================================
+|                       | what it loads                                                                               |
+| --------------------- | ------------------------------------------------------------------------------------------- |
+| `load("wine")`        | scikit-learn's, with `"digits"`; split 80/20, stratified, by the seed                       |
+| `load("clusters:8")`  | eight Gaussian clusters in R^30, drawn by the seed                                          |
+| `load("mnist")`       | the official files in the folder `OCPKIT_DATA`; so `"fashion-mnist"`, `"svhn"`, `"cifar10"` |
+| `load("my/data.npz")` | arrays `x_train, y_train, x_test, y_test`, or `x, y`, which are split 80/20                 |
+| `load("my/images")`   | a folder or .zip of `train/<class>/*.png` and `test/<class>/*.png`                          |
 """
 
 from __future__ import annotations

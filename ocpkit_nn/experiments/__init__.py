@@ -18,28 +18,28 @@ and nothing else. A `Run` is frozen and says all that its result depends on; `Ru
 a larger number of seeds only adds runs; ``OUT/ITEM/results.json`` collects the rows, ``report.md`` the tables.
 `page` writes the reports of all items in OUT as one document.
 
-===============  =============================================================================
-`run`            `Run`, `Result`, `Options`: what goes in and comes out of a training
-`trial`          data, network and method of a `Run` → its `Result`
-`methods`        methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals
-`rivals`         what a practitioner does about a large learning rate
-`todays`         today's optimisers: Muon, a cosine schedule
-`forms`          other forms of the feedback: a Gauss-Seidel sweep, a trust region
-`stacked`        DDP of the whole mini-batch as one stacked state
-`architectures`  networks that the paper does not have: residual with batch norm, a transformer's encoder
-`regression`     a data set with real targets, and R²
-`runner`         which runs are missing, in which processes they are trained, where they are kept
-`registry`       the items by name; trains and reports one
-`statistics`     groups of results, means with standard errors, paired differences
-`report`         `Report`, tables and figures in one style
-`paper`          the paper's numbers
-`twins`          runs of a baseline, its three twins and its rivals, shared by `e3`, `e4`, `e5`
-`cells`          their results by baseline and learning rate, and the parts of a twin's gain
-`contest`        the runs of Table 3, shared by `search` and `e1`
-`cost`           time and memory of a step, for `e2` and the benchmarks
-`deconvolution`  from a layer back to the image, for `e6`
-`page`           all reports as `reproduction.md`
-===============  =============================================================================
+| file            | what it is for                                                                           |
+| --------------- | ---------------------------------------------------------------------------------------- |
+| `run`           | `Run`, `Result`, `Options`: what goes in and comes out of a training                     |
+| `trial`         | data, network and method of a `Run` → its `Result`                                       |
+| `methods`       | methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals              |
+| `rivals`        | what a practitioner does about a large learning rate                                     |
+| `todays`        | today's optimisers: Muon, a cosine schedule                                              |
+| `forms`         | other forms of the feedback: a Gauss-Seidel sweep, a trust region                        |
+| `stacked`       | DDP of the whole mini-batch as one stacked state                                         |
+| `architectures` | networks that the paper does not have: residual with batch norm, a transformer's encoder |
+| `regression`    | a data set with real targets, and R²                                                     |
+| `runner`        | which runs are missing, in which processes they are trained, where they are kept         |
+| `registry`      | the items by name; trains and reports one                                                |
+| `statistics`    | groups of results, means with standard errors, paired differences                        |
+| `report`        | `Report`, tables and figures in one style                                                |
+| `paper`         | the paper's numbers                                                                      |
+| `twins`         | runs of a baseline, its three twins and its rivals, shared by `e3`, `e4`, `e5`           |
+| `cells`         | their results by baseline and learning rate, and the parts of a twin's gain              |
+| `contest`       | the runs of Table 3, shared by `search` and `e1`                                         |
+| `cost`          | time and memory of a step, for `e2` and the benchmarks                                   |
+| `deconvolution` | from a layer back to the image, for `e6`                                                 |
+| `page`          | all reports as `reproduction.md`                                                         |
 
 To add an item, write its module, name it in `registry.ITEMS` and in the help of `ocpkit.cli.reproduce`; the tests of
 `tests/nn/test_experiments_items.py` then run its quick form, check its files and that nothing is trained twice. An
