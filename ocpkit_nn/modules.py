@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.layers import BatchNormLayer, Layer, LinearLayer
@@ -37,7 +39,8 @@ class ModuleLayer(Layer):
 
     def _at(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         everywhere = {place: parameters[key] for place, key in self._places.items()}
-        result: Tensor = functional_call(self.module, everywhere, (x.unsqueeze(0),), tie_weights=False).squeeze(0)
+        with unfused_attention():
+            result: Tensor = functional_call(self.module, everywhere, (x.unsqueeze(0),), tie_weights=False).squeeze(0)
         return result
 
     def _current(self) -> dict[str, Tensor]:
@@ -81,6 +84,11 @@ class ModuleLayer(Layer):
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part.flatten() for part in parts])[None]
+
+
+def unfused_attention() -> AbstractContextManager[None]:
+    """Take torch's plain attention: its fused kernels have no second derivative and no rule for `vmap`."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def as_layer(module: nn.Module, name: str) -> Layer:

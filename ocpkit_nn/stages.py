@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit_nn.layers import BatchNormLayer, Layer
-from ocpkit_nn.modules import as_layer, check_not_random
+from ocpkit_nn.modules import as_layer, check_not_random, unfused_attention
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
@@ -104,8 +104,8 @@ class Stage:
         return y
 
     def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
-        """Evaluate f_t with autograd through x and the controls; `again`: with the masks that the last one drew."""
-        with torch.enable_grad():
+        """Evaluate f_t with autograd, twice if need be; `again`: with the masks that the last one drew."""
+        with torch.enable_grad(), unfused_attention():
             y: Tensor = self.layer.module(x)
             for module in self.tail:
                 y = module.again(y) if again and isinstance(module, Dropout) else module(y)

@@ -63,6 +63,11 @@ def between(*middle: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), *middle, nn.Linear(6, 3))
 
 
+def attention() -> nn.Module:
+    """A block whose fused kernel autograd cannot differentiate twice, nor `vmap` without a warning."""
+    return nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+
+
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "a module under two names": lambda: between(OneLayerTwice()),
     "a weight in two modules": lambda: between(OneWeightTwice()),
@@ -70,7 +75,9 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "PReLU, one slope": lambda: between(nn.PReLU()),
     "PReLU in a residual block": lambda: between(Residual(nn.Linear(6, 6), nn.PReLU(6))),
     "tokens": lambda: nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 6), nn.Tanh(), Mean(), nn.Linear(6, 3)),
+    "torch's attention": lambda: nn.Sequential(nn.Embedding(7, 6), attention(), Mean(), nn.Linear(6, 3)),
 }
+OF_TOKENS = ("tokens", "torch's attention")
 
 
 @pytest.fixture(params=NETWORKS)
@@ -79,7 +86,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Sequential, Tensor]:
     model = NETWORKS[request.param]().double()
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(7, (6, 4), generator=generator)
-    return model, tokens if request.param == "tokens" else randn(generator, 6, 4)
+    return model, tokens if request.param in OF_TOKENS else randn(generator, 6, 4)
 
 
 def weights(model: nn.Module) -> Tensor:
@@ -125,11 +132,11 @@ class Idle(nn.Module):
 
 
 @pytest.mark.parametrize("build", [DDPNOpt, EMSA, MSA, SGDVGR])
-@pytest.mark.parametrize("what", ["tokens", "idle parameters"])
+@pytest.mark.parametrize("what", [*OF_TOKENS, "idle parameters"])
 def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:
     torch.manual_seed(0)
-    model = (NETWORKS["tokens"]() if what == "tokens" else between(Idle())).double()
-    inputs = torch.randint(7, (6, 4)) if what == "tokens" else torch.randn(6, 4, dtype=torch.float64)
+    model = (NETWORKS[what]() if what in OF_TOKENS else between(Idle())).double()
+    inputs = torch.randint(7, (6, 4)) if what in OF_TOKENS else torch.randn(6, 4, dtype=torch.float64)
     optimizer = build(model)
     losses = [optimizer.step(inputs, TARGETS) for _ in range(20)]
     assert losses[-1] < losses[0]
