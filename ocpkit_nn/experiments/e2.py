@@ -215,10 +215,13 @@ def _draw(methods: dict[str, list[Result]], folder: Path) -> Picture:
                 sizes, costs = _curve(results, axis, measure)
                 style = {"color": LINES[number % len(LINES)], "marker": "o" if number < len(LINES) else "s"}
                 ax.loglog(sizes, scale * np.array(costs), ms=3, label=name, **style)
+            every = sorted({size_of(r.run) for results in methods.values() for r in results if axis_of(r.run) == axis})
+            ax.set_xticks(every, map(str, every), minor=False)
+            ax.set_xticks([], minor=True)
             ax.set_xlabel(axis)
             ax.grid(alpha=0.3)
         row[0].set_ylabel(unit)
-    axes[0, 0].legend(fontsize=7)
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     fixed = ", ".join(f"{axis} {size}" for axis, size in POINT.items())
     caption = f"CPU time and peak memory of a step over one size; the others are {fixed}"
     return save(drawn, folder / "scaling.png", caption)
