@@ -157,6 +157,8 @@ class MujocoDynamics(Dynamics):
 
 def _sane(x: Array, u: Array) -> bool:
     """Whether MuJoCo computes with these numbers: else it begins from the model's own state, or without controls."""
+    if x.dtype == object or u.dtype == object:
+        raise TypeError("MuJoCo takes numbers, not symbols")
     return bool(np.abs(x).max(initial=0.0) <= LARGEST and np.abs(u).max(initial=0.0) <= LARGEST)
 
 

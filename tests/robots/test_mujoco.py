@@ -16,6 +16,7 @@ import pytest
 
 from ocpkit import ILQR, Problem, ProblemError, Solution, Status, models, simulate
 from ocpkit.differences import central_jacobian
+from ocpkit.errors import UnsupportedProblem
 from ocpkit.plan_feedback import PlanFeedback
 
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
@@ -95,6 +96,13 @@ def test_where_mujoco_would_begin_anew_there_is_no_state(wrong, tmp_path, monkey
     assert np.isnan(dynamics.step(bad_x, bad_u, NONE)).all()
     assert all(np.isnan(jacobian).all() for jacobian in dynamics.jacobians(bad_x, bad_u, NONE))
     np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
+
+
+def test_a_solver_says_why_it_does_not_compile():
+    problem = models.get("finger").build(horizon=2)
+    with pytest.raises(UnsupportedProblem, match="MuJoCo takes numbers, not symbols"):
+        ILQR(engine="c").solve(problem)
+    assert "MuJoCo takes numbers" in ILQR(max_iterations=1).solve(problem).details["engine"]
 
 
 def test_a_solver_says_that_a_start_is_none():
