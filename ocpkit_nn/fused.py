@@ -8,6 +8,7 @@ its case β₁ = 0 without correction of the bias (step ∞).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,43 +26,51 @@ WITH_KERNEL = ("cpu", "cuda")
 """Devices for which torch fuses Adam."""
 
 
-def descend(curvature: str, layer: Layer, gradient: list[Tensor], memory: Memory, options: dict[str, Any]) -> None:
-    """Take the baseline's step.
+def descend(
+    curvature: str,
+    layers: Sequence[Layer],
+    gradients: Sequence[list[Tensor]],
+    memories: Sequence[Memory],
+    options: dict[str, Any],
+) -> None:
+    """Take the baseline's step at some layers at once.
 
     Parameters
     ----------
-    gradient
-        One contiguous tensor for each of the layer's parameters; overwritten.
-    memory
-        The layer's moments.
+    gradients
+        Of each layer one contiguous tensor for each of its parameters; overwritten.
+    memories
+        Each layer's moments.
     """
-    parameters = layer.parameters
+    parameters, gradient = _flat(layer.parameters for layer in layers), _flat(gradients)
     if not all(map(Tensor.is_contiguous, parameters)):  # the kernel takes memory as it lies
         gradient = [torch.empty_like(own).copy_(part) for own, part in zip(parameters, gradient)]
+
+    def moment(name: str) -> list[Tensor]:
+        return _flat(_moment(memory, name, layer.parameters) for layer, memory in zip(layers, memories))
+
     if options["weight_decay"]:
         torch._foreach_add_(gradient, parameters, alpha=options["weight_decay"])
     if curvature == "identity":
         if options["momentum"]:
-            velocity = _moment(memory, "velocity", parameters)
+            velocity = moment("velocity")
             torch._foreach_mul_(velocity, options["momentum"])
             torch._foreach_add_(velocity, gradient)
             gradient = velocity
         torch._foreach_add_(parameters, gradient, alpha=-options["lr"])
         return
-    squares = _moment(memory, "square", parameters)
+    squares = moment("square")
     if curvature == "diagonal":
-        means, (b1, b2) = gradient, (0.0, options["decay"])
+        means, first, (b1, b2) = gradient, math.inf, (0.0, options["decay"])
     else:
-        means, (b1, b2) = _moment(memory, "mean", parameters), options["betas"]
-    step = memory.setdefault("step", math.inf if curvature == "diagonal" else 0.0)
-    memory["step"] = step + 1
+        means, first, (b1, b2) = moment("mean"), 0.0, options["betas"]
     adam(
         parameters,
         gradient,
         means,
         squares,
         [],
-        [torch.full((), step, dtype=torch.float32, device=own.device) for own in parameters],
+        _flat(_steps(memory, layer.parameters, first) for layer, memory in zip(layers, memories)),
         fused=parameters[0].device.type in WITH_KERNEL,
         lr=options["lr"],
         beta1=b1,
@@ -71,6 +80,17 @@ def descend(curvature: str, layer: Layer, gradient: list[Tensor], memory: Memory
         amsgrad=False,
         maximize=False,
     )
+
+
+def _flat(lists: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    return [tensor for each in lists for tensor in each]
+
+
+def _steps(memory: Memory, parameters: list[Tensor], first: float) -> tuple[Tensor, ...]:
+    """Return the number of the steps so far, for each parameter, and count one more."""
+    step = memory.setdefault("step", first)
+    memory["step"] = step + 1
+    return torch.full((len(parameters),), step, dtype=torch.float32, device=parameters[0].device).unbind()
 
 
 def metric(curvature: str, layer: Layer, memory: Memory, options: dict[str, Any]) -> Metric | None:

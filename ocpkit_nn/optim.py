@@ -374,8 +374,13 @@ class DDPNOpt(torch.optim.Optimizer):
             gradients = LayerGradients(control.expectation(weight), control, weight, None)
             return self._rule(t, gradients, {})[0]  # what the first gradient alone would make of it
 
-        def descend(t: int, gradient: list[Tensor]) -> None:
-            fused.descend(self.curvature, self.stages[t].layer, gradient, memories[t], self._groups[t])
+        def descend(gradients: dict[int, list[Tensor]]) -> None:
+            for options in self.param_groups:
+                some = [t for t in gradients if self._groups[t] is options]
+                if some:
+                    layers = [self.stages[t].layer for t in some]
+                    mine, moments = [gradients[t] for t in some], [memories[t] for t in some]
+                    fused.descend(self.curvature, layers, mine, moments, options)
 
         with without_autocast(gradient):
             gradient, scale = self._clipped(gradient, linearisations)

@@ -114,7 +114,7 @@ def forward_pass(
     stages: Sequence[Stage],
     states: Sequence[Tensor],
     aimed: Sequence[AimedGradient],
-    descend: Callable[[int, list[Tensor]], None],
+    descend: Callable[[dict[int, list[Tensor]]], None],
     *,
     feedback: bool,
 ) -> None:
@@ -125,15 +125,19 @@ def forward_pass(
     states
         Nominal X_t.
     descend
-        Takes the baseline's step: (stage, gradient for its parameters).
+        Takes the baseline's step at some stages, on the gradients for their parameters.
     feedback
-        False: no second trajectory, δx = 0.
+        False: no second trajectory, δx = 0, and nothing to wait for: one step for all layers.
     """
+    if not feedback:
+        with without_autocast(states[0]):
+            descend({t: gradient.at(None, stages[t].layer) for t, gradient in enumerate(aimed)})
+        return
     x = states[0]
     for t, (stage, gradient) in enumerate(zip(stages, aimed)):
         with without_autocast(x):
-            descend(t, gradient.at(x - states[t] if feedback and t > 0 else None, stage.layer))
-        if feedback and t < len(stages) - 1:
+            descend({t: gradient.at(x - states[t] if t > 0 else None, stage.layer)})
+        if t < len(stages) - 1:
             x = stage.forward_again(x)
 
 

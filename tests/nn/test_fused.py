@@ -41,7 +41,7 @@ def assert_same_steps(name: str, layer: Layer, options: dict[str, Any], steps: i
         gradient = randn(generator, *layer.matrix().shape)
         with torch.no_grad():
             metric = step_of_the_rule(name, expected, gradient, expected_memory, options)
-            fused.descend(name, layer, [part.contiguous() for part in layer.split(gradient)], memory, options)
+            fused.descend(name, [layer], [[part.contiguous() for part in layer.split(gradient)]], [memory], options)
             own = fused.metric(name, layer, memory, options)
         assert_near(layer.matrix(), expected.matrix())
         assert own is not None

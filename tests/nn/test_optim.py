@@ -16,7 +16,7 @@ from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
 from ocpkit_nn.curvature import RULES
 from ocpkit_nn.losses import CrossEntropy, FunctionLoss
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim import GAINS, DDPNOpt
 
 FEEDBACKS = ["full", "value", "none"]
 
@@ -149,7 +149,8 @@ def test_rank_r_is_exact_at_as_many_columns_as_classes() -> None:
 # ---- groups, state, schedulers ---------------------------------------------------------------------------------
 
 
-def test_groups_have_options_of_their_own() -> None:
+@pytest.mark.parametrize("gains", GAINS)
+def test_groups_have_options_of_their_own(gains: str) -> None:
     """With lr, weight decay and momentum per group it is torch's SGD with the same groups."""
     model, loss = build(), CrossEntropy()
     twin = copy.deepcopy(model)
@@ -160,7 +161,8 @@ def test_groups_have_options_of_their_own() -> None:
             {"params": m[5].parameters(), "weight_decay": 0.1},
         ]
 
-    optimizer = DDPNOpt(model, loss, lr=0.2, curvature="identity", feedback="none", groups=groups(model))
+    options: dict[str, Any] = {"curvature": "identity", "feedback": "none", "gains": gains}
+    optimizer = DDPNOpt(model, loss, lr=0.2, groups=groups(model), **options)
     torchs = torch.optim.SGD([*groups(twin), {"params": twin[3].parameters()}], lr=0.2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.2, 0.2]
     for inputs, targets in batches(10):
