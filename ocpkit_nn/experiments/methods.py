@@ -71,8 +71,8 @@ Factory = Callable[[nn.Module, Loss, Run], Stepper]
 def _baseline(model: nn.Module, loss: Loss, run: Run) -> Backpropagation | DDPNOpt:
     """Return torch's own optimiser for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
     if run.baseline in ("kfac", "ekfac"):
-        damping = {name: run.optimizer[name] for name in run.optimizer.keys() & {"damping"}}
-        return _solver(model, loss, run, feedback="none", **damping)
+        of_kronecker = {name: run.optimizer[name] for name in run.optimizer.keys() & {"damping", "basis_every"}}
+        return _solver(model, loss, run, feedback="none", **of_kronecker)
     return Backpropagation(model, loss, _torch_optimizer(list(model.parameters()), run))
 
 

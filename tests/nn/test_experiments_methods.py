@@ -70,6 +70,14 @@ def test_a_twin_without_feedback_is_its_baseline(baseline):
     assert full.train_loss != pytest.approx(own.train_loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["kfac", "ekfac"])
+def test_a_kronecker_baseline_has_the_runs_own_options(name, model):
+    own = {"damping": 0.5, "basis_every": 10}
+    optimizer = build(model, LOSS, run(name, name, optimizer={**own, "feedback": "full", "terminal": "ggn"}))
+    assert {key: optimizer.param_groups[0][key] for key in own} == own
+    assert optimizer.feedback == "none"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_lowers_the_loss_and_has_a_name(method):
     if method == "muon" and not hasattr(torch.optim, "Muon"):
