@@ -33,7 +33,10 @@ def problem(horizon=20):
         x0=[1.0, 0.0], horizon=horizon, name="cart",
     )
 
-def slow(horizon=100):
+def slow():
+    return slow_steps(100)
+
+def slow_steps(horizon=2):
     calls = 0
     def dynamics(x, u):
         nonlocal calls
@@ -403,7 +406,7 @@ def test_interrupt_returns_and_saves_the_best_iterate():
 
 
 def test_an_interrupted_closed_loop_writes_what_happened():
-    process = run("mpc", "model.py:slow", "--horizon", "2", "--ticks", "9999", "--log", "log.csv", "--json")
+    process = run("mpc", "model.py:slow_steps", "--ticks", "9999", "--log", "log.csv", "--json")
     output, errors = interrupt(process)
     assert process.returncode == 130
     assert strict_json(output)["broken_off"] == "interrupted"
