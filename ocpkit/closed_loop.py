@@ -52,8 +52,6 @@ class ClosedLoop:
         Of the plant, (N + 1, n) and (N, m).
     commands
         One per tick, N of them; a last one that moved the plant nowhere any more is one more.
-    lost_at
-        Tick at which the controller was lost (the simulation ends there), or None.
     time_step
         Seconds per tick.
     broken_off
@@ -63,7 +61,6 @@ class ClosedLoop:
     states: Array
     controls: Array
     commands: tuple[Command, ...]
-    lost_at: int | None = None
     time_step: float = 1.0
     broken_off: str = ""
 
@@ -71,6 +68,11 @@ class ClosedLoop:
     def known(self) -> Array:
         """States as the controller was given them at every command, measured or estimated (N, n)."""
         return np.array([command.state for command in self.commands]).reshape(-1, self.states.shape[1])
+
+    @property
+    def lost_at(self) -> int | None:
+        """Tick at which the controller was lost (the simulation ends there), or None."""
+        return len(self.commands) - 1 if self.count(Health.LOST) else None
 
     @property
     def seconds(self) -> Array:
@@ -231,7 +233,6 @@ def simulate(
         states=np.stack(states),
         controls=np.stack(controls[: len(states) - 1]) if len(states) > 1 else np.zeros((0, problem.control_sizes[0])),
         commands=tuple(commands),
-        lost_at=len(commands) - 1 if commands and commands[-1].health is Health.LOST else None,
         time_step=time_step,
         broken_off=broken_off,
     )

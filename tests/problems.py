@@ -336,3 +336,27 @@ GOOD: dict[str, Any] = {
 def declare(**changes: Any) -> Problem:
     """Return a small problem, changed where a test wants it."""
     return Problem.from_functions(**{**GOOD, **changes})
+
+
+def no_minimum() -> Problem:
+    """Return a problem whose cost falls for ever."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: -u @ u,
+        terminal_cost=lambda x: x[0],
+        x0=[0.5],
+        horizon=3,
+        control_size=1,
+    )
+
+
+def blows_up() -> Problem:
+    """Return a problem whose states leave the finite numbers without control."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: x + 0.1 * x**3 + u,
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[3.0],
+        horizon=30,
+        control_size=1,
+    )

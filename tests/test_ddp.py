@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from problems import BY_NAME, CASES, LQR, LQRS, Case, runs
+from problems import BY_NAME, CASES, LQR, LQRS, Case, blows_up, runs
 from scipy.linalg import solve_discrete_are
 from strategies import smooth_problems
 
@@ -212,14 +212,7 @@ def test_fddp_closes_gaps_and_finds_the_same_optimum() -> None:
 
 
 def test_fddp_solves_where_the_rollout_blows_up() -> None:
-    problem = Problem.from_functions(
-        dynamics=lambda x, u: x + 0.1 * x**3 + u,
-        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[3.0],
-        horizon=30,
-        control_size=1,
-    )
+    problem = blows_up()
     assert not np.isfinite(problem.rollout()[1])
     assert DDP().solve(problem).status is Status.INVALID_INPUT
     solution = FDDP().solve(problem)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import BY_NAME, CASES, LQR, Case, HandWritten, HandWrittenCost, runs
+from problems import BY_NAME, CASES, LQR, Case, HandWritten, HandWrittenCost, blows_up, no_minimum, runs
 
 import ocpkit.math as m
 from ocpkit import (
@@ -190,28 +190,6 @@ def test_full_steps_without_a_line_search(engine: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------- statuses
-def no_minimum() -> Problem:
-    return Problem.from_functions(
-        dynamics=lambda x, u: x + u,
-        cost=lambda x, u: -u @ u,
-        terminal_cost=lambda x: x[0],
-        x0=[0.5],
-        horizon=3,
-        control_size=1,
-    )
-
-
-def blows_up() -> Problem:
-    return Problem.from_functions(
-        dynamics=lambda x, u: x + 0.1 * x**3 + u,
-        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[3.0],
-        horizon=30,
-        control_size=1,
-    )
-
-
 def no_derivative() -> Problem:
     return Problem.from_functions(
         dynamics=lambda x, u: x + u,

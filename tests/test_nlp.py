@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import BY_NAME, LQRS, Case, HandWritten, HandWrittenCost, pendulum_field, runs
+from problems import BY_NAME, LQRS, Case, HandWritten, HandWrittenCost, blows_up, pendulum_field, runs
 
 import ocpkit.math as m
 from ocpkit import (
@@ -228,22 +228,11 @@ def test_a_guess_is_not_called_optimal_in_units_that_hide_the_gradient(solver: A
 
 
 def test_unstable_system_from_a_state_guess() -> None:
-    problem = unstable()
+    problem = blows_up()
     assert IPOPT().solve(problem).status is Status.INVALID_INPUT  # its rollout overflows
     solution = IPOPT().solve(problem, states=np.full((31, 1), 3.0))
     assert solution.status is Status.CONVERGED
     assert np.isfinite(problem.rollout(solution.controls)[1])
-
-
-def unstable() -> Problem:
-    return Problem.from_functions(
-        dynamics=lambda x, u: x + 0.1 * x**3 + u,
-        cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[3.0],
-        horizon=30,
-        control_size=1,
-    )
 
 
 class Numbers(HandWrittenCost):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import BY_NAME, LQRS, HandWritten, HandWrittenCost
+from problems import BY_NAME, LQRS, HandWritten, HandWrittenCost, no_minimum
 
 import ocpkit.math as m
 from ocpkit import (
@@ -143,14 +143,7 @@ def test_status_infeasible() -> None:
 
 
 def test_status_of_a_problem_without_a_minimum() -> None:
-    problem = Problem.from_functions(
-        dynamics=lambda x, u: x + u,
-        cost=lambda x, u: -u @ u,
-        terminal_cost=lambda x: x[0],
-        x0=[0.5],
-        horizon=3,
-        control_size=1,
-    )
+    problem = no_minimum()
     solution = DDP().solve(problem)
     assert solution.status is Status.DIVERGED
     assert np.isfinite(solution.cost)
