@@ -114,10 +114,11 @@ def size_of(run: Run) -> int:
 
 def label(run: Run) -> str:
     """Return the method's name, with what a DDPNOpt takes its M from, and its gains where they are no exact ones."""
-    if run.method != "ddpnopt":
-        return NAMES[run.method]
-    gains = ", separable gains" if run.optimizer == SEPARABLE else ""
-    return f"DDPNOpt ({NAMES[run.baseline]}'s M{gains})"
+    return _solver(run.baseline, run.optimizer) if run.method == "ddpnopt" else NAMES[run.method]
+
+
+def _solver(baseline: str, optimizer: dict[str, Any]) -> str:
+    return f"DDPNOpt ({NAMES[baseline]}'s M{', separable gains' if optimizer == SEPARABLE else ''})"
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -157,12 +158,12 @@ def _at_point(results: Sequence[Result]) -> float:
 
 
 def _verdict(methods: dict[str, list[Result]]) -> tuple[str, str]:
-    solver = f"DDPNOpt ({NAMES['rmsprop']}'s M)"
+    solver = _solver("rmsprop", {})
     slopes = {axis: slope(*_curve(methods[solver], axis, "seconds")) for axis in SIZES}
     linear = all(not value > EXPONENTS[axis] + TOLERANCE for axis, value in slopes.items())
     ratios = {name: _at_point(results) for name, results in methods.items()}
     near = ratios[solver] / ratios[NAMES["rmsprop"]]
-    separable = ratios[f"DDPNOpt ({NAMES['rmsprop']}'s M, separable gains)"] / ratios[NAMES["rmsprop"]]
+    separable = ratios[_solver("rmsprop", SEPARABLE)] / ratios[NAMES["rmsprop"]]
     emsa = ratios[NAMES["emsa"]] / ratios[solver]
     memory = slope(*_curve(methods[solver], "width", "bytes"))
     good = [linear, near <= 2, emsa >= 2, not memory > 2 + TOLERANCE]
