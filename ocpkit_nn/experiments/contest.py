@@ -90,18 +90,18 @@ def _is_there(dataset: str) -> bool:
     return bool(root) and (Path(str(root)).expanduser() / dataset).is_dir()
 
 
-def baseline(entry: Entry, method: str) -> str:
-    """Return whose twin DDPNOpt is (the paper: adaptive diagonal for FCNs, Gauss-Newton for CNNs).
-
-    The search may take the adaptive diagonal for a CNN as well.
-    """
+def baseline(method: str, choice: Choice) -> str:
+    """Return whose twin DDPNOpt is: that of the method whose curvature it has."""
     if method != "ddpnopt":
         return method
-    return "rmsprop" if entry.model == "fcn" else "kfac"
+    return "ekfac" if choice.optimizer.get("curvature") == "ekfac" else "rmsprop"
 
 
 def choices(entry: Entry, method: str) -> list[Choice]:
-    """Return what the search tries: four rates over the range of Table 5, and what else a method has."""
+    """Return what the search tries: four rates over the range of Table 5, and what else a method has.
+
+    Of DDPNOpt that is the curvature: RMSprop's or, as the paper has for CNNs, a Gauss-Newton one, EKFAC's.
+    """
     basis = {} if entry.dataset in ("wine", "digits") and entry.model == "fcn" else {"basis_every": 10}
     adaptive, kronecker = _rates(*paper.TABLE_5["rmsprop"]), _rates(*paper.TABLE_5["ekfac"])
     if method == "sgd-m":  # with momentum 0.9 the steps are ten times as long, so the range begins that much lower
@@ -116,9 +116,13 @@ def choices(entry: Entry, method: str) -> list[Choice]:
     if method == "vanilla-ddp":
         return [Choice(rate, {"damping": damping}) for damping in (0.03, 0.3) for rate in (0.1, 0.3, 1.0)]
     if entry.model == "fcn":
-        return [_feedback(rate, terminal) for terminal in ("empirical", "ggn") for rate in adaptive]
-    kfac = [_feedback(rate, terminal, **basis) for terminal in ("empirical", "montecarlo") for rate in kronecker]
-    return kfac + [_feedback(rate, "montecarlo", curvature="diagonal", decay=0.99) for rate in adaptive]
+        terminals = ("empirical", "ggn")
+        diagonal = [_feedback(rate, terminal) for terminal in terminals for rate in adaptive]
+    else:
+        terminals = ("empirical", "montecarlo")
+        diagonal = [_feedback(rate, "montecarlo", curvature="diagonal", decay=0.99) for rate in adaptive]
+    smaller = [(rate, terminal) for terminal in terminals for rate in kronecker[:2]]
+    return diagonal + [_feedback(rate, terminal, curvature="ekfac", **basis) for rate, terminal in smaller]
 
 
 def _feedback(rate: float, terminal: str, **more: Any) -> Choice:
@@ -140,7 +144,7 @@ def contest_run(item: str, entry: Entry, method: str, choice: Choice, seed: int,
         dataset=entry.dataset,
         model=entry.model,
         method=method,
-        baseline=baseline(entry, method),
+        baseline=baseline(method, choice),
         learning_rate=choice.learning_rate,
         epsilon=0.0 if method == "ddpnopt" else None,
         optimizer=choice.optimizer,
