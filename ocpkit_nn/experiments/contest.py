@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.run import Options, Run
-from ocpkit_nn.experiments.trial import WITH_TEST_SET
+from ocpkit_nn.experiments.trial import WITH_TEST_SET, is_there
 from ocpkit_nn.experiments.twins import QUICK
 from ocpkit_nn.networks import setting
 
@@ -82,12 +81,7 @@ def entries(options: Options) -> list[Entry]:
         return chosen
     if options.quick:
         return [Entry("fcn", "wine"), Entry("cnn", "digits")]
-    return [entry for entry in every if entry.dataset not in WITH_TEST_SET or _is_there(entry.dataset)]
-
-
-def _is_there(dataset: str) -> bool:
-    root = os.environ.get("OCPKIT_DATA")
-    return bool(root) and (Path(str(root)).expanduser() / dataset).is_dir()
+    return [entry for entry in every if is_there(entry.dataset)]
 
 
 def baseline(method: str, choice: Choice) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +32,12 @@ Watch = Callable[[int, nn.Module, Stepper], object]
 
 WITH_TEST_SET = ("mnist", "fashion-mnist", "svhn", "cifar10")
 """Data sets from files, whose test set is theirs and not drawn by the seed."""
+
+
+def is_there(name: str) -> bool:
+    """Whether a data set needs no files, or has them in `OCPKIT_DATA`."""
+    root = os.environ.get("OCPKIT_DATA")
+    return name not in WITH_TEST_SET or (bool(root) and (Path(str(root)).expanduser() / name).is_dir())
 
 
 def train(run: Run, watch: Watch | None = None) -> Result:

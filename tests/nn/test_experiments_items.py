@@ -100,7 +100,7 @@ def test_wrong_input_is_one_line(tmp_path):
 
 
 def test_e3_has_every_cell_of_table_9_with_all_three_twins():
-    every = [run for run in runs(Options(seeds=1)) if run.terminal != "ggn"]
+    every = [run for run in runs(Options(datasets=("digits",), seeds=1)) if run.terminal != "ggn"]
     for name, block in TABLE_9.items():
         for rate in block:
             cell = [run for run in every if (run.baseline, run.learning_rate) == (name, rate)]
@@ -108,6 +108,19 @@ def test_e3_has_every_cell_of_table_9_with_all_three_twins():
             assert sum(run.feedback == "none" for run in cell) == 1
             for feedback in ("full", "value"):
                 assert {run.epsilon for run in cell if run.feedback == feedback} == {0.0, *EPSILONS[name]}
+
+
+CELLS = (("fcn", "digits"), ("fcn", "wine"), ("cnn", "digits"))
+
+
+def test_e3_repeats_the_rates_on_other_data_with_fewer_seeds(monkeypatch):
+    monkeypatch.delenv("OCPKIT_DATA", raising=False)
+    every = runs(Options(seeds=10))
+    seeds = {name: {run.seed for run in every if (run.model, run.dataset) == name} for name in CELLS}
+    assert {name: len(found) for name, found in seeds.items()} == dict(zip(CELLS, (10, 5, 5)))
+    assert all(not run.epsilon for run in every if (run.model, run.dataset) != CELLS[0])
+    mnist = runs(Options(datasets=("mnist",), seeds=1))
+    assert {(run.samples, run.epochs) for run in mnist} == {(2000, 8)}
 
 
 def invented(run, loss=1.0, accuracy=50.0, curve=()):
@@ -149,6 +162,21 @@ def test_the_search_never_sees_a_test_set_or_a_seed_of_a_report():
     assert {run.seed for run in searched}.isdisjoint(run.seed for run in reported)
     assert {(run.model, run.dataset) for run in searched} == {("fcn", "wine"), ("fcn", "mnist"), ("cnn", "mnist")}
     assert {run.method for run in searched if run.model == "cnn"} == set(contest.METHODS) - {"vanilla-ddp"}
+
+
+def test_the_search_tries_both_curvatures_of_ddpnopt_each_with_the_training_of_its_baseline():
+    every = search.runs(DATA)
+    for model, dataset in (("fcn", "mnist"), ("cnn", "mnist"), ("fcn", "wine")):
+        row = [run for run in every if (run.model, run.dataset) == (model, dataset)]
+        twins = [run for run in row if run.method == "ddpnopt"]
+        assert {run.baseline for run in twins} == {"rmsprop", "ekfac"}
+        for run in twins:
+            assert (run.optimizer.get("curvature") == "ekfac") == (run.baseline == "ekfac")
+            of_baseline = [other for other in row if other.method == run.baseline]
+            assert run.learning_rate in {other.learning_rate for other in of_baseline}
+            assert {(other.epochs, other.seed) for other in of_baseline} >= {(run.epochs, run.seed)}
+    assert {run.seed for run in every if run.dataset == "mnist"} == {1000}
+    assert {run.seed for run in every if run.dataset == "wine"} == {1000, 1001, 1002}
 
 
 @pytest.mark.usefixtures("_no_pictures")
