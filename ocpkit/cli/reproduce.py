@@ -48,7 +48,8 @@ def reproduce_command(
 
     `search` tunes hyper-parameters on training data for e1; `page` writes all reports in DIR as DIR/../reproduction.md.
 
-    DIR/ITEM gets runs/ (one file for each), results.json, report.md and figures. A stopped item goes on where it was.
+    DIR/ITEM gets runs/ (one file for each), results.json, report.md and figures. A stopped item goes on where it was,
+    and a run that is in either of the first two is not trained again: with --out docs/results only what is new.
 
     Exit status: 0 done (whatever the verdict), 2 wrong input, 130 Ctrl-C (every finished run is kept).
     """

@@ -14,8 +14,9 @@ An item is a module of this package, named in `registry.ITEMS`, with
     results. It must work on any subset that `runs` can give, so on one seed and on the quick form too.
 
 and nothing else. A `Run` is frozen and says all that its result depends on; `Run.key` is a hash of it.
-`runner.execute` trains what has no file in ``OUT/ITEM/runs/<key>.json`` yet, so a stopped item goes on where it was and
-a larger number of seeds only adds runs; ``OUT/ITEM/results.json`` collects the rows, ``report.md`` the tables.
+`runner.execute` trains what is neither in ``OUT/ITEM/runs/<key>.json`` nor in ``OUT/ITEM/results.json`` yet, so a
+stopped item goes on where it was and a larger number of seeds only adds runs, even with the published ``docs/results``
+for OUT. ``results.json`` collects the rows, ``report.md`` the tables.
 `page` writes the reports of all items in OUT as one document.
 
 | file            | what it is for                                                                           |

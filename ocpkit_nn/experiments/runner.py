@@ -2,7 +2,8 @@
 
 ``OUT/ITEM/runs/<key>.json`` is written in full or not at all, so an item that was stopped, or is asked for more
 seeds, only trains what is missing. A run depends on its `Run` alone: neither the number of processes nor their
-order changes a result.
+order changes a result. What OUT/ITEM/results.json has counts as done too, so the published results, without runs/, can
+be gone on with.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ def execute(
     Raises
     ------
     ProblemError
-        If a run's file is damaged, or jobs is below 1.
+        If a run's file or results.json is damaged, or jobs is below 1.
     """
     if jobs < 1:
         raise ProblemError(f"jobs must be at least 1, got {jobs}")
     unique = {run.key: run for run in runs}
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    found = {key: read_run(path) for key in unique if (path := _file(folder, key)).exists()}
+    found = _found(unique, folder)
 
     def report() -> None:
         if on_progress is not None:
@@ -93,6 +94,13 @@ def execute(
     if not estimate_only:
         train_all([run for key, run in unique.items() if key not in found])
     return [found[key] for key in unique if key in found]
+
+
+def _found(unique: dict[str, Run], folder: Path) -> dict[str, Result]:
+    """Return the results that are there; a run's own file takes precedence over results.json."""
+    collected = read_results(folder / "results.json") if (folder / "results.json").exists() else []
+    found = {result.run.key: result for result in collected if result.run.key in unique}
+    return found | {key: read_run(path) for key in unique if (path := _file(folder, key)).exists()}
 
 
 def _one_of_each_kind(runs: Iterable[Run]) -> list[Run]:

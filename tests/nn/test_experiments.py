@@ -85,6 +85,19 @@ def test_only_what_is_missing_is_trained(tmp_path):
     assert sorted(path.stem for path in (tmp_path / "runs").iterdir()) == sorted(run.key for run in runs)
 
 
+def test_collected_results_are_gone_on_with_unless_a_run_has_a_file_of_its_own(tmp_path):
+    old, new = invented(RUN), replace(invented(RUN), accuracy=1.0)
+    more = replace(RUN, seed=1)
+    write_results(tmp_path / "results.json", [old, invented(replace(RUN, seed=7))])
+    assert execute([RUN, more], invented, tmp_path) == [old, invented(more)]
+    execute([RUN], lambda run: new, tmp_path / "other")
+    (tmp_path / "other" / "runs" / f"{RUN.key}.json").rename(tmp_path / "runs" / f"{RUN.key}.json")
+    assert execute([RUN], invented, tmp_path) == [new]
+    (tmp_path / "results.json").write_text("[")
+    with pytest.raises(ProblemError, match=r"results\.json is damaged"):
+        execute([RUN], invented, tmp_path)
+
+
 def test_a_run_that_fails_leaves_no_file_and_the_others_stay(tmp_path):
     def fail_at_one(run):
         if run.seed == 1:
