@@ -127,10 +127,10 @@ def _damped_inverse(moment: Tensor, options: dict[str, Any]) -> Tensor:
 def _second_moment(gradients: LayerGradients, A: Tensor | None, S: Tensor | None) -> Tensor:
     """E[(U_Sᵀ Q_u^i U_A)²] element-wise, (o, i)."""
     base, coefficients = gradients.base, gradients.coefficients
-    if isinstance(base, OuterBase) and len(base.cotangents) == 1:  # the squares of an outer product are one too
-        inputs, cotangents = Metric(1.0, A, S).rotate(base.inputs, base.cotangents[0] * coefficients)
+    if isinstance(base, OuterBase):  # the squares of an outer product are one too
+        inputs, cotangents = Metric(1.0, A, S).rotate(base.inputs, base.combined(coefficients))
         squares = OuterBase(inputs.square(), cotangents[None].square(), base.shape[1] > inputs.shape[1])
-        return base.average(squares.mean(torch.ones_like(coefficients)))
+        return base.average(squares.mean(torch.ones_like(coefficients[:, :1])))
     samples = torch.einsum("rboi,br->boi", gradients.base.dense(), gradients.coefficients)
     if A is not None and S is not None:
         samples = S.T @ samples @ A

@@ -187,20 +187,19 @@ class OuterBase(ControlBase):
         inputs = self.inputs @ self.inputs.T + float(self.bias)
         return rows @ rows.T * inputs.repeat_interleave(R, 0).repeat_interleave(R, 1)
 
-    def _combined(self, coefficients: Tensor) -> Tensor:
-        """(1/B) v_i c_i, (B, o)."""
-        weights = coefficients / coefficients.shape[0]
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """v_i c_i, (B, o)."""
         if self.cotangents.shape[0] == 1:
-            return self.cotangents[0] * weights
-        return (weights[:, None] @ self.cotangents.transpose(0, 1))[:, 0]
+            return self.cotangents[0] * coefficients
+        return (coefficients[:, None] @ self.cotangents.transpose(0, 1))[:, 0]
 
     def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
-        combined = self._combined(coefficients)
+        combined = self.combined(coefficients / len(coefficients))
         weight = combined.T @ self.inputs
         return [weight, combined.sum(0)] if self.bias else [weight]
 
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
-        combined = self._combined(coefficients)
+        combined = self.combined(coefficients / len(coefficients))
         mean = combined.new_empty(self.shape) if out is None else out
         torch.mm(combined.T, self.inputs, out=mean[:, : self.inputs.shape[1]])
         if self.bias:

@@ -54,17 +54,17 @@ def test_element_wise_rules_are_the_cores(name: str, seed: int) -> None:
 
 
 class Batches:
-    """Batches of a Linear layer with a bias, and their exact factors."""
+    """Batches of a Linear layer with a bias whose V_h are of so many columns, and their exact factors."""
 
-    def __init__(self, seed: int, batch: int = 7) -> None:
-        self.generator, self.batch = torch.Generator().manual_seed(seed), batch
+    def __init__(self, seed: int, batch: int = 7, columns: int = 1) -> None:
+        self.generator, self.batch, self.columns = torch.Generator().manual_seed(seed), batch, columns
 
     def draw(self) -> tuple[LayerGradients, Tensor, Tensor, Tensor]:
         """Gradients, rows x̄ (B, i), V_h (B, o), and every sample's Q_u (B, o·i)."""
-        x, v = randn(self.generator, self.batch, 3), randn(self.generator, self.batch, 2)
-        bar, ones = torch.cat([x, x.new_ones(self.batch, 1)], dim=1), x.new_ones(self.batch, 1)
-        base = OuterBase(x, v[None], True)
-        gradients = LayerGradients(base.mean(ones), base, ones, lambda: (bar, v))
+        x, V = randn(self.generator, self.batch, 3), randn(self.generator, self.columns, self.batch, 2)
+        bar, c = torch.cat([x, x.new_ones(self.batch, 1)], dim=1), randn(self.generator, self.batch, self.columns)
+        base, v = OuterBase(x, V, True), torch.einsum("rbo,br->bo", V, c)
+        gradients = LayerGradients(base.mean(c), base, c, lambda: (bar, v))
         return gradients, bar, v, (v[:, :, None] * bar[:, None]).flatten(1)
 
 
@@ -103,10 +103,10 @@ def test_the_basis_is_renewed_every_so_many_steps(name: str) -> None:
 
 
 @few_examples
-@given(seed=seeds, batch=st.integers(2, 10))
-def test_ekfac_is_nearer_to_the_fisher_than_kfac(seed: int, batch: int) -> None:
+@given(seed=seeds, batch=st.integers(2, 10), columns=st.integers(1, 3))
+def test_ekfac_is_nearer_to_the_fisher_than_kfac(seed: int, batch: int, columns: int) -> None:
     """In KFAC's eigenbasis the second moments are the best scales in the Frobenius norm (George et al. 2018)."""
-    gradients, *_, samples = Batches(seed, batch).draw()
+    gradients, *_, samples = Batches(seed, batch, columns).draw()
     fisher, unit = samples.T @ samples / batch, torch.eye(8, dtype=torch.float64)
     distances, bases = {}, {}
     for name in ("kronecker", "ekfac"):
