@@ -82,7 +82,9 @@ NOTES = (
     f"{SLOW['vanilla-ddp']} epochs: an epoch takes them as long as tens of epochs of the others.",
     f"Without a GPU CNNs have {CNN_SEEDS} seeds and {CPU_EPOCHS} epochs. CIFAR-10 may come from a lossy JPEG copy.",
     "Hyper-parameters were chosen on training data (`ocpkit reproduce search`) or, where that had not been made, are "
-    "the second of what it tries (“default”), as the table says; the paper does not say on which data it chose.",
+    "the second of what it tries (“default”), as the table says; the paper does not say on which data it chose. The "
+    "curvature of DDPNOpt is one of them: RMSprop's, or EKFAC's where the table says so; the paper took the adaptive "
+    "diagonal for all FCNs and Gauss-Newton for all CNNs.",
 )
 
 
