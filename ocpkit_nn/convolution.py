@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocpkit_nn.layers import Layer, WeightAndBias, append_one
+from ocpkit_nn.layers import Layer, WeightAndBias
 from ocpkit_nn.vectors import DenseBase
 
 PATCH_ENTRIES = 2**20
@@ -71,27 +72,29 @@ class ConvLayer(WeightAndBias):
         within, between = ([f * s for f, s in zip(fs, steps)] for fs in (self._dilation, self._stride))
         return image.as_strided((*image.shape[:2], *self._kernel, *counts), (a, b, *within, *between))
 
-    def patches(self, x: Tensor) -> Tensor:
-        """Return the patches that the kernel sees, (B, C·k·k, positions)."""
-        return self._patch_view(x).flatten(4).flatten(1, 3)
+    def _patches(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield samples and the patches that the kernel sees of them, (n, groups, i, positions), in the same memory."""
+        g, i = self._groups, self.weight[0].numel()
+        bar, positions = i + (self.bias is not None), math.prod(self._patch_view(x[:1]).shape[4:])
+        few = min(len(x), max(1, PATCH_ENTRIES // (bar * g * positions)))
+        memory = x.new_ones(g, bar, few, positions)  # the last row belongs to the bias
+        for first in range(0, len(x), few):
+            view = self._patch_view(x[first : first + few])
+            own = memory[:, :, : len(view)]
+            rows = own[:, :i].unflatten(1, (-1, *view.shape[2:4])).unflatten(5, view.shape[4:])
+            rows.copy_(view.unflatten(1, (g, -1)).movedim(0, 4))
+            yield slice(first, first + len(view)), own.permute(2, 0, 1, 3)
 
     def sample_gradients(self, x: Tensor, cotangents: Tensor) -> Tensor:
         """Return the gradients of every sample, (R, B, o, i)."""
-        (R, B, o), g, i = cotangents.shape[:3], self._groups, self.weight[0].numel()
+        (R, B, o), g = cotangents.shape[:3], self._groups
         v = cotangents.reshape(R, B * g, o // g, -1)
-        positions, bar = v.shape[-1], i + (self.bias is not None)
-        gradients = cotangents.new_empty(R, B * g, o // g, bar)
-        few = min(B, max(1, PATCH_ENTRIES // (bar * g * positions)))
-        patches = x.new_ones(few, g, bar, positions)  # the last row belongs to the bias
-        for first in range(0, B, few):
-            view = self._patch_view(x[first : first + few])
-            n, some = len(view), slice(first * g, (first + few) * g)
-            patches[:n, :, :i].unflatten(2, (-1, *view.shape[2:4])).unflatten(5, view.shape[4:]).copy_(
-                view.unflatten(1, (g, -1))
-            )
+        gradients = cotangents.new_empty(R, B * g, o // g, self.weight[0].numel() + (self.bias is not None))
+        for samples, patches in self._patches(x):
+            some = slice(samples.start * g, samples.stop * g)
             for r in range(R):
-                torch.bmm(v[r, some], patches[:n].flatten(0, 1).mT, out=gradients[r, some])
-        return gradients.reshape(R, B, o, bar)
+                torch.bmm(v[r, some], patches.flatten(0, 1).mT, out=gradients[r, some])
+        return gradients.reshape(R, B, o, -1)
 
     def sum_of_gradients(self, x: Tensor, cotangents: Tensor) -> list[Tensor]:
         """Return the sum of the samples' gradients over one batch of cotangents (B, …), as the parameters."""
@@ -103,8 +106,11 @@ class ConvLayer(WeightAndBias):
         return ConvBase(self, x, cotangents)
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.patches(x).transpose(1, 2)
-        return append_one(rows, self.bias).flatten(0, 1), cotangents.flatten(3).transpose(2, 3).flatten(0, 2)
+        v, A = cotangents.flatten(2), x.new_zeros(())
+        for _, patches in self._patches(x):
+            rows = patches[:, 0].transpose(0, 1).flatten(1)
+            A = torch.addmm(A, rows, rows.T)
+        return A.div_(len(x) * v.shape[2]), (v @ v.mT).mean(0)
 
 
 class ConvBase(DenseBase):

@@ -35,7 +35,7 @@ class LayerGradients:
     base, coefficients
         Per-sample Q_u^i = base_i c_i, c (B, R).
     factors
-        Returns rows x̄ (N, i) and V_h (N, o) of the layer, or None where it has no Kronecker factors.
+        Returns E[x̄ x̄ᵀ] (i, i) and E[V_h V_hᵀ] (o, o) of the layer, or None where it has no Kronecker factors.
     columns
         Returns coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
     workspace
@@ -143,11 +143,8 @@ def _kronecker_basis(
     """Eigenvalues and eigenvectors of the averaged A = E[x̄ x̄ᵀ] and S = E[V_h V_hᵀ], those of this step by default."""
     assert gradients.factors is not None
     memory["count"] = memory.get("count", 0) + 1
-    inputs, cotangents = gradients.factors()
-    samples = len(gradients.coefficients)
-    average = gradients.base.average
-    _moment(memory, "A", average(inputs.T @ inputs / len(inputs)), options["decay"])
-    _moment(memory, "S", average(cotangents.T @ cotangents / samples), options["decay"])
+    for name, own in zip("AS", gradients.factors()):
+        _moment(memory, name, gradients.base.average(own), options["decay"])
     if "basis_A" not in memory or options["basis_every"] == 1:
         for factor in "AS":
             eigenbases.decompose(memory, factor)

@@ -44,7 +44,7 @@ class Layer(ABC):
         return Vx
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows x̄ (N, i) and V_h (N, o) whose second moments are Kronecker's A and S."""
+        """Return Kronecker's A = E[x̄ x̄ᵀ] over samples and positions and S = E[V_h V_hᵀ], for V_h (B, …)."""
         raise NotImplementedError(f"{self.name}: no Kronecker factors for {type(self.module).__name__}")
 
     @abstractmethod
@@ -109,7 +109,8 @@ class LinearLayer(WeightAndBias):
         return DenseBase(cotangents.flatten(2, -2).transpose(2, 3) @ rows.flatten(1, -2))
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        return append_one(x, self.bias).flatten(0, -2), cotangents.flatten(0, -2)
+        rows, v = append_one(x, self.bias).flatten(0, -2), cotangents.flatten(0, -2)
+        return (rows.T @ rows).div_(len(rows)), (v.T @ v).div_(len(x))
 
 
 class BatchNormLayer(Layer):

@@ -71,9 +71,15 @@ class JoinedLinearisation(Linearisation):
         return torch.cat([part.through_batch(own) for part, own in zip(self._parts, Vx.split(self._sizes))])
 
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Kronecker's rows of all samples."""
-        rows = [part.factors(own) for part, own in zip(self._parts, coefficients.split(self._sizes))]
-        return torch.cat([inputs for inputs, _ in rows]), torch.cat([cotangents for _, cotangents in rows])
+        """Return Kronecker's A and S of all samples."""
+        pairs = [part.factors(own) for part, own in zip(self._parts, coefficients.split(self._sizes))]
+        return weighted(pairs, self._sizes)
+
+
+def weighted(pairs: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the means over all samples from those over parts of so many samples."""
+    first, second = (sum(mean * (size / sum(sizes)) for mean, size in zip(means, sizes)) for means in zip(*pairs))
+    return first, second  # type: ignore[return-value]
 
 
 class JoinedBase(ControlBase):
@@ -109,10 +115,7 @@ class JoinedBase(ControlBase):
         return torch.cat([part.separable_norms(rows, columns) for part in self._parts])
 
     def mean_squares(self) -> tuple[Tensor, Tensor]:
-        total = sum(self._sizes)
-        pairs = [(part.mean_squares(), size / total) for part, size in zip(self._parts, self._sizes)]
-        rows, columns = (torch.stack([pair[side] * share for pair, share in pairs]).sum(0) for side in (0, 1))
-        return rows, columns
+        return weighted([part.mean_squares() for part in self._parts], self._sizes)
 
     def inner(self, matrix: Tensor) -> Tensor:
         return torch.cat([part.inner(matrix) for part in self._parts])

@@ -125,7 +125,7 @@ class _Curvature:
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.uu.left
-        factors = lambda: self.layer.factors(self.x, self.Vh[None])  # noqa: E731
+        factors = lambda: self.layer.factors(self.x, self.Vh)  # noqa: E731
         mean = Q.u.base.expectation(Q.u.coefficients)
         gradients = LayerGradients(mean, Q.u.base, Q.u.coefficients, factors, lambda: columns.coefficients)
         self.metric, self.direction = self.rule(t, gradients)

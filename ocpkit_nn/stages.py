@@ -176,9 +176,9 @@ class Linearisation:
         return self.layer.through_batch(self.x, Vx)
 
     def factors(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Kronecker's rows x̄ and V_h (see `Layer.factors`) for the combination c (B, R) of the base."""
+        """Return Kronecker's A and S (see `Layer.factors`) for the combination c (B, R) of the base."""
         weights = coefficients.T.reshape(*coefficients.T.shape, *[1] * (self.cotangents.ndim - 2))
-        return self.layer.factors(self.x, (self.cotangents * weights).sum(0, keepdim=True))
+        return self.layer.factors(self.x, (self.cotangents * weights).sum(0))
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -64,7 +64,7 @@ class Batches:
         x, V = randn(self.generator, self.batch, 3), randn(self.generator, self.columns, self.batch, 2)
         bar, c = torch.cat([x, x.new_ones(self.batch, 1)], dim=1), randn(self.generator, self.batch, self.columns)
         base, v = OuterBase(x, V, True), torch.einsum("rbo,br->bo", V, c)
-        gradients = LayerGradients(base.mean(c), base, c, lambda: (bar, v))
+        gradients = LayerGradients(base.mean(c), base, c, lambda: (bar.T @ bar / len(bar), v.T @ v / len(v)))
         return gradients, bar, v, (v[:, :, None] * bar[:, None]).flatten(1)
 
 

@@ -111,20 +111,27 @@ def test_kronecker_factors_are_second_moments(case: LayerCase) -> None:
             layer.factors(case.inputs, case.cotangents)
     if not layer.factored:
         return
+    rows, v = seen(case.module, case.inputs), case.cotangents[0]
+    v = v.reshape(len(v), 1, -1) if isinstance(layer, LinearLayer) else v.flatten(2).mT
     with torch.no_grad():
-        rows, cotangents = layer.factors(case.inputs, case.cotangents[:1])
+        A, S = layer.factors(case.inputs, case.cotangents[0])
         gradients = layer.pull_control(case.inputs, case.cotangents[:1]).dense()[0]
-    batch = len(case.inputs)
-    positions = len(rows) // batch
-    assert len(rows) == len(cotangents) == batch * positions
-    summed = torch.einsum("bpo,bpi->boi", cotangents.reshape(batch, positions, -1), rows.reshape(batch, positions, -1))
-    assert_near(summed, gradients, TOLERANCE)  # Σ over positions of V_h x̄ᵀ is the sample's gradient
-    if isinstance(layer, LinearLayer):
-        ones = [case.inputs.new_ones(batch, 1)] if case.module.bias is not None else []
-        bar = torch.cat([case.inputs, *ones], dim=1)
-        assert_near(rows.T @ rows / batch, bar.T @ bar / batch, TOLERANCE)
-        v = case.cotangents[0]
-        assert_near(cotangents.T @ cotangents / batch, v.T @ v / batch, TOLERANCE)
+    assert_near(v.mT @ rows, gradients, TOLERANCE)  # Σ over positions of V_h x̄ᵀ is the sample's gradient
+    assert_near(A, (rows.mT @ rows).mean(0) / rows.shape[1], TOLERANCE)
+    assert_near(S, (v.mT @ v).mean(0), TOLERANCE)
+
+
+def seen(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """What each output sees of the inputs (B, positions, i), with a one for the bias, by torch's unfold."""
+    if isinstance(module, nn.Linear):
+        rows = inputs[:, None]
+    else:
+        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
+        shapes = [module.kernel_size, module.dilation, module.padding, module.stride]
+        if isinstance(module, nn.Conv1d):
+            inputs, shapes = inputs[:, :, None], [(fill, *shape) for fill, shape in zip((1, 1, 0, 1), shapes)]
+        rows = nn.functional.unfold(inputs, *shapes).mT
+    return rows if module.bias is None else nn.functional.pad(rows, (0, 1), value=1.0)
 
 
 def test_mean_of_a_convolution_does_not_form_the_samples() -> None:
