@@ -283,15 +283,17 @@ def animation_writer(path: str | os.PathLike[str], fps: float = 25.0) -> Any:
     Raises
     ------
     ProblemError
-        If the suffix is neither .gif nor .mp4, or .mp4 is asked for and there is no ffmpeg.
+        If the suffix is none of .gif, .html and .mp4, or .mp4 is asked for and there is no ffmpeg.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (".gif", ".mp4"):
-        raise ProblemError(f"cannot write {path}: an animation ends in .gif or .mp4")
+    if suffix not in (".gif", ".html", ".mp4"):
+        raise ProblemError(f"cannot write {path}: an animation ends in .gif, .html or .mp4")
     if suffix == ".gif":
         return animation.PillowWriter(fps=fps)
+    if suffix == ".html":
+        return animation.HTMLWriter(fps=fps, embed_frames=True, default_mode="loop")
     if not animation.FFMpegWriter.isAvailable():
-        raise ProblemError(f"cannot write {path}: .mp4 needs the program ffmpeg; install it, or write a .gif")
+        raise ProblemError(f"cannot write {path}: .mp4 needs the program ffmpeg; install it, or write a .gif or .html")
     return animation.FFMpegWriter(fps=fps)
 
 
@@ -305,7 +307,7 @@ def animate(solution: Solution | ClosedLoop, task: Task, path: str | os.PathLike
     task
         Gives the drawing, the view and the time step.
     path
-        A ``.gif`` or ``.mp4`` file.
+        A ``.gif``, ``.html`` (a page with controls to pause and step through it) or ``.mp4`` file.
 
     Raises
     ------

@@ -255,7 +255,7 @@ class Solution:
         return plot_solution(self, task, path, problem=problem)
 
     def animate(self, task: Task, path: str | os.PathLike[str]) -> None:
-        """Film the trajectory to a ``.gif`` or ``.mp4``; see `ocpkit.plot.animate`."""
+        """Film the trajectory to a ``.gif``, ``.html`` or ``.mp4``; see `ocpkit.plot.animate`."""
         from ocpkit.plot import animate
 
         animate(self, task, path)

@@ -78,7 +78,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a file that is no solution": (lambda: Solution.load(__file__), r"not a solution saved by ocpkit"),
     "a plot for a file type that is none": (
         lambda: DDP().solve(declare()).animate(ocpkit.models.get("pendulum"), "film.avi"),
-        r"\.gif or \.mp4",
+        r"\.gif, \.html or \.mp4",
     ),
     "an inner solver that is no DDP": (lambda: AugmentedLagrangian(inner=MPC), r"inner must be"),  # type: ignore
     "a plant for a controller": (lambda: simulate(declare(), 3), r"controller|MPC"),  # type: ignore[arg-type]

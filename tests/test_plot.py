@@ -214,8 +214,16 @@ def test_animation_in_three_dimensions_and_other_time_units(tmp_path):
     assert seconds_of(tmp_path / "a.gif") > 1
 
 
+def test_an_animation_as_a_page_holds_its_frames_and_its_controls(tmp_path):
+    animate(DDP().solve(build(3)), make_task(), tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("data:image/png;base64") > 3
+    assert "play_animation" in page
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.avi", "ends in .gif or .mp4"), ("a.mp4", "needs the program ffmpeg")]
+    ("name", "message"), [("a.avi", "ends in .gif, .html or .mp4"), ("a.mp4", "needs the program ffmpeg")]
 )
 def test_formats_that_cannot_be_written(name, message, monkeypatch):
     monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)

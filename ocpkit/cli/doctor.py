@@ -73,7 +73,12 @@ def _tools() -> list[Finding]:
     compiler = program(os.environ.get("CC", ""), "cc", "gcc", "clang")
     return [
         Finding("C compiler", compiler, "the compiled engine (else CasADi's virtual machine)", "install gcc or clang"),
-        Finding("ffmpeg", program("ffmpeg", flag="-version"), ".mp4 animations", "install ffmpeg, or animate to .gif"),
+        Finding(
+            "ffmpeg",
+            program("ffmpeg", flag="-version"),
+            ".mp4 animations",
+            "install ffmpeg, or animate to .gif or .html",
+        ),
     ]
 
 

@@ -38,7 +38,9 @@ def mpc_command(
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     log: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one line per tick.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what happened.")] = None,
-    animate: Annotated[Path | None, typer.Option(metavar="FILE.gif|.mp4", help="Show it move, as a drawing.")] = None,
+    animate: Annotated[
+        Path | None, typer.Option(metavar="FILE.gif|.html|.mp4", help="Show it move, as a drawing.")
+    ] = None,
     film: Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Render it, for plants in MuJoCo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:

@@ -53,7 +53,7 @@ def solve_command(
     warm_start: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Start from a saved solution.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the trajectory.")] = None,
     animate: Annotated[
-        Path | None, typer.Option(metavar="[FILE.gif|.mp4]", help="Show it move; without a file: TASK.gif.")
+        Path | None, typer.Option(metavar="[FILE.gif|.html|.mp4]", help="Show it move; without a file: TASK.gif.")
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Save the solution.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,

@@ -211,7 +211,7 @@ SOLVE_ERRORS = {
     "missing output folder": (["model.py", "--save", "no/a.npz"], "there is no folder no"),
     "output is a folder": (["model.py", "--plot", "folder.png"], "it is a folder"),
     "picture of unknown format": (["model.py", "--plot", "a.xyz"], "ends in .png, .pdf or .svg"),
-    "animation of unknown format": (["model.py:task", "--animate", "a.avi"], "ends in .gif or .mp4"),
+    "animation of unknown format": (["model.py:task", "--animate", "a.avi"], "ends in .gif, .html or .mp4"),
     "animation without a drawing": (["model.py", "--animate"], "no drawing to animate"),
     "missing warm start": (["model.py", "--warm-start", "no.npz"], "no.npz: No such file"),
     "warm start is a folder": (["model.py", "--warm-start", "folder.png"], "folder.png: Is a directory"),
