@@ -88,7 +88,12 @@ def baseline(method: str, choice: Choice) -> str:
     """Return whose twin DDPNOpt is: that of the method whose curvature it has."""
     if method != "ddpnopt":
         return method
-    return "ekfac" if choice.optimizer.get("curvature") == "ekfac" else "rmsprop"
+    return "ekfac" if is_kronecker(choice) else "rmsprop"
+
+
+def is_kronecker(choice: Choice) -> bool:
+    """Whether it has EKFAC's curvature for DDPNOpt."""
+    return choice.optimizer.get("curvature") == "ekfac"
 
 
 def choices(entry: Entry, method: str) -> list[Choice]:

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ocpkit.atomic import write_atomically
-from ocpkit_nn.experiments.contest import Choice, Entry, choices, contest_run, entries, every_choice
+from ocpkit_nn.experiments.contest import (
+    METHODS,
+    Choice,
+    Entry,
+    choices,
+    contest_run,
+    entries,
+    every_choice,
+    is_kronecker,
+)
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
@@ -109,14 +118,15 @@ def _draw(ranking: Ranking, folder: Path) -> Picture:
     drawn = figure(3.6 * len(names), 3.2)
     axes = drawn.subplots(1, len(names), squeeze=False)[0]
     for ax, entry in zip(axes, names):
-        methods = [method for other, method in ranking if other == entry]
-        for colour, method in zip(LINES, methods):
-            best: dict[float, float] = {}
-            for choice, members in ranking[entry, method]:
-                if choice.learning_rate is not None:
-                    best.setdefault(choice.learning_rate, accuracy(members).mean)
-            if best:
-                ax.plot(*zip(*sorted(best.items())), "o-", markersize=3, color=colour, label=NAMES[method])
+        for colour, method in zip(LINES, METHODS):
+            for kronecker, label in ((False, NAMES[method]), (True, f"{NAMES[method]}, EKFAC's M")):
+                best: dict[float, float] = {}
+                for choice, members in ranking.get((entry, method), []):
+                    if choice.learning_rate is not None and is_kronecker(choice) == kronecker:
+                        best.setdefault(choice.learning_rate, accuracy(members).mean)
+                if best:
+                    style = "o--" if kronecker else "o-"
+                    ax.plot(*zip(*sorted(best.items())), style, markersize=3, color=colour, label=label)
         ax.set(title=entry.name, xlabel="learning rate", xscale="log")
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("validation accuracy [%]")
