@@ -121,6 +121,7 @@ def test_e3_repeats_the_rates_on_other_data_with_fewer_seeds(monkeypatch):
     assert all(not run.epsilon for run in every if (run.model, run.dataset) != CELLS[0])
     mnist = runs(Options(datasets=("mnist",), seeds=1))
     assert {(run.samples, run.epochs) for run in mnist} == {(2000, 8)}
+    assert {run.baseline for run in mnist} == {"sgd", "rmsprop", "adam"}
 
 
 def invented(run, loss=1.0, accuracy=50.0, curve=()):
