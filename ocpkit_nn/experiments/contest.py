@@ -111,7 +111,7 @@ def choices(entry: Entry, method: str) -> list[Choice]:
     if method == "ekfac":
         return [Choice(rate, basis) for rate in kronecker]
     if method == "emsa":
-        return [Choice(None, {"penalty": penalty, "stage_iterations": 3}) for penalty in (0.1, 1.0, 10.0)]
+        return [Choice(None, {"penalty": penalty, "stage_iterations": 3}) for penalty in (0.1, 0.3, 1.0, 3.0, 10.0)]
     if method == "vanilla-ddp":
         return [Choice(rate, {"damping": damping}) for damping in (0.03, 0.3) for rate in (0.1, 0.3, 1.0)]
     if entry.model == "fcn":
