@@ -182,11 +182,10 @@ NOTES = (
 def _table(caption: str, part: Part, value: Any, digits: int) -> Table:
     names = [name for name in CANDIDATES if name != INCUMBENT]
 
-    def cell(change: Estimate) -> str:
-        return f"**{change.text(digits)}**" if change.significant else change.text(digits)
+    def line(setting: str | None) -> tuple[str, ...]:
+        return (setting or "all", *(part.change(name, setting, value).marked(digits) for name in names))
 
-    rows = [(setting, *(cell(part.change(name, setting, value)) for name in names)) for setting in part.settings]
-    rows.append(("all", *(cell(part.change(name, None, value)) for name in names)))
+    rows = [line(setting) for setting in (*part.settings, None)]
     return Table(caption, ("setting", *names), tuple(rows))
 
 

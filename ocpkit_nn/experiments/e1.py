@@ -11,7 +11,7 @@ from ocpkit_nn.experiments.contest import CPU_EPOCHS, SLOW, Choice, Entry, best,
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.statistics import Estimate, accuracy, loss
+from ocpkit_nn.experiments.statistics import Estimate, accuracy, difference, loss, percent
 from ocpkit_nn.experiments.trial import train
 from ocpkit_nn.experiments.twins import seeds
 
@@ -71,7 +71,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     """Set our accuracies beside Table 3."""
     rows = [Standing(Entry(*key), results) for key in dict.fromkeys((r.run.model, r.run.dataset) for r in results)]
     verdict, text = _verdict(rows)
-    tables = (_beside(rows), _losses(rows), _settings(rows, folder.parent))
+    tables = (_beside(rows), _differences(rows), _losses(rows), _settings(rows, folder.parent))
     return Report(TITLE, verdict, text, tables, (_draw(rows, folder),), NOTES)
 
 
@@ -118,6 +118,16 @@ def _beside(rows: Sequence[Standing]) -> Table:
     header = ("data", *(NAMES[method] for method in paper.TABLE_3_METHODS))
     lines = tuple((row.entry.name, *(cell(row, method) for method in paper.TABLE_3_METHODS)) for row in rows)
     return Table("Accuracy [%], mean ± standard error (the paper's); best of a row in bold", header, lines)
+
+
+def _differences(rows: Sequence[Standing]) -> Table:
+    def cell(row: Standing, method: str) -> str:
+        return difference(row.results["ddpnopt"], row.results[method], percent).marked(2)
+
+    others = [method for method in paper.TABLE_3_METHODS if method != "ddpnopt"]
+    lines = tuple((row.entry.name, *(cell(row, method) for method in others)) for row in rows)
+    title = "DDPNOpt's accuracy minus a method's, in points, paired by seed; in bold beyond two standard errors"
+    return Table(title, ("data", *(NAMES[method] for method in others)), lines)
 
 
 def _losses(rows: Sequence[Standing]) -> Table:

@@ -54,6 +54,10 @@ class Estimate:
         error = f" ± {self.error:{form}}" if math.isfinite(self.error) else ""
         return f"{self.mean:{form}}{error}"
 
+    def marked(self, digits: int = 3) -> str:
+        """Return mean ± error, in bold where it is significant."""
+        return f"**{self.text(digits)}**" if self.significant else self.text(digits)
+
 
 def estimate(values: Iterable[float]) -> Estimate:
     """Return the mean of one value per seed and its standard error."""

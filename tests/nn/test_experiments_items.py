@@ -204,6 +204,25 @@ def test_e1_trains_with_the_best_of_the_search(tmp_path):
         e1.runs(Options(datasets=("wine",), out=tmp_path))
 
 
+def test_without_a_gpu_only_the_slow_methods_are_searched_on_a_part_of_cifar():
+    every = search.runs(Options(datasets=("cnn:cifar10",)))
+    assert {run.method for run in every if run.samples} == {"ekfac", "ddpnopt"}
+    assert {run.method for run in every if not run.samples} == {"sgd-m", "rmsprop", "adam", "emsa"}
+    assert not any(run.samples for run in search.runs(Options(datasets=("cnn:cifar10",), device="cuda")))
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_e1_pairs_the_difference_of_two_methods_by_seed(tmp_path):
+    lead = {"adam": lambda seed: 1.0, "rmsprop": lambda seed: seed - 1.0, "ekfac": lambda seed: -0.5 - seed}
+    results = [
+        invented(run, accuracy=90.0 + 3 * run.seed - lead.get(run.method, lambda seed: 0.0)(run.seed))
+        for run in e1.runs(Options(datasets=("fcn:mnist",), seeds=3))
+    ]
+    differences = e1.report(results, tmp_path).tables[1]
+    row = dict(zip(differences.header[1:], differences.rows[0][1:]))
+    assert (row["Adam"], row["RMSprop"], row["EKFAC"]) == ("**1.00 ± 0.00**", "0.00 ± 0.58", "**-1.50 ± 0.58**")
+
+
 def test_without_a_gpu_cnns_have_few_seeds_and_epochs():
     every = e1.runs(Options(datasets=("cnn:cifar10",), seeds=10))
     seeds = {method: sum(run.method == method for run in every) for method in contest.METHODS}
