@@ -164,6 +164,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         _table("Selection: validation accuracy minus the default's, in points", selection, percent, 2),
         _table("Report: test accuracy minus the default's, in points", confirmation, percent, 2),
         _table("Report: final training loss minus the default's", confirmation, capped_loss, 4),
+        _by_rate(results),
     )
     return Report(
         TITLE, verdict, text, tables, (_draw(selection, confirmation, folder),), NOTES, notes_heading="How to read it"
@@ -179,22 +180,31 @@ NOTES = (
 )
 
 
-def _table(caption: str, part: Part, value: Any, digits: int) -> Table:
-    names = [name for name in CANDIDATES if name != INCUMBENT]
+CHALLENGERS = [name for name in CANDIDATES if name != INCUMBENT]
 
+
+def _table(caption: str, part: Part, value: Any, digits: int) -> Table:
     def line(setting: str | None) -> tuple[str, ...]:
-        return (setting or "all", *(part.change(name, setting, value).marked(digits) for name in names))
+        return (setting or "all", *(part.change(name, setting, value).marked(digits) for name in CHALLENGERS))
 
     rows = [line(setting) for setting in (*part.settings, None)]
-    return Table(caption, ("setting", *names), tuple(rows))
+    return Table(caption, ("setting", *CHALLENGERS), tuple(rows))
+
+
+def _by_rate(results: Sequence[Result]) -> Table:
+    rows = []
+    for (baseline, rate), members in group(results, lambda r: (r.run.baseline, r.run.learning_rate)).items():
+        part = Part(members, TEST)
+        rows.append((f"{NAMES[baseline]}, {rate:g}", *(part.change(name).marked(2) for name in CHALLENGERS)))
+    caption = "Report: test accuracy minus the default's, in points, over all settings"
+    return Table(caption, ("baseline, rate", *CHALLENGERS), tuple(rows))
 
 
 def _draw(selection: Part, confirmation: Part, folder: Path) -> Picture:
-    names = [name for name in CANDIDATES if name != INCUMBENT]
     drawn = figure(10, 3.6)
     axes = drawn.subplots(1, 2, sharey=True)
     for ax, part, title in zip(axes, (selection, confirmation), ("selection: validation", "report: test")):
-        for index, (name, colour) in enumerate(zip(names, LINES)):
+        for index, (name, colour) in enumerate(zip(CHALLENGERS, LINES)):
             changes = [part.change(name, setting) for setting in part.settings]
             places = [place + 0.15 * (index - 1.5) for place in range(len(changes))]
             errors = [2 * change.error for change in changes]
@@ -206,5 +216,5 @@ def _draw(selection: Part, confirmation: Part, folder: Path) -> Picture:
         ax.set_title(title)
         ax.grid(alpha=0.3, axis="y")
     axes[0].set_ylabel(f"accuracy minus that of\n“{INCUMBENT}” [points]")
-    axes[1].legend(fontsize=8)
+    drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(CHALLENGERS), fontsize=8)
     return save(drawn, folder / "default.png", "Change of the accuracy against the default, with two standard errors")

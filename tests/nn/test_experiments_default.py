@@ -48,6 +48,18 @@ def test_it_chooses_by_the_rule(gain, chosen, verdict, monkeypatch, tmp_path):
     assert report.verdict == verdict
 
 
+def test_the_change_at_each_rate_is_over_all_settings_of_the_report(monkeypatch, tmp_path):
+    def gain(run):
+        at_the_rate = (run.baseline, run.learning_rate) == ("sgd", 0.5)
+        return -9.0 if is_validation(run) else 2.0 * (at_the_rate and candidate_of(run) == BETTER)
+
+    table = judge(gain, monkeypatch, tmp_path).tables[-1]
+    changes = {row[0]: dict(zip(table.header, row))[BETTER] for row in table.rows}
+    assert changes.pop("SGD, 0.5") == "**2.10 ± 0.03**"  # 2 and 2.2 for the two seeds, on six settings
+    assert set(changes.values()) == {"0.00 ± 0.00"}
+    assert len(changes) == 5
+
+
 def test_selection_and_report_share_no_seed_and_selection_no_test_data():
     seeds = {part: {run.seed for run in RUNS if run.evaluated_on == part} for part in (VALIDATION, TEST)}
     assert not seeds[VALIDATION] & seeds[TEST]
