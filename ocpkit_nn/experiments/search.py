@@ -94,8 +94,8 @@ NOTES = (
     "whose range begins at a tenth of that of plain SGD).",
     "The curvature of DDPNOpt is searched too; the paper has the adaptive diagonal on FCNs and Gauss-Newton on CNNs, "
     "because they are the best in practice. Here it is RMSprop's at its four rates, or EKFAC's at the smaller two (at "
-    "the others CNNs had diverged or stayed at chance in an earlier search), most with two terminal curvatures: 12 "
-    "choices on FCNs, 8 on CNNs, where the baselines have 4 to 6.",
+    "the larger two EKFAC itself fails on the CNNs, as the figure shows), most with two terminal curvatures: 12 "
+    "choices on FCNs, 8 on CNNs, where the baselines have 3 to 6.",
     "On images from files E-MSA and vanilla DDP are judged after one epoch, as are CNNs on MNIST. Without a GPU these "
     f"data have one seed, and SGD-m, RMSprop and Adam see all training images of CIFAR-10, the others {CIFAR_SAMPLES}.",
 )
