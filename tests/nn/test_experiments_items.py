@@ -218,7 +218,9 @@ def test_e1_pairs_the_difference_of_two_methods_by_seed(tmp_path):
         invented(run, accuracy=90.0 + 3 * run.seed - lead.get(run.method, lambda seed: 0.0)(run.seed))
         for run in e1.runs(Options(datasets=("fcn:mnist",), seeds=3))
     ]
-    differences = e1.report(results, tmp_path).tables[1]
+    report = e1.report(results, tmp_path)
+    assert "Above it by more than two standard errors, paired by seed: EKFAC on fcn:mnist." in report.text
+    differences = report.tables[1]
     row = dict(zip(differences.header[1:], differences.rows[0][1:]))
     assert (row["Adam"], row["RMSprop"], row["EKFAC"]) == ("**1.00 ± 0.00**", "0.00 ± 0.58", "**-1.50 ± 0.58**")
 
