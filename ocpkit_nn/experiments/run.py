@@ -181,9 +181,9 @@ class Result:
         return math.inf if self.train_loss is None else self.train_loss
 
     def row(self) -> dict[str, Any]:
-        """Return a flat record of the run and its result."""
+        """Return a flat record of the run and its result; measures have six significant digits."""
         record = asdict(self)
-        return {**record.pop("run"), **record}
+        return {**record.pop("run"), **record, "measures": _rounded(self.measures)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Result:
@@ -191,3 +191,11 @@ class Result:
         of_run = {name.name for name in fields(Run)}
         run = Run(**{name: value for name, value in row.items() if name in of_run})
         return cls(run, **{name: value for name, value in row.items() if name not in of_run})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -158,9 +158,10 @@ def read_run(path: Path) -> Result:
 
 
 def write_results(path: Path, results: Sequence[Result]) -> None:
-    """Write a JSON list, one row a line."""
-    lines = ",\n".join(json.dumps(result.row(), ensure_ascii=False, allow_nan=False) for result in results)
-    write_atomically(path, lambda file: file.write(f"[\n{lines}\n]\n".encode()))
+    """Write a JSON list, one row a line, without the spaces, which are a tenth of such a file."""
+    lines = (json.dumps(result.row(), ensure_ascii=False, allow_nan=False, separators=(",", ":")) for result in results)
+    text = ",\n".join(lines)
+    write_atomically(path, lambda file: file.write(f"[\n{text}\n]\n".encode()))
 
 
 def read_results(path: Path) -> list[Result]:

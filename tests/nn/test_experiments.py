@@ -143,6 +143,13 @@ def test_results_are_rewritten_as_they_were(tmp_path):
         read_results(tmp_path / "none.json")
 
 
+def test_measures_are_kept_with_six_digits_and_no_spaces(tmp_path):
+    result = replace(invented(RUN), measures={"values": [(1 / 3, 12345678), None], "name": "x"})
+    write_results(tmp_path / "results.json", [result])
+    assert read_results(tmp_path / "results.json")[0].measures == {"values": [[0.333333, 12345678], None], "name": "x"}
+    assert " " not in (tmp_path / "results.json").read_text()
+
+
 def without_time(result):
     return replace(result, seconds=0.0)
 
