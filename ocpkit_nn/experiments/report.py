@@ -145,7 +145,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(drawn: Figure, path: Path, caption: str) -> Picture:
-    """Write a figure as .png of 256 colours, which takes half the space of all, and return it with its caption."""
+    """Write a figure as .png of 256 colours, which keeps the file small, and return it with its caption."""
     from PIL import Image
 
     pixels = BytesIO()

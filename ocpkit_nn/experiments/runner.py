@@ -133,10 +133,10 @@ def _train_each(missing: list[Run], train: Train, folder: Path, jobs: int) -> It
 
 def train_and_keep(run: Run, train: Train, folder: Path) -> Result:
     """Train one run and write its file."""
-    result = train(run)
-    text = json.dumps(result.row(), ensure_ascii=False, allow_nan=False) + "\n"
+    row = train(run).row()
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(_file(folder, run.key), lambda file: file.write(text.encode()))
-    return result
+    return Result.from_row(row)  # as kept, so that a report does not depend on what was trained just now
 
 
 def _file(folder: Path, key: str) -> Path:
@@ -158,7 +158,7 @@ def read_run(path: Path) -> Result:
 
 
 def write_results(path: Path, results: Sequence[Result]) -> None:
-    """Write a JSON list, one row a line, without the spaces, which are a tenth of such a file."""
+    """Write a JSON list, one row a line, without spaces between its items."""
     lines = (json.dumps(result.row(), ensure_ascii=False, allow_nan=False, separators=(",", ":")) for result in results)
     text = ",\n".join(lines)
     write_atomically(path, lambda file: file.write(f"[\n{text}\n]\n".encode()))

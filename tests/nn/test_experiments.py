@@ -148,6 +148,8 @@ def test_measures_are_kept_with_six_digits_and_no_spaces(tmp_path):
     write_results(tmp_path / "results.json", [result])
     assert read_results(tmp_path / "results.json")[0].measures == {"values": [[0.333333, 12345678], None], "name": "x"}
     assert " " not in (tmp_path / "results.json").read_text()
+    returned = execute([RUN], lambda run: result, tmp_path / "trained")
+    assert returned == read_results(tmp_path / "results.json")
 
 
 def without_time(result):
