@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import Array, real_array
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
+from ocpkit.scaling import Scaling
 from ocpkit.tables import Rows, as_html, as_text
 
 if TYPE_CHECKING:
@@ -40,12 +41,19 @@ class Status(Enum):
     TIME_LIMIT = "time limit: stopped before convergence; raise time_limit or warm-start from this solution"
     INTERRUPTED = "interrupted: stopped from the keyboard; this is the best iterate so far"
     STOPPED = "stopped: a callback asked for it; this is the best iterate so far"
+    SADDLE = (
+        "stationary, not a minimum: the gradient vanishes and the curvature is negative, yet no step along it lowered "
+        "the cost; start elsewhere"
+    )
     INFEASIBLE = (
-        "infeasible: the dynamics or constraints could not be satisfied; check the model, the bounds and the guess"
+        "infeasible: the violation of the dynamics or constraints is stationary and not zero, so that no small change "
+        "of the controls lowers it; check the model, the bounds and the guess"
     )
-    DIVERGED = (
-        "diverged: the iterates blew up; this is the last finite iterate. Lower the learning rate or use another solver"
+    GAVE_UP = (
+        "gave up: the dynamics or constraints do not hold to the tolerance, and nothing shows that they cannot; start "
+        "elsewhere, or rewrite rows whose gradient vanishes where they hold, such as |x|² = 0"
     )
+    DIVERGED = "diverged: the iterates blew up; this is the last finite iterate. Start elsewhere or use another solver"
     INVALID_INPUT = (
         "invalid input: the model is not finite at the guess; give other controls, or a state guess to start from"
     )
@@ -155,6 +163,8 @@ class Solution:
         One `Iteration` per iteration, the guess first.
     details
         What else the solver wants said (engine chosen and why, and so on).
+    scaling
+        Natural units in which the solver measured its tolerances; None where it took the user's.
     """
 
     problem_name: str
@@ -171,6 +181,7 @@ class Solution:
     multipliers: Series | None = None
     seconds: float = 0.0
     details: dict[str, str] = field(default_factory=dict)
+    scaling: Scaling | None = None
 
     @property
     def success(self) -> bool:
@@ -210,6 +221,8 @@ class Solution:
                 arrays |= {f"{name}/{t}": entry for t, entry in enumerate(series)}
             elif series is not None:
                 arrays[name] = series
+        if self.scaling is not None:
+            arrays |= {f"scaling/{name}": value for name, value in self.scaling.flat().items()}
         content = io.BytesIO()  # NumPy 1 leaves its archive open where the disk is full
         np.savez_compressed(content, **arrays)
         write_atomically(Path(path), lambda stream: stream.write(content.getbuffer()))
@@ -232,6 +245,8 @@ class Solution:
             with np.load(io.BytesIO(content), allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
+                scales = {key.partition("/")[2]: data[key] for key in data.files if key.startswith("scaling/")}
+                series["scaling"] = Scaling.from_flat(scales) if scales else None
                 known = {"meta", *(name for name, value in series.items() if value is not None)}
                 unknown = {key.partition("/")[0] for key in data.files} - known
             if unknown or not {"states", "controls"} <= known:  # the names of a .zip have no checksum

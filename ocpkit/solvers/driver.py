@@ -15,6 +15,7 @@ from ocpkit.arrays import checked_series, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem
+from ocpkit.scaling import Scaling
 from ocpkit.solution import History, Iteration, Solution, Status, as_series
 from ocpkit.trajectory import Trajectory
 
@@ -35,12 +36,15 @@ class Run(ABC):
         Of the constraints at stages 0 … T-1 and at the end, if the method has them.
     status
         None while there is more to do.
+    scaling
+        Natural units that its tolerances are meant in, if it has found them.
     """
 
     trajectory: Trajectory
     policy: Gains | None = None
     multipliers: Sequence[Array] | None = None
     status: Status | None = None
+    scaling: Scaling | None = None
     details: dict[str, str]
 
     @abstractmethod
@@ -71,10 +75,14 @@ class Solver(ABC):
         Iteration limit.
     time_limit
         Wall-clock budget [s], checked after every iteration.
+    scaling
+        Measure tolerances, penalties and dampings in the problem's natural units (see `ocpkit.scaling`); False: in the
+        user's units of J, x, u and rows.
     """
 
     max_iterations: int = 500
     time_limit: float = float("inf")
+    scaling: bool = True
 
     handles_constraints = False  # beyond control bounds, which every solver respects
     handles_noise = False
@@ -230,6 +238,7 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
         multipliers=None if multipliers is None else tuple(multipliers),
         seconds=seconds,
         details=run.details,
+        scaling=run.scaling,
     )
 
 
