@@ -143,6 +143,7 @@ def backward_pass(
     *,
     feedback: bool = True,
     tikhonov: float = 0.0,
+    state_damping: float = 0.0,
     passed_on: Callable[[int, Value], Value] = lambda t, V: V,
 ) -> list[BellmanStep]:
     """Alg. 1, lines 2-6: the Bellman step from the last stage to the first.
@@ -159,6 +160,8 @@ def backward_pass(
         Keep Q_ux (DDP), or drop it (Prop. 2: stage-wise Newton, gradient descent).
     tikhonov
         ε added to V_xx before each step (Alg. 3, line 12; here the terminal value included).
+    state_damping
+        μ of V_xx + μ diag |V_xx| before each step.
     passed_on
         From t and V at stage t to what stage t − 1 takes for it, where more lies between two stages than a state.
 
@@ -171,7 +174,8 @@ def backward_pass(
     V = terminal
     for t in reversed(range(len(stages))):
         try:
-            steps.append(bellman_step(t, stages[t], V.regularized(tikhonov), curvature, feedback=feedback))
+            after = V.regularized(tikhonov, state_damping)
+            steps.append(bellman_step(t, stages[t], after, curvature, feedback=feedback))
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(t) from error
         V = passed_on(t, steps[-1].value)

@@ -7,14 +7,14 @@ running averages per stage and therefore belong to one run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ocpkit.bellman import ActionValue, Curvature
 from ocpkit.box import BoxMinimum, minimise_in_box
 from ocpkit.errors import ProblemError
-from ocpkit.linalg import Cholesky, identity_like
+from ocpkit.linalg import Cholesky, diagonal, diagonal_matrix, identity_like, select
 
 Memory = dict[int, dict[str, Any]]
 """What an adaptive curvature remembers of each stage, by name."""
@@ -60,13 +60,49 @@ class ScaledIdentity:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """Diagonal matrix D of the Levenberg damping Q_uu + μ D, so that μ has no unit (Marquardt 1963).
+
+    Attributes
+    ----------
+    known
+        D (m,) of stages with m controls: the geometric mean of |Q_uu|'s diagonal along an earlier trajectory; zero
+        where there was no curvature, and none yet before the first pass.
+    magnitude
+        Σ |ℓ_t| + |φ| [units of J].
+    """
+
+    known: Mapping[int, Any]
+    magnitude: Any
+
+    def diagonal(self, Q: ActionValue) -> Any:
+        """D (m,) at a stage: what is known, else that of |Q_uu|, else Q_u²/Σ|ℓ|, else 1."""
+        return damping_unit(self.known.get(Q.u.shape[-1]), Q, self.magnitude)
+
+
+def damping_unit(known: Any, Q: ActionValue, magnitude: Any) -> Any:
+    """Unit of damping (m,), [J per squared unit of control]; see `Metric`."""
+    steep, bend = Q.u**2 / select(magnitude > 0, magnitude, 1.0), abs(diagonal(Q.uu))
+    own = select(bend > 0, bend, select(steep > 0, steep, 1.0 + 0 * steep))
+    return own if known is None else select(known > 0, known, own)
+
+
+def damped(Q: ActionValue, regularization: float, metric: Metric | None) -> Any:
+    """Q_uu + μ D (m, m), or Q_uu + μ I without a metric."""
+    if metric is None or not regularization:
+        return Q.uu + regularization * identity_like(Q.uu)
+    return Q.uu + diagonal_matrix(regularization * metric.diagonal(Q))
+
+
+@dataclass(frozen=True)
 class Exact:
-    """Q_uu + μ I, the Hessian of the Bellman objective with Levenberg damping μ ≥ 0."""
+    """Q_uu + μ D, the Hessian of the Bellman objective with Levenberg damping μ ≥ 0; D = I without a metric."""
 
     regularization: float = 0.0
+    metric: Metric | None = None
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[Cholesky, Any]:
-        return Cholesky(Q.uu + self.regularization * identity_like(Q.uu)), Q.u
+        return Cholesky(damped(Q, self.regularization, self.metric)), Q.u
 
 
 @dataclass
@@ -151,15 +187,18 @@ class Boxed:
         Levenberg damping μ ≥ 0.
     base
         What stands for Q_uu instead, undamped; None: Q_uu itself.
+    metric
+        D of the damping; None: the identity.
     """
 
     room: Sequence[tuple[Any, Any]]
     memory: dict[int, Any] = field(default_factory=dict, repr=False)
     regularization: float = 0.0
     base: Curvature | None = None
+    metric: Metric | None = None
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[BoxMinimum, Any]:
-        matrix, direction = Q.uu + self.regularization * identity_like(Q.uu), Q.u
+        matrix, direction = damped(Q, self.regularization, self.metric), Q.u
         if self.base is not None:
             operator, direction = self.base(t, Q)
             matrix = operator.dense()

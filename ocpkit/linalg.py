@@ -56,6 +56,35 @@ def identity_like(matrix: Any) -> Any:
     return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
 
 
+def select(condition: Any, first: Any, second: Any) -> Any:
+    """Return `first` where the condition holds, else `second`, entry by entry."""
+    if isinstance(condition, SYMBOLIC):
+        return ca.if_else(condition, first, second)
+    if isinstance(condition, (bool, np.bool_, np.ndarray)):
+        return np.where(condition, first, second)
+    import torch
+
+    return torch.where(condition, first, second)
+
+
+def diagonal(matrix: Any) -> Any:
+    """Return the diagonal (…, r) of square matrices (…, r, r)."""
+    if isinstance(matrix, SYMBOLIC):
+        return ca.diag(matrix)
+    return matrix.diagonal(0, -2, -1)
+
+
+def diagonal_matrix(vector: Any) -> Any:
+    """Return the square matrices (…, r, r) with these diagonals (…, r)."""
+    if isinstance(vector, SYMBOLIC):
+        return ca.diag(vector)
+    if isinstance(vector, np.ndarray):
+        return vector[..., None] * np.eye(vector.shape[-1])
+    import torch
+
+    return torch.diag_embed(vector)
+
+
 def dot(a: Any, b: Any) -> Any:
     """Inner product over the last dimension (of operators' own vectors: their `inner_product`)."""
     if isinstance(a, SYMBOLIC):

@@ -217,16 +217,26 @@ class Problem:
         ProblemError
             If there are not T + 1 states and T controls.
         """
+        return float(sum(self.costs(states, controls)))
+
+    def costs(self, states: Sequence[Array], controls: Sequence[Array]) -> list[float]:
+        """Return ℓ_0 … ℓ_{T-1} and φ of a trajectory (which need not satisfy the dynamics).
+
+        Raises
+        ------
+        ProblemError
+            If there are not T + 1 states and T controls.
+        """
         if (len(states), len(controls)) != (self.horizon + 1, self.horizon):
             raise ProblemError(
                 f"the cost of {self.horizon} stages needs {self.horizon + 1} states and {self.horizon} controls, "
                 f"got {len(states)} and {len(controls)}"
             )
         with np.errstate(all="ignore"):
-            running = sum(
+            running = [
                 stage.cost.value(states[t], controls[t], self.parameter(t)) for t, stage in enumerate(self.stages)
-            )
-            return float(running + self.terminal_cost.value(states[-1], self.parameter(self.horizon)))
+            ]
+            return [*running, self.terminal_cost.value(states[-1], self.parameter(self.horizon))]
 
     def _rows(self) -> Rows:
         """What a reader wants to know first."""

@@ -18,22 +18,23 @@ class Trajectory:
     ----------
     gaps
         Defects f(x_t, u_t) − x_{t+1}, one per stage; None for a trajectory that was rolled out.
+    magnitude
+        Σ |ℓ_t| + |φ| [units of J], which the rounding of J is relative to.
+    open
+        Share of the guess's gaps that is left; all of them shrink alike.
     """
 
     states: Sequence[Array]
     controls: Sequence[Array]
     cost: float
     gaps: Sequence[Array] | None = None
+    magnitude: float = float("nan")
+    open: float = 0.0
 
     @property
     def gap(self) -> float:
         """Largest defect, max_t ‖·‖_∞."""
         return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).max())
-
-    @property
-    def total_gap(self) -> float:
-        """Sum of absolute defects, the ℓ1 norm that the merit function weighs."""
-        return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).sum())
 
     @property
     def finite(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ocpkit.linalg import identity_like, matvec, psd_root, transpose
+from ocpkit.linalg import diagonal, diagonal_matrix, identity_like, matvec, psd_root, transpose
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,12 @@ class Value:
     x: Any
     xx: Any = None
 
-    def regularized(self, tikhonov: float) -> Value:
-        """Return the value with V_xx + ε I (Alg. 3, line 12)."""
-        return type(self)(self.x, regularize(self.xx, tikhonov))
+    def regularized(self, tikhonov: Any, damping: Any = 0.0) -> Value:
+        """Return the value with V_xx + ε I (Alg. 3, line 12), or V_xx + ε I + μ diag |V_xx| (Marquardt 1963)."""
+        if isinstance(damping, float) and damping == 0.0:
+            return type(self)(self.x, regularize(self.xx, tikhonov))
+        own = diagonal_matrix(damping * abs(diagonal(self.xx)))
+        return type(self)(self.x, regularize(self.xx, tikhonov) + own)
 
 
 def outer_value(gradient: Any, factor: Any) -> Value:
@@ -97,9 +100,9 @@ def reduce(Qxx: Any, Qux: Any, K: Any) -> Any:
     return (hessian + transpose(hessian)) / 2
 
 
-def regularize(hessian: Any, tikhonov: float) -> Any:
+def regularize(hessian: Any, tikhonov: Any) -> Any:
     """Return V_xx + ε I (Alg. 3, line 12); on an outer product, ε is added along its own columns."""
-    if tikhonov == 0.0 or hessian is None:
+    if (isinstance(tikhonov, float) and tikhonov == 0.0) or hessian is None:
         return hessian
     if isinstance(hessian, OuterProduct):
         norm = (hessian.left**2).sum(-2)[..., None, :]

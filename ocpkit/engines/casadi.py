@@ -17,7 +17,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.bellman import ActionValue, Operator, bellman_step
-from ocpkit.curvature import Boxed, Exact
+from ocpkit.curvature import Boxed, Exact, damping_unit
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.engines.numpy import NumpyEngine
@@ -41,6 +41,8 @@ class SweepPolicy:
     gradient_norm: float
     expected_change: float
     multipliers: Sequence[Array] | None = None
+    slopes: Sequence[Array] = ()
+    curvatures: Sequence[Array] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class VMEngine:
             x, cost = sweep(blocks[-1][-1], _rows(controls, run), self._parameters(run))
             blocks.append(x)
             costs.append(cost)
-        return Trajectory(_join(blocks), controls, self._cost(costs, blocks[-1][-1]))
+        J, magnitude = self._cost(costs, blocks[-1][-1])
+        return Trajectory(_join(blocks), controls, J, magnitude=magnitude)
 
     def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
         """Take a state guess as it is; its first state is replaced by x0."""
@@ -96,7 +99,8 @@ class VMEngine:
             f, cost = _sweep("step", run)(_rows(states, run), _rows(controls, run), self._parameters(run))
             gaps += list(f - np.stack(states[run.first + 1 : run.last + 1]))
             costs.append(cost)
-        return Trajectory(states, controls, self._cost(costs, states[-1]), gaps)
+        J, magnitude = self._cost(costs, states[-1])
+        return Trajectory(states, controls, J, gaps, magnitude, 1.0)
 
     def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[Expanded, Value]:
         """Derivatives of the terminal cost; those of the stages are computed inside the backward pass."""
@@ -106,16 +110,23 @@ class VMEngine:
         return Expanded(trajectory, second_order), Value(gradient[0], hessian[0])
 
     def backward_pass(
-        self, stages: Expanded, terminal: Value, curvature: Exact | Boxed, *, feedback: bool, tikhonov: float
+        self,
+        stages: Expanded,
+        terminal: Value,
+        curvature: Exact | Boxed,
+        *,
+        feedback: bool,
+        tikhonov: float,
+        state_damping: float = 0.0,
     ) -> AnyPolicy:
         """Alg. 1, lines 2-6; by NumPy where a search in the bounds takes more steps than were unrolled.
 
         Raises
         ------
         NotPositiveDefinite
-            With the stage at which Q_uu + μ I has no Cholesky factor.
+            With the stage at which Q_uu + μ D has no Cholesky factor.
         """
-        trajectory = stages.trajectory
+        trajectory, metric = stages.trajectory, curvature.metric
         V, blocks, slope, change = (terminal.x, terminal.xx), list[list[Array]](), 0.0, 0.0
         for run in reversed(self.runs):
             sweep = _sweep("backward", run, stages.second_order, trajectory.gaps is not None, feedback)
@@ -123,24 +134,29 @@ class VMEngine:
             gaps = [] if trajectory.gaps is None else [_rows(trajectory.gaps, run)[::-1]]
             p = self._parameters(run)[::-1]
             limits = _limits(curvature, run) if run.kind.bounded and isinstance(curvature, Boxed) else []
-            *outputs, slopes, changes, pivots, unfinished = sweep(
-                *V, *backward, p, curvature.regularization, tikhonov, *gaps, *limits
+            m = run.kind.control_size
+            known = np.ones(m) if metric is None else metric.known.get(m, np.zeros(m))
+            magnitude = 1.0 if metric is None else metric.magnitude
+            *outputs, slopes, bends, changes, pivots, unfinished = sweep(
+                *V, *backward, p, curvature.regularization, known, magnitude, tikhonov, state_damping, *gaps, *limits
             )
             failed = np.flatnonzero(~(pivots.min(axis=1, initial=np.inf) > 0) | ~np.isfinite(pivots.sum(axis=1)))
             done = int(failed[0]) if len(failed) else run.length
             if unfinished[:done].any():
                 reference = NumpyEngine(self.problem)
                 expanded = reference.expand(trajectory, second_order=stages.second_order)
-                return reference.backward_pass(*expanded, curvature, feedback=feedback, tikhonov=tikhonov)
+                return reference.backward_pass(
+                    *expanded, curvature, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
+                )
             if isinstance(curvature, Boxed):
                 curvature.memory.update(zip(range(run.last - 1, run.first - 1, -1), outputs[-1][:done]))
             if len(failed):
                 raise NotPositiveDefinite(run.last - 1 - done)
             V = outputs[0][-1], outputs[1][-1]
-            blocks.insert(0, [output[::-1] for output in outputs])
+            blocks.insert(0, [output[::-1] for output in (*outputs, slopes, bends)])
             slope = np.maximum(slope, np.abs(slopes).max(initial=0.0))  # a NaN stays one, unlike with max
             change += changes.sum()
-        Vx, Vxx, k, *K, y = ([block[i] for block in blocks] for i in range(len(blocks[0])))
+        Vx, Vxx, k, *K, y, slope_rows, bend_rows = ([block[i] for block in blocks] for i in range(len(blocks[0])))
         return SweepPolicy(
             _join(k),
             _join(K[0]) if K else None,
@@ -149,6 +165,8 @@ class VMEngine:
             float(slope),
             float(change),
             _join(y) if isinstance(curvature, Boxed) else None,
+            _join(slope_rows),
+            _join(bend_rows),
         )
 
     def forward_pass(self, nominal: Trajectory, policy: AnyPolicy, step_size: float) -> Trajectory:
@@ -166,7 +184,9 @@ class VMEngine:
             states.append(x)
             controls.append(u)
             costs.append(cost)
-        return Trajectory(_join(states), _join(controls), self._cost(costs, states[-1][-1]), remaining)
+        share = (1 - step_size) * nominal.open if keep_gaps else 0.0
+        J, magnitude = self._cost(costs, states[-1][-1])
+        return Trajectory(_join(states), _join(controls), J, remaining, magnitude, share)
 
     def first_not_finite(self, stages: Expanded, terminal: Value) -> int | None:
         """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""
@@ -180,10 +200,11 @@ class VMEngine:
     def _final_parameter(self) -> Array:
         return self.problem.parameter(self.problem.horizon)
 
-    def _cost(self, costs: list[Array], final: Array) -> float:
-        """J from the running costs; summed from the first stage on, like the other engines do."""
+    def _cost(self, costs: list[Array], final: Array) -> tuple[float, float]:
+        """J and Σ |ℓ_t| + |φ| from the running costs; summed from the first stage on, like the other engines do."""
         phi = _build_terminal(self.graph.terminal, False, get_ident())(final, self._final_parameter())[0]
-        return float(sum(np.concatenate(costs)[:, 0].tolist()) + phi[0, 0])
+        running = np.concatenate(costs)[:, 0].tolist()
+        return float(sum(running) + phi[0, 0]), float(sum(map(abs, running)) + abs(phi[0, 0]))
 
 
 class Sweep:
@@ -256,20 +277,22 @@ def _forward(stage: StageGraph, feedback: bool, gaps: bool) -> tuple[ca.Function
 def _backward(
     stage: StageGraph, second_order: bool, gaps: bool, feedback: bool
 ) -> tuple[ca.Function, int, tuple[int, ...]]:
-    """(V_x', V_xx'; x, u, p, μ, ε[, gap][, lower, upper, y]) → V_x, V_xx, k[, K], y, Q_u + y, expected change, and …
+    """(V_x', V_xx'; x, u, p, μ, D, Σ|ℓ|, ε, μ_x[, gap][, lower, upper, y]) → V_x, V_xx, k[, K], y, Q_u + y, and …
 
-    … the pivots of Q_uu + μ I, and whether the search in the bounds needs more steps. Bounds are those of k here.
+    … the diagonal of Q_uu, the expected change, the pivots of Q_uu + μ D, and whether the search in the bounds needs
+    more steps. D is zero where it is not known; bounds are those of k here.
     """
     x, u, p, gap = stage.symbols()
     size, mu, epsilon = stage.next_state_size, ca.SX.sym("mu"), ca.SX.sym("epsilon")
+    known, magnitude, on_state = ca.SX.sym("D", u.shape[0]), ca.SX.sym("magnitude"), ca.SX.sym("on_state")
     Vx, Vxx = ca.SX.sym("Vx", size), ca.SX.sym("Vxx", size, size)
-    V = Value(Vx, Vxx + epsilon * ca.DM.eye(size))
+    V = Value(Vx, Vxx).regularized(epsilon, on_state)
     expansion = stage.expand(x, u, p, Vx + V.xx @ gap if gaps else Vx, second_order=second_order)
     limits = [ca.SX.sym(name, u.shape[0]) for name in (*SIDES, "y") if stage.bounded]
     checks = list[ca.SX]()
 
     def damped(t: int, Q: ActionValue) -> tuple[Operator, Any]:
-        matrix = Q.uu + mu * ca.DM.eye(Q.uu.shape[0])
+        matrix = Q.uu + ca.diag(ca.if_else(mu > 0, mu * damping_unit(known, Q, magnitude), 0.0))
         if stage.bounded:
             minimum, pivots, unfinished = unrolled_minimum(matrix, Q.u, *limits)
             checks.extend([pivots, unfinished])
@@ -281,9 +304,9 @@ def _backward(
     step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, feedback=feedback)
     policy = [step.k, step.K] if feedback else [step.k]
     y = step.multipliers if stage.bounded else ca.SX.zeros(*u.shape)
-    outputs = [step.value.x, step.value.xx, *policy, y, step.slope, step.expected_change, *checks]
-    arguments = [Vx, Vxx, x, u, p, mu, epsilon, *([gap] if gaps else []), *limits]
-    return _function(arguments, outputs), 2, (1, 2, 1, *([2] if feedback else []), 1, 1, 1, 1, 1)
+    outputs = [step.value.x, step.value.xx, *policy, y, step.slope, ca.diag(step.Q.uu), step.expected_change, *checks]
+    arguments = [Vx, Vxx, x, u, p, mu, known, magnitude, epsilon, on_state, *([gap] if gaps else []), *limits]
+    return _function(arguments, outputs), 2, (1, 2, 1, *([2] if feedback else []), 1, 1, 1, 1, 1, 1)
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {

@@ -59,7 +59,9 @@ def export_c(
     name, graph = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), trace_problem(problem)
     name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
-    head += [f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "scratch_size")]
+    head += [
+        f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "certify", "scratch_size")
+    ]
     code = c_source(graph, "\n".join(head))
     words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
     words["mpc"] = _filled("mpc.h", words) if problem.uniform else ""
@@ -130,14 +132,15 @@ def _sizes(problem: Problem) -> dict[str, int]:
 def _scratch_size(graph: ProblemGraph, code: str) -> int:
     """The number of doubles that `_scratch` says; what a stage hands on is known since the code has been written."""
     shared = [int(count) for count in re.findall(r"#define SHARED (\d+)", code)]
-    models, work, handed_on = 0, 0, sum(shared[kind] for kind in graph.kind_of_stage)
+    models, work, metrics, handed_on = 0, 0, 0, sum(shared[kind] for kind in graph.kind_of_stage)
     for stage in graph.kinds:
         n, m, following = stage.state_size, stage.control_size, stage.next_state_size
         width = _rounded(n + m + 1)
         models += (following + n + m) * width
+        metrics += 4 * m
         work = max(work, _rounded(following) + (following + n + 2 * m) * width)
     hessian = max(stage.state_size for stage in graph.kinds) ** 2
-    return sum(map(_rounded, (models, hessian, hessian, work, handed_on, handed_on)))
+    return sum(map(_rounded, (models, hessian, hessian, work, handed_on, handed_on, metrics)))
 
 
 def _rounded(count: int) -> int:
@@ -153,7 +156,9 @@ def _scratch(graph: ProblemGraph) -> str:
     models = " + ".join(f"model_size_{i}" for i in kinds)
     shared = " + ".join(f"{graph.kind_of_stage.count(i)} * shared_size_{i}" for i in kinds)
     hessian = max(kind.state_size for kind in graph.kinds) ** 2
-    return f"ROUND_UP({models}) + 2 * ROUND_UP({hessian}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
+    metrics = sum(4 * kind.control_size for kind in graph.kinds)
+    parts = f"ROUND_UP({models}) + 2 * ROUND_UP({hessian}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
+    return f"{parts} + ROUND_UP({metrics})"
 
 
 def _options(solver: DDP) -> str:

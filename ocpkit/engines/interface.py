@@ -38,6 +38,14 @@ class AnyPolicy(Gains, Protocol):
         """y of every stage's control bounds, (m,) each; None without bounds."""
 
     @property
+    def slopes(self) -> Sequence[Array]:
+        """Q_u + y of every stage, (m,) each."""
+
+    @property
+    def curvatures(self) -> Sequence[Array]:
+        """Diagonal of every stage's undamped Q_uu, (m,) each."""
+
+    @property
     def gradient_norm(self) -> float:
         """max_t ‖Q_u + y‖_∞."""
 
@@ -62,7 +70,14 @@ class Engine(Protocol):
         """Derivatives of every stage and of the terminal cost along a trajectory."""
 
     def backward_pass(
-        self, stages: Any, terminal: Value, curvature: Any, *, feedback: bool, tikhonov: float
+        self,
+        stages: Any,
+        terminal: Value,
+        curvature: Any,
+        *,
+        feedback: bool,
+        tikhonov: float,
+        state_damping: float = 0.0,
     ) -> AnyPolicy:
         """Alg. 1, lines 2-6; raises NotPositiveDefinite with the stage."""
 

@@ -145,6 +145,7 @@ def _load(key: str, path: Path, origin: str) -> Library:
     handle.ocpkit_advance.restype = None
     handle.ocpkit_advance.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_double] * 3]
     handle.ocpkit_resume.argtypes, handle.ocpkit_resume.restype = [ctypes.c_void_p], None
+    handle.ocpkit_certify.argtypes, handle.ocpkit_certify.restype = [ctypes.c_void_p], ctypes.c_long
     if hasattr(handle, "ocpkit_augmented_advance"):
         handle.ocpkit_augmented_advance.restype = handle.ocpkit_augmented_settle.restype = None
         handle.ocpkit_augmented_advance.argtypes = handle.ocpkit_advance.argtypes

@@ -49,6 +49,16 @@ class Policy:
         return None if found[0] is None else found
 
     @property
+    def slopes(self) -> list[Array]:
+        """Q_u + y of every stage, (m,) each."""
+        return [step.slope for step in self.steps]
+
+    @property
+    def curvatures(self) -> list[Array]:
+        """Diagonal of every stage's undamped Q_uu, (m,) each."""
+        return [np.zeros(len(s.k)) if s.Q.uu is None else np.diagonal(s.Q.uu) for s in self.steps]
+
+    @property
     def gradient_norm(self) -> float:
         """max_t ‖Q_u + y‖_∞."""
         return float(np.max([np.abs(s.slope).max() for s in self.steps if s.Q.u.size], initial=0.0))
@@ -69,8 +79,8 @@ class NumpyEngine:
 
     def rollout(self, controls: Sequence[Array]) -> Trajectory:
         """Simulate from x0 (Alg. 1, input)."""
-        states, cost = self.problem.rollout(controls)
-        return Trajectory(states, [np.asarray(u) for u in controls], cost)
+        states, _ = self.problem.rollout(controls)
+        return self._trajectory(states, [np.asarray(u) for u in controls])
 
     def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
         """Take a state guess as it is; its first state is replaced by x0."""
@@ -81,7 +91,17 @@ class NumpyEngine:
                 stage.dynamics.step(states[t], controls[t], problem.parameter(t)) - states[t + 1]
                 for t, stage in enumerate(problem.stages)
             ]
-        return Trajectory(states, controls, problem.cost(states, controls), gaps)
+        return self._trajectory(states, controls, gaps, 1.0)
+
+    def _trajectory(
+        self,
+        states: Sequence[Array],
+        controls: Sequence[Array],
+        gaps: Sequence[Array] | None = None,
+        share: float = 0.0,
+    ) -> Trajectory:
+        costs = self.problem.costs(states, controls)
+        return Trajectory(states, controls, float(sum(costs)), gaps, float(sum(map(abs, costs))), share)
 
     def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[list[Expansion], Value]:
         """Derivatives of every stage and of the terminal cost along a trajectory."""
@@ -107,11 +127,20 @@ class NumpyEngine:
             return stages, Value(problem.terminal_cost.gradient(x[-1], problem.parameter(problem.horizon)))
 
     def backward_pass(
-        self, stages: list[Expansion], terminal: Value, curvature: Curvature, *, feedback: bool, tikhonov: float
+        self,
+        stages: list[Expansion],
+        terminal: Value,
+        curvature: Curvature,
+        *,
+        feedback: bool,
+        tikhonov: float,
+        state_damping: float = 0.0,
     ) -> Policy:
         """Alg. 1, lines 2-6 (raises NotPositiveDefinite, see `bellman.backward_pass`)."""
         with np.errstate(all="ignore"):
-            steps = backward_pass(stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov)
+            steps = backward_pass(
+                stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
+            )
         return Policy(steps, terminal)
 
     def forward_pass(self, nominal: Trajectory, policy: Policy, step_size: float) -> Trajectory:
@@ -135,8 +164,10 @@ class NumpyEngine:
                     return Trajectory(states, controls, float("inf"))
                 controls.append(u)
                 states.append(following)
-        remaining = [(1 - step_size) * gap for gap in gaps] if gaps is not None and step_size < 1 else None
-        return Trajectory(states, controls, problem.cost(states, controls), remaining)
+        if gaps is None or step_size == 1:
+            return self._trajectory(states, controls)
+        remaining = [(1 - step_size) * gap for gap in gaps]
+        return self._trajectory(states, controls, remaining, (1 - step_size) * nominal.open)
 
     def first_not_finite(self, stages: Sequence[Expansion], terminal: Value) -> int | None:
         """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ocpkit.bellman import ActionValue, bellman_step
 from ocpkit.box import BoxMinimum
+from ocpkit.curvature import Metric
 from ocpkit.engines.batched_box import Factor, minimise_in_boxes
 from ocpkit.engines.elementwise import elementwise
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
@@ -83,14 +84,15 @@ class Trajectories(PerProblem):
         (T + 1, B, n) and (T, B, m).
     parameters
         (T + 1, B, n_p).
-    cost
-        J (B,).
+    cost, magnitude
+        J and Σ |ℓ_t| + |φ| (B,).
     """
 
     states: Tensor
     controls: Tensor
     parameters: Tensor
     cost: Tensor
+    magnitude: Tensor
 
     @cached_property
     def finite(self) -> Tensor:
@@ -101,7 +103,7 @@ class Trajectories(PerProblem):
         """Return of several trials, series (T, A, B, …), the named one (B,) of each problem."""
         each = torch.arange(len(trial), device=trial.device)
         states, controls = self.states[:, trial, each], self.controls[:, trial, each]
-        return Trajectories(states, controls, self.parameters, self.cost[trial, each])
+        return Trajectories(states, controls, self.parameters, self.cost[trial, each], self.magnitude[trial, each])
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class Policies(PerProblem):
         y (T, B, m) of the control bounds; None without bounds.
     gradient_norm, expected_change
         max_t ‖Q_u + y‖_∞, and the change of J that the quadratic model predicts for a full step, (B,).
+    decrement, rounding, unit
+        As `ocpkit.solvers.optimality` has them, (B,), and D of the damping (1, B, m).
     failed, finite
         Whether Q_uu was not positive definite somewhere, and whether all derivatives were finite, (B,).
     """
@@ -125,6 +129,9 @@ class Policies(PerProblem):
     multipliers: Tensor | None
     gradient_norm: Tensor
     expected_change: Tensor
+    decrement: Tensor
+    rounding: Tensor
+    unit: Tensor
     failed: Tensor
     finite: Tensor
 
@@ -137,12 +144,12 @@ class Policies(PerProblem):
 
 @dataclass
 class BatchedCurvature:
-    """Q_uu + μ I of every problem, in a box if there is one; where it has no factor, I, and `failed` says so.
+    """Q_uu + μ D of every problem, in a box if there is one; where it has no factor, I, and `failed` says so.
 
     Parameters
     ----------
-    damping
-        μ (B,).
+    damping, metric
+        μ (B,), and D of which some may be known; None: I.
     room
         lower − u_t and upper − u_t (T, B, m), or None.
     multipliers
@@ -153,9 +160,12 @@ class BatchedCurvature:
     room: tuple[Tensor, Tensor] | None
     multipliers: Tensor | None
     failed: Tensor
+    metric: Metric | None = None
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[Factor | BoxMinimum, Tensor]:
-        matrix = Q.uu + self.damping[:, None, None] * torch.eye(Q.uu.shape[-1], dtype=Q.uu.dtype, device=Q.uu.device)
+        unit = torch.ones_like(Q.u) if self.metric is None else self.metric.diagonal(Q)
+        added = torch.where(self.damping[:, None] > 0, self.damping[:, None] * unit, 0)
+        matrix = Q.uu + torch.diag_embed(added)
         if self.room is None or self.multipliers is None:
             factor = Factor(matrix)
             self.failed |= factor.failed
@@ -221,22 +231,33 @@ class TorchEngine:
         never = torch.zeros(count, dtype=torch.bool, device=self.device)
         gains = unknown(T, count, m, n) if feedback else None
         multipliers = None if self.bounds is None else unknown(T, count, m)
-        return Policies(unknown(T, count, m), gains, multipliers, unknown(count), unknown(count), never, never.clone())
+        return Policies(
+            k=unknown(T, count, m),
+            K=gains,
+            multipliers=multipliers,
+            gradient_norm=unknown(count),
+            expected_change=unknown(count),
+            decrement=unknown(count),
+            rounding=unknown(count),
+            unit=torch.zeros(1, count, m, dtype=self.dtype, device=self.device),
+            failed=never,
+            finite=never.clone(),
+        )
 
     def rollout(self, x0: Tensor, controls: Tensor, parameters: Tensor) -> Trajectories:
         """Simulate from x0 (B, n)."""
-        states, cost = [x0], torch.zeros(len(x0), dtype=self.dtype, device=self.device)
+        states, costs = [x0], list[Tensor]()
         for t, kind in enumerate(self.kinds):
             following, running = _step(kind)(states[t], controls[t], parameters[t])
             states.append(following[..., 0])
-            cost = cost + running[..., 0, 0]
-        return Trajectories(torch.stack(states), controls, parameters, cost + self._final(states[-1], parameters[-1]))
+            costs.append(running[..., 0, 0])
+        cost, magnitude = self._cost(costs, states[-1], parameters[-1])
+        return Trajectories(torch.stack(states), controls, parameters, cost, magnitude)
 
     def forward_pass(self, nominal: Trajectories, policy: Policies, step_sizes: Tensor) -> Trajectories:
         """Alg. 1, lines 7-12, for several α (A,) at once: series (T, A, B, …), costs (A, B)."""
         shape = (len(step_sizes), *nominal.states.shape[1:])
-        states, controls = [nominal.states[0].expand(shape)], list[Tensor]()
-        cost = torch.zeros(shape[:2], dtype=self.dtype, device=self.device)
+        states, controls, costs = [nominal.states[0].expand(shape)], list[Tensor](), list[Tensor]()
         p = nominal.parameters
         for t, kind in enumerate(self.kinds):
             u = nominal.controls[t] + step_sizes[:, None, None] * policy.k[t]
@@ -247,9 +268,9 @@ class TorchEngine:
             following, running = _step(kind)(states[t], u, p[t])
             controls.append(u)
             states.append(following[..., 0])
-            cost = cost + running[..., 0, 0]
-        final = self._final(states[-1], p[-1])
-        return Trajectories(torch.stack(states), torch.stack(controls), p, cost + final)
+            costs.append(running[..., 0, 0])
+        cost, magnitude = self._cost(costs, states[-1], p[-1])
+        return Trajectories(torch.stack(states), torch.stack(controls), p, cost, magnitude)
 
     def backward_pass(
         self,
@@ -260,6 +281,8 @@ class TorchEngine:
         second_order: bool,
         feedback: bool,
         tikhonov: Tensor,
+        state_damping: Tensor,
+        unit: Tensor | None,
     ) -> Policies:
         """Alg. 1, lines 2-6.
 
@@ -268,24 +291,36 @@ class TorchEngine:
         along
             B trajectories.
         damping, tikhonov
-            What is added to the diagonals of Q_uu and of V_xx, (B,).
+            μ of Q_uu + μ D, and what is added to the diagonal of V_xx, (B,).
         held
             Multipliers (T, B, m) of an earlier pass; overwritten where this one does not fail. None without bounds.
+        state_damping
+            μ of V_xx + μ diag |V_xx|, (B,).
+        unit
+            D (1, B, m), zero where it is not known; None: I.
         """
         room = None
         if self.bounds is not None:
             room = self.bounds[0][:, None] - along.controls, self.bounds[1][:, None] - along.controls
-        curvature = BatchedCurvature(damping, room, held, torch.zeros_like(damping, dtype=torch.bool))
+        metric = None if unit is None else Metric({unit.shape[-1]: unit[0]}, along.magnitude[:, None])
+        curvature = BatchedCurvature(damping, room, held, torch.zeros_like(damping, dtype=torch.bool), metric)
         V, finite = self._terminal_value(along, second_order)
-        ridge = tikhonov[:, None, None] * torch.eye(V.x.shape[-1], dtype=self.dtype, device=self.device)
+        ridge = tikhonov[:, None, None]
         k, K, y = list[Tensor](), list[Tensor](), list[Tensor]()
-        slope, change = torch.zeros_like(damping), torch.zeros_like(damping)
+        slope, change, decrement, rounding = (torch.zeros_like(damping) for _ in range(4))
+        on_state, bends = state_damping[:, None], list[Tensor]()
         for t, stage in self._expansions(along, second_order):
             finite &= _finite(stage)
-            step = bellman_step(t, stage, Value(V.x, V.xx + ridge), curvature, feedback=feedback)  # type: ignore[arg-type]
+            after = V.regularized(ridge, on_state)
+            step = bellman_step(t, stage, after, curvature, feedback=feedback)  # type: ignore[arg-type]
             V = step.value
+            bends.append(step.Q.uu.diagonal(0, -2, -1).abs())
             if step.slope.shape[-1]:
                 slope = torch.maximum(slope, step.slope.abs().amax(-1))  # a NaN stays one, unlike with fmax
+                ratios = torch.where(step.slope == 0, 0, step.slope.square() / bends[-1])
+                decrement = torch.maximum(decrement, ratios.amax(-1))
+            rounding = rounding + (bends[-1] * along.controls[t].square()).sum(-1)
+            rounding = rounding + (V.xx.diagonal(0, -2, -1).abs() * along.states[t].square()).sum(-1)
             change = change + step.expected_change
             k.append(step.k)
             if feedback:
@@ -293,7 +328,15 @@ class TorchEngine:
             if step.multipliers is not None:
                 y.append(step.multipliers)
         gains, multipliers = (torch.stack(series[::-1]) if series else None for series in (K, y))
-        return Policies(torch.stack(k[::-1]), gains, multipliers, slope, change, curvature.failed, finite)
+        numbers = slope, change, decrement, rounding, _geometric_mean(torch.stack(bends))[None]
+        return Policies(torch.stack(k[::-1]), gains, multipliers, *numbers, curvature.failed, finite)
+
+    def _cost(self, costs: list[Tensor], final: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """J and Σ |ℓ_t| + |φ|, summed from the first stage on."""
+        cost, magnitude = torch.zeros_like(costs[0]), torch.zeros_like(costs[0])
+        for part in (*costs, self._final(final, p)):
+            cost, magnitude = cost + part, magnitude + part.abs()
+        return cost, magnitude
 
     def _expansions(self, along: Trajectories, second_order: bool) -> Iterator[tuple[int, Expansion]]:
         """Expand from the last stage to the first, as many stages at once as pay."""
@@ -319,6 +362,13 @@ class TorchEngine:
 
     def _final(self, states: Tensor, parameters: Tensor) -> Tensor:
         return _terminal(self.graph.terminal)(states, parameters)[0][..., 0, 0]
+
+
+def _geometric_mean(values: Tensor) -> Tensor:
+    """Return that of the positive entries over the first dimension, or 0."""
+    positive = values > 0
+    logs = torch.where(positive, values, 1).log().sum(0) / positive.sum(0).clamp(min=1)
+    return torch.where(positive.any(0), logs.exp(), 0)
 
 
 def _finite(stage: Expansion) -> Tensor:

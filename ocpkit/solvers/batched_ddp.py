@@ -8,7 +8,7 @@ sequence of `DDP` in fewer sweeps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ocpkit.engines.torch import PerProblem, Policies, TorchEngine, Trajectories
 from ocpkit.solution import Status
 from ocpkit.solvers.ddp import BLOWN_UP, DDP, IDLE_LIMIT
 from ocpkit.solvers.driver import Clock
+from ocpkit.solvers.optimality import LENIENCE, SPREAD
 
 STATUSES = tuple(Status)
 RUNNING = -1
@@ -34,6 +35,8 @@ class Progress(PerProblem):
         Trajectories and policies at them.
     damping, growth
         μ and the last factor of its schedule (B,).
+    unit, highest
+        D of the damping, zero where it is not known (1, B, m), and the highest J so far (B,).
     held
         Multipliers (T, B, m) from which the next search in the box begins; None without bounds.
     idle, iterations
@@ -47,6 +50,8 @@ class Progress(PerProblem):
     policy: Policies
     damping: Tensor
     growth: Tensor
+    unit: Tensor
+    highest: Tensor
     held: Tensor | None
     idle: Tensor
     iterations: Tensor
@@ -78,6 +83,8 @@ class BatchedDDP:
             policy=engine.no_policies(count, feedback=options.feedback),
             damping=torch.full_like(start.cost, options.initial_regularization),
             growth=torch.ones_like(start.cost),
+            unit=torch.zeros_like(start.controls[:1]),
+            highest=torch.full_like(start.cost, -torch.inf),
             held=None if engine.bounds is None else torch.zeros_like(start.controls),
             idle=zeros,
             iterations=zeros.clone(),
@@ -110,7 +117,7 @@ class BatchedDDP:
     def _step(self) -> None:
         """One iteration of all problems; all of them are running."""
         now, options = self.progress, self.options
-        noise, slope = self.rounding * (1 + now.along.cost.abs()), now.policy.gradient_norm.clone()
+        noise, slope = self._noise(), now.policy.gradient_norm.clone()
         step_size, actual = self._line_search(noise)
         accepted = step_size > 0
         self._relax(step_size >= 0.5)
@@ -127,6 +134,17 @@ class BatchedDDP:
         if options.line_search:
             self._end_of_progress((accepted & (now.status == RUNNING) & (now.idle >= IDLE_LIMIT)).nonzero()[:, 0])
         now.iterations += 1
+
+    def _noise(self) -> Tensor:
+        """Changes of J up to this are rounding, (B,)."""
+        now = self.progress
+        if not self.options.scaling:
+            return self.rounding * (1 + now.along.cost.abs())
+        return self.rounding * now.along.magnitude + self._floor()
+
+    def _floor(self) -> Tensor:
+        """What the rounding of controls and states makes of J, (B,)."""
+        return torch.nan_to_num(self.rounding**2 * self.progress.policy.rounding)
 
     def _retire(self) -> None:
         """Let the problems that are over leave."""
@@ -152,7 +170,7 @@ class BatchedDDP:
                 good = good & (actual >= threshold)
             found, first = good.any(0), good.int().argmax(0)
             moved = remaining[found]
-            trial = Trajectories(trials.states, trials.controls, along.parameters, trials.cost).choose(first)
+            trial = replace(trials, parameters=along.parameters).choose(first)
             now.along.put(moved, trial.take(found))
             step_size[moved], decrease[moved] = group[first][found], actual.gather(0, first[None])[0][found]
             remaining = remaining[~found]
@@ -189,6 +207,7 @@ class BatchedDDP:
             new = self._policies(todo)
             done, failed = todo[~new.failed], todo[new.failed]
             now.policy.put(done, new.take(~new.failed))
+            now.unit[:, done] = new.unit[:, ~new.failed]
             broken, finite = failed[~new.finite[new.failed]], failed[new.finite[new.failed]]
             first = now.iterations[broken] == 0
             # an iterate other than the guess that is not finite has been reached from one that was
@@ -206,14 +225,16 @@ class BatchedDDP:
         along = now.along if whole else now.along.take(problems)
         held = now.held if whole or now.held is None else now.held[:, problems]
         damping, none = now.damping[problems], torch.zeros_like(now.damping[problems])
-        on_state = options.regularize == "state"
+        on_state, relative = options.regularize == "state", options.scaling
         policies = self.engine.backward_pass(
             along,
             none if on_state else damping,
             held,
             second_order=options.second_order,
             feedback=options.feedback,
-            tikhonov=options.tikhonov + (damping if on_state else none),
+            tikhonov=options.tikhonov + (damping if on_state and not relative else none),
+            state_damping=damping if on_state and relative else none,
+            unit=now.unit[:, problems] if relative else None,
         )
         if now.held is not None and held is not None and not whole:
             now.held[:, problems] = held
@@ -221,11 +242,19 @@ class BatchedDDP:
 
     def _check_convergence(self) -> None:
         now, options = self.progress, self.options
-        flat = now.policy.gradient_norm <= options.gradient_tolerance
-        if options.feedback:
-            tolerance = max(options.cost_tolerance, self.rounding)  # no finer than J itself
-            settled = -now.policy.expected_change <= tolerance * (1 + now.along.cost.abs())
-            flat |= settled & (now.damping == 0)
+        tolerance, promised = max(options.cost_tolerance, self.rounding), -now.policy.expected_change
+        undamped = (now.damping == 0) & options.feedback
+        if options.scaling:
+            now.highest = torch.maximum(now.highest, now.along.cost)
+            unit, floor = now.along.magnitude + SPREAD * (now.highest - now.along.cost), self._floor()
+            # no finer than J itself, in which float32 matters
+            flat = now.policy.decrement <= max(options.gradient_tolerance**2, self.rounding**2) * unit + floor
+            flat &= ~undamped | (promised <= LENIENCE * tolerance * unit + floor)
+            settled = promised <= tolerance * unit + floor
+        else:
+            flat = now.policy.gradient_norm <= options.gradient_tolerance
+            settled = promised <= tolerance * (1 + now.along.cost.abs())
+        flat = (flat | (settled & undamped)) & (now.along.magnitude <= self.blown_up)
         now.end((flat & (now.status == RUNNING)).nonzero()[:, 0], Status.CONVERGED)
 
     def _end_of_progress(self, problems: Tensor) -> None:

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 SLICE = 0.05  # seconds between two looks at the keyboard
 ROWS = 64  # iterations that the history has room for at first
 ALIGNMENT = 64  # bytes of a cache line
-STATUSES = (None, Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED, Status.INVALID_INPUT)
+STATUSES = (
+    None,
+    Status.CONVERGED,
+    Status.STALLED,
+    Status.INFEASIBLE,
+    Status.DIVERGED,
+    Status.INVALID_INPUT,
+    Status.GAVE_UP,
+)
 REASONS = ("", "derivatives are not finite at stage {}", "Q_uu is not positive definite at stage {}")
 
 Shapes = Sequence[tuple[int, ...]]
@@ -120,6 +128,7 @@ class CompiledRun(RunInC):
 
     def __init__(self, options: DDP, problem: Problem, graph: ProblemGraph, library: Library) -> None:
         self.problem, self.library, self.layout = problem, library, layout(graph, library)
+        self.options = options
         memory = np.empty(self.layout.size + ALIGNMENT // 8)
         address = memory.__array_interface__["data"][0]
         shift = -address % ALIGNMENT // 8
@@ -164,6 +173,7 @@ class CompiledRun(RunInC):
             run.flat("gap")[: len(problem.x0)] = 0
             run.state.has_gaps = 1
         run.state.gap_weight, run.state.idle = other.gap_weight, other.idle
+        run.state.highest, run.state.open = other.spread.highest, trajectory.open
         run.state.regularization, run.state.growth = other.regularization.value, other.regularization.growth
         run.details |= other.details
         library.handle.ocpkit_resume(ctypes.byref(run.state))
@@ -179,6 +189,19 @@ class CompiledRun(RunInC):
         finally:  # also where Ctrl-C was pressed meanwhile
             history.grow(self.state.rows)
             self._conclude()
+
+    def certified(self) -> bool:
+        return bool(self.library.handle.ocpkit_certify(ctypes.byref(self.state)))
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        for name in ("x", "u", "x_new", "u_new"):
+            setattr(self.state, name, self.address + 8 * self.layout.series[name].offset)
+        self._write("u", controls)
+        self.flat("x")[: len(self.problem.x0)] = self.problem.x0
+        self.state.regularization, self.state.growth = self.options.initial_regularization, 1.0
+        self.state.has_gaps = self.state.idle = self.state.status = 0
+        self.library.handle.ocpkit_resume(ctypes.byref(self.state))
+        self._conclude()
 
     def _conclude(self) -> None:
         self.status = STATUSES[self.state.status]

@@ -164,7 +164,7 @@ class AugmentedLagrangianRun(Run):
 
     def _stationary(self, inner: Solution) -> bool:
         last, options = inner.history[-1], self.options
-        closed = last.gap <= options.inner.gap_tolerance and self.barrier <= options.barrier.last
+        closed = last.gap == 0 and self.barrier <= options.barrier.last
         return closed and last.gradient_norm <= options.gradient_tolerance
 
     def _minimise(self) -> Solution:

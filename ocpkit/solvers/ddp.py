@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ocpkit.bellman import Curvature
-from ocpkit.curvature import Boxed, Exact
+from ocpkit.curvature import Boxed, Exact, Metric
 from ocpkit.engines.choose import ENGINES, choose_engine
 from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
@@ -35,10 +35,11 @@ from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.compiled import CompiledRun
 from ocpkit.solvers.driver import Guess, Run, Solver, bound_multipliers, not_negative, positive
+from ocpkit.solvers.optimality import LENIENCE, ROUNDING, Optimality, Spread
+from ocpkit.solvers.second_order import SLIGHT
 from ocpkit.solvers.switch import SwitchingRun
 from ocpkit.trajectory import Trajectory
 
-ROUNDING = 16 * float(np.finfo(float).eps)
 BLOWN_UP = 1e100  # a cost beyond this, of either sign, means that the problem has no minimum in reach
 IDLE_LIMIT = 10  # steps in a row without a change of J or of the gradient, after which the search has stalled
 
@@ -56,14 +57,17 @@ class DDP(Solver):
     curvature
         What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below.
     gradient_tolerance
-        Converged when max_t ‖Q_u + y‖_∞ is at most this [cost per unit of control]; y, the multipliers of the control
-        bounds, are zero where no bound holds.
+        Converged when max |Q_u + y|/√|Q_uu|, over all controls, is at most this times √S (see `optimality`); y, the
+        multipliers of the control bounds, are zero where no bound holds. With ``scaling=False``: when |Q_u + y| is at
+        most this [cost per unit of control].
     cost_tolerance
-        Converged also when the undamped quadratic model promises a decrease of at most this times 1 + |J|.
+        Converged also when the undamped quadratic model promises a decrease of at most this times S, Σ |ℓ_t| + |φ| and
+        a millionth of J's spread. With ``scaling=False``: times 1 + |J|.
     gap_tolerance
-        Largest defect of the dynamics that counts as closed [state units].
+        Share of the guess's gaps that counts as closed.
     regularize
-        Where the damping μ goes: ``"control"`` (Q_uu) or ``"state"`` (V_xx).
+        Where the damping goes: ``"control"``, Q_uu + μ D (see `ocpkit.curvature.Metric`), or ``"state"``,
+        V_xx + μ diag |V_xx|. With ``scaling=False``: + μ I.
     initial_regularization, min_regularization, max_regularization
         Bounds of μ; below the minimum it is zero, above the maximum the solver gives up.
     regularization_factor
@@ -196,13 +200,41 @@ class DDPRun(Run):
         self.idle = 0
         self.details = {}
         self.held = dict[int, Array]()
+        self.spread, self.unit = Spread(), 0.0
+        self.optimality = Optimality(float("nan"), 0.0, {})
 
     @property
     def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
         """Those of the control bounds."""
         return bound_multipliers(self.engine.problem, self.policy)
 
+    def certified(self) -> bool:
+        options = self.options
+        exact = options.second_order and options.feedback and options.curvature is None and options.tikhonov == 0
+        if exact and self.regularization.value == 0:
+            return True
+        bounded = self.engine.problem.bounded
+        room = self.engine.problem.room(self.trajectory.controls) if bounded else None
+        stages, terminal = self.engine.expand(self.trajectory, second_order=True)
+        try:
+            undamped = Exact() if room is None else Boxed(room, dict(self.held))
+            policy = self.engine.backward_pass(stages, terminal, undamped, feedback=True, tikhonov=0.0)
+        except NotPositiveDefinite:
+            return False
+        if exact:
+            self.policy = policy
+        return -policy.expected_change <= SLIGHT * self.unit + self.optimality.rounding
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        self.trajectory = self.engine.rollout(controls)
+        self.unit = self.spread.unit(self.trajectory)
+        self.regularization = Regularization(self.options, self.options.initial_regularization)
+        self.idle, self.status = 0, None
+        if self._backward_pass():
+            self._check_convergence()
+
     def start(self) -> Iteration:
+        self.unit = self.spread.unit(self.trajectory)
         if not self.trajectory.finite:
             self.status = Status.INVALID_INPUT
         elif self._backward_pass():
@@ -230,13 +262,13 @@ class DDPRun(Run):
 
     def _promised_decrease(self, policy: AnyPolicy) -> float:
         """Decrease of the merit for a full step; raises ν until closing the gaps is worth its cost."""
-        total_gap = self.trajectory.total_gap
-        if total_gap > 0:
-            self.gap_weight = max(self.gap_weight, 2 * policy.expected_change / total_gap)
-        return self.gap_weight * total_gap - policy.expected_change
+        share = self.trajectory.open
+        if share > 0:
+            self.gap_weight = max(self.gap_weight, 2 * policy.expected_change / share)
+        return self.gap_weight * share - policy.expected_change
 
     def _merit(self, trajectory: Trajectory) -> float:
-        return trajectory.cost + self.gap_weight * trajectory.total_gap
+        return trajectory.cost + self.gap_weight * trajectory.open
 
     def _accepts(self, candidate: Trajectory, expected: float, actual: float) -> bool:
         """Armijo's condition, lenient by the rounding of J (a convex model falls by at least α times its full step)."""
@@ -247,13 +279,16 @@ class DDPRun(Run):
     @property
     def _noise(self) -> float:
         """Changes of J up to this are rounding."""
-        return ROUNDING * (1 + abs(self.trajectory.cost))
+        if not self.options.scaling:
+            return ROUNDING * (1 + abs(self.trajectory.cost))
+        return ROUNDING * self.trajectory.magnitude + self.optimality.rounding
 
     def _accept(self, candidate: Trajectory, step_size: float, actual: float) -> None:
         """Move there; give up after many steps that changed nothing but rounding."""
         assert self.policy is not None
         slope, lowered = self.policy.gradient_norm, actual > self._noise
         self.trajectory = candidate
+        self.unit = self.spread.unit(candidate)
         if step_size >= 0.5:
             self.regularization.decrease()
         if not self._backward_pass():
@@ -274,24 +309,29 @@ class DDPRun(Run):
     def _backward_pass(self) -> bool:
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
         options = self.options
-        second_order = options.second_order and self.trajectory.gap <= options.gap_tolerance
+        second_order = options.second_order and self._closed
         stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         room = self.engine.problem.room(self.trajectory.controls) if self.engine.problem.bounded else None
         while True:
             mu = self.regularization.value
             on_state = options.regularize == "state"
             damping = 0.0 if on_state else mu
-            curvature = options.curvature or Exact(damping)
+            metric = Metric(self.optimality.metric, self.trajectory.magnitude) if options.scaling else None
+            curvature = options.curvature or Exact(damping, metric)
             if room is not None:
-                curvature = Boxed(room, self.held, damping, options.curvature)
+                curvature = Boxed(room, self.held, damping, options.curvature, metric)
+            relative = mu if on_state and options.scaling else 0.0
             try:
                 self.policy = self.engine.backward_pass(
                     stages,
                     terminal,
                     curvature,
                     feedback=options.feedback,
-                    tikhonov=options.tikhonov + (mu if on_state else 0.0),
+                    tikhonov=options.tikhonov + (mu if on_state and not options.scaling else 0.0),
+                    state_damping=relative,
                 )
+                if options.scaling:
+                    self.optimality = Optimality.of(self.policy, self.trajectory)
                 return True
             except NotPositiveDefinite as error:
                 bad = self.engine.first_not_finite(stages, terminal)
@@ -308,17 +348,29 @@ class DDPRun(Run):
     def _end_of_progress(self) -> Status:
         if abs(self.trajectory.cost) > BLOWN_UP:
             return Status.DIVERGED
-        return Status.STALLED if self.trajectory.gap <= self.options.gap_tolerance else Status.INFEASIBLE
+        return Status.STALLED if self._closed else Status.GAVE_UP
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the gaps count as closed."""
+        return self.trajectory.open <= self.options.gap_tolerance
 
     def _check_convergence(self) -> None:
         assert self.policy is not None
-        options, cost = self.options, self.trajectory.cost
-        if self.trajectory.gap > options.gap_tolerance:
+        options, promised = self.options, -self.policy.expected_change
+        if not self._closed or not self.trajectory.magnitude <= BLOWN_UP:
             return
         undamped = self.regularization.value == 0 and options.curvature is None and options.feedback
-        closed = self.trajectory.gap == 0  # else what closing the gaps costs can hide what the controls save
-        settled = undamped and closed and -self.policy.expected_change <= options.cost_tolerance * (1 + abs(cost))
-        if self.policy.gradient_norm <= options.gradient_tolerance or settled:
+        if options.scaling:
+            rounding, tolerance = self.optimality.rounding, options.cost_tolerance * self.unit
+            flat = self.optimality.decrement <= options.gradient_tolerance**2 * self.unit + rounding
+            flat &= not undamped or promised <= LENIENCE * tolerance + rounding
+            settled = undamped and promised <= tolerance + rounding
+        else:
+            flat = self.policy.gradient_norm <= options.gradient_tolerance
+            settled = undamped and promised <= options.cost_tolerance * (1 + abs(self.trajectory.cost))
+        closed = self.trajectory.open == 0  # else what closing the gaps costs can hide what the controls save
+        if flat or (settled and closed):
             self.status = Status.CONVERGED
 
     def _record(self, regularization: float | None = None, **numbers: float) -> Iteration:

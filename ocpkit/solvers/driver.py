@@ -13,11 +13,15 @@ from numpy.typing import ArrayLike
 
 from ocpkit.arrays import checked_series, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
+from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.solution import History, Iteration, Solution, Status, as_series
+from ocpkit.solvers.second_order import examine
 from ocpkit.trajectory import Trajectory
+
+MOST_DEPARTURES = 20  # stationary points that a solve leaves behind, each with a lower J than the one before
 
 Callback = Callable[[Iteration], object]
 """Called after every iteration; returning ``False`` stops the solver."""
@@ -59,6 +63,18 @@ class Run(ABC):
         """Append up to `most` ≥ 1 iterations, the first of a solve being `start`; this default does one."""
         line = self.step() if len(history) else self.start()
         history.append(replace(line, seconds=clock()))
+
+    def certified(self) -> bool:
+        """Whether the undamped exact recursion is positive definite at this iterate, and promises nothing more."""
+        return False
+
+    def objective(self, problem: Problem) -> Problem:
+        """Return the problem without constraints whose J the iterate makes stationary."""
+        return problem
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        """Go on from these controls, where J is lower than at the stationary point that was found."""
+        raise NotImplementedError
 
     def costates(self) -> Sequence[Array] | None:
         """Return V_x along the trajectory, T + 1 vectors, if the method knows it."""
@@ -136,6 +152,13 @@ class Solver(ABC):
         chosen = Guess.choose(problem, guess, controls, states)
         return drive(self, problem, self.begin(problem, chosen), callback)
 
+    def find_stationary(
+        self, problem: Problem, guess: Solution | None = None, *, controls: Any = None, states: Any = None
+    ) -> Solution:
+        """Solve a problem inside another solver, which looks itself whether the last point is a minimum."""
+        chosen = Guess.choose(problem, guess, controls, states)
+        return drive(self, problem, self.begin(problem, chosen), None, confirm=False)
+
     def check_noise(self, problem: Problem) -> None:
         """Refuse problems whose expected cost this solver would leave out."""
         for t, stage in problem.distinct_stages:
@@ -195,14 +218,16 @@ class Clock:
         return time.perf_counter() - self.start
 
 
-def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None) -> Solution:
+def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None, *, confirm: bool = True) -> Solution:
     """Iterate until the run is over, a limit is reached, or somebody stops it."""
-    clock, history, status = Clock(), History(), Status.INTERRUPTED
+    clock, history, status, departures = Clock(), History(), Status.INTERRUPTED, 0
     try:
         while True:
             most = 1 if callback is not None else int(solver.max_iterations) + 1 - len(history)
             with np.errstate(all="ignore"):  # a blow-up is a status, not a warning
                 run.advance(history, most, clock, solver.time_limit)
+                while confirm and run.status is Status.CONVERGED and _left_behind(run, problem, departures):
+                    departures += 1
             stopped = callback is not None and callback(history[-1]) is False
             if run.status is not None:
                 status = run.status
@@ -219,6 +244,25 @@ def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None)
         if not hasattr(run, "trajectory"):  # there is no iterate yet
             raise
     return _solution(solver, problem, run, status, history, clock())
+
+
+def _left_behind(run: Run, problem: Problem, departures: int) -> bool:
+    """Let a run that has found a stationary point go on from a lower one, if there is one, or call it a saddle.
+
+    A first-order point counts as converged only if it is a minimum (see `second_order`). A run without `leave` has been
+    confirmed by an inner one.
+    """
+    if type(run).leave is Run.leave or run.certified():
+        return False
+    engine = NumpyEngine(run.objective(problem))
+    finding = examine(engine, engine.rollout([np.asarray(u) for u in run.trajectory.controls]))
+    if finding.lower is not None and departures < MOST_DEPARTURES:
+        run.details["stationary points left"] = str(departures + 1)
+        run.leave(finding.lower.controls)
+        return True
+    if not finding.minimum:
+        run.status = Status.SADDLE
+    return False
 
 
 def _solution(solver: Solver, problem: Problem, run: Run, status: Status, history: History, seconds: float) -> Solution:

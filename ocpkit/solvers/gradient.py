@@ -16,9 +16,9 @@ from ocpkit.errors import unknown_name
 from ocpkit.linalg import dot
 from ocpkit.problem import Problem
 from ocpkit.solution import Iteration, Status
-from ocpkit.solvers.ddp import ROUNDING
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
+from ocpkit.solvers.optimality import ROUNDING
 from ocpkit.trajectory import Trajectory
 
 SMALLEST_STEP = 1e-30

@@ -66,6 +66,12 @@ class SwitchingRun(Run):
         spent = f"compiles after {self.price:.1f} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
         self.details["engine"] = f"{self.first}: {failure or spent}"
 
+    def certified(self) -> bool:
+        return self.run.certified()
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        self.run.leave(controls)
+
     def start(self) -> Iteration:
         return self.run.start()
 

@@ -98,8 +98,7 @@ static void conclude(augmented *a) {
     return;
   }
   keep(a);
-  const int closed = s->max_gap <= s->gap_tolerance;
-  if (closed && a->barrier <= a->last_barrier && s->gradient_norm <= a->gradient_tolerance && residual <= a->constraint_tolerance)
+  if (closed(s) && a->barrier <= a->last_barrier && s->gradient_norm <= a->gradient_tolerance && residual <= a->constraint_tolerance)
     a->status = CONVERGED;
   else
     tighten(a, residual, moved);

@@ -1,17 +1,18 @@
 /* The whole DDP iteration (ocpkit/solvers/ddp.py, which says what and why) on memory that the caller owns.
    Before this text stand `kinds` (a table of the kinds of stages) and the terminal cost: FINAL (its size),
    terminal_prepare, terminal_cost, terminal_derive, terminal_derive_gauss_newton. */
-enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT };
+enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SECONDS, COLUMNS };
-static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100;
+static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-6, LENIENCE = 1e3;
+static const double SLIGHT = 1e-9;
 enum { IDLE_LIMIT = 10 };
 
 typedef struct {
   /* options of DDP, as in Python */
   double gradient_tolerance, cost_tolerance, gap_tolerance, min_regularization, max_regularization;
   double regularization_factor, tikhonov, armijo;
-  long second_order, feedback, on_state, line_search, step_sizes;
+  long second_order, feedback, on_state, line_search, step_sizes, scaling;
   /* problem: T stages, the kind of each; parameters `stride` apart (0: shared); sums of sizes */
   long horizon, stride, states, controls, gains, hessians;
   const long *kind_of_stage;
@@ -22,7 +23,8 @@ typedef struct {
   const double *lower, *upper;
   double *y;
   /* what the iteration knows */
-  double cost, cost_new, total_gap, max_gap, regularization, growth, gap_weight, gradient_norm, expected_change;
+  double cost, cost_new, magnitude, magnitude_new, highest, unit, open, max_gap, regularization, growth, gap_weight;
+  double gradient_norm, expected_change, decrement, rounding;
   long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows, handed_on;
 } ddp;
 
@@ -45,8 +47,9 @@ static box bounds_from(const ddp *s, long i) {
   return bounds;
 }
 
-/* The scratch memory: the derivatives of each kind, V_xx of this stage and of the next, what one stage works with, and
-   twice (for the trajectory and for the candidate) what each stage hands on to its derivatives. */
+/* The scratch memory: the derivatives of each kind, V_xx of this stage and of the next, what one stage works with,
+   twice (for the trajectory and for the candidate) what each stage hands on to its derivatives, and D of the damping,
+   which kinds with as many controls share. */
 static long models_size(void) {
   long size = 0;
   for (int i = 0; i < KINDS; i++) size += kinds[i].model_size;
@@ -73,8 +76,45 @@ static long shared_size(const ddp *s) {
   return size;
 }
 
+static long metrics_size(void) {
+  long size = 0;
+  for (int i = 0; i < KINDS; i++) size += 4 * kinds[i].m;
+  return ROUND_UP(size);
+}
+
 long ocpkit_scratch_size(const ddp *s) {
-  return models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(shared_size(s));
+  return models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(shared_size(s)) + metrics_size();
+}
+
+static double *metric_of(const ddp *s, long which) {
+  double *metric = s->scratch + models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(s->handed_on);
+  for (long i = 0; kinds[i].m != kinds[which].m; i++) metric += 4 * kinds[i].m;
+  return metric;
+}
+
+/* Forget what was seen of Q_uu (`all`: D as well). */
+static void begin_metrics(ddp *s, int all) {
+  for (int i = 0; i < KINDS; i++) {
+    double *const metric = metric_of(s, i);
+    const int m = kinds[i].m;
+    for (int a = 0; a < m; a++) {
+      if (all) metric[a] = s->scaling ? 0 : 1;
+      metric[m + a] = 1, metric[2 * m + a] = metric[3 * m + a] = 0;
+    }
+  }
+}
+
+/* D from a sweep that has seen all stages: the geometric mean. */
+static void settle_metrics(ddp *s) {
+  if (!s->scaling) return;
+  for (int i = 0; i < KINDS; i++) {
+    double *const metric = metric_of(s, i);
+    const int m = kinds[i].m;
+    for (int a = 0; a < m; a++) {
+      const double count = metric[3 * m + a];
+      metric[a] = count > 0 ? exp2((log2(metric[m + a]) + metric[2 * m + a]) / count) : 0;
+    }
+  }
 }
 
 static double *model_of(const ddp *s, long which) {
@@ -84,41 +124,50 @@ static double *model_of(const ddp *s, long which) {
 }
 
 static void measure_gaps(ddp *s) {
-  s->total_gap = s->max_gap = 0;
+  s->max_gap = 0;
   if (!s->has_gaps) return;
-  for (long i = 0; i < s->states; i++) {
-    const double size = fabs(s->gap[i]);
-    s->total_gap += size;
-    if (size > s->max_gap || isnan(size)) s->max_gap = size;
-  }
+  for (long i = 0; i < s->states; i++) raise_to(&s->max_gap, fabs(s->gap[i]));
+}
+
+/* What J's tolerances are shares of (ocpkit/solvers/optimality.py); takes note of this trajectory. */
+static void measure_cost(ddp *s) {
+  s->unit = s->magnitude;
+  if (s->has_gaps) return;
+  if (s->cost > s->highest) s->highest = s->cost;
+  s->unit += SPREAD * (s->highest - s->cost);
 }
 
 /* Roll the controls out, or measure the gaps of the states as they are. */
 static void evaluate_guess(ddp *s) {
-  double *x = s->x, *gap = s->gap, *shared = s->shared, cost = 0;
+  double *x = s->x, *gap = s->gap, *shared = s->shared, cost = 0, magnitude = 0;
   const double *u = s->u, *p = s->p;
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x + stage->n, *const f = s->has_gaps ? gap + stage->n : following;
-    cost += stage->step(x, u, p, f, shared);
+    const double running = stage->step(x, u, p, f, shared);
+    cost += running, magnitude += fabs(running);
     if (s->has_gaps)
       for (int i = 0; i < stage->next; i++) f[i] -= following[i];
     x = following, u += stage->m, gap += stage->n, shared += stage->shared;
   }
-  s->cost = cost + terminal_cost(x, p);
+  const double last = terminal_cost(x, p);
+  s->cost = cost + last, s->magnitude = magnitude + fabs(last), s->open = s->has_gaps ? 1 : 0;
   measure_gaps(s);
+  measure_cost(s);
 }
 
 /* Alg. 1, lines 7-12: the trajectory for the step size alpha into x_new, u_new; false where it is not finite. */
 static int forward_pass(ddp *s, double alpha) {
   const double *x = s->x, *u = s->u, *k = s->k, *K = s->K, *p = s->p, *gap = s->gap;
-  double *x_new = s->x_new, *u_new = s->u_new, *shared = s->shared_new, cost = 0;
+  double *x_new = s->x_new, *u_new = s->u_new, *shared = s->shared_new, cost = 0, magnitude = 0;
   const int keep_gaps = s->has_gaps && alpha < 1;
   for (int i = 0; i < stage_kind(s, 0)->n; i++) x_new[i] = x[i];
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x_new + stage->n;
-    cost += stage->forward(x, u, p, k, K, alpha, bounds_from(s, u - s->u), x_new, u_new, following, shared);
+    const double running =
+        stage->forward(x, u, p, k, K, alpha, bounds_from(s, u - s->u), x_new, u_new, following, shared);
+    cost += running, magnitude += fabs(running);
     gap += stage->n;
     if (keep_gaps)
       for (int i = 0; i < stage->next; i++) following[i] -= (1 - alpha) * gap[i];
@@ -126,20 +175,22 @@ static int forward_pass(ddp *s, double alpha) {
     x += stage->n, u += stage->m, k += stage->m, K += stage->m * stage->n;
     x_new = following, u_new += stage->m, shared += stage->shared;
   }
-  s->cost_new = cost + terminal_cost(x_new, p);
+  const double last = terminal_cost(x_new, p);
+  s->cost_new = cost + last, s->magnitude_new = magnitude + fabs(last);
   return isfinite(s->cost_new) != 0;
 }
 
 /* Alg. 1, lines 2-6, for one damping; -1, or the stage at which Q_uu has no Cholesky factor. */
 static long backward_sweep(ddp *s, int second_order) {
-  const double on_state = s->on_state ? s->regularization : 0;
+  const double on_state = s->on_state ? s->regularization : 0, relative = s->scaling ? on_state : 0;
   double *const hessians[] = {s->scratch + models_size(), s->scratch + models_size() + hessian_size()};
-  const sweep damping = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state, second_order, s->feedback != 0,
-                        hessians[1] + hessian_size()};
+  const sweep damping = {s->on_state ? 0 : s->regularization, s->tikhonov + on_state - relative, relative,
+                         s->magnitude, second_order, s->feedback != 0, hessians[1] + hessian_size()};
   const double *x = s->x + s->states, *u = s->u + s->controls, *p = s->p + s->horizon * s->stride;
   const double *gap = s->gap + s->states, *shared = s->shared + s->handed_on;
   double *k = s->k + s->controls, *K = s->K + s->gains, *Vx = s->Vx + s->states, *Vxx = s->Vxx + s->hessians;
-  double slope = 0, change = 0;
+  summary found = {0, 0, 0, 0};
+  begin_metrics(s, 0);
   x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
   double *kept = Vxx;
   (second_order ? terminal_derive : terminal_derive_gauss_newton)(x, p, Vx, Vxx);
@@ -149,12 +200,14 @@ static long backward_sweep(ddp *s, int second_order) {
     x -= n, u -= m, p -= s->stride, k -= m, K -= m * n, shared -= stage->shared;
     double *const own_Vx = Vx - n, *const own_Vxx = hessians[t % 2];
     if (!stage->backward(&damping, x, u, p, shared, s->has_gaps ? gap : 0, Vx, Vxx, k, K, own_Vx, own_Vxx,
-                         model_of(s, s->kind_of_stage[t]), bounds_from(s, u - s->u), &slope, &change))
+                         model_of(s, s->kind_of_stage[t]), bounds_from(s, u - s->u), metric_of(s, s->kind_of_stage[t]), &found))
       return t;
     gap -= n, Vx = own_Vx, Vxx = own_Vxx, kept -= n * n;
     put_away(Vxx, kept, n * n);
   }
-  s->gradient_norm = slope, s->expected_change = change;
+  s->gradient_norm = found.slope, s->expected_change = found.change;
+  s->decrement = found.decrement, s->rounding = ROUNDING * ROUNDING * found.rounding;
+  settle_metrics(s);
   return -1;
 }
 
@@ -185,14 +238,16 @@ static void decrease_regularization(ddp *s) {
   s->regularization = lowered >= s->min_regularization ? lowered : 0;
 }
 
+static int closed(const ddp *s) { return s->open <= s->gap_tolerance; }
+
 static int end_of_progress(const ddp *s) {
   if (fabs(s->cost) > BLOWN_UP) return DIVERGED;
-  return s->max_gap <= s->gap_tolerance ? STALLED : INFEASIBLE;
+  return closed(s) ? STALLED : GAVE_UP;
 }
 
 /* The policy at the current trajectory, damped as much as it needs; false where there is none. */
 static int backward_pass(ddp *s) {
-  const int second_order = s->second_order && s->max_gap <= s->gap_tolerance;
+  const int second_order = s->second_order && closed(s);
   for (int looked = 0;;) {
     const long failed = backward_sweep(s, second_order);
     if (failed < 0) return s->has_policy = 1;
@@ -212,11 +267,21 @@ static int backward_pass(ddp *s) {
 }
 
 static void check_convergence(ddp *s) {
-  if (s->max_gap > s->gap_tolerance) return;
+  if (!closed(s) || !(s->magnitude <= BLOWN_UP)) return;
   const int undamped = s->regularization == 0 && s->feedback;
-  const int closed = s->max_gap == 0; /* else what closing the gaps costs can hide what the controls save */
-  const int settled = undamped && closed && -s->expected_change <= s->cost_tolerance * (1 + fabs(s->cost));
-  if (s->gradient_norm <= s->gradient_tolerance || settled) s->status = CONVERGED;
+  const double promised = -s->expected_change;
+  int flat, settled;
+  if (s->scaling) {
+    const double tolerance = s->cost_tolerance * s->unit;
+    flat = s->decrement <= s->gradient_tolerance * s->gradient_tolerance * s->unit + s->rounding &&
+           (!undamped || promised <= LENIENCE * tolerance + s->rounding);
+    settled = undamped && promised <= tolerance + s->rounding;
+  } else {
+    flat = s->gradient_norm <= s->gradient_tolerance;
+    settled = undamped && promised <= s->cost_tolerance * (1 + fabs(s->cost));
+  }
+  /* where gaps are open, what closing them costs can hide what the controls save */
+  if (flat || (settled && s->open == 0)) s->status = CONVERGED;
 }
 
 /* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */
@@ -225,13 +290,14 @@ static void prepare(ddp *s) {
   terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
-  s->gradient_norm = NAN;
+  s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY;
+  begin_metrics(s, 1);
   evaluate_guess(s);
 }
 
 static void start(ddp *s, double *row) {
   prepare(s);
-  if (!isfinite(s->cost) || !all_finite(s->x, s->states) || !isfinite(s->total_gap))
+  if (!isfinite(s->cost) || !all_finite(s->x, s->states) || !isfinite(s->max_gap))
     s->status = INVALID_INPUT;
   else if (backward_pass(s))
     check_convergence(s);
@@ -251,12 +317,13 @@ static void reject(ddp *s) {
 static void accept(ddp *s, double alpha, double actual, double noise) {
   const double slope = s->gradient_norm;
   double *const x = s->x, *const u = s->u, *const shared = s->shared;
-  s->x = s->x_new, s->u = s->u_new, s->shared = s->shared_new, s->cost = s->cost_new;
+  s->x = s->x_new, s->u = s->u_new, s->shared = s->shared_new, s->cost = s->cost_new, s->magnitude = s->magnitude_new;
   s->x_new = x, s->u_new = u, s->shared_new = shared;
-  s->has_gaps = s->has_gaps && alpha < 1;
+  s->has_gaps = s->has_gaps && alpha < 1, s->open = s->has_gaps ? (1 - alpha) * s->open : 0;
   if (s->has_gaps)
     for (long i = 0; i < s->states; i++) s->gap[i] *= 1 - alpha;
   measure_gaps(s);
+  measure_cost(s);
   if (alpha >= 0.5) decrease_regularization(s);
   if (backward_pass(s)) check_convergence(s);
   s->idle = actual > noise || s->gradient_norm < 0.9 * slope ? 0 : s->idle + 1;
@@ -264,16 +331,16 @@ static void accept(ddp *s, double alpha, double actual, double noise) {
 }
 
 static void iterate(ddp *s, double *row) {
-  const double noise = ROUNDING * (1 + fabs(s->cost));
+  const double noise = s->scaling ? ROUNDING * s->magnitude + s->rounding : ROUNDING * (1 + fabs(s->cost));
   row[REGULARIZATION] = s->regularization;
-  if (s->total_gap > 0) s->gap_weight = fmax(s->gap_weight, 2 * s->expected_change / s->total_gap);
-  const double promised = s->gap_weight * s->total_gap - s->expected_change;
-  const double merit = s->cost + s->gap_weight * s->total_gap;
+  if (s->open > 0) s->gap_weight = fmax(s->gap_weight, 2 * s->expected_change / s->open);
+  const double promised = s->gap_weight * s->open - s->expected_change;
+  const double merit = s->cost + s->gap_weight * s->open;
   double alpha = 1;
   for (long i = 0; i < s->step_sizes; i++, alpha /= 2) {
     if (!forward_pass(s, alpha)) continue;
     const double expected = alpha * promised;
-    const double actual = merit - s->cost_new - s->gap_weight * (1 - alpha) * s->total_gap;
+    const double actual = merit - s->cost_new - s->gap_weight * (1 - alpha) * s->open;
     if (s->line_search && !(actual >= s->armijo * expected - noise)) continue;
     row[EXPECTED] = expected, row[ACTUAL] = actual, row[STEP_SIZE] = alpha;
     accept(s, alpha, actual, noise);
@@ -301,9 +368,26 @@ void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slic
   }
 }
 
-/* Take up a solve that another engine has begun: x (where there are gaps), u and the schedules are set. */
+/* Whether the undamped exact recursion is positive definite at the current iterate, and promises nothing more. */
+long ocpkit_certify(ddp *s) {
+  const double regularization = s->regularization, tikhonov = s->tikhonov;
+  const long feedback = s->feedback, exact = s->second_order && feedback && tikhonov == 0;
+  if (exact && regularization == 0) return 1;
+  s->regularization = s->tikhonov = 0, s->feedback = 1;
+  const int certain = backward_sweep(s, 1) < 0 && -s->expected_change <= SLIGHT * s->unit + s->rounding;
+  s->tikhonov = tikhonov, s->feedback = feedback;
+  if (exact && certain) return 1;
+  s->regularization = regularization;
+  backward_sweep(s, s->second_order != 0);
+  return certain;
+}
+
+/* Take up a solve that another engine has begun: x and `open` (where there are gaps), u and the schedules are set. */
 void ocpkit_resume(ddp *s) {
+  const double highest = s->highest, open = s->open;
   prepare(s);
+  s->highest = fmax(s->highest, highest), s->open = s->has_gaps ? open : 0;
+  measure_cost(s);
   backward_pass(s);
   s->started = 1;
 }

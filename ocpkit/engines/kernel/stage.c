@@ -11,21 +11,24 @@
 
    by M steps of Cholesky's algorithm leaves V_xx and V_x where Q_xx and Q_x were, and U and Y = U^-T (Q_ux Q_u) above. */
 /* Eq. 3: Q = H + F' V' F, where H holds the derivatives of the cost (and V_x'·f_zz), and F = (f_u f_x 0). */
-static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
+static void STAGE(assemble)(const sweep *s, const double *F, const double *H, const double *Vx, const double *Vxx,
                             double *restrict W, double *restrict Q) {
   multiply(0, NEXT, NEXT, Vxx, NEXT, 1, F, 0, W, WIDTH, 0);
-  if (epsilon != 0)
-    for (int i = 0; i < NEXT * WIDTH; i++) W[i] += epsilon * F[i];
+  if (s->epsilon != 0 || s->on_state != 0)
+    for (int i = 0; i < NEXT; i++) {
+      const double added = s->epsilon + s->on_state * fabs(Vxx[i * NEXT + i]);
+      for (int j = 0; j < WIDTH; j++) W[i * WIDTH + j] += added * F[i * WIDTH + j];
+    }
   for (int i = 0; i < NEXT; i++) W[i * WIDTH + Z] = Vx[i];
   multiply(0, Z, NEXT, F, 1, WIDTH, W, H, Q, WIDTH, 1);
 }
 
-/* Eq. 4, elimination: false where Q_uu + mu I has no Cholesky factor. `negative` holds -Y for the update of V. */
-static int STAGE(eliminate)(double *restrict Q, double mu, double *restrict negative) {
+/* Eq. 4, elimination: false where Q_uu + mu D has no Cholesky factor. `negative` holds -Y for the update of V. */
+static int STAGE(eliminate)(double *restrict Q, const double *damping, double *restrict negative) {
   double last = 1;
   for (int a = 0; a < M; a++) {
     double *const pivot = Q + a * WIDTH;
-    const double square = pivot[a] + mu;
+    const double square = pivot[a] + damping[a];
     if (!(square > 0)) return 0;
     last = sqrt(square);
     const double inverse = 1 / last;
@@ -70,19 +73,18 @@ static void STAGE(gains)(const double *Q, double *restrict negative, double *res
 #if BOUNDED
 /* Eq. 4 within the bounds: k, and Q so that eliminating u from it moves only what is free. What is held is a constant,
    whose columns go to those of the gradients, and its rows become those of an identity, without Q_ux and Q_u. */
-static int STAGE(hold)(double *restrict Q, double mu, const double *u, box bounds, double *restrict k, double *slope,
-                       double *change) {
+static int STAGE(hold)(double *restrict Q, const double *damping, const double *u, box bounds, double *restrict k,
+                       double *restrict slope, double *change) {
   double H[M * M], g[M], lower[M], upper[M], work[M * (M + 2)];
   int held[M], any = 0;
   for (int a = 0; a < M; a++) {
     for (int b = a; b < M; b++) H[a * M + b] = Q[a * WIDTH + b], H[b * M + a] = Q[a * WIDTH + b];
-    H[a * M + a] += mu;
+    H[a * M + a] += damping[a];
     g[a] = Q[a * WIDTH + Z], lower[a] = bounds.lower[a] - u[a], upper[a] = bounds.upper[a] - u[a];
   }
   if (!box_minimise(M, H, g, lower, upper, bounds.y, k, held, work)) return 0;
   for (int a = 0; a < M; a++) {
-    const double size = fabs(g[a] + bounds.y[a]);
-    if (size > *slope || isnan(size)) *slope = size;
+    slope[a] = g[a] + bounds.y[a];
     *change += (g[a] - bounds.y[a]) * k[a] / 2;
     any |= held[a];
   }
@@ -99,33 +101,42 @@ static int STAGE(hold)(double *restrict Q, double mu, const double *u, box bound
 
 static int STAGE(backward)(const sweep *s, const double *x, const double *u, const double *p, const double *shared,
                            const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
-                           double *Vxx, double *model, box bounds, double *slope, double *change) {
+                           double *Vxx, double *model, box bounds, double *metric, summary *found) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
   double *const negative = Q + Z * WIDTH;
+  double damping[M + 1], bend[M + 1], slope[M + 1];
   (void)bounds;
   for (int i = 0; i < NEXT; i++) v[i] = next_Vx[i];
   if (gap)
     for (int i = 0; i < NEXT; i++) {
-      double moved = s->epsilon * gap[i];
+      double moved = (s->epsilon + s->on_state * fabs(next_Vxx[i * NEXT + i])) * gap[i];
       for (int j = 0; j < NEXT; j++) moved += next_Vxx[i * NEXT + j] * gap[j];
       v[i] += moved;
-      *change += gap[i] * (next_Vx[i] + moved / 2);
+      found->change += gap[i] * (next_Vx[i] + moved / 2);
     }
   (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, shared, F, H);
-  STAGE(assemble)(F, H, v, next_Vxx, s->epsilon, W, Q);
+  STAGE(assemble)(s, F, H, v, next_Vxx, W, Q);
+  for (int a = 0; a < M; a++) {
+    bend[a] = fabs(Q[a * WIDTH + a]), slope[a] = Q[a * WIDTH + Z];
+    damping[a] = s->mu > 0 ? s->mu * unit_of_damping(metric[a], bend[a], slope[a], s->magnitude) : 0;
+    observe(metric, M, a, bend[a]);
+  }
   if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
 #if BOUNDED
   double minimiser[M];
-  if (!STAGE(hold)(Q, s->mu, u, bounds, minimiser, slope, change) || !STAGE(eliminate)(Q, s->mu, negative)) return 0;
+  if (!STAGE(hold)(Q, damping, u, bounds, minimiser, slope, &found->change)) return 0;
+  if (!STAGE(eliminate)(Q, damping, negative)) return 0;
 #else
-  for (int a = 0; a < M; a++) {
-    const double size = fabs(Q[a * WIDTH + Z]);
-    if (size > *slope || isnan(size)) *slope = size;
-  }
-  if (!STAGE(eliminate)(Q, s->mu, negative)) return 0;
-  for (int a = 0; a < M; a++) *change -= Q[a * WIDTH + Z] * Q[a * WIDTH + Z] / 2;
+  if (!STAGE(eliminate)(Q, damping, negative)) return 0;
+  for (int a = 0; a < M; a++) found->change -= Q[a * WIDTH + Z] * Q[a * WIDTH + Z] / 2;
 #endif
+  for (int a = 0; a < M; a++) {
+    const double square = slope[a] * slope[a];
+    raise_to(&found->slope, fabs(slope[a]));
+    raise_to(&found->decrement, bend[a] > 0 ? square / bend[a] : square == 0 ? 0 : square / 0.0);
+    found->rounding += bend[a] * u[a] * u[a];
+  }
   if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
   STAGE(gains)(Q, negative, k, K);
 #if BOUNDED
@@ -133,6 +144,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
 #endif
   if (!s->feedback)
     for (int i = 0; i < M * N; i++) K[i] = 0;
+  for (int i = 0; i < N; i++) found->rounding += fabs(Vxx[i * N + i]) * x[i] * x[i];
   return 1;
 }
 

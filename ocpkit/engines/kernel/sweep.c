@@ -1,9 +1,41 @@
 /* Bounds of one backward sweep, and the table through which the loop calls the kinds of stages. */
 typedef struct {
-  double mu, epsilon; /* added to the diagonals of Q_uu and of V_xx' */
+  double mu, epsilon, on_state; /* Q_uu + mu D, and V_xx' + epsilon I + on_state diag |V_xx'| */
+  double magnitude;             /* of J */
   int second_order, feedback;
   double *scratch;
 } sweep;
+
+/* What all stages of a sweep together say: max |Q_u + y|, the expected change, and the two numbers of
+   ocpkit/solvers/optimality.py (the second without its factor). */
+typedef struct {
+  double slope, change, decrement, rounding;
+} summary;
+
+/* A larger number takes the place of the largest, NaN for good. */
+static void raise_to(double *largest, double value) {
+  if (value > *largest || isnan(value)) *largest = value;
+}
+
+/* D of the damping (ocpkit/curvature.py), m numbers each: D itself, zero where it is not known, and for the next D the
+   product of |Q_uu|'s diagonal over the stages as fraction and exponent, and how many they were. */
+static double unit_of_damping(double known, double bend, double slope, double magnitude) {
+  if (known > 0) return known;
+  if (bend > 0) return bend;
+  const double steep = slope * slope / (magnitude > 0 ? magnitude : 1);
+  return steep > 0 ? steep : 1;
+}
+
+static void observe(double *metric, int m, int a, double bend) {
+  if (!(bend > 0)) return;
+  double product = metric[m + a] * bend;
+  if (!(product > 1e-150 && product < 1e150)) {
+    int exponent;
+    product = frexp(product, &exponent);
+    metric[2 * m + a] += exponent;
+  }
+  metric[m + a] = product, metric[3 * m + a] += 1;
+}
 
 typedef struct {
   int n, m, next, shared;
@@ -12,7 +44,7 @@ typedef struct {
   double (*step)(const double *x, const double *u, const double *p, double *following, double *shared);
   int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *shared,
                   const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
-                  double *Vxx, double *model, box bounds, double *slope, double *change);
+                  double *Vxx, double *model, box bounds, double *metric, summary *found);
   double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
                     double alpha, box bounds, const double *x_new, double *u_new, double *following, double *shared);
   int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);

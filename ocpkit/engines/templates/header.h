@@ -18,7 +18,8 @@ typedef struct {
 } ${name}_workspace;
 
 /* ${name}_result.status */
-enum { ${name}_RUNNING, ${name}_CONVERGED, ${name}_STALLED, ${name}_INFEASIBLE, ${name}_DIVERGED, ${name}_INVALID_INPUT };
+enum { ${name}_RUNNING, ${name}_CONVERGED, ${name}_STALLED, ${name}_INFEASIBLE, ${name}_DIVERGED, ${name}_INVALID_INPUT,
+       ${name}_GAVE_UP };
 
 typedef struct {
   long status, iterations;

@@ -1,0 +1,80 @@
+"""Distance of a point from a stationary one, in units of J, so that a verdict does not change with the user's units.
+
+    decrement  max_t,i (Q_u + y)_i² / |Q_uu,ii|        twice what one control alone promises to save
+    rounding   Σ_t ε² (|Q_uu| · u² + |V_xx| · x²)      what the rounding of u and x itself makes of J
+
+Both change with the units of J only; a tolerance is a share of Σ |ℓ_t| + |φ|, of which J is the sum. Where this falls
+to zero, as at a regulator's rest, J's own spread since the guess stands behind it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.engines.interface import AnyPolicy
+from ocpkit.problem import Array
+from ocpkit.trajectory import Trajectory
+
+ROUNDING = 16 * float(np.finfo(float).eps)
+SPREAD = 1e-6
+"""Share of J's spread that J is measured against at least."""
+LENIENCE = 1e3
+"""Multiple of the cost tolerance that the whole step may still promise where each control alone promises nothing."""
+
+
+@dataclass(frozen=True)
+class Optimality:
+    """The two numbers of this page, and the geometric mean of |Q_uu|'s diagonal over stages of as many controls.
+
+    The mean leaves out zeros; it is zero where there is nothing else.
+    """
+
+    decrement: float
+    rounding: float
+    metric: dict[int, Array]
+
+    @classmethod
+    def of(cls, policy: AnyPolicy, trajectory: Trajectory) -> Optimality:
+        """Measure a trajectory by the result of its backward pass."""
+        decrement, rounding = 0.0, 0.0
+        seen = defaultdict[int, list[Array]](list)
+        with np.errstate(all="ignore"):
+            for slope, bend, u in zip(policy.slopes, map(np.abs, policy.curvatures), trajectory.controls):
+                decrement = float(np.maximum(decrement, _largest_ratio(slope**2, bend)))  # a NaN stays one
+                rounding += float(bend @ np.square(u))
+                seen[len(u)].append(bend)
+            hessians = policy.value_hessians
+            for V, x in zip(() if hessians is None else hessians, trajectory.states):
+                rounding += float(np.abs(np.diagonal(V)) @ np.square(x))
+        metric = {size: _geometric_mean(np.stack(bends)) for size, bends in seen.items()}
+        return cls(decrement, ROUNDING**2 * rounding, metric)
+
+
+def _geometric_mean(values: Array) -> Array:
+    """Return that of the positive entries of each column, or 0."""
+    positive = values > 0
+    logs = np.log(values, out=np.zeros_like(values), where=positive).sum(0) / np.maximum(positive.sum(0), 1)
+    return np.where(positive.any(0), np.exp(logs), 0.0)
+
+
+def _largest_ratio(squares: Array, bends: Array) -> float:
+    """Return max a/b with 0/0 = 0."""
+    ratios = np.divide(squares, bends, out=np.where(squares == 0, 0.0, np.inf), where=bends > 0)
+    return float(np.where(np.isnan(squares), np.nan, ratios).max(initial=0.0))
+
+
+class Spread:
+    """Range that J has covered on trajectories without gaps."""
+
+    def __init__(self) -> None:
+        self.highest = -float("inf")
+
+    def unit(self, trajectory: Trajectory) -> float:
+        """Return what J's tolerances are shares of, [J]; takes note of this trajectory."""
+        if trajectory.gaps is not None:
+            return trajectory.magnitude
+        self.highest = max(self.highest, trajectory.cost)
+        return trajectory.magnitude + SPREAD * (self.highest - trajectory.cost)
