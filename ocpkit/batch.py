@@ -141,7 +141,7 @@ def solve_batch(
     x, p, u = (np.broadcast_to(array, (count, *array.shape[1:])) for array in (start, p, guess))
     u_first = engine.clip(engine.tensor(u.swapaxes(0, 1)))
     begin = engine.rollout(engine.tensor(x), u_first, engine.tensor(p.swapaxes(0, 1)))
-    end = BatchedDDP(solver, engine, begin).run(clock)
+    end = BatchedDDP(solver, problem, engine, begin).run(clock)
     return BatchSolution(
         states=_by_problem(end.along.states),
         controls=_by_problem(end.along.controls),

@@ -157,7 +157,7 @@ def test_problems_without_a_minimum_or_without_derivatives_end_as_they_do_alone(
         control_size=1,
         parameters=[1.0],
     )
-    expected = [Status.CONVERGED, Status.STALLED, Status.INVALID_INPUT]
+    expected = [Status.CONVERGED, Status.DIVERGED, Status.INVALID_INPUT]
     batch = solve_batch(problem, parameters=[[1.0], [-1.0], [0.0]], solver=DDP())
     for i, p in enumerate((1.0, -1.0, 0.0)):
         single = DDP(engine="numpy").solve(problem.replace(parameters=[p]))

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.engines.torch import PerProblem, Policies, TorchEngine, Trajectories, join
+from ocpkit.problem import Array, Problem
 from ocpkit.solution import Status
 from ocpkit.solvers.ddp import BLOWN_UP, DDP, IDLE_LIMIT
-from ocpkit.solvers.driver import Clock
+from ocpkit.solvers.driver import MOST_DEPARTURES, Clock
 from ocpkit.solvers.optimality import LENIENCE, SPREAD
+from ocpkit.solvers.second_order import SLIGHT, examine
 
 STATUSES = tuple(Status)
 RUNNING = -1
@@ -39,8 +43,8 @@ class Progress(PerProblem):
         D of the damping, zero where it is not known (1, B, m), and the highest J so far (B,).
     held
         Multipliers (T, B, m) from which the next search in the box begins; None without bounds.
-    idle, iterations
-        Steps in a row that changed nothing but rounding, and all of them (B,).
+    idle, iterations, departures
+        Steps in a row that changed nothing but rounding, all of them, and stationary points left behind (B,).
     status
         Index into `STATUSES`, or `RUNNING` (B,).
     """
@@ -54,6 +58,7 @@ class Progress(PerProblem):
     highest: Tensor
     held: Tensor | None
     idle: Tensor
+    departures: Tensor
     iterations: Tensor
     status: Tensor
 
@@ -70,8 +75,8 @@ class Progress(PerProblem):
 class BatchedDDP:
     """One solve of a batch in progress."""
 
-    def __init__(self, options: DDP, engine: TorchEngine, start: Trajectories) -> None:
-        self.options, self.engine = options, engine
+    def __init__(self, options: DDP, problem: Problem, engine: TorchEngine, start: Trajectories) -> None:
+        self.options, self.problem, self.engine = options, problem, engine
         limits = torch.finfo(engine.dtype)
         self.rounding = 16 * float(limits.eps)  # in float64 that of `ddp`
         self.blown_up = min(BLOWN_UP, float(limits.max) ** 0.5)
@@ -87,6 +92,7 @@ class BatchedDDP:
             highest=torch.full_like(start.cost, -torch.inf),
             held=None if engine.bounds is None else torch.zeros_like(start.controls),
             idle=zeros,
+            departures=zeros.clone(),
             iterations=zeros.clone(),
             status=torch.full_like(zeros, RUNNING),
         )
@@ -241,12 +247,27 @@ class BatchedDDP:
         return policies
 
     def _check_convergence(self) -> None:
+        """End the problems that have found a minimum, and let those that have found another point leave it."""
+        while True:
+            now = self.progress
+            found = (self._stationary() & (now.status == RUNNING)).nonzero()[:, 0]
+            uncertain = found[~self._certified(found)]
+            left, saddles = self._left_behind(uncertain)
+            now.end(saddles, Status.SADDLE)
+            staying = torch.isin(found, torch.cat([left, saddles]), invert=True)
+            now.end(found[staying], Status.CONVERGED)
+            if not len(left):
+                return
+            self._backward_pass()
+
+    def _stationary(self) -> Tensor:
+        """Where the conditions of first order hold, (B,)."""
         now, options = self.progress, self.options
         tolerance, promised = max(options.cost_tolerance, self.rounding), -now.policy.expected_change
         undamped = (now.damping == 0) & options.feedback
         if options.scaling:
             now.highest = torch.maximum(now.highest, now.along.cost)
-            unit, floor = now.along.magnitude + SPREAD * (now.highest - now.along.cost), self._floor()
+            unit, floor = self._unit(), self._floor()
             # no finer than J itself, in which float32 matters
             flat = now.policy.decrement <= max(options.gradient_tolerance**2, self.rounding**2) * unit + floor
             flat &= ~undamped | (promised <= LENIENCE * tolerance * unit + floor)
@@ -254,10 +275,68 @@ class BatchedDDP:
         else:
             flat = now.policy.gradient_norm <= options.gradient_tolerance
             settled = promised <= tolerance * (1 + now.along.cost.abs())
-        flat = (flat | (settled & undamped)) & (now.along.magnitude <= self.blown_up)
-        now.end((flat & (now.status == RUNNING)).nonzero()[:, 0], Status.CONVERGED)
+        return (flat | (settled & undamped)) & (now.along.magnitude <= self.blown_up)
+
+    def _unit(self) -> Tensor:
+        """What J's tolerances are shares of, (B,)."""
+        now = self.progress
+        return now.along.magnitude + SPREAD * (now.highest - now.along.cost)
+
+    def _certified(self, problems: Tensor) -> Tensor:
+        """Whether the undamped exact recursion is positive definite at the named problems, and promises no more."""
+        now, options = self.progress, self.options
+        exact = options.second_order and options.feedback and options.tikhonov == 0
+        certain = (now.damping[problems] == 0) & exact
+        doubtful = problems[~certain]
+        if len(doubtful):
+            zero = torch.zeros_like(now.damping[doubtful])
+            held = None if now.held is None else now.held[:, doubtful]
+            undamped = self.engine.backward_pass(
+                now.along.take(doubtful),
+                zero,
+                held,
+                second_order=True,
+                feedback=True,
+                tikhonov=zero,
+                state_damping=zero,
+                unit=None,
+            )
+            slight = max(SLIGHT, self.rounding) * self._unit()[doubtful] + self._floor()[doubtful]
+            good = ~undamped.failed & undamped.finite & (-undamped.expected_change <= slight)
+            if exact:
+                now.policy.put(doubtful[good], undamped.take(good))
+            certain[~certain] = good
+        return certain
+
+    def _left_behind(self, problems: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the named problems to where J is lower, if that is near; return those, and those at a saddle."""
+        left, saddles, now = list[int](), list[int](), self.progress
+        for i in problems.tolist():
+            one = self.problem.replace(
+                x0=_array(now.along.states[0, i]), parameters=_array(now.along.parameters[:, i]), states=None
+            )
+            engine = NumpyEngine(one)
+            finding = examine(engine, engine.rollout(list(_array(now.along.controls[:, i]))))
+            if finding.lower is not None and now.departures[i] < MOST_DEPARTURES:
+                left.append(i)
+                now.along.controls[:, i] = self.engine.tensor(np.stack(finding.lower.controls))
+            elif not finding.minimum:
+                saddles.append(i)
+        moved = torch.tensor(left, dtype=torch.int64, device=self.engine.device)
+        if left:
+            along = now.along.take(moved)
+            now.along.put(moved, self.engine.rollout(along.states[0], along.controls, along.parameters))
+            now.damping[moved], now.growth[moved] = self.options.initial_regularization, 1.0
+            now.idle[moved] = 0
+            now.departures[moved] += 1
+        return moved, torch.tensor(saddles, dtype=torch.int64, device=self.engine.device)
 
     def _end_of_progress(self, problems: Tensor) -> None:
         blown_up = self.progress.along.cost[problems].abs() > self.blown_up
         self.progress.end(problems[blown_up], Status.DIVERGED)
         self.progress.end(problems[~blown_up], Status.STALLED)
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return a tensor as an array of float64."""
+    return tensor.cpu().numpy().astype(float)
