@@ -59,9 +59,7 @@ def export_c(
     name, graph = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), trace_problem(problem)
     name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
-    head += [
-        f"#define ocpkit_{function} {name}_{function}" for function in ("advance", "resume", "certify", "scratch_size")
-    ]
+    head += ["#define ENTRY static __attribute__((unused))"]
     code = c_source(graph, "\n".join(head))
     words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
     words["mpc"] = _filled("mpc.h", words) if problem.uniform else ""

@@ -32,14 +32,14 @@ def kernel(name: str) -> str:
     return files("ocpkit.engines").joinpath("kernel", name).read_text(encoding="utf-8")
 
 
-CLOCK = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>"
+LIBRARY = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>\n#define ENTRY"
 
 
-def c_source(graph: ProblemGraph, head: str = CLOCK) -> str:
-    """Return the whole source, one translation unit; `head` comes first."""
+def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
+    """Return the whole source, one translation unit; `head` comes first and says what an ENTRY is to others."""
     stages = [_stage(stage, i) for i, stage in enumerate(graph.kinds)]
-    kinds = ", ".join(f"kind_{i}" for i in range(len(graph.kinds)))
-    table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind kinds[KINDS] = {{{kinds}}};"
+    kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.kinds)))  # clang takes no structs as initializers
+    table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
     parts = [
         head,
         "#include <math.h>",

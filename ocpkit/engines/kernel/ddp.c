@@ -38,7 +38,7 @@ static double seconds_now(void) {
 #endif
 }
 
-static const kind *stage_kind(const ddp *s, long t) { return &kinds[s->kind_of_stage[t]]; }
+static const kind *stage_kind(const ddp *s, long t) { return kinds[s->kind_of_stage[t]]; }
 
 /* The bounds from the control of number i on. */
 static box bounds_from(const ddp *s, long i) {
@@ -52,21 +52,21 @@ static box bounds_from(const ddp *s, long i) {
    which kinds with as many controls share. */
 static long models_size(void) {
   long size = 0;
-  for (int i = 0; i < KINDS; i++) size += kinds[i].model_size;
+  for (int i = 0; i < KINDS; i++) size += kinds[i]->model_size;
   return ROUND_UP(size);
 }
 
 static long work_size(void) {
   long largest = 0;
   for (int i = 0; i < KINDS; i++)
-    if (kinds[i].scratch_size > largest) largest = kinds[i].scratch_size;
+    if (kinds[i]->scratch_size > largest) largest = kinds[i]->scratch_size;
   return ROUND_UP(largest);
 }
 
 static long hessian_size(void) {
   long largest = 0;
   for (int i = 0; i < KINDS; i++)
-    if (kinds[i].n * kinds[i].n > largest) largest = kinds[i].n * kinds[i].n;
+    if (kinds[i]->n * kinds[i]->n > largest) largest = kinds[i]->n * kinds[i]->n;
   return ROUND_UP(largest);
 }
 
@@ -78,17 +78,17 @@ static long shared_size(const ddp *s) {
 
 static long metrics_size(void) {
   long size = 0;
-  for (int i = 0; i < KINDS; i++) size += 4 * kinds[i].m;
+  for (int i = 0; i < KINDS; i++) size += 4 * kinds[i]->m;
   return ROUND_UP(size);
 }
 
-long ocpkit_scratch_size(const ddp *s) {
+ENTRY long ocpkit_scratch_size(const ddp *s) {
   return models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(shared_size(s)) + metrics_size();
 }
 
 static double *metric_of(const ddp *s, long which) {
   double *metric = s->scratch + models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(s->handed_on);
-  for (long i = 0; kinds[i].m != kinds[which].m; i++) metric += 4 * kinds[i].m;
+  for (long i = 0; kinds[i]->m != kinds[which]->m; i++) metric += 4 * kinds[i]->m;
   return metric;
 }
 
@@ -96,7 +96,7 @@ static double *metric_of(const ddp *s, long which) {
 static void begin_metrics(ddp *s, int all) {
   for (int i = 0; i < KINDS; i++) {
     double *const metric = metric_of(s, i);
-    const int m = kinds[i].m;
+    const int m = kinds[i]->m;
     for (int a = 0; a < m; a++) {
       if (all) metric[a] = s->scaling ? 0 : 1;
       metric[m + a] = 1, metric[2 * m + a] = metric[3 * m + a] = 0;
@@ -109,7 +109,7 @@ static void settle_metrics(ddp *s) {
   if (!s->scaling) return;
   for (int i = 0; i < KINDS; i++) {
     double *const metric = metric_of(s, i);
-    const int m = kinds[i].m;
+    const int m = kinds[i]->m;
     for (int a = 0; a < m; a++) {
       const double count = metric[3 * m + a];
       metric[a] = count > 0 ? exp2((log2(metric[m + a]) + metric[2 * m + a]) / count) : 0;
@@ -119,7 +119,7 @@ static void settle_metrics(ddp *s) {
 
 static double *model_of(const ddp *s, long which) {
   double *model = s->scratch;
-  for (long i = 0; i < which; i++) model += kinds[i].model_size;
+  for (long i = 0; i < which; i++) model += kinds[i]->model_size;
   return model;
 }
 
@@ -250,7 +250,7 @@ static int backward_pass(ddp *s) {
   const int second_order = s->second_order && closed(s);
   for (int looked = 0;;) {
     const long failed = backward_sweep(s, second_order);
-    if (failed < 0) return s->has_policy = 1;
+    if (failed < 0) return s->has_policy = 1, 1;
     const long bad = looked ? -1 : first_not_finite(s);
     looked = 1;
     if (bad >= 0) {
@@ -262,7 +262,7 @@ static int backward_pass(ddp *s) {
     } else
       continue;
     s->gradient_norm = NAN;
-    return s->has_policy = 0;
+    return s->has_policy = 0, 0;
   }
 }
 
@@ -286,7 +286,7 @@ static void check_convergence(ddp *s) {
 
 /* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */
 static void prepare(ddp *s) {
-  for (int i = 0; i < KINDS; i++) kinds[i].prepare(model_of(s, i));
+  for (int i = 0; i < KINDS; i++) kinds[i]->prepare(model_of(s, i));
   terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
@@ -352,7 +352,7 @@ static void iterate(ddp *s, double *row) {
 
 /* Up to `rows` iterations (the guess counts as one), one row of history each; ends early when the solve is over,
    at the time limit (`elapsed` seconds of it are gone), or after `slice` seconds. `rows` of the struct counts them. */
-void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slice) {
+ENTRY void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slice) {
   const double begin = seconds_now();
   for (s->rows = 0; s->rows < rows;) {
     double *const row = s->history + s->rows++ * COLUMNS;
@@ -369,7 +369,7 @@ void ocpkit_advance(ddp *s, long rows, double elapsed, double limit, double slic
 }
 
 /* Whether the undamped exact recursion is positive definite at the current iterate, and promises nothing more. */
-long ocpkit_certify(ddp *s) {
+ENTRY long ocpkit_certify(ddp *s) {
   const double regularization = s->regularization, tikhonov = s->tikhonov;
   const long feedback = s->feedback, exact = s->second_order && feedback && tikhonov == 0;
   if (exact && regularization == 0) return 1;
@@ -383,7 +383,7 @@ long ocpkit_certify(ddp *s) {
 }
 
 /* Take up a solve that another engine has begun: x and `open` (where there are gaps), u and the schedules are set. */
-void ocpkit_resume(ddp *s) {
+ENTRY void ocpkit_resume(ddp *s) {
   const double highest = s->highest, open = s->open;
   prepare(s);
   s->highest = fmax(s->highest, highest), s->open = s->has_gaps ? open : 0;

@@ -1,5 +1,8 @@
 /* C += A B on panels of four rows, whose sums stay in registers. A term of A is one number, a row of B a vector:
    rank-one updates, so that the compiler needs no reordering of sums to use vector instructions. */
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "compile without -ffast-math, -Ofast and -ffinite-math-only: line search and statuses look for NaN and infinity"
+#endif
 #ifdef __AVX__
 #include <immintrin.h>
 enum { LANES = 4 };
@@ -10,7 +13,7 @@ enum { LANES = 2 }; /* a vector wider than the registers would live in memory */
 typedef double pack __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 enum { PACK = 4 }; /* rows are padded to so many numbers, whatever the registers hold */
 #define ROUND_UP(count) (((count) + PACK - 1) / PACK * PACK)
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline, unused))
 #define AT(pointer) (*(pack *)(pointer))
 #define CONST_AT(pointer) (*(const pack *)(pointer))
 

@@ -2,6 +2,10 @@
 #ifndef $guard
 #define $guard
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
   ${name}_HORIZON = $horizon,
   ${name}_STATES = $states, /* of all $points states together */
@@ -39,4 +43,8 @@ ${name}_result ${name}_solve(${name}_workspace *workspace, const double *x0, con
 /* The next state of stage t. */
 void ${name}_model(long t, const double *x, const double *u, const double *parameters, double *following);
 $mpc
+#ifdef __cplusplus
+}
+#endif
+
 #endif
