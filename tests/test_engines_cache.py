@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import casadi as ca
@@ -17,9 +23,10 @@ from typer.testing import CliRunner
 
 from ocpkit import DDP, Problem, ProblemError
 from ocpkit.cli import app
-from ocpkit.engines import cache, compiler, library
+from ocpkit.engines import cache, compiler, library, lock
 from ocpkit.engines.cache import Cache, open_cache
 from ocpkit.engines.graphs import trace_problem
+from ocpkit.engines.lock import locked
 from ocpkit.solvers import switch
 from ocpkit.symbol import from_casadi, to_casadi
 
@@ -108,8 +115,90 @@ def test_several_processes_at_once(folder: Path, count: int) -> None:
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
+    assert sorted(text.startswith("c: compiled in") for text in said) == [*[False] * (count - 1), True]
     assert all(text.startswith("c: ") for text in said)
     assert len(list(folder.glob("*"))) == 1
+
+
+def test_several_threads_at_once(folder: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        said = {*pool.map(lambda _: solve(scalar(0.93)), range(4))}
+    assert len(said) == 1
+    assert said.pop().startswith("c: compiled in")
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """Also while its file is removed again and again."""
+    inside, path = list[int](), tmp_path / "lock"
+
+    def enter(_: int) -> int:
+        with locked(path, 60) as held:
+            assert held
+            inside.append(1)
+            time.sleep(0.001)
+            alone = len(inside)
+            inside.pop()
+            return alone
+
+    with ThreadPoolExecutor(8) as pool:
+        assert {*pool.map(enter, range(64))} == {1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_process_is_free(folder: Path) -> None:
+    key = library.library_key(trace_problem(scalar(0.94)))
+    hold = (
+        "import sys, time; from ocpkit.engines.cache import open_cache\n"
+        "with open_cache().claim(sys.argv[1], 0): print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, key], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        with open_cache().claim(key, 0.05) as held:
+            assert not held
+        holder.kill()
+    assert (folder / f"building-{key}.lock").exists()
+    assert solve(scalar(0.94)).startswith("c: compiled in")
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_without_locks_everybody_builds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    with open_cache().claim("key", 0) as first, open_cache().claim("key", 0) as second:
+        assert first
+        assert second
+    assert solve(scalar(0.95)).startswith("c: compiled in")
+
+
+def test_auto_goes_on_without_what_another_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRICE", "PRICE_OF_OPERATION", "INTERVAL"):
+        monkeypatch.setattr(switch, name, 0.0)
+    with open_cache().claim(library.library_key(trace_problem(scalar(0.96))), 0):
+        assert solve(scalar(0.96), "auto").startswith("vm: ")
+    assert solve(scalar(0.96), "auto").startswith("c: compiled in")
+
+
+def test_c_waits_and_then_compiles_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, done = library.library_key(trace_problem(scalar(0.97))), Event()
+
+    def compile_slowly() -> None:
+        with open_cache().claim(key, 0):
+            done.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(compile_slowly)
+        while not (folder / f"building-{key}.lock").exists():
+            time.sleep(0.001)
+        waiting = pool.submit(solve, scalar(0.97))
+        time.sleep(0.2)
+        assert not waiting.done()
+        monkeypatch.setattr(library, "PATIENCE", 0.0)
+        assert solve(scalar(0.97)).startswith("c: compiled in")
+        done.set()
+        assert waiting.result(60).startswith("c: ")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

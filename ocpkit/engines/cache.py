@@ -1,8 +1,9 @@
 """Compiled solvers on disk, shared by all processes of a user.
 
 An entry is one file, ``KEY-DIGEST.so``: the key says what it was built from, the digest what it must contain.
-Files appear by an atomic rename, so that several processes may build the same entry at once, and a file whose
-content does not match its name is removed and built again. The least recently used ones go when the cache is full.
+Files appear by an atomic rename, so that several processes may build the same entry at once, which a lock beside it
+spares them where files can be locked; a file whose content does not match its name is removed and built again. The
+least recently used ones go when the cache is full.
 What is loaded from there runs: the folder is made for its user alone, and one that others can write is not used.
 """
 
@@ -16,10 +17,12 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from ocpkit.engines.lock import locked
 
 MAX_BYTES = 256 * 2**20
 DIGEST_LENGTH = 16
@@ -62,9 +65,15 @@ class Cache:
             path.unlink(missing_ok=True)
         return None
 
+    def claim(self, key: str, patience: float) -> AbstractContextManager[bool]:
+        """Enter as the only one who builds the entry of a key; false where another one did all of `patience` [s]."""
+        with suppress(OSError):
+            self._make()
+        return locked(self.folder / f"building-{key}.lock", patience)
+
     def add(self, key: str, build: Callable[[Path], None]) -> Path:
         """Build the entry of a key: `build` writes the shared object to the path that it is given."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed meanwhile
+        self._make()
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-", ignore_cleanup_errors=True) as scratch:
             built = Path(scratch) / "solver.so"
             build(built)
@@ -90,14 +99,18 @@ class Cache:
         for entry in entries:
             entry.path.unlink(missing_ok=True)
         for leftover in self.folder.glob("building-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         return len(entries)
+
+    def _make(self) -> None:
+        """Make the folder, which may have been removed meanwhile."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _evict(self, newest: Path) -> None:
         for leftover in self.folder.glob("building-*"):
             with suppress(OSError):  # another process has just finished it
                 if leftover.stat().st_mtime < time.time() - ABANDONED:
-                    shutil.rmtree(leftover, ignore_errors=True)
+                    _remove(leftover)
         total = 0
         for entry in self.entries():
             total += entry.bytes
@@ -135,6 +148,14 @@ def _exposed(folder: Path) -> str:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"{folder} can be written by others (chmod go-w makes it yours)"
     return ""
+
+
+def _remove(leftover: Path) -> None:
+    """Remove what a build left behind: its folder, or its lock."""
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def _name(key: str, content: bytes) -> str:

@@ -58,7 +58,12 @@ class AugmentedState(ctypes.Structure):
     _fields_ = _fields("augmented")
 
 
+PATIENCE = 120  # seconds after which somebody else's compiler is not waited for any longer
 FIELD_NAMES = frozenset(name for name, _ in State._fields_)
+
+
+class CompilerBusy(CompilerError):
+    """Another process is compiling the same solver; it can be loaded later."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,33 @@ class Library:
         return size
 
 
-def load_library(graph: ProblemGraph) -> Library:
+def load_library(graph: ProblemGraph, *, wait: bool = True) -> Library:
     """Load the solver of a structure; compile it if it is not in the cache.
+
+    Parameters
+    ----------
+    graph
+        The structure.
+    wait
+        Whether to wait for another process or thread that compiles it, for up to `PATIENCE`.
 
     Raises
     ------
     CompilerError
         If there is no compiler, or it fails.
+    CompilerBusy
+        Without `wait`, while another one compiles it.
     """
     library = cached_library(graph)
     if library is not None:
         return library
+    with open_cache().claim(library_key(graph), PATIENCE if wait else 0) as claimed:
+        if not claimed and not wait:
+            raise CompilerBusy("another process compiles this solver")
+        return cached_library(graph) or _compile(graph)
+
+
+def _compile(graph: ProblemGraph) -> Library:
     compiler, key = find_compiler(), library_key(graph)
     began, cache = time.perf_counter(), open_cache()
 

@@ -1,7 +1,8 @@
 """The ``"auto"`` engine's wager: start without a compiler, compile once that has cost as much as compiling.
 
 Whoever rents skis until the rent has reached their price, and then buys them, never pays more than twice the least
-(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C.
+(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C. While
+another process compiles the same solver, the solve goes on without it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
-from ocpkit.engines.library import load_library
+from ocpkit.engines.library import CompilerBusy, load_library
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Status
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ocpkit.solvers.ddp import DDPRun
 
 PRICE, PRICE_OF_OPERATION = 1.5, 1e-4  # seconds that compiling takes: a small model, and each operation of a large one
+INTERVAL = 0.1  # seconds between two looks for what another process compiles
 
 _spent: defaultdict[str, float] = defaultdict(float)  # seconds of iterations before, in this process, by structure
 _failed: dict[str, str] = {}
@@ -36,6 +38,7 @@ class SwitchingRun(Run):
         self.run: DDPRun | CompiledRun = run
         self.problem, self.graph, self.first = problem, graph, run.engine.name
         self.price = PRICE + PRICE_OF_OPERATION * graph.operations
+        self.next_look = 0.0
         self.details = run.details
         self._explain()
 
@@ -47,12 +50,16 @@ class SwitchingRun(Run):
         _spent[self.graph.key] += clock() - began
         self._explain()
         affordable = time_limit - clock() > self.price
-        if _spent[self.graph.key] > self.price and affordable and self.status is None and self.graph.key not in _failed:
+        worth = _spent[self.graph.key] > self.price and self.graph.key not in _failed and clock() >= self.next_look
+        if worth and affordable and self.status is None:
+            self.next_look = clock() + INTERVAL
             self._compile(self.run)
 
     def _compile(self, run: DDPRun) -> None:
         try:
-            library = load_library(self.graph)
+            library = load_library(self.graph, wait=False)
+        except CompilerBusy:
+            return
         except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
             _failed[self.graph.key] = str(error)
             self._explain()
