@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -15,18 +18,29 @@ from rich.table import Table
 
 from ocpkit.cli.machine import CORE, EXTRAS, package_version, processor, program
 from ocpkit.cli.report import print_json
+from ocpkit.engines.compiler import CompilerError, find_compiler
 
 PLUGINS = {"ipopt": "solver ipopt", "fatrop": "solver fatrop", "sqpmethod": "solver sqp"}
+# All that is written in C: bounds, and constraints that the augmented Lagrangian prices.
+TRIAL = """
+from ocpkit import DDP, AugmentedLagrangian, ProblemError, models
+try:
+    AugmentedLagrangian(inner=DDP(engine="c")).solve(models.get("minimum-time").build(horizon=5))
+except ProblemError as error:
+    raise SystemExit(str(error))
+"""
+TRIAL_LIMIT = 120  # seconds
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One part: what was found (None: missing), what needs it, and how to get it."""
+    """One part: what was found (None: missing), whether it works, what needs it, and how to get it."""
 
     name: str
     found: str | None
     needed_for: str = ""
     remedy: str = ""
+    works: bool = True
 
 
 def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False) -> None:
@@ -41,10 +55,11 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print J
         table.add_column(column)
     for finding in findings:
         found = escape(finding.found) if finding.found else "[yellow]missing[/]"
+        found = found if finding.works else f"[yellow]does not work:[/] {found}"
         table.add_row(finding.name, found, finding.needed_for)
     console = Console()
     console.print(table)
-    missing = (f"[yellow]for {f.needed_for}[/]: {escape(f.remedy)}" for f in findings if f.found is None)
+    missing = (f"[yellow]for {f.needed_for}[/]: {escape(f.remedy)}" for f in findings if f.found is None or not f.works)
     for line in dict.fromkeys(missing):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -70,16 +85,31 @@ def _plugins() -> list[Finding]:
 
 
 def _tools() -> list[Finding]:
-    compiler = program(os.environ.get("CC", ""), "cc", "gcc", "clang")
-    return [
-        Finding("C compiler", compiler, "the compiled engine (else CasADi's virtual machine)", "install gcc or clang"),
-        Finding(
-            "ffmpeg",
-            program("ffmpeg", flag="-version"),
-            ".mp4 animations",
-            "install ffmpeg, or animate to .gif or .html",
-        ),
-    ]
+    remedy = "install ffmpeg, or animate to .gif or .html"
+    return [_compiler(), Finding("ffmpeg", program("ffmpeg", flag="-version"), ".mp4 animations", remedy)]
+
+
+def _compiler() -> Finding:
+    """The compiler that the engine takes, tried on a solver that it then runs."""
+    name, use = "C compiler", "the compiled engine (else CasADi's virtual machine)"
+    try:
+        version = find_compiler().version
+    except CompilerError as error:
+        return Finding(name, None, use, f"{error}; install gcc or clang")
+    with TemporaryDirectory(prefix="ocpkit-") as folder:  # nothing is compiled yet in this cache
+        environment = {**os.environ, "OCPKIT_CACHE": folder}
+        command = [sys.executable, "-c", TRIAL]
+        try:  # in a process of its own, which wrong flags may crash
+            tried = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=TRIAL_LIMIT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Finding(name, version, use, f"a small solver took longer than {TRIAL_LIMIT} s", works=False)
+    if tried.returncode < 0:
+        return Finding(name, version, use, f"a compiled solver ended by signal {-tried.returncode}", works=False)
+    if tried.returncode:
+        return Finding(name, version, use, tried.stderr.strip().splitlines()[-1], works=False)
+    return Finding(name, f"{version}, tried on a small solver", use)
 
 
 def _cuda() -> Finding:

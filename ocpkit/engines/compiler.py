@@ -86,7 +86,8 @@ def find_compiler() -> Compiler:
 
 @lru_cache(maxsize=8)
 def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
-    for words in [shlex.split(cc)] if cc.strip() else [[name] for name in CANDIDATES]:
+    flags = (*FLAGS, *_words("OCPKIT_CFLAGS", extra_flags))
+    for words in [_words("CC", cc)] if cc.strip() else [[name] for name in CANDIDATES]:
         program = shutil.which(words[0], path=search_path)
         if program is None:
             continue
@@ -97,9 +98,16 @@ def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
             continue
         if said.returncode == 0:
             version = (said.stdout.strip().splitlines() or [program])[0]
-            return Compiler(command, (*FLAGS, *shlex.split(extra_flags)), version)
+            return Compiler(command, flags, version)
     looked_for = f"CC={cc}" if cc.strip() else ", ".join(CANDIDATES)
     raise CompilerError(f"no C compiler was found ({looked_for})")
+
+
+def _words(variable: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise CompilerError(f"{variable}={text} cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=1)

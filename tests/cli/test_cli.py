@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ocpkit import Solution
-from ocpkit.cli import app
+from ocpkit.cli import app, doctor
 from ocpkit.cli.live import ROWS, IterationTable
 from ocpkit.cli.report import print_json
 from ocpkit.solution import Iteration
@@ -348,7 +348,9 @@ def test_compare_refuses_wrong_input(arguments):
 
 
 def test_doctor_reports_parts_and_remedies(monkeypatch):
-    monkeypatch.setattr("ocpkit.cli.doctor.program", lambda *names, flag="": None)
+    monkeypatch.setattr(doctor, "program", lambda *names, flag="": None)
+    broken = doctor.Finding("C compiler", "cc 1.0", "C", "mend it", works=False)
+    monkeypatch.setattr(doctor, "_compiler", lambda: broken)
     monkeypatch.delenv("OCPKIT_DATA", raising=False)
     findings = {finding["name"]: finding for finding in strict_json(ocpkit("doctor", "--json").stdout)}
     assert findings["numpy"]["found"] == np.__version__
@@ -356,7 +358,46 @@ def test_doctor_reports_parts_and_remedies(monkeypatch):
     assert findings["ffmpeg"]["found"] is None
     text = ocpkit("doctor").stdout
     assert "for .mp4 animations: install ffmpeg" in text
+    assert "for C: mend it" in text
     assert "OCPKIT_DATA" in text
+
+
+BROKEN = '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit\nexit 1\n'
+SILENT = '#!/bin/sh\n[ "$1" = --version ] && echo silent 1.0\nexit 0\n'
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "found", "works"),
+    [
+        ("", "", "", True),
+        ("", "-ffast-math", "", False),
+        ("", "-no-such-flag", "", False),
+        ("", "'", None, True),
+        ("no-such-compiler", "", None, True),
+        (BROKEN, "", "broken 1.0", False),
+        (SILENT, "", "silent 1.0", False),
+    ],
+    ids=["as found", "fast math", "unknown flag", "unreadable flags", "missing", "failing", "writing nothing"],
+)
+def test_doctor_tries_the_compiler_on_a_solver(program, flags, found, works, tmp_path, monkeypatch):
+    if program.startswith("#!"):
+        (tmp_path / "compiler").write_text(program)
+        (tmp_path / "compiler").chmod(0o700)
+        program = str(tmp_path / "compiler")
+    monkeypatch.setenv("CC", program)
+    monkeypatch.setenv("OCPKIT_CFLAGS", flags)
+    finding = doctor._compiler()
+    assert (finding.found is None) == (found is None)
+    assert (finding.found or "").startswith(found or "")
+    assert finding.works == works
+    assert bool(finding.remedy) == (found is None or not works)
+
+
+def test_doctor_survives_a_solver_that_crashes(monkeypatch):
+    monkeypatch.setattr(doctor, "TRIAL", "import os; os.abort()")
+    finding = doctor._compiler()
+    assert not finding.works
+    assert str(int(signal.SIGABRT)) in finding.remedy
 
 
 def test_version_and_help():
