@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 from problems import BY_NAME, scalar
 from typer.testing import CliRunner
 
-from ocpkit import DDP, Problem, ProblemError
+from ocpkit import DDP, AugmentedLagrangian, Problem, ProblemError, UnsupportedProblem, models
 from ocpkit.cli import app
 from ocpkit.engines import cache, compiler, library, lock
 from ocpkit.engines.cache import Cache, open_cache
@@ -243,6 +244,40 @@ def test_the_key_names_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch)
     keys.append(library.library_key(graph))
     assert len(set(keys)) == 3
     assert library.library_key(trace_problem(scalar(0.86))) == keys[2]
+
+
+# ------------------------------------------------------------------------------------------- which compiler
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_every_compiler_builds_what_is_written(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds, stages of several kinds, and the augmented Lagrangian."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    monkeypatch.setenv("CC", name)
+    for case in ("varying-sizes", "parameters"):
+        assert solve(BY_NAME[case].problem()).startswith("c: compiled in")
+    constrained = models.get("minimum-time").build(horizon=10)
+    ours, expected = (AugmentedLagrangian(inner=DDP(engine=e)).solve(constrained) for e in ("c", "numpy"))
+    assert ours.details["engine"].startswith("c: compiled in")
+    assert ours.status is expected.status
+    assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
+def test_flags_that_drop_nan_are_refused(flag: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCPKIT_CFLAGS", flag)
+    for name in ("PRICE", "PRICE_OF_OPERATION"):
+        monkeypatch.setattr(switch, name, 0.0)
+    with pytest.raises(UnsupportedProblem):
+        DDP(engine="c").solve(scalar(0.98))
+    assert solve(scalar(0.98), "auto").startswith("vm: ")
+
+
+@pytest.mark.parametrize("variable", ["CC", "OCPKIT_CFLAGS"])
+def test_unreadable_words_are_an_error(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "cc 'unfinished")
+    with pytest.raises(UnsupportedProblem, match=variable):
+        DDP(engine="c").solve(scalar(0.81))
+    assert solve(scalar(0.81), "auto").startswith("vm: ")
 
 
 # ---------------------------------------------------------------------------------------------- no compiler

@@ -1,4 +1,7 @@
-"""`ocpkit export`: the C files compile without a warning, run clean under sanitizers, and solve as Python does."""
+"""`ocpkit export`: the C files compile without a warning, run clean under sanitizers, and solve as Python does.
+
+With gcc and with clang, wherever they are installed, as C and included from C++.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,17 @@ STRICT = [
     "-O1",
     "-Wall",
     "-Wextra",
+    "-Wconversion",
+    "-Wsign-conversion",
+    "-Wmissing-prototypes",
+    "-pedantic",
     "-Werror",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
+]
+COMPILERS = [
+    pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
+    for name in ("gcc", "clang")
 ]
 TWICE = """
 #include <stdio.h>
@@ -43,10 +54,10 @@ int main(void) {
 """
 
 
-def build(folder: Path, name: str, program: str) -> Path:
+def build(folder: Path, name: str, program: str, compiler: str = "cc") -> Path:
     """Compile one of the exported programs strictly."""
     sources = [str(folder / f"{part}.c") for part in (name, program)]
-    command = ["cc", *STRICT, "-o", str(folder / program), *sources, "-lm"]
+    command = [compiler, *STRICT, "-o", str(folder / program), *sources, "-lm"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return folder / program
@@ -59,9 +70,9 @@ def run(program: Path, *arguments: str, given: str = "") -> list[str]:
     return ran.stdout.splitlines()
 
 
-def build_and_run(folder: Path, name: str = "case") -> tuple[list[float], np.ndarray]:
+def build_and_run(folder: Path, name: str = "case", compiler: str = "cc") -> tuple[list[float], np.ndarray]:
     """Build and run the main; return (status, iterations, cost, gradient) and the controls."""
-    words, *controls = run(build(folder, name, "main"))
+    words, *controls = run(build(folder, name, "main", compiler))
     return [float(word) for word in words.split()[1::2]], np.array(controls, dtype=float)
 
 
@@ -71,6 +82,7 @@ def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> N
     np.testing.assert_allclose(controls, np.concatenate(reference.controls), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize(
     ("name", "solver"),
     [
@@ -81,12 +93,12 @@ def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> N
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_strict_build_and_the_same_answer(name: str, solver: DDP, tmp_path: Path) -> None:
+def test_strict_build_and_the_same_answer(name: str, solver: DDP, compiler: str, tmp_path: Path) -> None:
     problem = BY_NAME[name].problem()
     files = export_c(problem, solver, tmp_path, "case")
     assert {path.name for path in files} - {"closed_loop.c"} == {"CMakeLists.txt", "case.c", "case.h", "main.c"}
     assert not {"malloc", "calloc", "time.h"} & {*(tmp_path / "case.c").read_text().replace("<", " ").split()}
-    numbers, controls = build_and_run(tmp_path)
+    numbers, controls = build_and_run(tmp_path, compiler=compiler)
     assert numbers[0] == 1
     assert_same(numbers, controls, replace(solver, engine="numpy").solve(problem))
 
@@ -116,6 +128,35 @@ def test_control_bounds_are_built_in(name: str, tmp_path: Path) -> None:
     lower, upper = problem.control_bounds
     assert ((lower <= controls) & (controls <= upper)).all()
     assert ((lower == controls) | (controls == upper)).any()
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_programs_in_cpp_include_the_header(compiler: str, tmp_path: Path) -> None:
+    """The exported programs are C++ too; names that it mangles would not be found in the C library."""
+    export_c(BY_NAME["reference"].problem(), DDP(), tmp_path, "case")
+    in_cpp = {"gcc": "g++", "clang": "clang++"}[compiler]
+    if shutil.which(in_cpp) is None:
+        pytest.skip(f"{in_cpp} is not installed")
+    warnings = [flag for flag in STRICT if flag.startswith(("-W", "-pedantic")) and flag != "-Wmissing-prototypes"]
+    library = str(tmp_path / "case.o")
+    subprocess.run([compiler, "-std=gnu11", "-c", str(tmp_path / "case.c"), "-o", library], check=True)
+    for program in ("main", "closed_loop"):
+        source, executable = tmp_path / f"{program}.cpp", tmp_path / program
+        source.write_text((tmp_path / f"{program}.c").read_text())
+        command = [in_cpp, "-std=c++11", *warnings, str(source), library, "-lm", "-o", str(executable)]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stderr
+        assert run(executable)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
+def test_flags_that_drop_nan_are_refused(compiler: str, flag: str, tmp_path: Path) -> None:
+    """A measurement that is NaN must not look like one."""
+    export_c(BY_NAME["reference"].problem(), DDP(), tmp_path, "case")
+    check = [compiler, "-std=gnu11", "-fsyntax-only", str(tmp_path / "case.c")]
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+    assert subprocess.run([*check, flag], capture_output=True, check=False).returncode != 0
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
