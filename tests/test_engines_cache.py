@@ -22,13 +22,15 @@ import pytest
 from problems import BY_NAME, scalar
 from typer.testing import CliRunner
 
-from ocpkit import DDP, AugmentedLagrangian, Problem, ProblemError, UnsupportedProblem, models
+import ocpkit.math as m
+from ocpkit import DDP, AugmentedLagrangian, Problem, ProblemError, Status, UnsupportedProblem, models
 from ocpkit.cli import app
 from ocpkit.engines import cache, compiler, library, lock
 from ocpkit.engines.cache import Cache, open_cache
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.engines.lock import locked
 from ocpkit.solvers import switch
+from ocpkit.solvers.compiled import STATUSES, verdict
 from ocpkit.symbol import from_casadi, to_casadi
 
 
@@ -270,6 +272,26 @@ def test_flags_that_drop_nan_are_refused(flag: str, folder: Path, monkeypatch: p
     with pytest.raises(UnsupportedProblem):
         DDP(engine="c").solve(scalar(0.98))
     assert solve(scalar(0.98), "auto").startswith("vm: ")
+
+
+@pytest.mark.parametrize("x0", [1.5, 1e200])
+def test_no_success_without_a_finite_cost(x0: float, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where a compiler is kept from saying that it takes all numbers for finite."""
+    monkeypatch.setenv("OCPKIT_CFLAGS", "-ffinite-math-only -U__FINITE_MATH_ONLY__")
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u: m.where(m.greater(x[0], 1.0), np.nan, u[0] ** 2),
+        terminal_cost=lambda x: x[0] ** 2,
+        x0=[x0],
+        horizon=3,
+        control_size=1,
+    )
+    solution = DDP(engine="c").solve(problem)
+    assert not np.isfinite(solution.cost)
+    assert solution.status in (Status.DIVERGED, Status.INVALID_INPUT)
+    for number, status in enumerate(STATUSES):
+        assert verdict(number, 1.0) is status
+        assert verdict(number, np.nan) in (None, Status.DIVERGED, Status.INVALID_INPUT)
 
 
 @pytest.mark.parametrize("variable", ["CC", "OCPKIT_CFLAGS"])

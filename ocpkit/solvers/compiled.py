@@ -204,7 +204,7 @@ class CompiledRun(RunInC):
         self._conclude()
 
     def _conclude(self) -> None:
-        self.status = STATUSES[self.state.status]
+        self.status = verdict(self.state.status, self.state.cost)
         if self.state.reason:
             self.details["reason"] = REASONS[self.state.reason].format(self.state.reason_stage)
 
@@ -250,6 +250,13 @@ def _options(options: DDP) -> State:
             setattr(state, option.name, getattr(options, option.name))
     state.on_state, state.step_sizes = options.regularize == "state", len(options.step_sizes)
     return state
+
+
+def verdict(number: int, cost: float) -> Status | None:
+    """Status of a solve in C; none but failure without a finite J, whatever a compiler made of the checks."""
+    status = STATUSES[number]
+    failed = status in (None, Status.DIVERGED, Status.INVALID_INPUT)
+    return status if failed or math.isfinite(cost) else Status.DIVERGED
 
 
 def address_of(array: Array) -> int:

@@ -17,7 +17,7 @@ from ocpkit.engines.library import AugmentedState, Library
 from ocpkit.problem import Array
 from ocpkit.rows import say_row, say_violation
 from ocpkit.solution import History
-from ocpkit.solvers.compiled import ROWS, SLICE, STATUSES, CompiledRun, RunInC, address_of
+from ocpkit.solvers.compiled import ROWS, SLICE, CompiledRun, RunInC, address_of, verdict
 from ocpkit.solvers.driver import Clock, Guess
 from ocpkit.trajectory import Trajectory
 
@@ -87,7 +87,7 @@ class CompiledAugmentedRun(RunInC):
 
     def _conclude(self) -> None:
         state = self.state
-        self.status = self.status or STATUSES[state.status]
+        self.status = self.status or verdict(state.status, state.cost)
         where = say_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.violation > 0 else ""
         self.details["violation"] = say_violation(state.violation, where)
         self.details["inner iterations"] = str(state.inner_iterations)

@@ -42,7 +42,7 @@ static SOLVER(command) renew(SOLVER(mpc) *c, const double *x, const double *para
     c->planned = 1, c->has_gains = s.has_policy, c->offset = 0;
   } else if (!c->planned)
     w->guessed = 0;
-  const long health = s.status == CONVERGED ? OPTIMAL : usable ? IMPROVING : HELD;
+  const long health = !usable ? HELD : s.status == CONVERGED ? OPTIMAL : IMPROVING;
   const SOLVER(command) command = {health, s.status, taken, 0, s.cost, s.max_gap};
   return command;
 }
