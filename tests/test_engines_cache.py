@@ -181,7 +181,23 @@ def test_auto_goes_on_without_what_another_compiles(folder: Path, monkeypatch: p
         monkeypatch.setattr(switch, name, 0.0)
     with open_cache().claim(library.library_key(trace_problem(scalar(0.96))), 0):
         assert solve(scalar(0.96), "auto").startswith("vm: ")
+        monkeypatch.setattr(switch, "PRICE", 60.0)  # waited for once, not in every solve
+        monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.96)).key: 100.0})
+        assert solve(scalar(0.96), "auto").startswith("vm: ")
     assert solve(scalar(0.96), "auto").startswith("c: compiled in")
+
+
+def test_auto_waits_for_what_another_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as its own compiler would take."""
+    monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.99)).key: 100.0})
+    monkeypatch.setattr(switch, "PRICE", 60.0)
+    claim = open_cache().claim(library.library_key(trace_problem(scalar(0.99))), 0)
+    with ThreadPoolExecutor(1) as pool:
+        with claim:
+            waiting = pool.submit(solve, scalar(0.99), "auto")
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result(60).startswith("c: ")
 
 
 def test_c_waits_and_then_compiles_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

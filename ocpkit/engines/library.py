@@ -86,28 +86,28 @@ class Library:
         return size
 
 
-def load_library(graph: ProblemGraph, *, wait: bool = True) -> Library:
+def load_library(graph: ProblemGraph, patience: float | None = None) -> Library:
     """Load the solver of a structure; compile it if it is not in the cache.
 
     Parameters
     ----------
     graph
         The structure.
-    wait
-        Whether to wait for another process or thread that compiles it, for up to `PATIENCE`.
+    patience
+        Seconds to wait for another process or thread that compiles it; None: `PATIENCE`, and then compile it here too.
 
     Raises
     ------
     CompilerError
         If there is no compiler, or it fails.
     CompilerBusy
-        Without `wait`, while another one compiles it.
+        If another one still compiles it after `patience` seconds.
     """
     library = cached_library(graph)
     if library is not None:
         return library
-    with open_cache().claim(library_key(graph), PATIENCE if wait else 0) as claimed:
-        if not claimed and not wait:
+    with open_cache().claim(library_key(graph), PATIENCE if patience is None else patience) as claimed:
+        if not claimed and patience is not None:
             raise CompilerBusy("another process compiles this solver")
         return cached_library(graph) or _compile(graph)
 

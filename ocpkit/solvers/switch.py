@@ -1,8 +1,8 @@
 """The ``"auto"`` engine's wager: start without a compiler, compile once that has cost as much as compiling.
 
 Whoever rents skis until the rent has reached their price, and then buys them, never pays more than twice the least
-(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C. While
-another process compiles the same solver, the solve goes on without it.
+(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C. A solve
+waits that long for another process that compiles the same solver, and then goes on without it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ INTERVAL = 0.1  # seconds between two looks for what another process compiles
 
 _spent: defaultdict[str, float] = defaultdict(float)  # seconds of iterations before, in this process, by structure
 _failed: dict[str, str] = {}
+_waited = set[str]()  # structures that somebody else was waited for to compile
 
 
 class SwitchingRun(Run):
@@ -57,8 +58,9 @@ class SwitchingRun(Run):
 
     def _compile(self, run: DDPRun) -> None:
         try:
-            library = load_library(self.graph, wait=False)
+            library = load_library(self.graph, 0 if self.graph.key in _waited else self.price)
         except CompilerBusy:
+            _waited.add(self.graph.key)
             return
         except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
             _failed[self.graph.key] = str(error)
