@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from ocpkit import DDP, FDDP, ILQR, Problem, UnsupportedProblem, models
 from ocpkit.cli import app
+from ocpkit.engines.emit import OPERATIONS
 from ocpkit.engines.export import export_c
 
 STRICT = [
@@ -147,6 +148,18 @@ def test_programs_in_cpp_include_the_header(compiler: str, tmp_path: Path) -> No
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         assert built.returncode == 0, built.stderr
         assert run(executable)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_every_operation_compiles_without_a_warning(compiler: str, tmp_path: Path) -> None:
+    bodies = [f"const double t = {text.format('a', 'b')}; return t;" for text in {*OPERATIONS.values()}]
+    functions = [f"static double f{i}(double a, double b) {{ (void)b; {body} }}" for i, body in enumerate(bodies)]
+    calls = "".join(f" + f{i}(a, b)" for i in range(len(bodies)))
+    main = f"int main(void) {{ const double a = 1, b = 2; return 0{calls} > 1e300; }}"
+    (tmp_path / "case.c").write_text("\n".join(["#include <math.h>", *functions, main, ""]))
+    command = [compiler, *STRICT, "-fsyntax-only", str(tmp_path / "case.c")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
