@@ -1,4 +1,6 @@
-"""A MuJoCo model as dynamics: one or more of its steps, with `mjd_transitionFD`'s finite differences as Jacobians.
+"""A MuJoCo model as dynamics: one or more of its steps, with finite differences as Jacobians.
+
+The differences are `mjd_transitionFD`'s, or, where that refuses (Runge-Kutta, sensors with a history), of whole steps.
 
 The state is x = (positions, velocities, activations), the controls are those of the actuators. Contact forces follow
 from a convex problem that MuJoCo solves at each step (Todorov 2014); the model's solref and solimp say how soft it is.
@@ -16,14 +18,17 @@ from typing import Any
 import numpy as np
 
 from ocpkit.arrays import Array, whole_number
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.problem import Dynamics
 from ocpkit.robots.extra import load_mujoco
+from ocpkit.robots.mujoco_memory import refuse_memory
 
 DIFFERENCE = 1e-6
 """Step of the central differences [units of the state and of the controls]."""
 LARGEST = 1e10
 """Largest state and control, MuJoCo's mjMAXVAL."""
+RUNNING = 1.0
+"""MuJoCo's clock at the start of every step [s]; at zero, controllers with a slew rate take any control at once."""
 
 
 def from_mujoco(model: Any, *, steps: int = 1) -> MujocoDynamics:
@@ -40,6 +45,8 @@ def from_mujoco(model: Any, *, steps: int = 1) -> MujocoDynamics:
     ------
     ProblemError
         If the file cannot be read, the model has ball or free joints, `steps` is below 1, or without mujoco.
+    UnsupportedProblem
+        If a step depends on more than the state and the controls: see `ocpkit.robots.mujoco_memory`.
     """
     mujoco = load_mujoco()
     if isinstance(model, (str, os.PathLike)):
@@ -70,11 +77,18 @@ class MujocoDynamics(Dynamics):
                 "joints have no vector space of positions; use hinges and slides"
             )
         mujoco = load_mujoco()
+        refuse_memory(mujoco, model)
         self.model, self.steps, self._mujoco = model, whole_number(steps, "steps"), mujoco
         self.time_step = float(self.steps * model.opt.timestep)
         self.state_size = self.next_state_size = 2 * model.nv + model.na
         self.control_size = model.nu
         self._of_thread = threading.local()
+        try:
+            self.jacobians(
+                np.concatenate([model.qpos0, np.zeros(model.nv + model.na)]), np.zeros(model.nu), np.zeros(0)
+            )
+        except mujoco.FatalError as error:
+            raise UnsupportedProblem(f"MuJoCo cannot step or differentiate this model: {error}") from error
 
     @property
     def _data(self) -> Any:
@@ -86,7 +100,7 @@ class MujocoDynamics(Dynamics):
     def step(self, x: Array, u: Array, p: Array) -> Array:
         if not _sane(x, u):
             return np.full(self.state_size, np.nan)
-        self._put(x, u)
+        _put(self._data, x, u)
         for _ in range(self.steps):
             self._forget()
             self._mujoco.mj_step(self.model, self._data)
@@ -100,13 +114,33 @@ class MujocoDynamics(Dynamics):
         A, B = np.empty((n, n)), np.empty((n, self.control_size))
         if not _sane(x, u):
             return np.full_like(fx, np.nan), np.full_like(fu, np.nan)
-        self._put(x, u)
+        if self._differences_whole_steps:
+            return self._differences(x, u, p)
+        _put(self._data, x, u)
         for _ in range(self.steps):
             self._forget()
             self._mujoco.mjd_transitionFD(self.model, self._data, DIFFERENCE, 1, A, B, None, None)
             fx, fu = A @ fx, A @ fu + B
             self._mujoco.mj_step(self.model, self._data)
         return (np.full_like(fx, np.nan), np.full_like(fu, np.nan)) if self._was_reset() else (fx, fu)
+
+    @property
+    def _differences_whole_steps(self) -> bool:
+        return bool(
+            self.model.opt.integrator == self._mujoco.mjtIntegrator.mjINT_RK4 or getattr(self.model, "nhistory", 0)
+        )
+
+    def _differences(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        """Central differences; one-sided where a control is at the end of its range, beyond which MuJoCo clips it."""
+        fx, fu = np.empty((self.state_size, len(x))), np.empty((self.state_size, len(u)))
+        for i, shift in enumerate(DIFFERENCE * np.eye(len(x))):
+            fx[:, i] = (self.step(x + shift, u, p) - self.step(x - shift, u, p)) / (2 * DIFFERENCE)
+        bounds = self.control_bounds
+        for i, shift in enumerate(DIFFERENCE * np.eye(len(u))):
+            ahead, behind = np.clip(u + shift, *bounds), np.clip(u - shift, *bounds)
+            width = ahead[i] - behind[i]
+            fu[:, i] = (self.step(x, ahead, p) - self.step(x, behind, p)) / width if width else 0.0
+        return fx, fu
 
     @property
     def control_bounds(self) -> tuple[Array, Array]:
@@ -126,14 +160,11 @@ class MujocoDynamics(Dynamics):
         return MujocoDynamics(model, self.steps)
 
     def place(self, x: Array) -> Any:
-        """Return MjData with the positions of a state, and all that follows from these."""
-        self._put(x, np.zeros(self.control_size))
-        self._mujoco.mj_forward(self.model, self._data)
-        return self._data
-
-    def _put(self, x: Array, u: Array) -> None:
-        nv, data = self.model.nv, self._data
-        data.qpos[:], data.qvel[:], data.act[:], data.ctrl[:] = x[:nv], x[nv : 2 * nv], x[2 * nv :], u
+        """Return MjData of the caller's own, with the positions of a state, and all that follows from these."""
+        data = self._mujoco.MjData(self.model)
+        _put(data, x, np.zeros(self.control_size))
+        self._mujoco.mj_forward(self.model, data)
+        return data
 
     def _was_reset(self) -> bool:
         """Whether the state left what MuJoCo computes with, upon which it goes on from the model's own; forget that."""
@@ -153,6 +184,11 @@ class MujocoDynamics(Dynamics):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _put(data: Any, x: Array, u: Array) -> None:
+    nv, data.time = data.qvel.size, RUNNING
+    data.qpos[:], data.qvel[:], data.act[:], data.ctrl[:] = x[:nv], x[nv : 2 * nv], x[2 * nv :], u
 
 
 def _sane(x: Array, u: Array) -> bool:
