@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from ocpkit.arrays import Array
 from ocpkit.differentiable import BufferedFunction
+from ocpkit.errors import ProblemError
 from ocpkit.problem import Dynamics
 from ocpkit.robots.rigid_body import InverseDynamics, inverse_dynamics
 from ocpkit.robots.urdf import Tree
@@ -32,6 +33,8 @@ from ocpkit.symbol import from_casadi, to_casadi
 GRAVITY = 9.81
 POSE = 7
 """Coordinates of a free base: place and quaternion."""
+SINGULAR = 1e-12
+"""Inertia felt along a freedom, the joints after it left free, below which it is none: part of that with them held."""
 
 
 class RobotDynamics(Dynamics):
@@ -88,6 +91,30 @@ class RobotDynamics(Dynamics):
     def bias(self, x: ArrayLike) -> Array:
         """Return τ (N,) without acceleration: what gravity and motion ask for."""
         return np.array(ca.DM(self.at_rest(_constant(x)).torques))[:, 0]
+
+    def check_inertia(self) -> None:
+        """Factorise the mass matrix where no joint is anywhere in particular.
+
+        Raises
+        ------
+        ProblemError
+            If a joint, or the base, can be accelerated without force: its links lack mass or inertia.
+        """
+        positions = 0.3 + np.sqrt(2 + np.arange(self.control_size))
+        base = [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5] if self.free_base else []
+        M = self.mass_matrix([*base, *positions, *np.zeros(self.velocity_size)])
+        names = [
+            *["the base"] * (self.velocity_size - self.control_size),
+            *(f"joint {name!r}" for name in self.tree.joints),
+        ]
+        held = M.diagonal().copy()
+        for i in reversed(range(len(M))):
+            if not M[i, i] > SINGULAR * held[i]:
+                raise ProblemError(
+                    f"{names[i]} of {self.tree.name} moves nothing that has inertia against it; give the links that it "
+                    "carries a mass and moments of inertia (<inertial>), or name the joints that move without it"
+                )
+            M[:i, :i] -= np.outer(M[:i, i], M[i, :i]) / M[i, i]
 
     def at_rest(self, x: ca.SX) -> InverseDynamics:
         """Return the inverse dynamics without acceleration."""

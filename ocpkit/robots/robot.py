@@ -30,7 +30,7 @@ def from_urdf(
     free_base: bool = False,
     gravity: float = GRAVITY,
 ) -> Robot:
-    """Read a robot from a URDF file.
+    """Read a robot from a URDF file; damping and friction that it states are not modelled.
 
     Parameters
     ----------
@@ -46,8 +46,13 @@ def from_urdf(
     Raises
     ------
     ProblemError
-        If the file cannot be read, a joint does not exist or cannot move, or adam-robotics is not installed.
+        If the file cannot be read or says what cannot be (`ocpkit.robots.urdf_check`), a joint does not exist or cannot
+        move, gravity is not finite, or adam-robotics is not installed.
+    UnsupportedProblem
+        If a joint that should move mimics another, or has several degrees of freedom.
     """
+    if not np.isfinite(gravity):
+        raise ProblemError(f"gravity must be a finite number of m/s², got {gravity!r}")
     return Robot(read_urdf(path, joints), free_base, gravity)
 
 
@@ -76,11 +81,16 @@ class Robot:
         Raises
         ------
         ProblemError
-            If the time step is not positive.
+            If the time step is not positive, or a joint moves links without mass and inertia.
         """
         if not (np.isfinite(time_step) and time_step > 0):
             raise ProblemError(f"time_step must be a positive number of seconds, got {time_step!r}")
+        self._checked  # noqa: B018 - once for all time steps
         return RobotDynamics(self.tree, time_step, free_base=self.free_base, gravity=self.gravity)
+
+    @cached_property
+    def _checked(self) -> None:
+        RobotDynamics(self.tree, 1.0, free_base=self.free_base).check_inertia()
 
     def state(self, positions: ArrayLike, place: ArrayLike = (0, 0, 0), quaternion: ArrayLike = (1, 0, 0, 0)) -> Array:
         """Return the state at rest in joint positions (n,), with a free base at a place (3,) and a quaternion (4,).

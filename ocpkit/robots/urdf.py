@@ -15,8 +15,8 @@ from ocpkit.arrays import Array
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.robots.extra import needs_extra
 from ocpkit.robots.rigid_body import Body
+from ocpkit.robots.urdf_check import MOVING, axis_of, check_robot
 
-MOVING = ("revolute", "continuous", "prismatic")
 ROUND = 1e-9
 """Entries of rotations nearer to 0 and ±1 (π/2 with eleven digits) are meant to be exact, and cost no arithmetic."""
 
@@ -71,7 +71,8 @@ def read_urdf(path: str | os.PathLike[str], joints: Sequence[str] | None = None)
     Raises
     ------
     ProblemError
-        If the file is missing or no URDF, if a joint does not exist or cannot move, or without adam-robotics.
+        If the file is missing or no URDF or says what cannot be (see `urdf_check`), if a joint does not exist or
+        cannot move, or without adam-robotics.
     """
     with needs_extra():
         from adam.model import Model
@@ -124,6 +125,10 @@ def essentials(path: str | os.PathLike[str], joints: Sequence[str] | None) -> tu
         raise ProblemError(f"{path} cannot be read as a URDF: {error}") from error
     if robot.tag != "robot":
         raise ProblemError(f"{path} is no URDF: its outermost element is <{robot.tag}>, expected <robot>")
+    try:
+        check_robot(robot, joints)
+    except ProblemError as error:
+        raise type(error)(f"{path} cannot be read as a URDF: {error}") from error
     movable = [joint.get("name", "") for joint in robot.findall("joint") if joint.get("type") in MOVING]
     for name in joints or ():
         if name not in movable:
@@ -140,18 +145,23 @@ def essentials(path: str | os.PathLike[str], joints: Sequence[str] | None) -> tu
             if element.get("name") not in moving:
                 element.set("type", "fixed")
             _complete(element, "origin", xyz="0 0 0", rpy="0 0 0")
-            _complete(element, "axis", xyz="1 0 0")
+            if element.get("type") in MOVING:
+                direction = axis_of(element)
+                _complete(element, "axis").set("xyz", " ".join(map(repr, direction.tolist())))
+            if element.get("type") == "revolute" and element.find("limit") is None:
+                element.set("type", "continuous")  # adam would make up limits of a turn
         for inertial in element.findall("inertial"):
             _complete(inertial, "origin", xyz="0 0 0", rpy="0 0 0")
     return ET.tostring(robot, encoding="unicode"), moving
 
 
-def _complete(element: ET.Element, tag: str, **defaults: str) -> None:
-    """Write out what a URDF may leave out."""
+def _complete(element: ET.Element, tag: str, **defaults: str) -> ET.Element:
+    """Write out what a URDF may leave out, and return that part."""
     part = element.find(tag)
     part = ET.SubElement(element, tag) if part is None else part
     for key, value in defaults.items():
         part.attrib.setdefault(key, value)
+    return part
 
 
 def _rounded(rotation: Array) -> Array:
