@@ -63,7 +63,7 @@ class CrocoddylArm:
         try:
             import pinocchio
         except ImportError as error:
-            raise Unavailable("needs Pinocchio: pip install pin") from error
+            raise Unavailable("needs Pinocchio: pip install 'ocpkit[bench]'") from error
         whole = pinocchio.buildModelFromUrdf(str(panda.URDF()))
         fingers = [i for i, name in enumerate(whole.names) if i and name not in panda.JOINTS]
         model = pinocchio.buildReducedModel(whole, fingers, pinocchio.neutral(whole))

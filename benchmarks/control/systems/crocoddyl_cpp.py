@@ -23,7 +23,7 @@ def load() -> Any:
     try:
         import crocoddyl
     except ImportError as error:
-        raise Unavailable("needs Crocoddyl: pip install crocoddyl pin") from error
+        raise Unavailable("needs Crocoddyl: pip install 'ocpkit[bench]'") from error
     return crocoddyl
 
 
