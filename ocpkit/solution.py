@@ -18,6 +18,7 @@ from ocpkit.arrays import Array, real_array
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit.scaling import Scaling
+from ocpkit.sizes import TooLarge, check_npz, read_bytes
 from ocpkit.tables import Rows, as_html, as_text
 
 if TYPE_CHECKING:
@@ -236,13 +237,17 @@ class Solution:
         OSError
             If there is no such file, or it cannot be read.
         ProblemError
-            If the file is damaged or not a solution.
+            If the file is damaged, not a solution, or claims more than fits into memory.
         """
-        content = Path(path).read_bytes()
+        try:
+            content = read_bytes(Path(path))
+        except TooLarge as error:
+            raise ProblemError(f"{path} is too large: {error}") from error
         try:
             if not content.startswith(b"PK"):  # of anything else NumPy says that it would need pickle
                 raise ValueError("it is no .npz archive")
-            with np.load(io.BytesIO(content), allow_pickle=False) as data:
+            check_npz(stream := io.BytesIO(content))
+            with np.load(stream, allow_pickle=False) as data:
                 meta = json.loads(str(data["meta"]))
                 series = {name: _read_series(data, name) for name in _ARRAYS}
                 scales = {key.partition("/")[2]: data[key] for key in data.files if key.startswith("scaling/")}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError, first_line
+from ocpkit.sizes import check_zip
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.networks import build
 
@@ -62,6 +63,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        check_zip(archive)
         if (record := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {record}")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -19,6 +19,9 @@ from ocpkit_nn.data.errors import DataError, missing
 from ocpkit_nn.data.images import image_folder
 
 _SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html (CIFAR-10 python version)"
+_DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError)
+_LENGTH = (MemoryError, OverflowError)
+"""Of a part of the file, by what it claims."""
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 
@@ -49,7 +52,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with path.open("rb") as file:
             content = _BytesUnpickler(file, encoding="latin1").load()
         images, labels = content["data"].values, np.asarray(content["labels"], dtype=np.int64)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (*_DAMAGE, *_LENGTH) as error:
         raise DataError(f"{path} is not a batch of CIFAR-10 ({type(error).__name__}: {error})") from error
     if images.shape != (len(labels), 3072):
         raise DataError(f"{path}: data must be ({len(labels)}, 3072) for its labels, got {images.shape}")

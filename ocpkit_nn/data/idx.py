@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from contextlib import nullcontext
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ocpkit.sizes import TooLarge, refuse_large
 from ocpkit_nn.data.dataset import Arrays
 from ocpkit_nn.data.errors import DataError, missing
 
@@ -34,25 +37,38 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     Raises
     ------
     DataError
-        If the file is not IDX, holds another type, or is cut off.
+        If the file is not IDX, holds another type, is cut off, or claims more than fits into memory.
     """
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
         try:
-            content = gzip.decompress(content)
+            with gzip.open(file) if packed else nullcontext(file) as stream:
+                return _read(path, stream)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is damaged or cut off ({error}); get it again") from error
-    if len(content) < 4 or content[:2] != b"\x00\x00":
-        raise DataError(f"{path} is not an IDX file: it starts with {content[:4]!r}")
-    if content[2] != _UNSIGNED_BYTE:
-        raise DataError(f"{path} holds IDX type {content[2]:#04x}; only unsigned bytes (0x08) are read")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
+        except (TooLarge, MemoryError) as error:
+            raise DataError(f"{path} is too large: {error}") from error
+
+
+def _read(path: Path, stream: BufferedIOBase) -> NDArray[np.uint8]:
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\x00\x00":
+        raise DataError(f"{path} is not an IDX file: it starts with {start!r}")
+    if start[2] != _UNSIGNED_BYTE:
+        raise DataError(f"{path} holds IDX type {start[2]:#04x}; only unsigned bytes (0x08) are read")
+    sizes = stream.read(4 * start[3])
+    if len(sizes) < 4 * start[3]:
         raise DataError(f"{path} is cut off inside its header; get it again")
-    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
-    if len(content) - start != math.prod(shape):
-        raise DataError(f"{path} is damaged: {len(content) - start} bytes for shape {shape}; get it again")
-    values: NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    shape = np.frombuffer(sizes, dtype=">u4").tolist()
+    refuse_large(math.prod(shape), f"its shape {shape}")
+    content = stream.read(math.prod(shape) + 1)
+    if len(content) != math.prod(shape):
+        more = "more than " * (len(content) > math.prod(shape))
+        raise DataError(
+            f"{path} is damaged: {more}{min(len(content), math.prod(shape))} bytes for shape {shape}; get it again"
+        )
+    values: NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8).reshape(shape)
     return values
 
 

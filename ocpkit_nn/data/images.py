@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocpkit.atomic import write_atomically
+from ocpkit.sizes import TooLarge, in_words, refuse_large
 from ocpkit_nn.data.dataset import Arrays, split
 from ocpkit_nn.data.errors import DataError
 from ocpkit_nn.data.npz import read_npz
 
+LARGEST_FILE = 4 * 89_478_485
+"""Bytes of four channels of the largest image that Pillow opens without a warning, uncompressed."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -43,6 +46,7 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
         If Pillow is not installed.
     """
     if path.is_dir():
+        _refuse_files(path, {file.relative_to(path).as_posix(): file.stat().st_size for file in path.glob("*/*/*")})
         stamps = {
             file.relative_to(path).as_posix(): f"{file.stat().st_size} {file.stat().st_mtime_ns}"
             for file in path.glob("*/*/*")
@@ -51,6 +55,7 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
     else:
         try:
             with zipfile.ZipFile(path) as archive:
+                _refuse_files(path, {info.filename: info.file_size for info in archive.infolist()})
                 stamps = {info.filename: f"{info.file_size} {info.CRC}" for info in archive.infolist()}
                 arrays = _cached(path, stamps, archive.read)
         except (zipfile.BadZipFile, RuntimeError) as error:
@@ -58,6 +63,13 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
     if len(arrays.test_targets) == 0:
         return split(str(path), arrays.train_inputs, arrays.train_targets, seed)
     return arrays
+
+
+def _refuse_files(path: Path, sizes: dict[str, int]) -> None:
+    """Refuse files that are larger than the largest image could be; in a .zip they can be small."""
+    for name, size in sizes.items():
+        if _is_sample(name) and size > LARGEST_FILE:
+            raise DataError(f"{path}: {name} claims {in_words(size)}, an image has at most {in_words(LARGEST_FILE)}")
 
 
 def _cached(path: Path, stamps: dict[str, str], read: Callable[[str], bytes]) -> Arrays:
@@ -91,6 +103,10 @@ def _decode_all(path: Path, names: list[str], read: Callable[[str], bytes]) -> A
     if unknown:
         raise DataError(f"{path}: classes {sorted(unknown)} occur in test/ and not in train/ ({classes})")
     first = _decode(path, parts["train"][0], read, mode=None)
+    try:
+        refuse_large(4 * len(names) * first.size, f"{len(names)} images of {first.shape}, as float32,")
+    except TooLarge as error:
+        raise DataError(f"{path} is too large: {error}") from error
     arrays: list[NDArray[Any]] = []
     for selected in parts.values():
         inputs = np.empty((len(selected), *first.shape), dtype=np.uint8)
@@ -113,7 +129,10 @@ def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | Non
     except ImportError as error:
         raise ImportError("images are read by Pillow, which is not installed: pip install pillow") from error
     try:
-        with Image.open(io.BytesIO(read(name))) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(read(name)))
+        with opened as image:
             if image.mode.startswith(("I", "F")):  # converted to 8 bits all of it would be white
                 raise DataError(
                     f"{path}: {name} has more than 8 bits a pixel; save 8-bit images, or give arrays as .npz"
@@ -121,6 +140,8 @@ def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | Non
             pixels = np.asarray(image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB")))
     except DataError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: {name} is too large: {error}; resize it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: {name} is damaged or not an image: {error}") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -8,8 +8,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
+from ocpkit.sizes import check_npz
 from ocpkit_nn.data.dataset import Arrays, split
 from ocpkit_nn.data.errors import DataError
 
@@ -39,15 +41,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     Raises
     ------
     DataError
-        If the file cannot be read, is damaged, or holds Python objects.
+        If the file cannot be read, is damaged, holds Python objects, or claims more than fits into memory.
     """
     try:
         # Opened here, because np.load leaves a file open that it cannot read.
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
+            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
                 raise ValueError("it holds one array without a name, as .npy does")
+            check_npz(file)
+            archive = np.load(file, allow_pickle=False)
             return {name: archive[name] for name in archive.files}
     # RuntimeError: encrypted.
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz of plain arrays: {error}") from error

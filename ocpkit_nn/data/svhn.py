@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocpkit.sizes import refuse_large
 from ocpkit_nn.data.dataset import Arrays
 from ocpkit_nn.data.errors import DataError, missing
 
@@ -22,10 +24,11 @@ def svhn(root: Path) -> Arrays:
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
     try:
+        refuse_large(sum(math.prod(shape) for _, shape, _ in whosmat(path)), "its content")
         content = loadmat(path, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].ravel()
     except KeyError as error:
@@ -36,6 +39,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         LookupError,
         OSError,
         NotImplementedError,
+        MemoryError,
         MatReadError,
         zlib.error,
     ) as error:
