@@ -75,7 +75,7 @@ class Augmented:
     def __init__(self, problem: Problem, *, barrier: bool = False) -> None:
         self.problem, self.own = problem, problem.parameters.shape[-1]
         parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
-        self._structure = _structure(parts, self.own, barrier)
+        self._structure = _structure(parts, self.own, barrier, problem.angles)
         self.rows, self.template = self._structure.rows, self._structure.template
 
     @cached_property
@@ -165,7 +165,7 @@ class _Structure:
 
 
 @lru_cache(maxsize=32)
-def _structure(parts: Identities, p_size: int, barrier: bool) -> _Structure:
+def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int, ...]) -> _Structure:
     stages, end, terminal_constraints = parts.parts
     declared = rows_of(stages, end, terminal_constraints, p_size, bounds=barrier)
     split = [one_sided(each) for each in declared] if barrier else []
@@ -179,6 +179,7 @@ def _structure(parts: Identities, p_size: int, barrier: bool) -> _Structure:
         terminal_cost=_priced_end(Identities(end, rows[-1]), p_size, width, barrier),
         x0=np.zeros(stages[0].dynamics.state_size),
         parameters=parameters,
+        angles=angles,
     )
     _ = template.control_bounds  # computed once here, for all problems that are made from it
     evaluate = _evaluations([*(stage.cost for stage in template.stages), template.terminal_cost])

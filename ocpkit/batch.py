@@ -44,8 +44,8 @@ class BatchSolution:
     gradient_norm
         max_t ‖Q_u + y‖_∞ (B,); NaN where the last backward pass failed.
     feedforward, feedback_gains
-        k (B, T, m) and K (B, T, m, n) of the policy u + k + K (x̂ − x) along the solution; NaN where the last backward
-        pass failed. K is None without feedback.
+        k (B, T, m) and K (B, T, m, n) of the policy u + k + K (x̂ − x) along the solution, angles modulo 2π; NaN where
+        the last backward pass failed. K is None without feedback.
     multipliers
         y (B, T, m) of the control bounds; None without bounds.
     seconds

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.angles import checked_angles, difference
 from ocpkit.arrays import checked_vector, real_array
 from ocpkit.differentiable import Differentiable, differentiable
 from ocpkit.errors import ProblemError
@@ -66,6 +67,8 @@ class KalmanFilter:
         P_0 (n, n), or a number that multiplies the identity [squared units of x].
     gains
         K_0 … K_T (n, k) to be used instead of those above; P is that of the error with these.
+    angles
+        Indices of entries of y that are angles [rad]: y − h(x̂) is taken in [−π, π) there.
 
     Attributes
     ----------
@@ -83,12 +86,14 @@ class KalmanFilter:
     measurement_noise: ArrayLike
     covariance: ArrayLike = 0.0
     gains: Sequence[Array] | None = None
+    angles: Sequence[int] = ()
     estimate: Array = field(init=False)
     error_covariance: Array = field(init=False)
 
     def __post_init__(self) -> None:
         n, p_size = self.problem.state_sizes[0], self.problem.parameters.shape[-1]
         self._h: Differentiable = differentiable(self.measurement, (n, p_size), "the measurement", "casadi")
+        self.angles = checked_angles(self.angles, (self._h.size,), "measurements")
         self._D = _factor(self.measurement_noise, self._h.size)
         P = real_array(self.covariance, "covariance")
         self._P0 = P * np.eye(n) if P.ndim == 0 else P
@@ -114,7 +119,7 @@ class KalmanFilter:
             If y has the wrong shape or is not finite, or the model makes y a certainty.
         """
         seen = checked_vector(y, self._h.size, "the measurement")
-        innovation = seen - self._h.value(self.estimate, self.problem.parameter(t))
+        innovation = difference(seen, self._h.value(self.estimate, self.problem.parameter(t)), self.angles)
         K, _, self.error_covariance = self._updated(self.error_covariance, self.estimate, t)
         self.estimate = self.estimate + K @ innovation
         return self.estimate

@@ -75,6 +75,7 @@ def with_free_parameters(
         states=None if states is None else (states[0], *(np.concatenate([x, theta]) for x in states[1:])),
         terminal_constraints=terminal_constraints,
         name=problem.name,
+        angles=problem.angles,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,6 +196,7 @@ def problem_from_functions(
     states: ArrayLike | None = None,
     derivatives: str = "casadi",
     name: str = "problem",
+    angles: Sequence[int] = (),
 ) -> Problem:
     """Build a homogeneous `Problem` from two or three plain functions.
 
@@ -224,6 +225,8 @@ def problem_from_functions(
         Guesses ``(T, m)`` and ``(T + 1, n)``; one vector ``(m,)`` is repeated over the horizon.
     derivatives
         ``"casadi"`` (default), ``"central"`` or ``"complex"``.
+    angles
+        Indices of states that are angles [rad]: their differences are taken modulo 2π; see `Problem`.
 
     Raises
     ------
@@ -270,6 +273,7 @@ def problem_from_functions(
         states=None if states is None else tuple(states),
         terminal_constraints=terminal_constraints,
         name=name,
+        angles=tuple(angles),
     )
 
 

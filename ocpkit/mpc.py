@@ -14,8 +14,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.angles import nearest
 from ocpkit.arrays import checked_vector
 from ocpkit.errors import ProblemError
+from ocpkit.jumps import Jumps
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Solution, Status
 from ocpkit.solvers.ddp import DDP
@@ -124,7 +126,7 @@ class MPC:
             )
         if self.warm_up is None:
             self.warm_up = replace(self.solver, max_iterations=max(500, self.solver.max_iterations), time_limit=np.inf)
-        self.pending = [np.asarray(self.problem.controls[0])] * self.delay
+        self.pending, self._jumps = [np.asarray(self.problem.controls[0])] * self.delay, Jumps()
 
     def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
         """Return the control for the state just measured.
@@ -146,9 +148,9 @@ class MPC:
         start = time.perf_counter()
         measured = checked_vector(x, self.problem.state_sizes[0], "the measured state")
         problem = self.problem if parameters is None else self.problem.replace(parameters=parameters)
-        problem = problem.replace(x0=self._predict(problem, measured))
         if self.plan is not None:
             self.offset += 1
+        problem = problem.replace(x0=self._counted(problem, self._predict(problem, measured)))
         solution = self._solve(problem)
         if solution.status is Status.INTERRUPTED:  # which is meant for the loop around this one
             raise KeyboardInterrupt
@@ -189,12 +191,24 @@ class MPC:
             x = problem.stages[t].dynamics.step(x, u, problem.parameter(t))
         return x
 
+    def _counted(self, problem: Problem, x: Array) -> Array:
+        """Count the turns of angles as the plan does, whatever a sensor that jumps from π to −π says."""
+        return (
+            x if self.plan is None else nearest(x, self.plan.states[min(self.offset, problem.horizon)], problem.angles)
+        )
+
     def _solve(self, problem: Problem) -> Solution:
         if self.plan is None:
             assert self.warm_up is not None
             return self.warm_up.solve(problem)
         guess = shifted(problem, self.plan, self.offset)
-        return self.solver.solve(problem, guess, states=guess.states if self.solver.takes_states else None)
+        if not self.solver.takes_states:
+            return self.solver.solve(problem, guess, controls=guess.controls)
+        warm = self.solver.solve(problem, guess, states=guess.states)
+        if problem.angles or not self._jumps.suspected(problem, self.plan, guess, self.offset):
+            return warm
+        fresh = self.solver.solve(problem, guess, controls=guess.controls)
+        return min(warm, fresh, key=lambda found: (not self._usable(found), found.cost))
 
     def _control(self, problem: Problem) -> Array | None:
         """Control of the plan's policy at the current state, inside the bounds; None when it has no stage left."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit.angles import continued
 from ocpkit.closed_loop import ClosedLoop
 from ocpkit.errors import ProblemError
 from ocpkit.models.task import Task
@@ -63,7 +64,8 @@ def plot_solution(
     -------
     matplotlib.figure.Figure
     """
-    states, controls, times = _table(solution.states), _table(solution.controls), _times(solution, task)
+    states = _table(continued(solution.states, solution.angles if problem is None else problem.angles))
+    controls, times = _table(solution.controls), _times(solution, task)
     more = 1 + (solution.feedback_gains is not None) + (problem is not None)
     stages = () if problem is None else problem.stages
     figure, panels = _draw_trajectory(times, states, controls, task, stages, more=more)
@@ -106,7 +108,10 @@ def plot_closed_loop(
     """
     times, ticks = (loop.time_step * np.arange(float(n)) for n in (len(loop.states), len(loop.commands)))
     stages = [] if problem is None else [problem.stages[0]] * len(loop.controls)
-    figure, panels = _draw_trajectory(times, loop.states, loop.controls, task, stages, more=2)
+    plans = (command.plan for command in loop.commands if command.plan is not None)
+    angles = next((plan.angles for plan in plans), ()) if problem is None else problem.angles
+    states = np.array(continued(loop.states, angles))
+    figure, panels = _draw_trajectory(times, states, loop.controls, task, stages, more=2)
     axes = next(panels)
     axes.plot(ticks, [command.cost for command in loop.commands], color=COLORS[0], linewidth=1.6)
     axes.set_ylabel("J of the plan")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.angles import checked_angles, difference
 from ocpkit.arrays import Array, checked_series, checked_vector, real_array
 from ocpkit.errors import ProblemError
 from ocpkit.stage import Constraint, Cost, Dynamics, Stage, TerminalCost, checked_constraints
@@ -50,6 +51,8 @@ class Problem:
         Constraints on x_T.
     name
         How reports call it.
+    angles
+        Indices of states that are angles [rad], in which the model has the period 2π; see `difference`.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class Problem:
     states: tuple[Array, ...] | None = None
     terminal_constraints: tuple[Constraint, ...] = ()
     name: str = "problem"
+    angles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         def set_(key: str, value: object) -> None:
@@ -75,6 +79,7 @@ class Problem:
             raise ProblemError("terminal_cost must be a TerminalCost, which defines the integer state_size")
         set_("terminal_constraints", checked_constraints(self.terminal_constraints, "terminal_constraints"))
         self._check_chain()
+        set_("angles", checked_angles(self.angles, self.state_sizes))
         self._check_numbers(NUMBERS)
         self._check_models()
 
@@ -164,6 +169,10 @@ class Problem:
         lower, upper = ([getattr(s, side) for s in self.stages] for side in ("control_lower", "control_upper"))
         return np.concatenate(lower), np.concatenate(upper)
 
+    def difference(self, x: Array, y: Array) -> Array:
+        """Return x − y of two states, angles in [−π, π)."""
+        return difference(x, y, self.angles)
+
     def clip(self, controls: Sequence[Array]) -> list[Array]:
         """Return the nearest controls inside the bounds."""
         return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.stages)]
@@ -248,7 +257,7 @@ class Problem:
         return [
             ("problem", self.name),
             ("horizon T", f"{self.horizon}, {kinds} kind{'s' * (kinds != 1)} of stage"),
-            ("states n", _range(self.state_sizes)),
+            ("states n", _range(self.state_sizes) + (f", angles {self.angles}" if self.angles else "")),
             ("controls m", _range(self.control_sizes) + ", with bounds" * self.bounded),
             ("parameters", " × ".join(map(str, self.parameters.shape)) if self.parameters.size else "none"),
             ("constraints", ", ".join(sorted(rows)) or "none"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.angles import difference
 from ocpkit.arrays import Array, real_array
 from ocpkit.atomic import write_atomically
 from ocpkit.errors import ProblemError
@@ -166,6 +167,8 @@ class Solution:
         What else the solver wants said (engine chosen and why, and so on).
     scaling
         Natural units in which the solver measured its tolerances; None where it took the user's.
+    angles
+        Indices of states that are angles, as the problem declares them.
     """
 
     problem_name: str
@@ -183,6 +186,7 @@ class Solution:
     seconds: float = 0.0
     details: dict[str, str] = field(default_factory=dict)
     scaling: Scaling | None = None
+    angles: tuple[int, ...] = ()
 
     @property
     def success(self) -> bool:
@@ -195,7 +199,7 @@ class Solution:
         return self.history[-1].index if self.history else 0
 
     def policy(self, t: int, x: ArrayLike) -> Array:
-        """Feedback controller u = u_t + K_t (x − x_t) at stage t; open loop where there are no gains.
+        """Feedback controller u = u_t + K_t (x − x_t) at stage t, angles in [−π, π); open loop without gains.
 
         Raises
         ------
@@ -209,12 +213,13 @@ class Solution:
             raise ProblemError(f"state of shape {state.shape} at stage {t}, expected {self.states[t].shape}")
         if self.feedback_gains is None:
             return np.array(self.controls[t])
-        return np.asarray(self.controls[t] + self.feedback_gains[t] @ (state - self.states[t]))
+        return np.asarray(self.controls[t] + self.feedback_gains[t] @ difference(state, self.states[t], self.angles))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one ``.npz`` file, atomically; `load` reads it back."""
         meta = {"problem_name": self.problem_name, "solver": self.solver, "cost": self.cost, "seconds": self.seconds}
         meta |= {"status": self.status.name, "details": self.details, "history": [asdict(i) for i in self.history]}
+        meta |= {"angles": self.angles}
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
         for name in _ARRAYS:
             series = getattr(self, name)
@@ -256,7 +261,7 @@ class Solution:
                 unknown = {key.partition("/")[0] for key in data.files} - known
             if unknown or not {"states", "controls"} <= known:  # the names of a .zip have no checksum
                 raise ValueError(f"it holds {sorted(known | unknown)}")
-            meta["status"] = Status[meta["status"]]
+            meta["status"], meta["angles"] = Status[meta["status"]], tuple(meta.get("angles", ()))
             meta["history"] = History(Iteration(**entry) for entry in meta["history"])
             return cls(**meta, **series)
         except Exception as error:  # whatever a damaged file makes its readers raise

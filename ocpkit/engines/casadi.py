@@ -16,6 +16,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
+from ocpkit.angles import TURN
 from ocpkit.bellman import ActionValue, Operator, bellman_step
 from ocpkit.curvature import Boxed, Exact, damping_unit
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
@@ -175,7 +176,7 @@ class VMEngine:
         remaining = [(1 - step_size) * gap for gap in nominal.gaps] if keep_gaps and nominal.gaps is not None else None
         states, controls, costs = [nominal.states[0][None]], list[Array](), list[Array]()
         for run in self.runs:
-            sweep = _sweep("forward", run, feedback, keep_gaps)
+            sweep = _sweep("forward", run, feedback, keep_gaps, *self.problem.angles)
             around = [_rows(series, run) for series in (nominal.states, nominal.controls, policy.feedforward)]
             gains = [_rows(series, run) for series in (policy.feedback_gains, remaining) if series is not None]
             stages = self.problem.stages if run.kind.bounded else ()
@@ -236,7 +237,7 @@ class Sweep:
 
 
 @lru_cache(maxsize=256)
-def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool, ...], thread: int) -> Sweep:
+def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool | int, ...], thread: int) -> Sweep:
     """Chain the function of one stage over a run; kept, one for each thread, since it owns memory."""
     build: Callable[..., tuple[ca.Function, int, tuple[int, ...]]] = _BUILDERS[kind]
     function, carried, ranks = build(stage, *flags)
@@ -245,7 +246,7 @@ def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool, ...], t
     return Sweep(function, length, ranks)
 
 
-def _sweep(kind: str, run: StageRun, *flags: bool) -> Sweep:
+def _sweep(kind: str, run: StageRun, *flags: bool | int) -> Sweep:
     return _build(kind, run.kind, run.length, flags, get_ident())
 
 
@@ -260,12 +261,14 @@ def _rollout(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
     return _step(stage)[0], 1, (1, 1)
 
 
-def _forward(stage: StageGraph, feedback: bool, gaps: bool) -> tuple[ca.Function, int, tuple[int, ...]]:
+def _forward(stage: StageGraph, feedback: bool, gaps: bool, *angles: int) -> tuple[ca.Function, int, tuple[int, ...]]:
     """(x̂; x, u, k, p, α[, K][, gap][, lower, upper]) → x̂', u + α k + K (x̂ − x) inside the bounds, ℓ."""
     x, u, p, gap = stage.symbols()
     new, k, alpha = ca.SX.sym("x", x.shape[0]), ca.SX.sym("k", u.shape[0]), ca.SX.sym("alpha")
-    K = ca.SX.sym("K", u.shape[0], x.shape[0])
-    control = u + alpha * k + (K @ (new - x) if feedback else 0)
+    K, moved = ca.SX.sym("K", u.shape[0], x.shape[0]), new - x
+    for i in angles:
+        moved[i] -= TURN * ca.floor(moved[i] / TURN + 0.5)
+    control = u + alpha * k + (K @ moved if feedback else 0)
     limits = [ca.SX.sym(side, u.shape[0]) for side in SIDES if stage.bounded]
     if stage.bounded:
         control = ca.fmin(ca.fmax(control, limits[0]), limits[1])

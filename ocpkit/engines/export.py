@@ -91,7 +91,8 @@ def _words(problem: Problem, solver: DDP, name: str) -> dict[str, Any]:
     words |= {key.lower(): size for key, size in _sizes(problem).items()} | {"controls": controls}
     words |= {"space": max(1, controls), "points": horizon + 1, "parameters": p.size, "rows": rows}
     words |= {"n": problem.state_sizes[0], "m": problem.control_sizes[0], "max_iterations": solver.max_iterations}
-    words |= {"name": name, "title": _comment(problem.name), "guard": f"{name.upper()}_H"}
+    modulo = f", x[{'], x['.join(map(str, problem.angles))}] modulo 2 pi" if problem.angles else ""
+    words |= {"modulo": modulo, "name": name, "title": _comment(problem.name), "guard": f"{name.upper()}_H"}
     return words | {"x0": ", ".join(literal(float(value)) for value in problem.x0)}
 
 

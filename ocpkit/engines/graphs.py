@@ -144,6 +144,7 @@ class ProblemGraph:
     kinds: tuple[StageGraph, ...]
     kind_of_stage: tuple[int, ...]
     terminal: TerminalGraph
+    angles: tuple[int, ...] = ()
 
     @property
     def horizon(self) -> int:
@@ -169,7 +170,7 @@ class ProblemGraph:
     @cached_property
     def key(self) -> str:
         """Digest of the kinds and the end: what a compiled solver depends on, whatever the horizon."""
-        text = "\n".join([*(kind.key for kind in self.kinds), self.terminal.key])
+        text = "\n".join([*(kind.key for kind in self.kinds), self.terminal.key, *map(str, self.angles)])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -181,11 +182,11 @@ def trace_problem(problem: Problem) -> ProblemGraph:
     UnsupportedProblem
         If a stage cannot be traced, or its derivatives are measured by differences; names the stage.
     """
-    return _trace(Identities(problem.stages, problem.terminal_cost), problem.parameters.shape[-1])
+    return _trace(Identities(problem.stages, problem.terminal_cost), problem.parameters.shape[-1], problem.angles)
 
 
 @lru_cache(maxsize=32)
-def _trace(parts: Identities, p_size: int) -> ProblemGraph:
+def _trace(parts: Identities, p_size: int, angles: tuple[int, ...]) -> ProblemGraph:
     stages, cost = parts.parts
     kinds, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
     known: dict[int, int] = {}
@@ -198,7 +199,7 @@ def _trace(parts: Identities, p_size: int) -> ProblemGraph:
             known[id(stage)] = number[graph.key]
         of_stage.append(known[id(stage)])
     terminal = _remembered(cost, p_size, lambda: TerminalGraph(_terminal(cost, p_size), cost.state_size, p_size))
-    return ProblemGraph(tuple(kinds), tuple(of_stage), terminal)
+    return ProblemGraph(tuple(kinds), tuple(of_stage), terminal, angles)
 
 
 _memory: dict[tuple[int, int], Any] = {}

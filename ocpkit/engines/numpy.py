@@ -154,7 +154,7 @@ class NumpyEngine:
             for t, (stage, step) in enumerate(zip(problem.stages, policy.steps)):
                 u = nominal.controls[t] + step_size * step.k
                 if step.K is not None:
-                    u = u + step.K @ (states[t] - x[t])
+                    u = u + step.K @ problem.difference(states[t], x[t])
                 if stage.bounded:
                     u = np.clip(u, stage.control_lower, stage.control_upper)
                 following = stage.dynamics.step(states[t], u, problem.parameter(t))

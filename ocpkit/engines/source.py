@@ -44,6 +44,8 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
         head,
         "#include <math.h>",
         "#include <string.h>",
+        f"#define ANGLES {len(graph.angles)}",
+        f"static const int angles[ANGLES + 1] = {{{', '.join(map(str, (*graph.angles, 0)))}}};" * bool(graph.angles),
         kernel("panel.c"),
         kernel("box.c"),
         kernel("sweep.c"),

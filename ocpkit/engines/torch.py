@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ocpkit.angles import TURN
 from ocpkit.bellman import ActionValue, bellman_step
 from ocpkit.box import BoxMinimum
 from ocpkit.curvature import Metric
@@ -199,7 +200,7 @@ class TorchEngine:
                 raise UnsupportedProblem(
                     f"the {what} size changes along the horizon ({min(sizes)} to {max(sizes)}); batches need one size"
                 )
-        self.graph, self.dtype, self.device = graph, dtype, device
+        self.graph, self.dtype, self.device, self.angles = graph, dtype, device, list(problem.angles)
         self.kinds = [graph.kinds[kind] for kind in graph.kind_of_stage]
         self.bounds: tuple[Tensor, Tensor] | None = None
         if problem.bounded:
@@ -262,7 +263,10 @@ class TorchEngine:
         for t, kind in enumerate(self.kinds):
             u = nominal.controls[t] + step_sizes[:, None, None] * policy.k[t]
             if policy.K is not None:
-                u = u + (policy.K[t] * (states[t] - nominal.states[t])[..., None, :]).sum(-1)
+                moved = states[t] - nominal.states[t]
+                if self.angles:
+                    moved[..., self.angles] -= TURN * (moved[..., self.angles] / TURN + 0.5).floor()
+                u = u + (policy.K[t] * moved[..., None, :]).sum(-1)
             if self.bounds is not None:
                 u = u.clamp(self.bounds[0][t], self.bounds[1][t])
             following, running = _step(kind)(states[t], u, p[t])

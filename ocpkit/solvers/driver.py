@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.angles import continued
 from ocpkit.arrays import checked_series, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.engines.numpy import NumpyEngine
@@ -195,9 +196,12 @@ class Guess:
         if controls is None and solution is not None:
             controls = solution.controls
         own_states = problem.states if solution is None else None
+        chosen = own_states if states is None else checked_series(states, problem.state_sizes, "states")
+        if chosen is not None and problem.angles:
+            chosen = tuple(continued([problem.x0, *chosen[1:]], problem.angles))
         return cls(
             problem.controls if controls is None else checked_series(controls, problem.control_sizes, "controls"),
-            own_states if states is None else checked_series(states, problem.state_sizes, "states"),
+            chosen,
             None if solution is None else solution.multipliers,
         )
 
@@ -269,6 +273,7 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
     best, policy, multipliers = run.trajectory, run.policy, run.multipliers
     return Solution(
         problem_name=problem.name,
+        angles=problem.angles,
         solver=type(solver).__name__,
         states=as_series(best.states),
         controls=as_series(best.controls),

@@ -171,6 +171,7 @@ class NLPSolver(Solver):
     ) -> Solution:
         return Solution(
             problem_name=problem.name,
+            angles=problem.angles,
             solver=type(self).__name__,
             states=as_series(best.trajectory.states),
             controls=as_series(best.trajectory.controls),

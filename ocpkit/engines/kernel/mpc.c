@@ -67,8 +67,19 @@ static int control_now(const SOLVER(mpc) *c, const double *x, double *u) {
 SOLVER(command)
 SOLVER(mpc_step)(SOLVER(mpc) *c, const double *x, const double *parameters, long iterations, double *u) {
   const int measured = all_finite(x, STATE);
+#if ANGLES
+  double near[STATE]; /* the state measured, its angles within half a turn of the plan's */
+#endif
   SOLVER(command) command = {HELD, INVALID_INPUT, 0, 0, NAN, NAN};
   if (c->planned) c->offset++;
+#if ANGLES
+  if (measured && c->planned) {
+    const double *const expected = c->states + (c->offset < HORIZON ? c->offset : HORIZON) * STATE;
+    for (int i = 0; i < STATE; i++) near[i] = x[i];
+    for (int i = 0; i < ANGLES; i++) near[angles[i]] -= turns(x[angles[i]] - expected[angles[i]]);
+    x = near;
+  }
+#endif
   if (measured) command = renew(c, x, parameters, iterations);
   command.offset = c->offset;
   if (!control_now(c, measured ? x : 0, u)) {

@@ -155,6 +155,9 @@ static double STAGE(forward)(const double *x, const double *u, const double *p, 
   (void)bounds;
   double moved[N];
   for (int i = 0; i < N; i++) moved[i] = x_new[i] - x[i];
+#if ANGLES
+  for (int i = 0; i < ANGLES; i++) moved[angles[i]] -= turns(moved[angles[i]]);
+#endif
   for (int a = 0; a < M; a++) {
     double sum = u[a] + alpha * k[a];
     for (int j = 0; j < N; j++) sum += K[a * N + j] * moved[j];

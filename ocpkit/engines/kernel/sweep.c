@@ -53,6 +53,14 @@ typedef struct {
   double (*price)(const double *x, const double *u, const double *p, double *y, double *distance);
 } kind;
 
+#if ANGLES
+/* Whole turns in a difference of angles, none in [-pi, pi) (ocpkit/angles.py). */
+static double turns(double moved) {
+  const double turn = 6.283185307179586;
+  return turn * floor(moved / turn + 0.5);
+}
+#endif
+
 static int all_finite(const double *values, long count) {
   int finite = 1;
   for (long i = 0; i < count; i++) finite &= isfinite(values[i]) != 0;

@@ -29,7 +29,7 @@ typedef struct {
   long status, iterations;
   double cost, gradient_norm;
   const double *states, *controls;
-  const double *feedforward, *feedback_gains; /* u = controls + K (x - states); null where there is no policy */
+  const double *feedforward, *feedback_gains; /* u = controls + K (x - states)$modulo; null where there is no policy */
 } ${name}_result;
 
 /* Controls to start from; null: those of the problem. Without this call a solve starts from its predecessor's. */
