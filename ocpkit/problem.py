@@ -212,11 +212,16 @@ class Problem:
     def rollout(self, controls: Sequence[ArrayLike] | Array | None = None) -> tuple[list[Array], float]:
         """Simulate from x0; return the T + 1 states and J (NaN or inf if the model blows up)."""
         controls = checked_series(self.controls if controls is None else controls, self.control_sizes, "controls")
+        states = self.simulate(controls)
+        return states, self.cost(states, controls)
+
+    def simulate(self, controls: Sequence[Array]) -> list[Array]:
+        """Return the T + 1 states from x0 under T controls, which are not checked."""
         states = [self.x0]
         with np.errstate(all="ignore"):
             for t, stage in enumerate(self.stages):
                 states.append(stage.dynamics.step(states[t], controls[t], self.parameter(t)))
-        return states, self.cost(states, controls)
+        return states
 
     def cost(self, states: Sequence[Array], controls: Sequence[Array]) -> float:
         """Return J of a trajectory (which need not satisfy the dynamics).

@@ -9,6 +9,8 @@ import numpy as np
 
 from ocpkit.problem import Array
 
+ROUNDING = 64 * float(np.finfo(float).eps)
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -41,3 +43,11 @@ class Trajectory:
         """Whether J and every state and gap are finite numbers."""
         series = [self.states] if self.gaps is None else [self.states, self.gaps]
         return bool(np.isfinite(self.cost)) and all(np.isfinite(np.concatenate(entries)).all() for entries in series)
+
+
+def only_rounding(gaps: Sequence[Array], states: Sequence[Array]) -> bool:
+    """Whether every gap is rounding, relative to the largest value that its state takes along the trajectory."""
+    if len({len(x) for x in states}) > 1:
+        return False
+    largest = np.abs(np.stack(states)).max(0)
+    return bool((np.abs(np.stack(gaps)) <= ROUNDING * largest).all())

@@ -10,7 +10,7 @@ import numpy as np
 from ocpkit.bellman import BellmanStep, Curvature, backward_pass
 from ocpkit.expansion import Expansion, expand, expand_first_order
 from ocpkit.problem import Array, Problem
-from ocpkit.trajectory import Trajectory
+from ocpkit.trajectory import Trajectory, only_rounding
 from ocpkit.value import Value
 
 
@@ -79,8 +79,7 @@ class NumpyEngine:
 
     def rollout(self, controls: Sequence[Array]) -> Trajectory:
         """Simulate from x0 (Alg. 1, input)."""
-        states, _ = self.problem.rollout(controls)
-        return self._trajectory(states, [np.asarray(u) for u in controls])
+        return self._trajectory(self.problem.simulate(controls), [np.asarray(u) for u in controls])
 
     def with_gaps(self, states: Sequence[Array], controls: Sequence[Array]) -> Trajectory:
         """Take a state guess as it is; its first state is replaced by x0."""
@@ -91,6 +90,8 @@ class NumpyEngine:
                 stage.dynamics.step(states[t], controls[t], problem.parameter(t)) - states[t + 1]
                 for t, stage in enumerate(problem.stages)
             ]
+        if only_rounding(gaps, states):
+            return self._trajectory(states, controls)
         return self._trajectory(states, controls, gaps, 1.0)
 
     def _trajectory(

@@ -255,7 +255,7 @@ def _options(options: DDP) -> State:
 def verdict(number: int, cost: float) -> Status | None:
     """Status of a solve in C; none but failure without a finite J, whatever a compiler made of the checks."""
     status = STATUSES[number]
-    failed = status in (None, Status.DIVERGED, Status.INVALID_INPUT)
+    failed = status in (Status.DIVERGED, Status.INVALID_INPUT)
     return status if failed or math.isfinite(cost) else Status.DIVERGED
 
 

@@ -181,7 +181,7 @@ def _moved(
     problem, states, controls = engine.problem, [nominal.states[0]], list[Array]()
     with np.errstate(all="ignore"):
         for t, stage in enumerate(problem.stages):
-            u = nominal.controls[t] + found.gains[t] @ (states[t] - nominal.states[t])
+            u = nominal.controls[t] + found.gains[t] @ problem.difference(states[t], nominal.states[t])
             if t in direction.moves:
                 u = u + length * direction.moves[t]
             u = np.clip(u, stage.control_lower, stage.control_upper)

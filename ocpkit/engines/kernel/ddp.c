@@ -137,6 +137,18 @@ static void measure_cost(ddp *s) {
   s->unit += SPREAD * (s->highest - s->cost);
 }
 
+/* Whether every gap is rounding, relative to the largest value that its state takes (ocpkit/trajectory.py). */
+static int only_rounding(const ddp *s) {
+  double *const largest = s->x_new; /* free before the first step */
+  for (int i = 0; i < KINDS; i++)
+    if (kinds[i]->n != FINAL || kinds[i]->next != FINAL) return 0;
+  for (int i = 0; i < FINAL; i++) largest[i] = 0;
+  for (long i = 0; i < s->states; i++) raise_to(&largest[i % FINAL], fabs(s->x[i]));
+  for (long i = 0; i < s->states; i++)
+    if (!(fabs(s->gap[i]) <= 64 * 2.220446049250313e-16 * largest[i % FINAL])) return 0;
+  return 1;
+}
+
 /* Roll the controls out, or measure the gaps of the states as they are. */
 static void evaluate_guess(ddp *s) {
   double *x = s->x, *gap = s->gap, *shared = s->shared, cost = 0, magnitude = 0;
@@ -151,6 +163,7 @@ static void evaluate_guess(ddp *s) {
     x = following, u += stage->m, gap += stage->n, shared += stage->shared;
   }
   const double last = terminal_cost(x, p);
+  s->has_gaps = s->has_gaps && !only_rounding(s);
   s->cost = cost + last, s->magnitude = magnitude + fabs(last), s->open = s->has_gaps ? 1 : 0;
   measure_gaps(s);
   measure_cost(s);
