@@ -3,13 +3,13 @@
 Every constraint is rows lower ≤ g(x, u, p) ≤ upper of a set C. With multipliers y and a penalty ρ the stage cost
 becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
 
-    ℓ(x, u, p) + ½ ρ dist²(g(x, u, p) + y/ρ, C),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
+    ℓ(x, u, p) + ½ Σ ρ_i dist²(g_i(x, u, p) + y_i/ρ_i, C_i),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
 
 which is smooth, covers equalities, one-sided and two-sided rows alike, and whose gradient at y is that of the
 Lagrangian J + Σ y⁺ᵀ g. Or inequalities, control bounds among them, have the price of `ocpkit.barrier`, with its own μ.
 
-Multipliers, barrier and penalty enter as parameters, p' = (p, y, μ, ρ), one row per stage: a new y never traces or
-compiles anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the outer iteration needs.
+Multipliers, penalties and barrier enter as parameters, p' = (p, y, ρ, μ), one row per stage, with a ρ_i for every row:
+neither a new y nor other units trace or compile anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the outer iteration needs.
 """
 
 from __future__ import annotations
@@ -39,10 +39,24 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Measured:
-    """What the outer iteration asks of a trajectory: y⁺ of all stages and the end, max |g − Π_C(g)|, where, and J."""
+    """What the outer iteration asks of a trajectory.
+
+    Attributes
+    ----------
+    updated
+        y⁺ of all stages and the end.
+    distances
+        |g − Π_C(g)| of their rows.
+    violation
+        The largest of them [units of the row]; `amount` is that one in the user's, `where` says whose it is.
+    cost
+        J.
+    """
 
     updated: list[Array]
+    distances: list[Array]
     violation: float
+    amount: float
     where: str
     cost: float
 
@@ -61,8 +75,10 @@ class Augmented:
     ----------
     rows
         The priced `Rows` of stages 0 … T-1 and of the end.
-    own
-        Length of p.
+    own, widest
+        Length of p, and the largest number k of rows of a stage.
+    sides
+        What the natural units of the rows follow from.
     template
         The problem that prices them, with numbers (x0, p', guesses) yet to be set.
 
@@ -77,6 +93,7 @@ class Augmented:
         parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
         self._structure = _structure(parts, self.own, barrier, problem.angles)
         self.rows, self.template = self._structure.rows, self._structure.template
+        self.widest, self.sides = max(rows.count for rows in self.rows), self._structure.sides
 
     @cached_property
     def _unconstrained(self) -> Problem:
@@ -104,7 +121,7 @@ class Augmented:
         Parameters
         ----------
         extended
-            The rows (p, y, μ, ρ).
+            The rows (p, y, ρ, μ).
         of_controls
             y of all controls of all stages where the inner solver keeps the bounds, else none (0,).
         """
@@ -112,29 +129,90 @@ class Augmented:
         y = every[self._structure.places].sum(axis=0)
         return [y[a:b] for a, b in pairwise(self._structure.cuts)]
 
-    def lagrangian(self, multipliers: Sequence[Array], penalty: float, barrier: float = 0.0) -> Problem:
-        """Return the problem whose J is the augmented Lagrangian at (y, μ, ρ)."""
-        return self._unconstrained.replace(parameters=self.extended(multipliers, penalty, barrier))
+    def lagrangian(self, extended: Array) -> Problem:
+        """Return the problem whose J is the augmented Lagrangian with the rows (p, y, ρ, μ)."""
+        return self._unconstrained.replace(parameters=extended)
 
-    def extended(self, multipliers: Sequence[Array] | None, penalty: float, barrier: float = 0.0) -> Array:
-        """Return the rows (p, y, μ, ρ) of stages 0 … T, (T + 1, n_p + k + 2); shorter y, or None, end in zeros."""
+    def extended(self, multipliers: Sequence[Array] | None, penalty: float | Array, barrier: float = 0.0) -> Array:
+        """Return the rows (p, y, ρ, μ) of stages 0 … T, (T + 1, n_p + 2 k + 1); shorter y, or None, end in zeros.
+
+        `penalty` is one ρ for all rows, or (T + 1, k).
+        """
         p = np.zeros(self.template.parameters.shape)
-        p[:, : self.own], p[:, -2], p[:, -1] = self.problem.parameters, barrier, penalty
+        p[:, : self.own], p[:, self.own + self.widest : -1], p[:, -1] = self.problem.parameters, penalty, barrier
         for row, y in zip(p, multipliers or ()):
             row[self.own : self.own + len(y)] = y
         return p
 
-    def measure(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> Measured:
-        """Return y⁺, the largest violation and J along a trajectory."""
-        updated, violation, where, cost = list[Array](), 0.0, "", 0.0
+    def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> list[Array]:
+        """Return [g, g_u, g_x] (k, 1 + m + n) of every stage, and [g, g_x] of the end, along a trajectory."""
+        arguments = [*zip(states, controls), (states[-1],)]
+        return [evaluate(*z, p) for evaluate, z, p in zip(self._structure.slopes, arguments, extended)]
+
+    def measure(
+        self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
+    ) -> Measured:
+        """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
+        updated, distances, cost = list[Array](), list[Array](), 0.0
+        violation, amount, where = 0.0, 0.0, ""
         arguments = [*zip(states, controls), (states[-1],)]
         for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
             numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
             updated.append(numbers[:k])
+            distances.append(numbers[k:-1])
             cost += float(numbers[-1])
-            if k and not (worst := float(numbers[k:-1].max())) <= violation:  # also where it is not a number
-                violation, where = worst, say_row(self.rows, t, int(numbers[k:-1].argmax()))
-        return Measured(updated, violation, where, cost)
+            relative = distances[t] if units is None else distances[t] / units[t, :k]
+            if k and not (worst := float(relative.max())) <= violation:  # also where it is not a number
+                i = int(relative.argmax())
+                violation, amount, where = worst, float(distances[t][i]), say_row(self.rows, t, i)
+        return Measured(updated, distances, violation, amount, where, cost)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the natural units of all rows (T + 1, k) follow from; beyond the rows of a stage they are 1.
+
+    Attributes
+    ----------
+    span
+        Half the distance between two bounds; ∞ where there is one, or both are the same.
+    lower_size, upper_size
+        Sizes of the bounds; ∞ where there is none.
+    weights
+        Random numbers of mean 0 and variance 1, for random combinations of rows; 0 beyond.
+    groups, first
+        A number for each stage and the end; stages with the same number share their units. And the first of each.
+    """
+
+    span: Array
+    lower_size: Array
+    upper_size: Array
+    weights: Array
+    groups: Indices
+    first: list[int]
+
+    @classmethod
+    def of(cls, declared: Sequence[Rows], sources: Sequence[Indices]) -> Sides:
+        """Return those of rows that follow from declared ones."""
+        shape = len(declared), max(map(len, sources))
+        span, lower, upper = np.full((3, *shape), np.inf)
+        weights = np.random.default_rng(0).uniform(-np.sqrt(3), np.sqrt(3), shape)
+        for t, (rows, source) in enumerate(zip(declared, sources)):
+            low, high, k = rows.traced.lower[source], rows.traced.upper[source], len(source)
+            span[t, :k] = np.where(high > low, (high - low) / 2, np.inf)
+            lower[t, :k], upper[t, :k], weights[t, k:] = np.abs(low), np.abs(high), 0.0
+        known = dict[int, int]()
+        groups = [known.setdefault(id(rows), len(known)) for rows in declared]
+        return cls(span, lower, upper, weights, np.array(groups), [groups.index(group) for group in known.values()])
+
+    def units(self, sizes: Array) -> Array:
+        """Return the units of rows that come to sizes (T + 1, k) on a trajectory; 0 where nothing tells."""
+        shared = sizes.copy()
+        for group in range(len(self.first)):
+            shared[self.groups == group] = sizes[self.groups == group].max(axis=0)
+        found = np.minimum(np.maximum(self.lower_size, shared), np.maximum(self.upper_size, shared))
+        found = np.minimum(found, self.span)
+        return np.where(np.isinf(found), 1.0, found)
 
 
 @dataclass(frozen=True)
@@ -147,18 +225,22 @@ class _Structure:
         Of stages 0 … T-1 and of the end, as they are priced.
     template
         See `Augmented`.
-    evaluate
-        (x, u, p') → y⁺, |g − Π_C(g)|, ℓ of every stage and of the end, in one vector.
+    evaluate, slopes
+        (x, u, p') → y⁺, |g − Π_C(g)|, ℓ of every stage and of the end, in one vector; and [g, g_u, g_x] (k, 1 + m + n).
+    sides
+        What the units of the priced rows follow from.
     sources
         Which declared row each priced one belongs to, by stage.
     places, cuts
         y of a declared row, or of a bounded control, is the sum of two numbers at `places` (2, rows) in the rows (p, y,
-        μ, ρ), the multipliers of all controls and a zero; `cuts` divide them by stage.
+        ρ, μ), the multipliers of all controls and a zero; `cuts` divide them by stage.
     """
 
     rows: tuple[Rows, ...]
     template: Problem
     evaluate: list[BufferedFunction]
+    slopes: list[BufferedFunction]
+    sides: Sides
     sources: list[Indices]
     places: Indices
     cuts: list[int]
@@ -171,9 +253,8 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
     split = [one_sided(each) for each in declared] if barrier else []
     rows = tuple(each.rows for each in split) if barrier else declared
     sources = [each.source for each in split] if barrier else [np.arange(each.count) for each in rows]
-    width = p_size + max(each.count for each in rows) + 2
-    parameters = np.zeros((len(rows), width))
-    parameters[:, -2:] = float(barrier), 1.0
+    width = p_size + 2 * max(each.count for each in rows) + 1
+    parameters = np.ones((len(rows), width))
     template = Problem(
         stages=tuple(_priced_stage(Identities(*pair), p_size, width, barrier) for pair in zip(stages, rows)),
         terminal_cost=_priced_end(Identities(end, rows[-1]), p_size, width, barrier),
@@ -182,9 +263,11 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
         angles=angles,
     )
     _ = template.control_bounds  # computed once here, for all problems that are made from it
-    evaluate = _evaluations([*(stage.cost for stage in template.stages), template.terminal_cost])
+    costs = [*(stage.cost for stage in template.stages), template.terminal_cost]
+    evaluate, slopes = _evaluations(costs, slice(3)), _evaluations(costs, slice(3, 4))
     places, counts = _places(declared, sources, [] if barrier else stages, p_size, width)
-    return _Structure(rows, template, evaluate, sources, places, np.cumsum([0, *counts]).tolist())
+    sides = Sides.of(declared, sources)
+    return _Structure(rows, template, evaluate, slopes, sides, sources, places, np.cumsum([0, *counts]).tolist())
 
 
 def _places(
@@ -204,15 +287,15 @@ def _places(
     return np.concatenate(pairs, axis=1), [pair.shape[1] for pair in pairs]
 
 
-def _evaluations(costs: Sequence[Cost | TerminalCost]) -> list[BufferedFunction]:
-    """Return the graphs that the costs bring, with one vector for all results; equal costs share theirs."""
+def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[BufferedFunction]:
+    """Return the graphs that the costs bring, with some of their results below each other; equal costs share theirs."""
     known = dict[int, BufferedFunction]()
     for cost in costs:
         if id(cost) not in known:
             assert isinstance(cost, (FunctionCost, FunctionTerminalCost))
             assert cost.rows is not None
             z = cost.rows.sx_in()
-            stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)))])
+            stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)[results]))])
             known[id(cost)] = BufferedFunction(stacked)
     return [known[id(cost)] for cost in costs]
 
@@ -254,12 +337,13 @@ class _Price:
         return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
 
     def graph(self, cost: Cost | TerminalCost) -> ca.Function:
-        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,)."""
+        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,), and [g, g_u, g_x] (k, 1 + m + n), at the end [g, g_x]."""
         z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
-        g, y, mu, rho = self._row(z)
-        updated = barrier_price(self.rows, g, y, mu, rho)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
+        g, y, rho, mu = self._row(z)
+        updated = barrier_price(self.rows, g, y, rho, mu)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
         value = trace_cost(cost, self.sizes, "the cost under constraints")(*self._own(z))
-        return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value])
+        slopes = ca.horzcat(g, *(ca.jacobian(g, each) for each in reversed(z[:-1])))
+        return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value, ca.densify(slopes)])
 
     def _own(self, arguments: Sequence[Any]) -> list[ca.SX]:
         """Return (…, p) of (…, p')."""
@@ -267,14 +351,14 @@ class _Price:
         return [*z, extended[: self.sizes[-1]]]
 
     def _row(self, arguments: Sequence[Any]) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
-        """Return g (k,), y (k,), μ and ρ."""
+        """Return g, y and ρ (k,) each, and μ."""
         extended, k, p_size = to_casadi(arguments[-1]), self.rows.count, self.sizes[-1]
         if not k:  # a slice of no entries would be a row
-            return ca.SX(0, 1), ca.SX(0, 1), extended[-2], extended[-1]
-        g = self.rows.traced.function(*self._own(arguments))
-        return g, extended[p_size : p_size + k], extended[-2], extended[-1]
+            return ca.SX(0, 1), ca.SX(0, 1), ca.SX(0, 1), extended[-1]
+        g, of_penalties = self.rows.traced.function(*self._own(arguments)), (p_size + self.width - 1) // 2
+        return g, extended[p_size : p_size + k], extended[of_penalties : of_penalties + k], extended[-1]
 
-    def _residual(self, g: ca.SX, y: ca.SX, mu: ca.SX, rho: ca.SX) -> ca.SX:
+    def _residual(self, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> ca.SX:
         """Return √ρ (s − Π_C(s)) (k,)."""
         return ca.sqrt(rho) * _outside(self.rows, g + y / rho)
 

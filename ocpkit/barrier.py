@@ -5,9 +5,9 @@ Omheni 2017) the price
 
     ψ(c) = min_s  −μ log s + y (c + s) + ½ ρ (c + s)².
 
-The minimiser is the positive root of ρ (c + s) + y = μ/s. With it, and up to a constant,
+The minimiser is the positive root of ρ (c + s) + y = μ/s. With it, and up to constants that leave no unit of s,
 
-    ψ(c) = −μ log s + (μ/s)² / 2ρ,        ψ'(c) = y⁺ = μ/s > 0,        ψ''(c) = 1 / (s²/μ + 1/ρ),
+    ψ(c) = −½ μ log(ρ s²/μ) + (μ/s)² / 2ρ,        ψ'(c) = y⁺ = μ/s > 0,        ψ''(c) = 1 / (s²/μ + 1/ρ),
 
 so s y⁺ = μ and y⁺ − y = ρ (c + s) hold exactly, wherever c is: the start may be infeasible, and no step has to stop
 short of a boundary. ψ is smooth, while the price of the augmented Lagrangian, its limit for μ → 0, has a jump in its
@@ -52,21 +52,24 @@ def one_sided(rows: Rows) -> OneSided:
     return OneSided(Rows(TracedConstraints(function, first, last, (len(names),)), names), source)
 
 
-def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, mu: ca.SX, rho: ca.SX) -> tuple[ca.SX, ca.SX]:
-    """Return Σ ψ (1,), equalities under ½ ρ (g + y/ρ)² instead, and y⁺ (k,); y is negative at lower bounds."""
+def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> tuple[ca.SX, ca.SX]:
+    """Return Σ ψ (1,), equalities under ½ ρ (g + y/ρ)² instead, and y⁺ (k,); y is negative at lower bounds.
+
+    g, y and ρ are (k,); μ is one for all.
+    """
     price, updated = ca.SX(0), list[ca.SX]()
     for i, (lower, upper) in enumerate(_pairs(rows)):
         if lower == upper:
-            s = g[i] - upper + y[i] / rho
-            price += rho * s**2 / 2
-            updated.append(rho * s)
+            s = g[i] - upper + y[i] / rho[i]
+            price += rho[i] * s**2 / 2
+            updated.append(rho[i] * s)
             continue
         sign = 1 if np.isfinite(upper) else -1
-        shifted = sign * (g[i] - (upper if sign > 0 else lower) + y[i] / rho)
-        half = (ca.fabs(shifted) + ca.sqrt(shifted**2 + 4 * mu / rho)) / 2  # the root without cancellation
-        s = ca.if_else(shifted > 0, mu / (rho * half), half)
-        push = ca.if_else(shifted > 0, rho * half, mu / half)
-        price += push**2 / (2 * rho) - mu * ca.log(s)
+        shifted = sign * (g[i] - (upper if sign > 0 else lower) + y[i] / rho[i])
+        half = (ca.fabs(shifted) + ca.sqrt(shifted**2 + 4 * mu / rho[i])) / 2  # the root without cancellation
+        s = ca.if_else(shifted > 0, mu / (rho[i] * half), half)
+        push = ca.if_else(shifted > 0, rho[i] * half, mu / half)
+        price += push**2 / (2 * rho[i]) - mu * ca.log(s**2 / (mu / rho[i])) / 2
         updated.append(sign * push)
     return price, ca.vertcat(ca.SX(0, 1), *updated)
 

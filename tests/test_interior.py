@@ -29,7 +29,7 @@ powers = st.integers(-6, 4).map(lambda e: 10.0**e)
 
 @cache
 def of_row(upper: bool) -> ca.Function:
-    """(g, y, μ, ρ) → ψ, ψ', ψ'' and y⁺ of the row g ≤ 1 or g ≥ 1 of a problem."""
+    """(g, y, ρ, μ) → ψ, ψ', ψ'' and y⁺ of the row g ≤ 1 or g ≥ 1 of a problem."""
     side = {"upper": 1.0, "lower": -np.inf} if upper else {"lower": 1.0, "upper": np.inf}
     rows = problem_rows(swing(constraints=(Constraint(lambda x, u: x[0], name="row", **side),)))[0]
     symbols = ca.SX.sym("v", 4)
@@ -39,7 +39,7 @@ def of_row(upper: bool) -> ca.Function:
 
 
 def price(g: float, y: float, mu: float, rho: float, *, upper: bool) -> list[float]:
-    return [float(each) for each in of_row(upper)([g, y, mu, rho])]
+    return [float(each) for each in of_row(upper)([g, y, rho, mu])]
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,7 +49,7 @@ def test_the_price_is_the_least_one_over_all_slacks(g: float, y: float, mu: floa
 
     def of_slack(log_s: float) -> float:
         s = np.exp(log_s)
-        return float(-mu * log_s + y * (c + s) + 0.5 * rho * (c + s) ** 2)
+        return float(-mu * (log_s + np.log(rho / mu) / 2) + y * (c + s) + 0.5 * rho * (c + s) ** 2)
 
     best = minimize_scalar(of_slack, bounds=(-25.0, 5.0), method="bounded", options={"xatol": 1e-10})
     value = price(g, sign * y, mu, rho, upper=upper)[0]

@@ -28,14 +28,16 @@ GENERATORS = (
     "kernel/sweep.c",
     "kernel/model.c",
     "kernel/stage.c",
+    "kernel/slopes.c",
     "kernel/ddp.c",
+    "kernel/units.c",
     "kernel/augmented.c",
 )
 
 
-def _fields(struct: str) -> list[tuple[str, Any]]:
-    """Read a struct from the file of its name, so that it is declared once."""
-    text = re.sub(r"/\*.*?\*/", "", kernel(f"{struct}.c"), flags=re.S)
+def _fields(struct: str, file: str) -> list[tuple[str, Any]]:
+    """Read a struct from the file that declares it."""
+    text = re.sub(r"/\*.*?\*/", "", kernel(file), flags=re.S)
     found = re.search(rf"typedef struct \{{(.*?)\}} {struct};", text, re.S)
     assert found is not None
     fields = list[tuple[str, Any]]()
@@ -49,13 +51,13 @@ def _fields(struct: str) -> list[tuple[str, Any]]:
 class State(ctypes.Structure):
     """The struct `ddp` of kernel/ddp.c."""
 
-    _fields_ = _fields("ddp")
+    _fields_ = _fields("ddp", "ddp.c")
 
 
 class AugmentedState(ctypes.Structure):
-    """The struct `augmented` of kernel/augmented.c."""
+    """The struct `augmented` of kernel/units.c."""
 
-    _fields_ = _fields("augmented")
+    _fields_ = _fields("augmented", "units.c")
 
 
 PATIENCE = 120  # seconds after which somebody else's compiler is not waited for any longer

@@ -22,7 +22,7 @@ from ocpkit.problem import Array
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop
-DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "ROWS", "PRICE")  # for each kind of stage
+DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each kind of stage
 Outputs = list[tuple[str, ca.SX]]
 
 
@@ -53,7 +53,7 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
         table,
         _terminal(graph.terminal),
         kernel("ddp.c"),
-        *([kernel("augmented.c")] if graph.augmented else []),
+        *([kernel("units.c"), kernel("augmented.c")] if graph.augmented else []),
     ]
     return "\n".join(parts)
 
@@ -152,12 +152,13 @@ def _stage(stage: StageGraph, number: int) -> str:
             f"#define STAGE(name) name##_{number}",
             *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
             f"#define Z (M + N)\n#define WIDTH {width}\n#define BOUNDED {int(stage.bounded)}",
-            f"#define ROWS {_row_count(stage.cost)}\n#define PRICE {'STAGE(price)' if stage.cost.rows else 0}",
+            f"#define PRICED {_priced(stage.cost)}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
             kernel("model.c"),
             _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
             *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
-            *_price("STAGE(price)", stage.cost, [("x", x), ("u", u), ("p", p)]),
+            *_price("STAGE(price)", "STAGE(slopes)", stage.cost, [("x", x), ("u", u), ("p", p)]),
+            *([kernel("slopes.c")] if stage.cost.rows else []),
             kernel("stage.c"),
             *(f"#undef {name}" for name in DEFINED),
         ]
@@ -216,25 +217,39 @@ def _terminal(terminal: TerminalGraph) -> str:
             _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
             _function(f"double terminal_cost({arguments})", bodies[0]),
             *_twice("terminal_derive", "terminal_derive_gauss_newton", derivatives, bodies[1:]),
-            *_price("terminal_price", terminal.cost, [("x", x), ("p", p)]),
+            *_price("terminal_price", "terminal_slopes", terminal.cost, [("x", x), ("p", p)]),
         ]
     )
 
 
-def _price(name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
-    """What the augmented Lagrangian asks of a cost that prices constraints: multipliers, distances, the cost itself."""
+def _price(name: str, slopes_name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
+    """What the augmented Lagrangian asks of a cost that prices constraints.
+
+    Multipliers, distances and the cost itself; the rows g with their gradients.
+    """
     if cost.rows is None:
         return []
-    y, distance, value = cost.rows(*(symbol for _, symbol in inputs))
+    y, distance, value, slopes = cost.rows(*(symbol for _, symbol in inputs))
     outputs: Outputs = [(f"y[{i}] =", y[i]) for i in range(y.numel())]
     outputs += [(f"distance[{i}] =", distance[i]) for i in range(y.numel())]
-    arguments = ", ".join(f"const double *{name}" for name, _ in inputs)
+    arguments, (count, columns) = ", ".join(f"const double *{name}" for name, _ in inputs), slopes.shape
     head = f"double {name}({arguments}, double *restrict y, double *restrict distance)"
-    return [_function(head, _cut(inputs, [[*outputs, ("return", value)], []])[0][0])]
+    places = [(i, j) for i in range(count) for j in range(columns) if not slopes[i, j].is_zero()]
+    entries: Outputs = [(f"g[{i * columns + j}] =", slopes[i, j]) for i, j in places]
+    clear = f"memset(g, 0, {count * columns} * sizeof *g);"
+    return [
+        _function(head, _cut(inputs, [[*outputs, ("return", value)], []])[0][0]),
+        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_cut(inputs, [entries, []])[0][0]]),
+    ]
 
 
 def _row_count(cost: CostGraph) -> int:
     return cost.rows.numel_out(0) if cost.rows is not None else 0
+
+
+def _priced(cost: CostGraph) -> str:
+    functions = ("price", "slopes", "combine", "move")
+    return ", ".join([str(_row_count(cost)), *(f"STAGE({name})" if cost.rows else "0" for name in functions)])
 
 
 def _twice(exact: str, approximate: str, arguments: str, bodies: list[list[str]]) -> list[str]:

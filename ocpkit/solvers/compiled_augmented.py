@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocpkit.augmented import NEGLIGIBLE, Augmented
+from ocpkit.augmented import Augmented
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.library import AugmentedState, Library
 from ocpkit.problem import Array
 from ocpkit.rows import say_row, say_violation
+from ocpkit.scaling import Scaling
 from ocpkit.solution import History
 from ocpkit.solvers.compiled import ROWS, SLICE, CompiledRun, RunInC, address_of, verdict
 from ocpkit.solvers.driver import Clock, Guess
+from ocpkit.solvers.units import Units, first_units
 from ocpkit.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -37,16 +39,27 @@ class CompiledAugmentedRun(RunInC):
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
         self.inner = CompiledRun.begin(options.inner, problem, graph, library, guess)
-        first, barrier = augmented.first_multipliers(guess.multipliers), options.barrier
+        first, barrier, sides = augmented.first_multipliers(guess.multipliers), options.barrier, augmented.sides
         self.p = self.inner.parameters = augmented.extended(first, options.initial_penalty, barrier.first)
         inner = self.inner.state
-        inner.p, inner.cost_tolerance = address_of(self.p), NEGLIGIBLE
-        self.memory = dict[str, Array]()
+        inner.p = address_of(self.p)
+        known = first_units(augmented, guess, scaling=options.scaling)
+        self.units, self.scaled = known or Units.of_user(augmented), options.scaling
+        self.memory = dict[str, Any]()
+        states, controls = max(problem.state_sizes), max(problem.control_sizes)
         self.state = AugmentedState(
             **{name: getattr(options, name) for name in SHARED_OPTIONS},
             first_damping=options.inner.initial_regularization,
             most=int(options.inner.max_iterations) + 1,
             own=augmented.own,
+            widest=augmented.widest,
+            largest_n=states,
+            largest_m=controls,
+            scaled=options.scaling,
+            has_units=known is not None,
+            cost_unit=self.units.cost,
+            barrier_unit=1.0,
+            group_count=len(sides.first),
             inner=ctypes.addressof(inner),
             p=inner.p,
             penalty=options.initial_penalty,
@@ -59,13 +72,23 @@ class CompiledAugmentedRun(RunInC):
             has_gaps=inner.has_gaps,
         )
         sizes = {"updated": self.p.size, "distance": self.p.shape[1], "line": len(History.columns)}
+        sizes |= {"factors": sides.weights.size, "group_sizes": len(sides.first) * augmented.widest}
+        sizes["work"] = self.p.shape[1] + (augmented.widest + 6) * (1 + states + controls) + 4 * controls
         for name, memory in {name: np.empty(size) for name, size in sizes.items()}.items():
             self._own(name, memory)
+        if augmented.problem.bounded:
+            bounds = augmented.problem.control_bounds
+            np.clip(self.inner.flat("u"), *bounds, out=self.inner.flat("u"))
+            for name, side in zip(("lower", "upper"), bounds):
+                self._own(name, side)
         for name in ("x", "u"):
             self._own(name, self.inner.flat(name).copy())
+        for name in ("span", "lower_size", "upper_size", "weights", "groups"):
+            self._own(name, getattr(sides, name))
+        self._own("units", self.units.rows)
         self.details = {}
 
-    def _own(self, name: str, memory: Array) -> None:
+    def _own(self, name: str, memory: Any) -> None:
         """Keep memory for as long as C uses it."""
         self.memory[name] = memory
         setattr(self.state, name, address_of(memory))
@@ -88,15 +111,20 @@ class CompiledAugmentedRun(RunInC):
     def _conclude(self) -> None:
         state = self.state
         self.status = self.status or verdict(state.status, state.cost)
-        where = say_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.violation > 0 else ""
-        self.details["violation"] = say_violation(state.violation, where)
+        where = say_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.amount > 0 else ""
+        self.details["violation"] = say_violation(state.amount, where)
         self.details["inner iterations"] = str(state.inner_iterations)
 
     @property
     def trajectory(self) -> Trajectory:  # type: ignore[override]
         """Best iterate so far, as views of the solve's memory."""
         inner = self.inner.trajectory
-        return Trajectory(inner.states, inner.controls, self.state.cost)
+        return Trajectory(inner.states, inner.controls, self.state.inside_cost)
+
+    @property
+    def scaling(self) -> Scaling | None:  # type: ignore[override]
+        """Units of the priced rows and of J."""
+        return Units(self.units.rows, self.state.cost_unit).scaling(self.augmented) if self.scaled else None
 
     @property
     def policy(self) -> SweepPolicy | None:  # type: ignore[override]

@@ -7,6 +7,12 @@ itself, and then moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺
 satisfied *and* complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance
 tightens with r. Where ρ is so small that DDP runs off to where the model has no derivatives, beyond the constraints, it
 begins again with a larger one.
+
+Each row has its natural unit s_i, and J beside them has S (see `units`): ρ, μ, r and the tolerances are numbers in
+these, so that row i is priced with ρ S/s_i² and the barrier is μ S, and no unit of the user's changes the iterates.
+
+Where ρ has grown to its largest and the rows still do not hold, the violation alone, Σ dist²/s², is minimised. Only if
+its gradient vanishes where it ends are the rows called infeasible; else the solver gives up.
 """
 
 from __future__ import annotations
@@ -16,18 +22,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ocpkit.augmented import NEGLIGIBLE, Augmented
+from ocpkit.augmented import NEGLIGIBLE, Augmented, Measured
 from ocpkit.engines.choose import choose_engine
 from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, say_start, say_violation
+from ocpkit.scaling import Scaling
 from ocpkit.solution import History, Iteration, Solution, Status
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
+from ocpkit.solvers.units import SETTLED, Units, first_units, measure_units, residual_slope
 from ocpkit.trajectory import Trajectory
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
+SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of what μ may add to it
+LEAST_DECREASE = 1e-10  # share of the price of the rows below which a decrease does not lower the violation
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,13 @@ class AugmentedLagrangian(Solver):
     inner
         The unconstrained solver; its iteration limit is per outer iteration.
     constraint_tolerance
-        Converged when every row holds to this [units of the row], complementarity included.
+        Converged when every row holds to this [natural unit of the row], complementarity included.
     gradient_tolerance
-        … and max_t ‖Q_u‖_∞ of the Lagrangian is at most this [cost per unit of control].
+        … and max_t ‖Q_u‖_∞ of the Lagrangian is at most this, as `inner` measures it.
     first_tolerance
         ‖Q_u‖ asked of the first inner solve; each outer iteration asks for a tenth, down to `gradient_tolerance`.
     initial_penalty, max_penalty
-        First ρ [cost per squared unit of the row], and the ρ beyond which the problem counts as infeasible.
+        First ρ [natural unit of J per squared unit of the row], and the ρ beyond which only the violation is minimised.
     penalty_factor
         Growth of ρ.
     enough
@@ -106,13 +116,21 @@ class AugmentedLagrangian(Solver):
 
 
 class AugmentedLagrangianRun(Run):
-    """One constrained solve in progress; its steps are outer iterations."""
+    """One constrained solve in progress; its steps are outer iterations.
+
+    Attributes
+    ----------
+    searching
+        Whether the inner solve minimises the violation alone, after ρ has reached its largest.
+    """
 
     def __init__(self, options: AugmentedLagrangian, augmented: Augmented, guess: Guess) -> None:
-        self.options, self.augmented, self.problem, self.guess = options, augmented, augmented.problem, guess
+        self.options, self.augmented, self.problem = options, augmented, augmented.problem
+        self.guess = replace(guess, controls=tuple(self.problem.clip(guess.controls)))
         self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
-        self.barrier = options.barrier.first
+        self.barrier, self.barrier_unit, self.searching = options.barrier.first, 1.0, False
+        self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
         self.details = {}
@@ -127,52 +145,103 @@ class AugmentedLagrangianRun(Run):
             of_controls[bounded] = np.concatenate(self.inner.multipliers)
         return self.augmented.multipliers(self._parameters(), of_controls)
 
+    @property
+    def scaling(self) -> Scaling | None:  # type: ignore[override]
+        """Units of the priced rows and of J."""
+        return self._known_units.scaling(self.augmented) if self.options.scaling else None
+
+    @property
+    def _known_units(self) -> Units:
+        """The units, or the user's where the model has not been finite yet."""
+        return self.units or Units.of_user(self.augmented)
+
     def _parameters(self) -> Array:
-        return self.augmented.extended(self.of_rows, self.penalty, self.barrier)
+        units = self._known_units
+        return self.augmented.extended(self.of_rows, self.penalty * units.prices, self.barrier * self.barrier_unit)
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         self.time_left = time_limit - clock()
         super().advance(history, most, clock, time_limit)
 
     def start(self) -> Iteration:
-        controls = self.problem.clip(self.guess.controls)
-        states, _ = self.problem.rollout(controls)
-        measured = self.augmented.measure(states, controls, self._parameters())
-        self.trajectory = Trajectory(states, controls, measured.cost)
-        self._report(measured.violation, measured.where)
+        controls, guess = self.guess.controls, self.guess.states
+        states, cost = self.problem.rollout(controls)
+        self.units = self.units or measure_units(self.augmented, guess or states, controls, cost)
+        measured = self._take(states, controls)
+        if guess is None and not np.isfinite([measured.cost, measured.violation]).all():
+            self.status = Status.INVALID_INPUT
         return Iteration(index=0, cost=measured.cost, gap=measured.violation, regularization=self.penalty)
 
     def step(self) -> Iteration:
-        options, before = self.options, self.trajectory.cost
+        options, before = self.options, self.cost
         inner = self._minimise()
-        measured = self.augmented.measure(inner.states, inner.controls, self._parameters())
+        measured = self._measure(inner.states, inner.controls)
         if inner.value_gradients is None or not np.isfinite([inner.cost, measured.cost, measured.violation]).all():
-            self._raise_penalty(Status.DIVERGED if np.isfinite(before) else Status.INVALID_INPUT)
+            self._fail(inner)
             return self._record(before, self.violation)
-        residual = _largest([new - old for new, old in zip(measured.updated, self.of_rows)]) / self.penalty
+        residual = self._residual(measured)
         self.inner = self.policy = inner
         self.of_rows = measured.updated
-        self.trajectory = Trajectory(list(inner.states), list(inner.controls), measured.cost)
-        self._report(measured.violation, measured.where)
+        self.units = self.units or measure_units(self.augmented, inner.states, inner.controls, measured.cost)
+        inside = self._take(inner.states, inner.controls, measured)
         if inner.status is Status.INTERRUPTED:
             self.status = inner.status
-        elif self._stationary(inner) and residual <= options.constraint_tolerance:
+        elif self.searching:
+            self.status = Status.INFEASIBLE if self._violation_is_stationary(measured) else Status.GAVE_UP
+        elif self._stationary(inner) and max(residual, inside.violation) <= options.constraint_tolerance:
             self.status = Status.CONVERGED
         else:
             self._tighten(residual, moved=inner.iterations > 0)
         return self._record(before, measured.violation)
+
+    def _measure(self, states: Sequence[Array], controls: Sequence[Array]) -> Measured:
+        return self.augmented.measure(states, controls, self._parameters(), self._known_units.rows)
+
+    def _residual(self, measured: Measured) -> float:
+        """Return r = max |y⁺ − y|/ρ [units of the rows]."""
+        units, largest = self._known_units, 0.0
+        for new, old, row in zip(measured.updated, self.of_rows, units.rows):
+            largest = max(largest, float((np.abs(new - old) * row[: len(new)]).max(initial=0.0)))
+        return largest / (self.penalty * units.cost)
+
+    def _take(
+        self, states: Sequence[Array], controls: Sequence[Array], measured: Measured | None = None
+    ) -> Measured:
+        """Keep a trajectory, moved inside the bounds of the controls, and return what is measured on it."""
+        inside = self.problem.clip(controls)
+        measured = measured or self._measure(states, controls)
+        self.cost, self.violation = measured.cost, measured.violation
+        if any((u != v).any() for u, v in zip(inside, controls)):
+            states, _ = self.problem.rollout(inside)
+            measured = self._measure(states, inside)
+        self.trajectory = Trajectory(list(states), inside, measured.cost)
+        self.details["violation"] = say_violation(measured.amount, measured.where)
+        self.details["inner iterations"] = str(self.inner_iterations)
+        return measured
 
     def _stationary(self, inner: Solution) -> bool:
         last, options = inner.history[-1], self.options
         closed = last.gap == 0 and self.barrier <= options.barrier.last
         return closed and last.gradient_norm <= options.gradient_tolerance
 
+    def _violation_is_stationary(self, measured: Measured) -> bool:
+        """Whether the violation is more than allowed, and its gradient vanishes inside the bounds of the controls."""
+        if measured.violation <= self.options.constraint_tolerance or self.inner is None:
+            return False
+        point = self.inner.states, self.inner.controls
+        return residual_slope(self.augmented, *point, measured, self._known_units) <= SETTLED
+
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
-        problem = self.augmented.lagrangian(self.of_rows, self.penalty, self.barrier)
+        if self.options.scaling and self.units is not None:
+            self.barrier_unit = min(self.units.cost, max(SMALLEST_COST * self.units.cost, abs(self.cost)))
+        problem = self.augmented.lagrangian(self._parameters())
         limit = min(self.options.inner.time_limit, max(self.time_left, SHORTEST))
         solver = replace(
-            self.options.inner, gradient_tolerance=self.tolerance, cost_tolerance=NEGLIGIBLE, time_limit=limit
+            self.options.inner,
+            gradient_tolerance=self.tolerance,
+            cost_tolerance=LEAST_DECREASE if self.searching else NEGLIGIBLE,
+            time_limit=limit,
         )
         if self.inner is None:
             inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
@@ -191,32 +260,33 @@ class AugmentedLagrangianRun(Run):
         tried = moved or self.tolerance <= options.gradient_tolerance
         self.tolerance = max(options.gradient_tolerance, self.tolerance / 10)
         if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
-            self._raise_penalty(Status.INFEASIBLE)
+            self.penalty *= options.penalty_factor
+            if self.penalty > options.max_penalty:
+                self._search()
         self.residual = residual
         self.barrier = max(options.barrier.last, self.barrier * options.barrier.factor)
 
-    def _raise_penalty(self, otherwise: Status) -> None:
-        """Let ρ grow; end with the given status where it is at its maximum."""
-        self.penalty *= self.options.penalty_factor
-        if self.penalty > self.options.max_penalty:
-            self.status = otherwise
+    def _search(self) -> None:
+        """Let the next inner solve minimise the violation alone."""
+        self.searching, self.penalty, self.of_rows = True, self.options.max_penalty, self.augmented.zeros()
 
-    def _report(self, violation: float, where: str) -> None:
-        self.violation = violation
-        self.details["violation"] = say_violation(violation, where)
-        self.details["inner iterations"] = str(self.inner_iterations)
+    def _fail(self, inner: Solution) -> None:
+        """Begin again with a larger ρ where an inner solve came to no finite end; end where ρ cannot grow."""
+        self.penalty *= self.options.penalty_factor
+        if self.inner is None and inner.status is Status.INVALID_INPUT:
+            self.status = Status.INVALID_INPUT
+        elif self.searching:
+            self.status = Status.GAVE_UP
+        elif self.penalty > self.options.max_penalty:
+            self.status = Status.DIVERGED
 
     def _record(self, before: float, violation: float) -> Iteration:
         return Iteration(
             index=0,
-            cost=self.trajectory.cost,
-            actual_decrease=before - self.trajectory.cost,
+            cost=self.cost,
+            actual_decrease=before - self.cost,
             gradient_norm=self.inner.history[-1].gradient_norm if self.inner is not None else float("nan"),
             regularization=self.penalty,
             step_size=1.0,
             gap=violation,
         )
-
-
-def _largest(vectors: Sequence[Array]) -> float:
-    return max((float(np.abs(v).max()) for v in vectors if v.size), default=0.0)

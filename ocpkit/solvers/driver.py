@@ -184,11 +184,12 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Guess:
-    """Where a run starts: controls, states if the start may be infeasible, and a warm start's multipliers."""
+    """Where a run starts: controls, states if the start may be infeasible, a warm start's multipliers and units."""
 
     controls: tuple[Array, ...]
     states: tuple[Array, ...] | None
     multipliers: tuple[Array, ...] | None = None
+    scaling: Scaling | None = None
 
     @classmethod
     def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
@@ -203,6 +204,7 @@ class Guess:
             problem.controls if controls is None else checked_series(controls, problem.control_sizes, "controls"),
             chosen,
             None if solution is None else solution.multipliers,
+            None if solution is None else solution.scaling,
         )
 
     def trajectory(self, engine: Engine) -> Trajectory:

@@ -1,36 +1,28 @@
 /* The outer iteration of the augmented Lagrangian (ocpkit/solvers/constrained.py, which says what and why) around the
-   inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, ..., mu, rho) of `stride` numbers; y begins at `own`.
-   mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
-typedef struct {
-  /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
-  double constraint_tolerance, gradient_tolerance, penalty_factor, max_penalty, enough, first_damping;
-  double barrier_factor, last_barrier;
-  long most, own;
-  /* memory: the rows of parameters, as many for new multipliers, the distances of one stage, where inner solves start,
-     and the history of one inner iteration */
-  double *p, *updated, *distance, *x, *u, *line, *history;
-  ddp *inner;
-  /* what the iteration knows */
-  double penalty, barrier, tolerance, residual, violation, cost, gradient_norm;
-  long has_gaps, count, inner_iterations, worst_stage, worst_row, started, status, rows;
-} augmented;
+   inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, rho, mu) of `stride` numbers; y begins at `own`,
+   the rho of each row `widest` later. mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
+static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300;
 
-/* Keep the largest distance of all rows and where it is; return how far a multiplier of this stage moves at most. */
+/* Keep the largest distance of all rows, in their units, and where it is; return how far a multiplier of this stage moves
+   at most, in the inverse units. */
 static double compare(augmented *a, long t, int rows, const double *y, const double *updated) {
+  const double *const units = a->units + t * a->widest;
   double moved = 0;
   for (int i = 0; i < rows; i++) {
-    if (!(a->distance[i] <= a->violation)) a->violation = a->distance[i], a->worst_stage = t, a->worst_row = i;
-    moved = fmax(moved, fabs(updated[i] - y[i]));
+    const double distance = a->distance[i] / units[i];
+    if (!(distance <= a->violation))
+      a->violation = distance, a->amount = a->distance[i], a->worst_stage = t, a->worst_row = i;
+    moved = fmax(moved, fabs(updated[i] - y[i]) * units[i]);
   }
   return moved;
 }
 
-/* New multipliers along the trajectory, the violation, and J; returns r = |y+ - y| / rho. */
+/* New multipliers along the trajectory, the violation, and J; returns r = |y+ - y| / rho in units of the rows. */
 static double measure(augmented *a) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u, *p = a->p;
   double *updated = a->updated + a->own, cost = 0, moved = 0;
-  a->violation = 0;
+  a->violation = a->amount = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
     cost += stage->price(x, u, p, updated, a->distance);
@@ -38,7 +30,7 @@ static double measure(augmented *a) {
     x += stage->n, u += stage->m;
   }
   a->cost = cost + terminal_price(x, p, updated, a->distance);
-  return fmax(moved, compare(a, s->horizon, FINAL_ROWS, p + a->own, updated)) / a->penalty;
+  return fmax(moved, compare(a, s->horizon, FINAL_ROWS, p + a->own, updated)) / (a->penalty * a->cost_unit);
 }
 
 /* Take the new multipliers, and let the next inner solve start from here. */
@@ -50,7 +42,7 @@ static void keep(augmented *a) {
     memcpy(a->p + place, a->updated + place, (size_t)rows * sizeof *a->p);
   }
   memcpy(a->u, s->u, (size_t)s->controls * sizeof *a->u);
-  a->has_gaps = 0, a->gradient_norm = s->gradient_norm;
+  a->has_gaps = 0, a->kept = 1, a->gradient_norm = s->gradient_norm;
 }
 
 /* Forget an inner solve that failed. */
@@ -62,28 +54,70 @@ static void roll_back(augmented *a) {
   measure(a);
 }
 
-static void raise_penalty(augmented *a, int otherwise) {
-  a->penalty *= a->penalty_factor;
-  if (a->penalty > a->max_penalty) a->status = otherwise;
+/* Let the next inner solve minimise the violation alone. */
+static void search(augmented *a) {
+  const ddp *const s = a->inner;
+  a->searching = 1, a->penalty = a->max_penalty;
+  for (long t = 0; t <= s->horizon; t++)
+    for (long i = 0; i < a->widest; i++) a->p[t * s->stride + a->own + i] = 0;
 }
 
 static void tighten(augmented *a, double residual, int moved) {
   const int tried = moved || a->tolerance <= a->gradient_tolerance;
   a->tolerance = fmax(a->gradient_tolerance, a->tolerance / 10);
-  if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) raise_penalty(a, INFEASIBLE);
+  if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) {
+    a->penalty *= a->penalty_factor;
+    if (a->penalty > a->max_penalty) search(a);
+  }
   a->residual = residual;
   a->barrier = fmax(a->last_barrier, a->barrier * a->barrier_factor);
 }
 
+/* Begin again with a larger penalty where an inner solve came to no finite end; end where it cannot grow. */
+static void fail(augmented *a) {
+  a->penalty *= a->penalty_factor;
+  if (!a->kept && a->inner->status == INVALID_INPUT)
+    a->status = INVALID_INPUT;
+  else if (a->searching)
+    a->status = GAVE_UP;
+  else if (a->penalty > a->max_penalty)
+    a->status = DIVERGED;
+  roll_back(a);
+}
+
 static void begin_inner(augmented *a) {
   ddp *const s = a->inner;
-  for (double *end = a->p + s->stride; end <= a->p + (s->horizon + 1) * s->stride; end += s->stride)
-    end[-2] = a->barrier, end[-1] = a->penalty;
+  if (a->scaled && a->has_units)
+    a->barrier_unit = fmin(a->cost_unit, fmax(SMALLEST_COST * a->cost_unit, fabs(a->cost)));
+  for (long t = 0; t <= s->horizon; t++) {
+    double *const row = a->p + t * s->stride + a->own + a->widest;
+    const double *const units = a->units + t * a->widest;
+    for (long i = 0; i < a->widest; i++) row[i] = a->penalty * (a->cost_unit / (units[i] * units[i]));
+    row[a->widest] = a->barrier * a->barrier_unit;
+  }
   memcpy(s->u, a->u, (size_t)s->controls * sizeof *a->u);
   if (a->has_gaps) memcpy(s->x, a->x, (size_t)s->states * sizeof *a->x);
   s->gradient_tolerance = a->tolerance, s->regularization = a->first_damping, s->growth = 1;
+  s->cost_tolerance = a->searching ? LEAST_DECREASE : NEGLIGIBLE;
   s->has_gaps = a->has_gaps, s->history = a->line;
   s->gap_weight = 0, s->idle = s->status = s->reason = s->started = s->has_policy = 0;
+}
+
+/* Move the controls inside the bounds that the rows price; return the violation of that trajectory. What the iteration
+   itself knows stays. */
+static double show_inside(augmented *a) {
+  ddp *const s = a->inner;
+  const double cost = a->cost, violation = a->violation;
+  int outside = 0;
+  if (a->barrier > 0 && a->lower)
+    for (long i = 0; i < s->controls; i++) {
+      const double nearest = fmin(fmax(s->u[i], a->lower[i]), a->upper[i]);
+      outside |= s->u[i] != nearest, s->u[i] = nearest;
+    }
+  if (outside) s->has_gaps = 0, evaluate_guess(s), measure(a);
+  const double inside = a->violation;
+  a->inside_cost = a->cost, a->cost = cost, a->violation = violation;
+  return inside;
 }
 
 /* What follows from the inner solve that has ended. */
@@ -93,23 +127,32 @@ static void conclude(augmented *a) {
   a->inner_iterations += a->count - 1, a->count = 0;
   const double residual = measure(a);
   if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->cost) || !isfinite(a->violation)) {
-    roll_back(a);
-    raise_penalty(a, isfinite(a->cost) ? DIVERGED : INVALID_INPUT);
+    fail(a);
     return;
   }
   keep(a);
-  if (closed(s) && a->barrier <= a->last_barrier && s->gradient_norm <= a->gradient_tolerance && residual <= a->constraint_tolerance)
+  if (!a->has_units) measure_units(a, a->cost);
+  const int ended = closed(s) && a->barrier <= a->last_barrier;
+  if (a->searching)
+    a->status = a->violation > a->constraint_tolerance && residual_slope(a) <= SETTLED ? INFEASIBLE : GAVE_UP;
+  else if (ended && s->gradient_norm <= a->gradient_tolerance &&
+           fmax(residual, show_inside(a)) <= a->constraint_tolerance)
     a->status = CONVERGED;
   else
     tighten(a, residual, moved);
 }
 
-/* Roll the controls of the guess out; a guess of states is left to the first inner solve. */
+/* Measure the units, where they are not known, on the states of the guess if there are any; roll the controls out. */
 static void start_augmented(augmented *a) {
   ddp *const s = a->inner;
-  s->has_gaps = 0;
+  const int on_states = a->has_gaps && !a->has_units;
+  if (on_states) memcpy(s->x, a->x, (size_t)s->states * sizeof *a->x);
+  s->has_gaps = on_states;
   prepare(s);
+  if (!a->has_units) measure(a), measure_units(a, a->cost);
+  if (on_states) s->has_gaps = 0, evaluate_guess(s);
   measure(a);
+  if (!a->has_gaps && !(isfinite(a->cost) && isfinite(a->violation))) a->status = INVALID_INPUT;
   a->started = 1;
 }
 
@@ -142,7 +185,10 @@ void ocpkit_augmented_advance(augmented *a, long rows, double elapsed, double li
   }
 }
 
-/* J and the violation where an inner solve was interrupted. */
+/* What is shown: the trajectory inside the bounds, J and the violation, also where an inner solve was interrupted. */
 void ocpkit_augmented_settle(augmented *a) {
+  const double cost = a->cost, violation = a->violation;
   if (a->count) measure(a);
+  show_inside(a);
+  a->cost = cost, a->violation = violation;
 }

@@ -1,7 +1,7 @@
 /* The Bellman step of one kind of stage (ocpkit/bellman.py, Eq. 3-5) and its forward step. Before this text stand
    N, M, NEXT (sizes of x, u and the next state), Z = M + N, WIDTH (Z + 1 in whole vectors), SHARED (the number of
-   values that a step hands on to its derivatives), BOUNDED (whether controls have bounds), ROWS and PRICE (constraints
-   that the cost prices, and the function for them, see sweep.c), STAGE(name), and the model: STAGE(prepare),
+   values that a step hands on to its derivatives), BOUNDED (whether controls have bounds), PRICED (the end of the table
+   of a kind: what there is of constraints that the cost prices, see sweep.c), STAGE(name), and the model: STAGE(prepare),
    STAGE(step), STAGE(derive), STAGE(derive_gauss_newton).
 
    Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
@@ -184,5 +184,5 @@ enum {
 
 static const kind STAGE(kind) = {
     N, M, NEXT, STAGE(shared_size), STAGE(model_size), STAGE(work_size),
-    STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite), ROWS, PRICE,
+    STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite), PRICED,
 };

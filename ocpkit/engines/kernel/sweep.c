@@ -48,9 +48,15 @@ typedef struct {
   double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
                     double alpha, box bounds, const double *x_new, double *u_new, double *following, double *shared);
   int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);
-  /* of a cost that prices constraints: how many, and their new multipliers, their distances, the cost without price */
+  /* of a cost that prices constraints: how many, and their new multipliers, their distances, the cost without price; g,
+     g_u and g_x of each; and see slopes.c */
   int rows;
   double (*price)(const double *x, const double *u, const double *p, double *y, double *distance);
+  void (*slopes)(const double *x, const double *u, const double *p, double *g);
+  void (*combine)(const sweep *, const double *x, const double *u, const double *p, const double *rows,
+                  const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx, double *Vxx,
+                  double *a, double *slope, double *curvature, double *reach);
+  void (*move)(const double *x, const double *u, const double *p, const double *step, double *model, double *following);
 } kind;
 
 #if ANGLES

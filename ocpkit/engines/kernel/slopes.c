@@ -1,0 +1,38 @@
+/* Of one kind of stage, for the natural units of units.c: the Hessian of J and a combination of the rows one stage
+   back, without feedback, and what the linearised dynamics make of a step. `p` takes the price of the rows out of J. */
+static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
+                            double *restrict W, double *restrict Q);
+static void STAGE(reduce)(double *restrict Q, const double *negative, int feedback, double *restrict Vx,
+                          double *restrict Vxx);
+
+static void STAGE(linearise)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
+  double following[NEXT], handed_on[SHARED + 1];
+  STAGE(step)(x, u, p, following, handed_on);
+  STAGE(derive_gauss_newton)(x, u, p, v, handed_on, F, H);
+}
+
+/* `rows` (Z): the gradient of the combination at this stage, `a` that from the next state on. */
+static void STAGE(combine)(const sweep *s, const double *x, const double *u, const double *p, const double *rows,
+                           const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx,
+                           double *Vxx, double *a, double *slope, double *curvature, double *reach) {
+  double *const F = model, *const H = F + NEXT * WIDTH;
+  double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
+  STAGE(linearise)(x, u, p, next_Vx, F, H);
+  STAGE(assemble)(F, H, next_Vx, next_Vxx, 0, W, Q);
+  STAGE(reduce)(Q, 0, 0, Vx, Vxx);
+  for (int i = 0; i < M; i++) slope[i] = fabs(Q[i * WIDTH + Z]), curvature[i] = fabs(Q[i * WIDTH + i]);
+  for (int z = 0; z < Z; z++) {
+    double sum = rows[z];
+    for (int i = 0; i < NEXT; i++) sum += F[i * WIDTH + z] * next_a[i];
+    *(z < M ? reach + z : a + z - M) = sum;
+  }
+}
+
+static void STAGE(move)(const double *x, const double *u, const double *p, const double *step, double *model,
+                        double *following) {
+  double *const F = model, *const H = F + NEXT * WIDTH;
+  for (int i = 0; i < NEXT; i++) following[i] = 0;
+  STAGE(linearise)(x, u, p, following, F, H);
+  for (int i = 0; i < NEXT; i++)
+    for (int z = 0; z < Z; z++) following[i] += F[i * WIDTH + z] * step[z];
+}

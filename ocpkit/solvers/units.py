@@ -1,0 +1,197 @@
+"""Natural units of a constrained problem: of each row, and of J beside the rows; in C, engines/kernel/units.c.
+
+All are measured on a trajectory, so that they change with the user's units as what they measure does:
+
+* a row counts in the larger of its bound and of G = max_t (|g| + |g_x| X), with X the largest |x| on the way, and in no
+  more than half the distance between two bounds; stages of one kind share theirs. Where all that is zero, G is what
+  controls of natural size do to the row by the linearised dynamics;
+* J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
+  H the Hessian of J, that is S_j = 1 / a_jᵀH⁻¹a_j, and the multiplier of the row converges by 1 / (1 + ρ S/S_j) with
+  each outer iteration. S is the harmonic mean of all S_j, by the diagonal of H, plus what the gradient of J says, the
+  largest |∂J/∂u_i| / |∂g/∂u_i|; where both vanish, |J|.
+
+One backward pass for a random combination of the rows stands for the sums over them. It has no feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocpkit.augmented import Augmented, Measured
+from ocpkit.problem import Array
+from ocpkit.scaling import Scaling
+from ocpkit.solvers.driver import Guess
+
+OFF = 1e-150  # ρ and μ that take the price of the rows out of J
+RESIDUE = 1e-100  # slopes and curvatures up to this are what they leave
+
+
+SETTLED = 1e-3  # share of its size below which the gradient of the violation has vanished
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of the rows (T + 1, k), and of J."""
+
+    rows: Array
+    cost: float
+
+    @classmethod
+    def of_user(cls, augmented: Augmented) -> Units:
+        """Those in which the problem is declared."""
+        return cls(np.ones_like(augmented.sides.weights), 1.0)
+
+    @property
+    def prices(self) -> Array:
+        """What ρ = 1 is for each row (T + 1, k)."""
+        prices: Array = self.cost / self.rows**2
+        return prices
+
+    def scaling(self, augmented: Augmented) -> Scaling:
+        """Return them as what a Solution says."""
+        sides = augmented.sides
+        kinds = [self.rows[t, : augmented.rows[t].count].copy() for t in sides.first]
+        return Scaling(self.cost, rows=tuple([kinds[group] for group in sides.groups.tolist()]))
+
+
+def first_units(augmented: Augmented, guess: Guess, *, scaling: bool) -> Units | None:
+    """Return the units that a warm start brings, or without scaling the user's; None: they are to be measured."""
+    units, given = Units.of_user(augmented), guess.scaling
+    if not scaling:
+        return units
+    if given is None or [len(row) for row in given.rows] != [rows.count for rows in augmented.rows]:
+        return None
+    for row, found in zip(units.rows, given.rows):
+        row[: len(found)] = found
+    return Units(units.rows, given.cost)
+
+
+def measure_units(
+    augmented: Augmented, states: Sequence[Array], controls: Sequence[Array], cost: float
+) -> Units | None:
+    """Measure the units on a trajectory, which may have gaps, of that J; None where the model is not finite there."""
+    at, sides = _Point(augmented, states, controls), augmented.sides
+    rows = sides.units(at.sizes())
+    sums = at.backward(np.where(rows > 0, sides.weights / np.where(rows > 0, rows, 1.0), 0.0))
+    if not rows.all():
+        reached = sides.units(at.reached(sums))
+        rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
+        sums = at.backward(sides.weights / rows)
+    unit = sums.cost_unit(np.count_nonzero(sides.weights)) or abs(cost) or 1.0
+    return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
+
+
+def residual_slope(
+    augmented: Augmented, states: Sequence[Array], controls: Sequence[Array], measured: Measured, units: Units
+) -> float:
+    """Return how large the gradient of the violation is beside what its rows, with random signs, would make of it.
+
+    The violation is V = ½ Σ dist²/s², and its gradient is taken inside the bounds of the controls.
+    """
+    at, weights = _Point(augmented, states, controls), augmented.sides.weights
+    factors = np.zeros_like(weights)
+    for row, updated, distances in zip(factors, measured.updated, measured.distances):
+        row[: len(distances)] = np.copysign(distances, updated)
+    factors /= units.rows**2
+    slope, mixed = at.backward(factors, inside=True).reach, at.backward(factors * weights).reach
+    return float(np.sqrt(np.divide(slope, mixed, out=np.zeros_like(slope), where=slope > 0).max(initial=0.0)))
+
+
+@dataclass
+class _Sums:
+    """Over all stages, for each control: Σ (∂J/∂u)², Σ (∂²J/∂u²)², Σ a²; and Σ a² / |∂²J/∂u²| over all controls."""
+
+    slope: Array
+    curvature: Array
+    reach: Array
+    cheap: float = 0.0
+
+    def cost_unit(self, count: int) -> float:
+        """Return S for so many rows; 0 where neither slope nor curvature tell."""
+        with np.errstate(all="ignore"):
+            by_slope = np.where(self.reach > 0, np.sqrt(self.slope * count / self.reach), 0.0)
+            by_curvature = count / self.cheap if self.cheap > 0 else 0.0
+        return float(by_curvature or by_slope.max(initial=0.0))
+
+
+class _Point:
+    """A trajectory with the derivatives of its rows."""
+
+    def __init__(self, augmented: Augmented, states: Sequence[Array], controls: Sequence[Array]) -> None:
+        self.augmented, self.problem, self.states, self.controls = augmented, augmented.template, states, controls
+        self.p = augmented.extended(None, OFF, OFF)
+        self.slopes = augmented.slopes(states, controls, self.p)
+
+    def sizes(self) -> Array:
+        """Return |g| + |g_x| X (T + 1, k)."""
+        largest = np.zeros(max(map(len, self.states)))
+        for x in self.states:
+            largest[: len(x)] = np.maximum(largest[: len(x)], np.abs(x))
+        found = np.zeros_like(self.augmented.sides.weights)
+        for row, x, slopes in zip(found, self.states, self.slopes):
+            row[: len(slopes)] = np.abs(slopes[:, 0]) + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
+        return found
+
+    def backward(self, factors: Array, *, inside: bool = False) -> _Sums:
+        """Return the sums for the rows' combination with these factors (T + 1, k).
+
+        `inside` leaves out where its gradient points outside the bounds of the controls.
+        """
+        sums = _Sums(*np.zeros((3, max(self.problem.control_sizes))))
+        end, x, p, k = self.problem.terminal_cost, self.states[-1], self.p[-1], len(self.slopes[-1])
+        v, V, a = end.gradient(x, p), end.gauss_newton_hessian(x, p), factors[-1, :k] @ self.slopes[-1][:, 1:]
+        for t in reversed(range(self.problem.horizon)):
+            stage, z = self.problem.stages[t], (self.states[t], self.controls[t], self.p[t])
+            (fx, fu), (lx, lu), (lxx, _, luu) = stage.dynamics.jacobians(*z), *self._cost(t)
+            m, own = len(lu), factors[t, : len(self.slopes[t])] @ self.slopes[t][:, 1:]
+            reach = own[:m] + fu.T @ a
+            outward = np.where(reach > 0, z[1] <= stage.control_lower, z[1] >= stage.control_upper)
+            reach = np.where(outward & inside, 0.0, reach)
+            slope, curvature = (_cut(each) for each in (lu + fu.T @ v, np.diag(luu + fu.T @ V @ fu)))
+            sums.slope[:m] += slope**2
+            sums.curvature[:m] += curvature**2
+            sums.reach[:m] += reach**2
+            with np.errstate(divide="ignore"):
+                sums.cheap += float(np.sum(reach[reach != 0] ** 2 / curvature[reach != 0]))
+            v, V, a = lx + fx.T @ v, lxx + fx.T @ V @ fx, own[m:] + fx.T @ a
+        return sums
+
+    def _cost(self, t: int) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+        cost, z = self.problem.stages[t].cost, (self.states[t], self.controls[t], self.p[t])
+        return cost.gradient(*z), cost.gauss_newton_hessian(*z)
+
+    def reached(self, sums: _Sums) -> Array:
+        """Return |δg| (T + 1, k) for controls that move by their natural size at every stage."""
+        size = self._control_sizes(sums)
+        found = np.zeros_like(self.augmented.sides.weights)
+        dx = np.zeros_like(self.states[0])
+        for t, slopes in enumerate(self.slopes):
+            end = t == self.problem.horizon
+            du = size[:0] if end else size[: len(self.controls[t])]
+            found[t, : len(slopes)] = np.abs(slopes[:, 1:] @ np.concatenate([du, dx]))
+            if not end:
+                fx, fu = self.problem.stages[t].dynamics.jacobians(self.states[t], self.controls[t], self.p[t])
+                dx = fx @ dx + fu @ du
+        return found
+
+    def _control_sizes(self, sums: _Sums) -> Array:
+        """Return Newton's step for J, else half the range or the largest number of its bounds and guess, else 1 / |a|."""
+        size, span = np.zeros_like(sums.slope), np.full_like(sums.slope, np.inf)
+        for stage, u in zip(self.augmented.problem.stages, self.controls):
+            m, bounds = len(u), np.abs(np.stack([stage.control_lower, stage.control_upper, u]))
+            size[:m] = np.maximum(size[:m], np.where(np.isfinite(bounds), bounds, 0.0).max(axis=0))
+            span[:m] = np.minimum(span[:m], (np.asarray(stage.control_upper) - np.asarray(stage.control_lower)) / 2)
+        with np.errstate(all="ignore"):
+            newton, alone = np.sqrt(sums.slope / sums.curvature), 1 / np.sqrt(sums.reach)
+        for other in (newton, alone):
+            size = np.where(size > 0, size, np.where(np.isfinite(other), other, 0.0))
+        return np.minimum(size, np.where(span > 0, span, np.inf))
+
+
+def _cut(series: Array) -> Array:
+    """Return sizes without what the price that is off leaves."""
+    sizes: Array = np.abs(series)
+    return np.where(sizes < RESIDUE, 0.0, sizes)
