@@ -7,10 +7,10 @@ All are measured on a trajectory, so that they change with the user's units as w
   controls of natural size do to the row by the linearised dynamics;
 * J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
   H the Hessian of J, that is S_j = 1 / a_jᵀH⁻¹a_j, and the multiplier of the row converges by 1 / (1 + ρ S/S_j) with
-  each outer iteration. S is the harmonic mean of all S_j, by the diagonal of H, plus what the gradient of J says, the
-  largest |∂J/∂u_i| / |∂g/∂u_i|; where both vanish, |J|.
+  each outer iteration. S is the harmonic mean of all S_j. Where H tells nothing, S is what the gradient of J says, the
+  largest |∂J/∂u_i| / |∂g/∂u_i|, and where that vanishes, |J|.
 
-One backward pass for a random combination of the rows stands for the sums over them. It has no feedback.
+One backward pass of J, by Gauss-Newton, with a random combination of the rows stands for the sums over them.
 """
 
 from __future__ import annotations
@@ -96,18 +96,24 @@ def residual_slope(
     for row, updated, distances in zip(factors, measured.updated, measured.distances):
         row[: len(distances)] = np.copysign(distances, updated)
     factors /= units.rows**2
-    slope, mixed = at.backward(factors, inside=True).reach, at.backward(factors * weights).reach
+    slope, mixed = (at.backward(each, plain=True).reach for each in (factors, factors * weights))
     return float(np.sqrt(np.divide(slope, mixed, out=np.zeros_like(slope), where=slope > 0).max(initial=0.0)))
 
 
 @dataclass
 class _Sums:
-    """Over all stages, for each control: Σ (∂J/∂u)², Σ (∂²J/∂u²)², Σ a²; and Σ a² / |∂²J/∂u²| over all controls."""
+    """Over all stages, for each control: Σ Q_u², Σ Q_uu², Σ a²; and aᵀH⁻¹a."""
 
     slope: Array
     curvature: Array
     reach: Array
     cheap: float = 0.0
+
+    def add(self, slope: Array, curvature: Array, reach: Array, cheap: float) -> None:
+        """Add a stage."""
+        for total, each in ((self.slope, slope), (self.curvature, curvature), (self.reach, reach)):
+            total[: len(each)] += each**2
+        self.cheap += cheap
 
     def cost_unit(self, count: int) -> float:
         """Return S for so many rows; 0 where neither slope nor curvature tell."""
@@ -135,28 +141,32 @@ class _Point:
             row[: len(slopes)] = np.abs(slopes[:, 0]) + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
         return found
 
-    def backward(self, factors: Array, *, inside: bool = False) -> _Sums:
+    def backward(self, factors: Array, *, plain: bool = False) -> _Sums:
         """Return the sums for the rows' combination with these factors (T + 1, k).
 
-        `inside` leaves out where its gradient points outside the bounds of the controls.
+        Controls are eliminated where Q_uu of J allows, so that a and its sum with H⁻¹ are exact; elsewhere, and with
+        `plain`, a is the gradient of the combination, and H⁻¹ that of the diagonal. `plain` also leaves out where the
+        gradient points outside the bounds of the controls.
         """
         sums = _Sums(*np.zeros((3, max(self.problem.control_sizes))))
         end, x, p, k = self.problem.terminal_cost, self.states[-1], self.p[-1], len(self.slopes[-1])
         v, V, a = end.gradient(x, p), end.gauss_newton_hessian(x, p), factors[-1, :k] @ self.slopes[-1][:, 1:]
         for t in reversed(range(self.problem.horizon)):
             stage, z = self.problem.stages[t], (self.states[t], self.controls[t], self.p[t])
-            (fx, fu), (lx, lu), (lxx, _, luu) = stage.dynamics.jacobians(*z), *self._cost(t)
+            (fx, fu), (lx, lu), (lxx, lux, luu) = stage.dynamics.jacobians(*z), *self._cost(t)
             m, own = len(lu), factors[t, : len(self.slopes[t])] @ self.slopes[t][:, 1:]
-            reach = own[:m] + fu.T @ a
-            outward = np.where(reach > 0, z[1] <= stage.control_lower, z[1] >= stage.control_upper)
-            reach = np.where(outward & inside, 0.0, reach)
-            slope, curvature = (_cut(each) for each in (lu + fu.T @ v, np.diag(luu + fu.T @ V @ fu)))
-            sums.slope[:m] += slope**2
-            sums.curvature[:m] += curvature**2
-            sums.reach[:m] += reach**2
-            with np.errstate(divide="ignore"):
-                sums.cheap += float(np.sum(reach[reach != 0] ** 2 / curvature[reach != 0]))
-            v, V, a = lx + fx.T @ v, lxx + fx.T @ V @ fx, own[m:] + fx.T @ a
+            Q_xx, Q_ux, Q_uu = lxx + fx.T @ V @ fx, lux + fu.T @ V @ fx, luu + fu.T @ V @ fu
+            Q_x, Q_u, a_x, a_u = lx + fx.T @ v, lu + fu.T @ v, own[m:] + fx.T @ a, own[:m] + fu.T @ a
+            outward = np.where(a_u > 0, z[1] <= stage.control_lower, z[1] >= stage.control_upper)
+            a_u = np.where(outward & plain, 0.0, a_u)
+            slope, curvature = _cut(Q_u), _cut(np.diag(Q_uu))
+            L = None if plain or not curvature.all() else _factor(Q_uu)
+            if L is None:
+                v, V, a, cheap = Q_x, Q_xx, a_x, a_u[a_u != 0] ** 2 / curvature[a_u != 0]
+            else:
+                Y, q, y = np.linalg.solve(L, Q_ux), np.linalg.solve(L, Q_u), np.linalg.solve(L, a_u)
+                v, V, a, cheap = Q_x - Y.T @ q, Q_xx - Y.T @ Y, a_x - Y.T @ y, y**2
+            sums.add(slope, curvature, a_u, float(cheap.sum()))
         return sums
 
     def _cost(self, t: int) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
@@ -189,6 +199,14 @@ class _Point:
         for other in (newton, alone):
             size = np.where(size > 0, size, np.where(np.isfinite(other), other, 0.0))
         return np.minimum(size, np.where(span > 0, span, np.inf))
+
+
+def _factor(Q_uu: Array) -> Array | None:
+    """Return its Cholesky factor, if it has one."""
+    try:
+        return np.linalg.cholesky(Q_uu)
+    except np.linalg.LinAlgError:
+        return None
 
 
 def _cut(series: Array) -> Array:

@@ -1,7 +1,8 @@
-/* Of one kind of stage, for the natural units of units.c: the Hessian of J and a combination of the rows one stage
-   back, without feedback, and what the linearised dynamics make of a step. `p` takes the price of the rows out of J. */
+/* Of one kind of stage, for the natural units of units.c: the Bellman step of J with a combination of the rows beside it,
+   and what the linearised dynamics make of a step. `p` takes the price of the rows out of J. */
 static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
                             double *restrict W, double *restrict Q);
+static int STAGE(eliminate)(double *restrict Q, double mu, double *restrict negative);
 static void STAGE(reduce)(double *restrict Q, const double *negative, int feedback, double *restrict Vx,
                           double *restrict Vxx);
 
@@ -11,21 +12,36 @@ static void STAGE(linearise)(const double *x, const double *u, const double *p, 
   STAGE(derive_gauss_newton)(x, u, p, v, handed_on, F, H);
 }
 
-/* `rows` (Z): the gradient of the combination at this stage, `a` that from the next state on. */
-static void STAGE(combine)(const sweep *s, const double *x, const double *u, const double *p, const double *rows,
-                           const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx,
-                           double *Vxx, double *a, double *slope, double *curvature, double *reach) {
+/* `rows` (Z): the gradient of the combination at this stage, `a` that from the next state on. Where Q_uu is positive
+   definite, u is eliminated and a' Q_uu^-1 a returned, else u stays, and -1 is returned. */
+static double STAGE(combine)(const sweep *s, const double *x, const double *u, const double *p, const double *rows,
+                             const double *next_Vx, const double *next_Vxx, const double *next_a, double *model,
+                             double *Vx, double *Vxx, double *a, double *slope, double *curvature, double *reach) {
   double *const F = model, *const H = F + NEXT * WIDTH;
-  double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
+  double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH, *const negative = Q + Z * WIDTH;
+  double y[M + 1], cheap = 0;
+  int regular = s->feedback;
   STAGE(linearise)(x, u, p, next_Vx, F, H);
   STAGE(assemble)(F, H, next_Vx, next_Vxx, 0, W, Q);
-  STAGE(reduce)(Q, 0, 0, Vx, Vxx);
-  for (int i = 0; i < M; i++) slope[i] = fabs(Q[i * WIDTH + Z]), curvature[i] = fabs(Q[i * WIDTH + i]);
   for (int z = 0; z < Z; z++) {
     double sum = rows[z];
     for (int i = 0; i < NEXT; i++) sum += F[i * WIDTH + z] * next_a[i];
     *(z < M ? reach + z : a + z - M) = sum;
   }
+  for (int i = 0; i < M; i++) {
+    slope[i] = cut(Q[i * WIDTH + Z]), curvature[i] = cut(Q[i * WIDTH + i]);
+    regular &= curvature[i] > 0;
+  }
+  regular = regular && STAGE(eliminate)(Q, 0, negative);
+  STAGE(reduce)(Q, negative, regular, Vx, Vxx);
+  if (!regular) return -1;
+  for (int i = 0; i < M; i++) {
+    y[i] = reach[i];
+    for (int b = 0; b < i; b++) y[i] -= Q[b * WIDTH + i] * y[b];
+    y[i] *= Q[i * WIDTH + i], cheap += y[i] * y[i];
+    for (int j = 0; j < N; j++) a[j] -= Q[i * WIDTH + M + j] * y[i];
+  }
+  return cheap;
 }
 
 static void STAGE(move)(const double *x, const double *u, const double *p, const double *step, double *model,

@@ -53,9 +53,9 @@ typedef struct {
   int rows;
   double (*price)(const double *x, const double *u, const double *p, double *y, double *distance);
   void (*slopes)(const double *x, const double *u, const double *p, double *g);
-  void (*combine)(const sweep *, const double *x, const double *u, const double *p, const double *rows,
-                  const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx, double *Vxx,
-                  double *a, double *slope, double *curvature, double *reach);
+  double (*combine)(const sweep *, const double *x, const double *u, const double *p, const double *rows,
+                    const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx,
+                    double *Vxx, double *a, double *slope, double *curvature, double *reach);
   void (*move)(const double *x, const double *u, const double *p, const double *step, double *model, double *following);
 } kind;
 
@@ -72,3 +72,6 @@ static int all_finite(const double *values, long count) {
   for (long i = 0; i < count; i++) finite &= isfinite(values[i]) != 0;
   return finite;
 }
+
+/* Sizes up to this are what a price that is switched off leaves (see units.c). */
+static double cut(double value) { return fabs(value) < 1e-100 ? 0 : fabs(value); }

@@ -1,5 +1,5 @@
 /* The natural units of rows and of J (ocpkit/solvers/units.py, which says what and why), measured on s->x and s->u. */
-static const double OFF = 1e-150, RESIDUE = 1e-100, SETTLED = 1e-3;
+static const double OFF = 1e-150, SETTLED = 1e-3;
 
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
@@ -99,14 +99,12 @@ static void mix_rows(const augmented *a, const sums *w, long t, int columns) {
     for (int z = 0; z < columns; z++) w->mix[z] += a->factors[t * a->widest + i] * w->rows[i * (1 + columns) + 1 + z];
 }
 
-static double cut(double size) { return size < RESIDUE ? 0 : size; }
-
-/* The sums over all stages for the combination with `factors`; `inside` leaves out where its gradient points outside the
-   bounds of the controls. */
-static void sum_up(augmented *a, sums *w, int inside) {
+/* The sums over all stages for the combination with `factors`. With `plain` it is the gradient of the combination, without
+   feedback, and where it points outside the bounds of the controls it is left out. */
+static void sum_up(augmented *a, sums *w, int plain) {
   ddp *const s = a->inner;
   double *const hessians[] = {s->scratch + models_size(), s->scratch + models_size() + hessian_size()};
-  const sweep undamped = {0, 0, 0, 0, hessians[1] + hessian_size()};
+  const sweep undamped = {0, 0, 0, !plain, hessians[1] + hessian_size()};
   double *const end_Vx = s->Vx + s->states - FINAL, *const end_Vxx = s->Vxx + s->hessians - FINAL * FINAL;
   double kept[FINAL + FINAL * FINAL];
   const double *x = s->x + s->states - FINAL, *u = s->u + s->controls, *p = take_off(a, w, s->horizon);
@@ -123,15 +121,16 @@ static void sum_up(augmented *a, sums *w, int inside) {
     x -= stage->n, u -= stage->m, p = take_off(a, w, t);
     stage->slopes(x, u, p, w->rows);
     mix_rows(a, w, t, stage->m + stage->n);
-    stage->combine(&undamped, x, u, p, w->mix, Vx, Vxx, combined, model_of(s, s->kind_of_stage[t]), w->Vx[t % 2],
-                   hessians[t % 2], w->a[t % 2], w->slope, w->curvature, w->reach);
+    const double cheap = stage->combine(&undamped, x, u, p, w->mix, Vx, Vxx, combined, model_of(s, s->kind_of_stage[t]),
+                                        w->Vx[t % 2], hessians[t % 2], w->a[t % 2], w->slope, w->curvature, w->reach);
+    if (cheap >= 0) w->cheap += cheap;
     Vx = w->Vx[t % 2], Vxx = hessians[t % 2], combined = w->a[t % 2];
     for (int i = 0; i < stage->m; i++) {
-      const double curvature = cut(w->curvature[i]), slope = cut(w->slope[i]);
+      const double curvature = w->curvature[i], slope = w->slope[i];
       double reach = w->reach[i];
-      if (inside && s->lower && (reach > 0 ? u[i] <= s->lower[u - s->u + i] : u[i] >= s->upper[u - s->u + i])) reach = 0;
+      if (plain && s->lower && (reach > 0 ? u[i] <= s->lower[u - s->u + i] : u[i] >= s->upper[u - s->u + i])) reach = 0;
       w->slopes[i] += slope * slope, w->curvatures[i] += curvature * curvature, w->reaches[i] += reach * reach;
-      if (reach != 0) w->cheap += reach * reach / curvature;
+      if (cheap < 0 && reach != 0) w->cheap += reach * reach / curvature;
     }
   }
   memcpy(end_Vx, kept, FINAL * sizeof *kept), memcpy(end_Vxx, kept + FINAL, sizeof kept - FINAL * sizeof *kept);
@@ -248,7 +247,7 @@ static double residual_slope(augmented *a) {
   double *const slope = w.size;
   for (long i = 0; i < a->largest_m; i++) slope[i] = w.reaches[i];
   for (long i = 0; i < (s->horizon + 1) * a->widest; i++) a->factors[i] *= a->weights[i];
-  sum_up(a, &w, 0);
+  sum_up(a, &w, 1);
   for (long i = 0; i < a->largest_m; i++)
     if (slope[i] > 0) largest = fmax(largest, slope[i] / w.reaches[i]);
   return sqrt(largest);
