@@ -73,7 +73,7 @@ class AugmentedLagrangian(Solver):
 
     max_iterations: int = 50
     inner: DDP = field(default_factory=lambda: DDP(max_iterations=300))
-    constraint_tolerance: float = 1e-8
+    constraint_tolerance: float = 1e-9
     gradient_tolerance: float = 1e-6
     first_tolerance: float = 1e-2
     initial_penalty: float = 10.0
