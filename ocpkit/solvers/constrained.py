@@ -60,9 +60,9 @@ class AugmentedLagrangian(Solver):
     constraint_tolerance
         Converged when every row holds to this [natural unit of the row], complementarity included.
     gradient_tolerance
-        … and max_t ‖Q_u‖_∞ of the Lagrangian is at most this, as `inner` measures it.
+        … and the inner solver converges to this gradient of the Lagrangian, as it measures it.
     first_tolerance
-        ‖Q_u‖ asked of the first inner solve; each outer iteration asks for a tenth, down to `gradient_tolerance`.
+        That of the first inner solve; each outer iteration asks for a tenth, down to `gradient_tolerance`.
     initial_penalty, max_penalty
         First ρ [natural unit of J per squared unit of the row], and the ρ beyond which only the violation is minimised.
     penalty_factor
@@ -220,9 +220,9 @@ class AugmentedLagrangianRun(Run):
         return measured
 
     def _stationary(self, inner: Solution) -> bool:
-        last, options = inner.history[-1], self.options
-        closed = last.gap == 0 and self.barrier <= options.barrier.last
-        return closed and last.gradient_norm <= options.gradient_tolerance
+        """Whether the inner solver has converged to the last tolerance, under the last barrier."""
+        last = self.tolerance <= self.options.gradient_tolerance and self.barrier <= self.options.barrier.last
+        return last and inner.status is Status.CONVERGED
 
     def _violation_is_stationary(self, measured: Measured) -> bool:
         """Whether the violation is more than allowed, and its gradient vanishes inside the bounds of the controls."""
@@ -258,7 +258,8 @@ class AugmentedLagrangianRun(Run):
         """
         options = self.options
         tried = moved or self.tolerance <= options.gradient_tolerance
-        self.tolerance = max(options.gradient_tolerance, self.tolerance / 10)
+        near = residual <= options.constraint_tolerance
+        self.tolerance = options.gradient_tolerance if near else max(options.gradient_tolerance, self.tolerance / 10)
         if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
             self.penalty *= options.penalty_factor
             if self.penalty > options.max_penalty:

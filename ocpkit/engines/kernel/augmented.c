@@ -64,7 +64,8 @@ static void search(augmented *a) {
 
 static void tighten(augmented *a, double residual, int moved) {
   const int tried = moved || a->tolerance <= a->gradient_tolerance;
-  a->tolerance = fmax(a->gradient_tolerance, a->tolerance / 10);
+  const int near = residual <= a->constraint_tolerance;
+  a->tolerance = near ? a->gradient_tolerance : fmax(a->gradient_tolerance, a->tolerance / 10);
   if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) {
     a->penalty *= a->penalty_factor;
     if (a->penalty > a->max_penalty) search(a);
@@ -132,11 +133,10 @@ static void conclude(augmented *a) {
   }
   keep(a);
   if (!a->has_units) measure_units(a, a->cost);
-  const int ended = closed(s) && a->barrier <= a->last_barrier;
+  const int last = a->tolerance <= a->gradient_tolerance && a->barrier <= a->last_barrier;
   if (a->searching)
     a->status = a->violation > a->constraint_tolerance && residual_slope(a) <= SETTLED ? INFEASIBLE : GAVE_UP;
-  else if (ended && s->gradient_norm <= a->gradient_tolerance &&
-           fmax(residual, show_inside(a)) <= a->constraint_tolerance)
+  else if (last && s->status == CONVERGED && fmax(residual, show_inside(a)) <= a->constraint_tolerance)
     a->status = CONVERGED;
   else
     tighten(a, residual, moved);
