@@ -45,17 +45,17 @@ class Measured:
     ----------
     updated
         y⁺ of all stages and the end.
-    distances
-        |g − Π_C(g)| of their rows.
-    violation
-        The largest of them [units of the row]; `amount` is that one in the user's, `where` says whose it is.
+    violation, squares
+        The largest |g − Π_C(g)| and Σ |g − Π_C(g)|² [units of the rows].
+    amount, where
+        The largest again in the user's units, and whose it is.
     cost
         J.
     """
 
     updated: list[Array]
-    distances: list[Array]
     violation: float
+    squares: float
     amount: float
     where: str
     cost: float
@@ -153,19 +153,18 @@ class Augmented:
         self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
     ) -> Measured:
         """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
-        updated, distances, cost = list[Array](), list[Array](), 0.0
-        violation, amount, where = 0.0, 0.0, ""
+        updated, squares, cost, violation, amount, where = list[Array](), 0.0, 0.0, 0.0, 0.0, ""
         arguments = [*zip(states, controls), (states[-1],)]
         for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
             numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
             updated.append(numbers[:k])
-            distances.append(numbers[k:-1])
             cost += float(numbers[-1])
-            relative = distances[t] if units is None else distances[t] / units[t, :k]
+            relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
+            squares += float(relative @ relative)
             if k and not (worst := float(relative.max())) <= violation:  # also where it is not a number
                 i = int(relative.argmax())
-                violation, amount, where = worst, float(distances[t][i]), say_row(self.rows, t, i)
-        return Measured(updated, distances, violation, amount, where, cost)
+                violation, amount, where = worst, float(numbers[k + i]), say_row(self.rows, t, i)
+        return Measured(updated, violation, squares, amount, where, cost)
 
 
 @dataclass(frozen=True)

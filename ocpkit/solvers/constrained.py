@@ -11,8 +11,9 @@ begins again with a larger one.
 Each row has its natural unit s_i, and J beside them has S (see `units`): ρ, μ, r and the tolerances are numbers in
 these, so that row i is priced with ρ S/s_i² and the barrier is μ S, and no unit of the user's changes the iterates.
 
-Where ρ has grown to its largest and the rows still do not hold, the violation alone, Σ dist²/s², is minimised. Only if
-its gradient vanishes where it ends are the rows called infeasible; else the solver gives up.
+Where ρ has grown to its largest and the rows still do not hold, the violation alone, Σ dist²/s², is minimised: without
+multipliers, J counts for 1/ρ beside it. Only if that converges, and a ρ a hundred times as large lowers the violation
+no more, is it stationary, and the rows are called infeasible; else the solver gives up.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from ocpkit.solution import History, Iteration, Solution, Status
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
-from ocpkit.solvers.units import SETTLED, Units, first_units, measure_units, residual_slope
+from ocpkit.solvers.units import Units, first_units, measure_units
 from ocpkit.trajectory import Trajectory
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
 SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of what μ may add to it
 LEAST_DECREASE = 1e-10  # share of the price of the rows below which a decrease does not lower the violation
+SEARCH_FACTOR = 100.0  # of ρ between two searches for the least violation
+SETTLED = 0.01  # share by which that may fall with ρ and still count as the least
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class AugmentedLagrangianRun(Run):
     Attributes
     ----------
     searching
-        Whether the inner solve minimises the violation alone, after ρ has reached its largest.
+        How many inner solves have been to minimise the violation alone, after ρ has reached its largest.
     """
 
     def __init__(self, options: AugmentedLagrangian, augmented: Augmented, guess: Guess) -> None:
@@ -129,7 +132,8 @@ class AugmentedLagrangianRun(Run):
         self.guess = replace(guess, controls=tuple(self.problem.clip(guess.controls)))
         self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
         self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
-        self.barrier, self.barrier_unit, self.searching = options.barrier.first, 1.0, False
+        self.barrier, self.barrier_unit = options.barrier.first, 1.0
+        self.searching, self.least_squares = 0, 0.0
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
@@ -187,11 +191,11 @@ class AugmentedLagrangianRun(Run):
         if inner.status is Status.INTERRUPTED:
             self.status = inner.status
         elif self.searching:
-            self.status = Status.INFEASIBLE if self._violation_is_stationary(measured) else Status.GAVE_UP
+            self._judge(inner, measured)
         elif self._stationary(inner) and max(residual, inside.violation) <= options.constraint_tolerance:
             self.status = Status.CONVERGED
         else:
-            self._tighten(residual, moved=inner.iterations > 0)
+            self._tighten(residual, measured, moved=inner.iterations > 0)
         return self._record(before, measured.violation)
 
     def _measure(self, states: Sequence[Array], controls: Sequence[Array]) -> Measured:
@@ -224,12 +228,15 @@ class AugmentedLagrangianRun(Run):
         last = self.tolerance <= self.options.gradient_tolerance and self.barrier <= self.options.barrier.last
         return last and inner.status is Status.CONVERGED
 
-    def _violation_is_stationary(self, measured: Measured) -> bool:
-        """Whether the violation is more than allowed, and its gradient vanishes inside the bounds of the controls."""
-        if measured.violation <= self.options.constraint_tolerance or self.inner is None:
-            return False
-        point = self.inner.states, self.inner.controls
-        return residual_slope(self.augmented, *point, measured, self._known_units) <= SETTLED
+    def _judge(self, inner: Solution, measured: Measured) -> None:
+        """Say what the least violation means: a larger ρ that lowers it no more shows that it is stationary."""
+        violated = measured.violation > self.options.constraint_tolerance
+        if self.searching == 1 and violated:
+            self._search(measured)
+            return
+        found = violated and inner.status is Status.CONVERGED
+        settled = measured.squares >= (1 - SETTLED) * self.least_squares
+        self.status = Status.INFEASIBLE if found and settled else Status.GAVE_UP
 
     def _minimise(self) -> Solution:
         """Minimise the augmented Lagrangian at the current (y, ρ)."""
@@ -251,7 +258,7 @@ class AugmentedLagrangianRun(Run):
         self.details["engine"] = inner.details["engine"]
         return inner
 
-    def _tighten(self, residual: float, *, moved: bool) -> None:
+    def _tighten(self, residual: float, measured: Measured, *, moved: bool) -> None:
         """Prepare the next outer iteration: smaller tolerance and barrier, larger penalty unless r falls by itself.
 
         What a warm start cannot improve at a loose tolerance says nothing of the penalty.
@@ -263,13 +270,14 @@ class AugmentedLagrangianRun(Run):
         if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
             self.penalty *= options.penalty_factor
             if self.penalty > options.max_penalty:
-                self._search()
+                self._search(measured)
         self.residual = residual
         self.barrier = max(options.barrier.last, self.barrier * options.barrier.factor)
 
-    def _search(self) -> None:
-        """Let the next inner solve minimise the violation alone."""
-        self.searching, self.penalty, self.of_rows = True, self.options.max_penalty, self.augmented.zeros()
+    def _search(self, measured: Measured) -> None:
+        """Let the next inner solve minimise the violation alone, for a second time under a much larger ρ."""
+        self.penalty = SEARCH_FACTOR * self.penalty if self.searching else self.options.max_penalty
+        self.searching, self.least_squares, self.of_rows = self.searching + 1, measured.squares, self.augmented.zeros()
 
     def _fail(self, inner: Solution) -> None:
         """Begin again with a larger ρ where an inner solve came to no finite end; end where ρ cannot grow."""

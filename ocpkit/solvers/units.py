@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocpkit.augmented import Augmented, Measured
+from ocpkit.augmented import Augmented
 from ocpkit.problem import Array
 from ocpkit.scaling import Scaling
 from ocpkit.solvers.driver import Guess
@@ -29,7 +29,6 @@ OFF = 1e-150  # ρ and μ that take the price of the rows out of J
 RESIDUE = 1e-100  # slopes and curvatures up to this are what they leave
 
 
-SETTLED = 1e-3  # share of its size below which the gradient of the violation has vanished
 
 
 @dataclass(frozen=True)
@@ -84,22 +83,6 @@ def measure_units(
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
 
 
-def residual_slope(
-    augmented: Augmented, states: Sequence[Array], controls: Sequence[Array], measured: Measured, units: Units
-) -> float:
-    """Return how large the gradient of the violation is beside what its rows, with random signs, would make of it.
-
-    The violation is V = ½ Σ dist²/s², and its gradient is taken inside the bounds of the controls.
-    """
-    at, weights = _Point(augmented, states, controls), augmented.sides.weights
-    factors = np.zeros_like(weights)
-    for row, updated, distances in zip(factors, measured.updated, measured.distances):
-        row[: len(distances)] = np.copysign(distances, updated)
-    factors /= units.rows**2
-    slope, mixed = (at.backward(each, plain=True).reach for each in (factors, factors * weights))
-    return float(np.sqrt(np.divide(slope, mixed, out=np.zeros_like(slope), where=slope > 0).max(initial=0.0)))
-
-
 @dataclass
 class _Sums:
     """Over all stages, for each control: Σ Q_u², Σ Q_uu², Σ a²; and aᵀH⁻¹a."""
@@ -141,12 +124,10 @@ class _Point:
             row[: len(slopes)] = np.abs(slopes[:, 0]) + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
         return found
 
-    def backward(self, factors: Array, *, plain: bool = False) -> _Sums:
+    def backward(self, factors: Array) -> _Sums:
         """Return the sums for the rows' combination with these factors (T + 1, k).
 
-        Controls are eliminated where Q_uu of J allows, so that a and its sum with H⁻¹ are exact; elsewhere, and with
-        `plain`, a is the gradient of the combination, and H⁻¹ that of the diagonal. `plain` also leaves out where the
-        gradient points outside the bounds of the controls.
+        Controls are eliminated where Q_uu of J allows, so that aᵀH⁻¹a is exact; elsewhere its diagonal stands for H.
         """
         sums = _Sums(*np.zeros((3, max(self.problem.control_sizes))))
         end, x, p, k = self.problem.terminal_cost, self.states[-1], self.p[-1], len(self.slopes[-1])
@@ -157,10 +138,8 @@ class _Point:
             m, own = len(lu), factors[t, : len(self.slopes[t])] @ self.slopes[t][:, 1:]
             Q_xx, Q_ux, Q_uu = lxx + fx.T @ V @ fx, lux + fu.T @ V @ fx, luu + fu.T @ V @ fu
             Q_x, Q_u, a_x, a_u = lx + fx.T @ v, lu + fu.T @ v, own[m:] + fx.T @ a, own[:m] + fu.T @ a
-            outward = np.where(a_u > 0, z[1] <= stage.control_lower, z[1] >= stage.control_upper)
-            a_u = np.where(outward & plain, 0.0, a_u)
             slope, curvature = _cut(Q_u), _cut(np.diag(Q_uu))
-            L = None if plain or not curvature.all() else _factor(Q_uu)
+            L = None if not curvature.all() else _factor(Q_uu)
             if L is None:
                 v, V, a, cheap = Q_x, Q_xx, a_x, a_u[a_u != 0] ** 2 / curvature[a_u != 0]
             else:

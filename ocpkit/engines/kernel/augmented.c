@@ -1,7 +1,8 @@
 /* The outer iteration of the augmented Lagrangian (ocpkit/solvers/constrained.py, which says what and why) around the
    inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, rho, mu) of `stride` numbers; y begins at `own`,
    the rho of each row `widest` later. mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
-static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300;
+static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300, SETTLED = 0.01;
+static const double SEARCH_FACTOR = 100;
 
 /* Keep the largest distance of all rows, in their units, and where it is; return how far a multiplier of this stage moves
    at most, in the inverse units. */
@@ -12,7 +13,7 @@ static double compare(augmented *a, long t, int rows, const double *y, const dou
     const double distance = a->distance[i] / units[i];
     if (!(distance <= a->violation))
       a->violation = distance, a->amount = a->distance[i], a->worst_stage = t, a->worst_row = i;
-    moved = fmax(moved, fabs(updated[i] - y[i]) * units[i]);
+    moved = fmax(moved, fabs(updated[i] - y[i]) * units[i]), a->squares += distance * distance;
   }
   return moved;
 }
@@ -22,7 +23,7 @@ static double measure(augmented *a) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u, *p = a->p;
   double *updated = a->updated + a->own, cost = 0, moved = 0;
-  a->violation = a->amount = 0;
+  a->violation = a->amount = a->squares = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
     cost += stage->price(x, u, p, updated, a->distance);
@@ -54,10 +55,11 @@ static void roll_back(augmented *a) {
   measure(a);
 }
 
-/* Let the next inner solve minimise the violation alone. */
+/* Let the next inner solve minimise the violation alone, for a second time under a penalty that is much larger. */
 static void search(augmented *a) {
   const ddp *const s = a->inner;
-  a->searching = 1, a->penalty = a->max_penalty;
+  a->penalty = a->searching ? SEARCH_FACTOR * a->penalty : a->max_penalty;
+  a->searching++, a->least_squares = a->squares;
   for (long t = 0; t <= s->horizon; t++)
     for (long i = 0; i < a->widest; i++) a->p[t * s->stride + a->own + i] = 0;
 }
@@ -134,9 +136,12 @@ static void conclude(augmented *a) {
   keep(a);
   if (!a->has_units) measure_units(a, a->cost);
   const int last = a->tolerance <= a->gradient_tolerance && a->barrier <= a->last_barrier;
-  if (a->searching)
-    a->status = a->violation > a->constraint_tolerance && residual_slope(a) <= SETTLED ? INFEASIBLE : GAVE_UP;
-  else if (last && s->status == CONVERGED && fmax(residual, show_inside(a)) <= a->constraint_tolerance)
+  if (a->searching == 1 && a->violation > a->constraint_tolerance)
+    search(a);
+  else if (a->searching) {
+    const int found = a->violation > a->constraint_tolerance && s->status == CONVERGED;
+    a->status = found && a->squares >= (1 - SETTLED) * a->least_squares ? INFEASIBLE : GAVE_UP;
+  } else if (last && s->status == CONVERGED && fmax(residual, show_inside(a)) <= a->constraint_tolerance)
     a->status = CONVERGED;
   else
     tighten(a, residual, moved);

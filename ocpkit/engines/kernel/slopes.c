@@ -20,7 +20,7 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH, *const negative = Q + Z * WIDTH;
   double y[M + 1], cheap = 0;
-  int regular = s->feedback;
+  int regular = 1;
   STAGE(linearise)(x, u, p, next_Vx, F, H);
   STAGE(assemble)(F, H, next_Vx, next_Vxx, 0, W, Q);
   for (int z = 0; z < Z; z++) {

@@ -1,5 +1,5 @@
 /* The natural units of rows and of J (ocpkit/solvers/units.py, which says what and why), measured on s->x and s->u. */
-static const double OFF = 1e-150, SETTLED = 1e-3;
+static const double OFF = 1e-150;
 
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
@@ -16,7 +16,8 @@ typedef struct {
   const double *span, *lower_size, *upper_size, *weights, *lower, *upper;
   const long *groups;
   /* what the iteration knows */
-  double penalty, barrier, barrier_unit, cost_unit, tolerance, residual, violation, amount, cost, inside_cost, gradient_norm;
+  double penalty, barrier, barrier_unit, cost_unit, tolerance, residual, violation, amount, squares, least_squares;
+  double cost, inside_cost, gradient_norm;
   long has_units, kept, searching, has_gaps, count, inner_iterations, worst_stage, worst_row, started, status, rows, group_count;
 } augmented;
 
@@ -99,12 +100,11 @@ static void mix_rows(const augmented *a, const sums *w, long t, int columns) {
     for (int z = 0; z < columns; z++) w->mix[z] += a->factors[t * a->widest + i] * w->rows[i * (1 + columns) + 1 + z];
 }
 
-/* The sums over all stages for the combination with `factors`. With `plain` it is the gradient of the combination, without
-   feedback, and where it points outside the bounds of the controls it is left out. */
-static void sum_up(augmented *a, sums *w, int plain) {
+/* The sums over all stages for the combination with `factors`. */
+static void sum_up(augmented *a, sums *w) {
   ddp *const s = a->inner;
   double *const hessians[] = {s->scratch + models_size(), s->scratch + models_size() + hessian_size()};
-  const sweep undamped = {0, 0, 0, !plain, hessians[1] + hessian_size()};
+  const sweep undamped = {0, 0, 0, 1, hessians[1] + hessian_size()};
   double *const end_Vx = s->Vx + s->states - FINAL, *const end_Vxx = s->Vxx + s->hessians - FINAL * FINAL;
   double kept[FINAL + FINAL * FINAL];
   const double *x = s->x + s->states - FINAL, *u = s->u + s->controls, *p = take_off(a, w, s->horizon);
@@ -126,9 +126,7 @@ static void sum_up(augmented *a, sums *w, int plain) {
     if (cheap >= 0) w->cheap += cheap;
     Vx = w->Vx[t % 2], Vxx = hessians[t % 2], combined = w->a[t % 2];
     for (int i = 0; i < stage->m; i++) {
-      const double curvature = w->curvature[i], slope = w->slope[i];
-      double reach = w->reach[i];
-      if (plain && s->lower && (reach > 0 ? u[i] <= s->lower[u - s->u + i] : u[i] >= s->upper[u - s->u + i])) reach = 0;
+      const double curvature = w->curvature[i], slope = w->slope[i], reach = w->reach[i];
       w->slopes[i] += slope * slope, w->curvatures[i] += curvature * curvature, w->reaches[i] += reach * reach;
       if (cheap < 0 && reach != 0) w->cheap += reach * reach / curvature;
     }
@@ -209,7 +207,7 @@ static void measure_units(augmented *a, double cost) {
   measure_sizes(a, &w);
   const int all = take_units(a);
   factors_of_weights(a);
-  sum_up(a, &w, 0);
+  sum_up(a, &w);
   if (!all) {
     size_controls(a, &w);
     measure_reached(a, &w);
@@ -217,38 +215,10 @@ static void measure_units(augmented *a, double cost) {
     for (long i = 0; i < count; i++)
       if (a->units[i] == 0) a->units[i] = 1;
     factors_of_weights(a);
-    sum_up(a, &w, 0);
+    sum_up(a, &w);
   }
   a->cost_unit = unit_of_cost(a, &w);
   if (a->cost_unit == 0) a->cost_unit = cost != 0 ? fabs(cost) : 1;
   a->has_units = isfinite(a->cost_unit) && all_finite(a->units, count);
   if (!a->has_units) forget_units(a);
-}
-
-/* The gradient of the violation beside what its rows, with random signs, would make of it. */
-static double residual_slope(augmented *a) {
-  const ddp *const s = a->inner;
-  const double *x = s->x, *u = s->u, *p = a->p;
-  double largest = 0;
-  sums w = scratch_of(a);
-  for (long t = 0; t <= s->horizon; t++, p += s->stride) {
-    const long place = t * a->widest;
-    double *const updated = a->updated;
-    if (t < s->horizon)
-      stage_kind(s, t)->price(x, u, p, updated, a->distance), x += stage_kind(s, t)->n, u += stage_kind(s, t)->m;
-    else
-      terminal_price(x, p, updated, a->distance);
-    for (long i = 0; i < a->widest; i++) {
-      const double unit = a->units[place + i];
-      a->factors[place + i] = i < row_count(a, t) ? copysign(a->distance[i], updated[i]) / (unit * unit) : 0;
-    }
-  }
-  sum_up(a, &w, 1);
-  double *const slope = w.size;
-  for (long i = 0; i < a->largest_m; i++) slope[i] = w.reaches[i];
-  for (long i = 0; i < (s->horizon + 1) * a->widest; i++) a->factors[i] *= a->weights[i];
-  sum_up(a, &w, 1);
-  for (long i = 0; i < a->largest_m; i++)
-    if (slope[i] > 0) largest = fmax(largest, slope[i] / w.reaches[i]);
-  return sqrt(largest);
 }
