@@ -9,7 +9,8 @@ which is smooth, covers equalities, one-sided and two-sided rows alike, and whos
 Lagrangian J + Σ y⁺ᵀ g. Or inequalities, control bounds among them, have the price of `ocpkit.barrier`, with its own μ.
 
 Multipliers, penalties and barrier enter as parameters, p' = (p, y, ρ, μ), one row per stage, with a ρ_i for every row:
-neither a new y nor other units trace or compile anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which the outer iteration needs.
+neither a new y nor other units trace or compile anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which
+the outer iteration needs.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
         angles=angles,
     )
     _ = template.control_bounds  # computed once here, for all problems that are made from it
-    costs = [*(stage.cost for stage in template.stages), template.terminal_cost]
+    costs: list[Cost | TerminalCost] = [*(stage.cost for stage in template.stages), template.terminal_cost]
     evaluate, slopes = _evaluations(costs, slice(3)), _evaluations(costs, slice(3, 4))
     places, counts = _places(declared, sources, [] if barrier else stages, p_size, width)
     sides = Sides.of(declared, sources)
@@ -336,7 +337,7 @@ class _Price:
         return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
 
     def graph(self, cost: Cost | TerminalCost) -> ca.Function:
-        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,), and [g, g_u, g_x] (k, 1 + m + n), at the end [g, g_x]."""
+        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,), [g, g_u, g_x] (k, 1 + m + n), at the end [g, g_x]."""
         z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
         g, y, rho, mu = self._row(z)
         updated = barrier_price(self.rows, g, y, rho, mu)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)

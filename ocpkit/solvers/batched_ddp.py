@@ -269,8 +269,9 @@ class BatchedDDP:
             now.highest = torch.maximum(now.highest, now.along.cost)
             unit, floor = self._unit(), self._floor()
             # no finer than J itself, in which float32 matters
-            flat = now.policy.decrement <= max(options.gradient_tolerance**2, self.rounding**2) * unit + floor
-            flat &= ~undamped | (promised <= LENIENCE * tolerance * unit + floor)
+            alone = max(options.gradient_tolerance**2, self.rounding) * unit
+            flat = now.policy.decrement <= alone + floor
+            flat &= ~undamped | (promised <= LENIENCE * alone + floor)
             settled = promised <= tolerance * unit + floor
         else:
             flat = now.policy.gradient_norm <= options.gradient_tolerance

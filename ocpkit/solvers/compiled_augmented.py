@@ -14,7 +14,7 @@ import numpy as np
 from ocpkit.augmented import Augmented
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.library import AugmentedState, Library
-from ocpkit.problem import Array
+from ocpkit.problem import Array, Problem
 from ocpkit.rows import say_row, say_violation
 from ocpkit.scaling import Scaling
 from ocpkit.solution import History
@@ -107,6 +107,17 @@ class CompiledAugmentedRun(RunInC):
             history.grow(count)
             self.library.handle.ocpkit_augmented_settle(ctypes.byref(self.state))
             self._conclude()
+
+    def certified(self) -> bool:
+        return self.inner.certified()
+
+    def objective(self, problem: Problem) -> Problem:
+        return self.augmented.lagrangian(self.p)
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        self.memory["u"][:] = np.concatenate(controls)
+        self.state.has_gaps = self.state.status = 0
+        self.status = None
 
     def _conclude(self) -> None:
         state = self.state

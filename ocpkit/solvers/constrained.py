@@ -163,6 +163,19 @@ class AugmentedLagrangianRun(Run):
         units = self._known_units
         return self.augmented.extended(self.of_rows, self.penalty * units.prices, self.barrier * self.barrier_unit)
 
+    def certified(self) -> bool:
+        inner, solver = self.inner, self.options.inner
+        exact = solver.second_order and solver.feedback and solver.curvature is None and solver.tikhonov == 0
+        return exact and inner is not None and inner.history[-1].regularization == 0
+
+    def objective(self, problem: Problem) -> Problem:
+        return self.augmented.lagrangian(self._parameters())
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        assert self.inner is not None
+        self.inner = replace(self.inner, controls=controls, states=self.augmented.template.simulate(controls))
+        self.status = None
+
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         self.time_left = time_limit - clock()
         super().advance(history, most, clock, time_limit)
@@ -208,9 +221,7 @@ class AugmentedLagrangianRun(Run):
             largest = max(largest, float((np.abs(new - old) * row[: len(new)]).max(initial=0.0)))
         return largest / (self.penalty * units.cost)
 
-    def _take(
-        self, states: Sequence[Array], controls: Sequence[Array], measured: Measured | None = None
-    ) -> Measured:
+    def _take(self, states: Sequence[Array], controls: Sequence[Array], measured: Measured | None = None) -> Measured:
         """Keep a trajectory, moved inside the bounds of the controls, and return what is measured on it."""
         inside = self.problem.clip(controls)
         measured = measured or self._measure(states, controls)
@@ -251,9 +262,9 @@ class AugmentedLagrangianRun(Run):
             time_limit=limit,
         )
         if self.inner is None:
-            inner = solver.solve(problem, controls=self.guess.controls, states=self.guess.states)
+            inner = solver.find_stationary(problem, controls=self.guess.controls, states=self.guess.states)
         else:
-            inner = solver.solve(problem, self.inner, states=self.inner.states)
+            inner = solver.find_stationary(problem, self.inner, states=self.inner.states)
         self.inner_iterations += inner.iterations
         self.details["engine"] = inner.details["engine"]
         return inner

@@ -362,10 +362,10 @@ class DDPRun(Run):
             return
         undamped = self.regularization.value == 0 and options.curvature is None and options.feedback
         if options.scaling:
-            rounding, tolerance = self.optimality.rounding, options.cost_tolerance * self.unit
-            flat = self.optimality.decrement <= options.gradient_tolerance**2 * self.unit + rounding
-            flat &= not undamped or promised <= LENIENCE * tolerance + rounding
-            settled = undamped and promised <= tolerance + rounding
+            rounding, alone = self.optimality.rounding, options.gradient_tolerance**2 * self.unit
+            flat = self.optimality.decrement <= alone + rounding
+            flat &= not undamped or promised <= LENIENCE * alone + rounding
+            settled = undamped and promised <= options.cost_tolerance * self.unit + rounding
         else:
             flat = self.policy.gradient_norm <= options.gradient_tolerance
             settled = undamped and promised <= options.cost_tolerance * (1 + abs(self.trajectory.cost))

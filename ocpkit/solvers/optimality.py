@@ -22,7 +22,7 @@ ROUNDING = 16 * float(np.finfo(float).eps)
 SPREAD = 1e-6
 """Share of J's spread that J is measured against at least."""
 LENIENCE = 1e3
-"""Multiple of the cost tolerance that the whole step may still promise where each control alone promises nothing."""
+"""Multiple of what each control alone may still promise that the whole step may."""
 
 
 @dataclass(frozen=True)

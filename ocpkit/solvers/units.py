@@ -29,8 +29,6 @@ OFF = 1e-150  # ρ and μ that take the price of the rows out of J
 RESIDUE = 1e-100  # slopes and curvatures up to this are what they leave
 
 
-
-
 @dataclass(frozen=True)
 class Units:
     """Units of the rows (T + 1, k), and of J."""
@@ -79,7 +77,7 @@ def measure_units(
         reached = sides.units(at.reached(sums))
         rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
         sums = at.backward(sides.weights / rows)
-    unit = sums.cost_unit(np.count_nonzero(sides.weights)) or abs(cost) or 1.0
+    unit = sums.cost_unit(int(np.count_nonzero(sides.weights))) or abs(cost) or 1.0
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
 
 
@@ -167,7 +165,7 @@ class _Point:
         return found
 
     def _control_sizes(self, sums: _Sums) -> Array:
-        """Return Newton's step for J, else half the range or the largest number of its bounds and guess, else 1 / |a|."""
+        """Return Newton's step for J, else half the range or the largest number of bounds and guess, else 1 / |a|."""
         size, span = np.zeros_like(sums.slope), np.full_like(sums.slope, np.inf)
         for stage, u in zip(self.augmented.problem.stages, self.controls):
             m, bounds = len(u), np.abs(np.stack([stage.control_lower, stage.control_upper, u]))
@@ -183,7 +181,7 @@ class _Point:
 def _factor(Q_uu: Array) -> Array | None:
     """Return its Cholesky factor, if it has one."""
     try:
-        return np.linalg.cholesky(Q_uu)
+        return np.asarray(np.linalg.cholesky(Q_uu), dtype=float)
     except np.linalg.LinAlgError:
         return None
 

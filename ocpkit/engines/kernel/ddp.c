@@ -285,10 +285,9 @@ static void check_convergence(ddp *s) {
   const double promised = -s->expected_change;
   int flat, settled;
   if (s->scaling) {
-    const double tolerance = s->cost_tolerance * s->unit;
-    flat = s->decrement <= s->gradient_tolerance * s->gradient_tolerance * s->unit + s->rounding &&
-           (!undamped || promised <= LENIENCE * tolerance + s->rounding);
-    settled = undamped && promised <= tolerance + s->rounding;
+    const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
+    flat = s->decrement <= alone + s->rounding && (!undamped || promised <= LENIENCE * alone + s->rounding);
+    settled = undamped && promised <= s->cost_tolerance * s->unit + s->rounding;
   } else {
     flat = s->gradient_norm <= s->gradient_tolerance;
     settled = undamped && promised <= s->cost_tolerance * (1 + fabs(s->cost));
