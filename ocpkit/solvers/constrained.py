@@ -40,6 +40,7 @@ SHORTEST = 1e-3  # seconds; a limit must be positive
 SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of what μ may add to it
 LEAST_DECREASE = 1e-10  # share of the price of the rows below which a decrease does not lower the violation
 SEARCH_FACTOR = 100.0  # of ρ between two searches for the least violation
+FINEST = 1e-4  # share of the gradient tolerance down to which inner solves go that a new y leaves where they are
 SETTLED = 0.01  # share by which that may fall with ρ and still count as the least
 
 
@@ -272,12 +273,13 @@ class AugmentedLagrangianRun(Run):
     def _tighten(self, residual: float, measured: Measured, *, moved: bool) -> None:
         """Prepare the next outer iteration: smaller tolerance and barrier, larger penalty unless r falls by itself.
 
-        What a warm start cannot improve at a loose tolerance says nothing of the penalty.
+        What a warm start cannot improve at a tolerance says nothing of the penalty, but asks for a finer tolerance.
         """
-        options = self.options
-        tried = moved or self.tolerance <= options.gradient_tolerance
+        options, finest = self.options, FINEST * self.options.gradient_tolerance
+        tried = moved or self.tolerance <= finest
         near = residual <= options.constraint_tolerance
-        self.tolerance = options.gradient_tolerance if near else max(options.gradient_tolerance, self.tolerance / 10)
+        wanted = options.gradient_tolerance if near else self.tolerance / 10
+        self.tolerance = min(self.tolerance, max(options.gradient_tolerance if moved else finest, wanted))
         if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
             self.penalty *= options.penalty_factor
             if self.penalty > options.max_penalty:

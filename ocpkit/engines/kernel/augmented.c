@@ -2,7 +2,7 @@
    inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, rho, mu) of `stride` numbers; y begins at `own`,
    the rho of each row `widest` later. mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
 static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300, SETTLED = 0.01;
-static const double SEARCH_FACTOR = 100;
+static const double SEARCH_FACTOR = 100, FINEST = 1e-4;
 
 /* Keep the largest distance of all rows, in their units, and where it is; return how far a multiplier of this stage moves
    at most, in the inverse units. */
@@ -65,9 +65,10 @@ static void search(augmented *a) {
 }
 
 static void tighten(augmented *a, double residual, int moved) {
-  const int tried = moved || a->tolerance <= a->gradient_tolerance;
-  const int near = residual <= a->constraint_tolerance;
-  a->tolerance = near ? a->gradient_tolerance : fmax(a->gradient_tolerance, a->tolerance / 10);
+  const double finest = FINEST * a->gradient_tolerance;
+  const int tried = moved || a->tolerance <= finest;
+  const double wanted = residual <= a->constraint_tolerance ? a->gradient_tolerance : a->tolerance / 10;
+  a->tolerance = fmin(a->tolerance, fmax(moved ? a->gradient_tolerance : finest, wanted));
   if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) {
     a->penalty *= a->penalty_factor;
     if (a->penalty > a->max_penalty) search(a);

@@ -1,8 +1,8 @@
 /* Of one kind of stage, for the natural units of units.c: the Bellman step of J with a combination of the rows beside it,
    and what the linearised dynamics make of a step. `p` takes the price of the rows out of J. */
-static void STAGE(assemble)(const double *F, const double *H, const double *Vx, const double *Vxx, double epsilon,
+static void STAGE(assemble)(const sweep *s, const double *F, const double *H, const double *Vx, const double *Vxx,
                             double *restrict W, double *restrict Q);
-static int STAGE(eliminate)(double *restrict Q, double mu, double *restrict negative);
+static int STAGE(eliminate)(double *restrict Q, const double *damping, double *restrict negative);
 static void STAGE(reduce)(double *restrict Q, const double *negative, int feedback, double *restrict Vx,
                           double *restrict Vxx);
 
@@ -19,10 +19,11 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
                              double *Vx, double *Vxx, double *a, double *slope, double *curvature, double *reach) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH, *const negative = Q + Z * WIDTH;
+  const double damping[M + 1] = {0};
   double y[M + 1], cheap = 0;
   int regular = 1;
   STAGE(linearise)(x, u, p, next_Vx, F, H);
-  STAGE(assemble)(F, H, next_Vx, next_Vxx, 0, W, Q);
+  STAGE(assemble)(&undamped, F, H, next_Vx, next_Vxx, W, Q);
   for (int z = 0; z < Z; z++) {
     double sum = rows[z];
     for (int i = 0; i < NEXT; i++) sum += F[i * WIDTH + z] * next_a[i];
@@ -32,7 +33,7 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
     slope[i] = cut(Q[i * WIDTH + Z]), curvature[i] = cut(Q[i * WIDTH + i]);
     regular &= curvature[i] > 0;
   }
-  regular = regular && STAGE(eliminate)(Q, 0, negative);
+  regular = regular && STAGE(eliminate)(Q, damping, negative);
   STAGE(reduce)(Q, negative, regular, Vx, Vxx);
   if (!regular) return -1;
   for (int i = 0; i < M; i++) {

@@ -6,6 +6,8 @@ typedef struct {
   double *scratch;
 } sweep;
 
+static const sweep undamped = {0, 0, 0, 0, 0, 0, 0};
+
 /* What all stages of a sweep together say: max |Q_u + y|, the expected change, and the two numbers of
    ocpkit/solvers/optimality.py (the second without its factor). */
 typedef struct {

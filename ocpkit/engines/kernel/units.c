@@ -104,7 +104,7 @@ static void mix_rows(const augmented *a, const sums *w, long t, int columns) {
 static void sum_up(augmented *a, sums *w) {
   ddp *const s = a->inner;
   double *const hessians[] = {s->scratch + models_size(), s->scratch + models_size() + hessian_size()};
-  const sweep undamped = {0, 0, 0, 1, hessians[1] + hessian_size()};
+  const sweep plain = {0, 0, 0, 1, 0, 1, hessians[1] + hessian_size()};
   double *const end_Vx = s->Vx + s->states - FINAL, *const end_Vxx = s->Vxx + s->hessians - FINAL * FINAL;
   double kept[FINAL + FINAL * FINAL];
   const double *x = s->x + s->states - FINAL, *u = s->u + s->controls, *p = take_off(a, w, s->horizon);
@@ -121,7 +121,7 @@ static void sum_up(augmented *a, sums *w) {
     x -= stage->n, u -= stage->m, p = take_off(a, w, t);
     stage->slopes(x, u, p, w->rows);
     mix_rows(a, w, t, stage->m + stage->n);
-    const double cheap = stage->combine(&undamped, x, u, p, w->mix, Vx, Vxx, combined, model_of(s, s->kind_of_stage[t]),
+    const double cheap = stage->combine(&plain, x, u, p, w->mix, Vx, Vxx, combined, model_of(s, s->kind_of_stage[t]),
                                         w->Vx[t % 2], hessians[t % 2], w->a[t % 2], w->slope, w->curvature, w->reach);
     if (cheap >= 0) w->cheap += cheap;
     Vx = w->Vx[t % 2], Vxx = hessians[t % 2], combined = w->a[t % 2];
