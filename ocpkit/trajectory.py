@@ -10,6 +10,9 @@ import numpy as np
 from ocpkit.problem import Array
 
 ROUNDING = 64 * float(np.finfo(float).eps)
+"""Relative gap that is none."""
+SMALL = 1e-9
+"""Relative gap that is not worth closing."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Trajectory:
     magnitude
         Σ |ℓ_t| + |φ| [units of J], which the rounding of J is relative to.
     open
-        Share of the guess's gaps that is left; all of them shrink alike.
+        Share of the guess's gaps that is left; all of them shrink alike. 0 where none of them is worth closing.
     """
 
     states: Sequence[Array]
@@ -45,9 +48,12 @@ class Trajectory:
         return bool(np.isfinite(self.cost)) and all(np.isfinite(np.concatenate(entries)).all() for entries in series)
 
 
-def only_rounding(gaps: Sequence[Array], states: Sequence[Array]) -> bool:
-    """Whether every gap is rounding, relative to the largest value that its state takes along the trajectory."""
-    if len({len(x) for x in states}) > 1:
-        return False
-    largest = np.abs(np.stack(states)).max(0)
-    return bool((np.abs(np.stack(gaps)) <= ROUNDING * largest).all())
+def relative_gap(gaps: Sequence[Array], states: Sequence[Array]) -> float:
+    """Return the largest gap, relative to the largest value that its state takes where there are as many states."""
+    found = 0.0
+    for n in {len(x) for x in states}:
+        largest = np.abs([x for x in states if len(x) == n]).max(0, initial=0.0)
+        size = np.abs([gap for gap in gaps if len(gap) == n] or [np.zeros(n)]).max(0, initial=0.0)
+        ratios = np.divide(size, largest, out=np.where(size == 0, 0.0, np.inf), where=largest > 0)
+        found = float(np.maximum(found, ratios.max(initial=0.0)))  # a NaN stays one
+    return found

@@ -25,7 +25,7 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.engines.unrolled import SymbolicCholesky, unrolled_minimum
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.problem import Array, Problem
-from ocpkit.trajectory import Trajectory, only_rounding
+from ocpkit.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
 from ocpkit.value import Value
 
 SIDES = "control_lower", "control_upper"
@@ -101,9 +101,10 @@ class VMEngine:
             gaps += list(f - np.stack(states[run.first + 1 : run.last + 1]))
             costs.append(cost)
         J, magnitude = self._cost(costs, states[-1])
-        if only_rounding(gaps, states):
+        largest = relative_gap(gaps, states)
+        if largest <= ROUNDING:
             return Trajectory(states, controls, J, magnitude=magnitude)
-        return Trajectory(states, controls, J, gaps, magnitude, 1.0)
+        return Trajectory(states, controls, J, gaps, magnitude, 0.0 if largest <= SMALL else 1.0)
 
     def expand(self, trajectory: Trajectory, *, second_order: bool) -> tuple[Expanded, Value]:
         """Derivatives of the terminal cost; those of the stages are computed inside the backward pass."""

@@ -10,7 +10,7 @@ import numpy as np
 from ocpkit.bellman import BellmanStep, Curvature, backward_pass
 from ocpkit.expansion import Expansion, expand, expand_first_order
 from ocpkit.problem import Array, Problem
-from ocpkit.trajectory import Trajectory, only_rounding
+from ocpkit.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
 from ocpkit.value import Value
 
 
@@ -90,9 +90,10 @@ class NumpyEngine:
                 stage.dynamics.step(states[t], controls[t], problem.parameter(t)) - states[t + 1]
                 for t, stage in enumerate(problem.stages)
             ]
-        if only_rounding(gaps, states):
+        largest = relative_gap(gaps, states)
+        if largest <= ROUNDING:
             return self._trajectory(states, controls)
-        return self._trajectory(states, controls, gaps, 1.0)
+        return self._trajectory(states, controls, gaps, 0.0 if largest <= SMALL else 1.0)
 
     def _trajectory(
         self,

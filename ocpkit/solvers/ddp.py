@@ -369,7 +369,7 @@ class DDPRun(Run):
         else:
             flat = self.policy.gradient_norm <= options.gradient_tolerance
             settled = undamped and promised <= options.cost_tolerance * (1 + abs(self.trajectory.cost))
-        closed = self.trajectory.open == 0  # else what closing the gaps costs can hide what the controls save
+        closed = self.trajectory.gaps is None  # else what closing the gaps costs can hide what the controls save
         if flat or (settled and closed):
             self.status = Status.CONVERGED
 

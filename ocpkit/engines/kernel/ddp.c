@@ -137,16 +137,29 @@ static void measure_cost(ddp *s) {
   s->unit += SPREAD * (s->highest - s->cost);
 }
 
-/* Whether every gap is rounding, relative to the largest value that its state takes (ocpkit/trajectory.py). */
-static int only_rounding(const ddp *s) {
+static int states_at(const ddp *s, long t) { return t < s->horizon ? stage_kind(s, t)->n : FINAL; }
+
+/* The largest gap among the stages with n states, relative to the largest value that its state takes there. */
+static double relative_gap_of(const ddp *s, int n) {
   double *const largest = s->x_new; /* free before the first step */
+  double found = 0;
+  for (int i = 0; i < n; i++) largest[i] = 0;
+  for (long t = 0, place = 0; t <= s->horizon; place += states_at(s, t), t++)
+    for (int i = 0; i < n && states_at(s, t) == n; i++) raise_to(&largest[i], fabs(s->x[place + i]));
+  for (long t = 0, place = 0; t <= s->horizon; place += states_at(s, t), t++)
+    for (int i = 0; i < n && states_at(s, t) == n; i++) {
+      const double size = fabs(s->gap[place + i]);
+      if (size != 0) raise_to(&found, largest[i] > 0 ? size / largest[i] : INFINITY);
+    }
+  return found;
+}
+
+/* The largest of them all (ocpkit/trajectory.py). */
+static double relative_gap(const ddp *s) {
+  double found = relative_gap_of(s, FINAL);
   for (int i = 0; i < KINDS; i++)
-    if (kinds[i]->n != FINAL || kinds[i]->next != FINAL) return 0;
-  for (int i = 0; i < FINAL; i++) largest[i] = 0;
-  for (long i = 0; i < s->states; i++) raise_to(&largest[i % FINAL], fabs(s->x[i]));
-  for (long i = 0; i < s->states; i++)
-    if (!(fabs(s->gap[i]) <= 64 * 2.220446049250313e-16 * largest[i % FINAL])) return 0;
-  return 1;
+    if (kinds[i]->n != FINAL) raise_to(&found, relative_gap_of(s, kinds[i]->n));
+  return found;
 }
 
 /* Roll the controls out, or measure the gaps of the states as they are. */
@@ -163,8 +176,9 @@ static void evaluate_guess(ddp *s) {
     x = following, u += stage->m, gap += stage->n, shared += stage->shared;
   }
   const double last = terminal_cost(x, p);
-  s->has_gaps = s->has_gaps && !only_rounding(s);
-  s->cost = cost + last, s->magnitude = magnitude + fabs(last), s->open = s->has_gaps ? 1 : 0;
+  const double largest = s->has_gaps ? relative_gap(s) : 0;
+  s->has_gaps = largest > 64 * 2.220446049250313e-16 || isnan(largest);
+  s->cost = cost + last, s->magnitude = magnitude + fabs(last), s->open = largest <= 1e-9 ? 0 : 1;
   measure_gaps(s);
   measure_cost(s);
 }
@@ -293,7 +307,7 @@ static void check_convergence(ddp *s) {
     settled = undamped && promised <= s->cost_tolerance * (1 + fabs(s->cost));
   }
   /* where gaps are open, what closing them costs can hide what the controls save */
-  if (flat || (settled && s->open == 0)) s->status = CONVERGED;
+  if (flat || (settled && !s->has_gaps)) s->status = CONVERGED;
 }
 
 /* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */
