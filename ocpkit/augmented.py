@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocpkit.barrier import barrier_price, one_sided
-from ocpkit.differentiable import BufferedFunction, Traced, with_parameters
+from ocpkit.differentiable import BufferedFunction, with_parameters
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
 from ocpkit.identities import Identities
 from ocpkit.problem import Array, Cost, Dynamics, Problem, Stage, TerminalCost
@@ -292,7 +292,6 @@ def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[B
     known = dict[int, BufferedFunction]()
     for cost in costs:
         if id(cost) not in known:
-            assert isinstance(cost, (FunctionCost, FunctionTerminalCost))
             assert cost.rows is not None
             z = cost.rows.sx_in()
             stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)[results]))])
@@ -304,7 +303,7 @@ def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[B
 def _priced_stage(parts: Identities, p_size: int, width: int, barrier: bool) -> Stage:
     stage, rows = parts.parts
     sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
-    price = _Price(rows, (*sizes, p_size), width, barrier)
+    price = _Price(rows, (*sizes, p_size), width, barrier, f"stage {stage.name!r}: cost under constraints")
     cost = FunctionCost(price.cost(stage.cost), *sizes, parameter_size=width, rows=price.graph(stage.cost))
     dynamics = extend_dynamics(stage.dynamics, p_size, width)
     lower, upper = (-np.inf, np.inf) if barrier else (stage.control_lower, stage.control_upper)
@@ -314,26 +313,29 @@ def _priced_stage(parts: Identities, p_size: int, width: int, barrier: bool) -> 
 @lru_cache(maxsize=REMEMBERED)
 def _priced_end(parts: Identities, p_size: int, width: int, barrier: bool) -> TerminalCost:
     cost, rows = parts.parts
-    price = _Price(rows, (cost.state_size, p_size), width, barrier)
+    price = _Price(rows, (cost.state_size, p_size), width, barrier, "the terminal cost under constraints")
     return FunctionTerminalCost(price.cost(cost), cost.state_size, parameter_size=width, rows=price.graph(cost))
 
 
 @dataclass(frozen=True)
 class _Price:
-    """The price of some rows, for a cost of (…, p) with `sizes`, as expressions of (…, p'), p' of length `width`."""
+    """The price of some rows, for a cost of (…, p) with `sizes`, as expressions of (…, p'), p' of length `width`.
+
+    `where` is how messages call the cost.
+    """
 
     rows: Rows
     sizes: tuple[int, ...]
     width: int
     barrier: bool
+    where: str
 
     def cost(self, cost: Cost | TerminalCost) -> Any:
         """ℓ and the price; stays least squares where ℓ is and the price can be."""
-        scalar = cost.scalar if isinstance(cost, (FunctionCost, FunctionTerminalCost)) else None
-        if scalar is not None and scalar.least_squares and isinstance(scalar.g, Traced) and not self.barrier:
-            graph = scalar.g.graph
+        if cost.traced_function is not None and cost.least_squares and not self.barrier:
+            graph = cost.traced_function.graph
             return LeastSquares(lambda *z: ca.vertcat(graph(*self._own(z)), self._residual(*self._row(z))))
-        value = trace_cost(cost, self.sizes, "the cost under constraints")
+        value = trace_cost(cost, self.sizes, self.where)
         return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
 
     def graph(self, cost: Cost | TerminalCost) -> ca.Function:
@@ -341,7 +343,7 @@ class _Price:
         z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
         g, y, rho, mu = self._row(z)
         updated = barrier_price(self.rows, g, y, rho, mu)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
-        value = trace_cost(cost, self.sizes, "the cost under constraints")(*self._own(z))
+        value = trace_cost(cost, self.sizes, self.where)(*self._own(z))
         slopes = ca.horzcat(g, *(ca.jacobian(g, each) for each in reversed(z[:-1])))
         return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value, ca.densify(slopes)])
 
@@ -388,6 +390,10 @@ class _WithLongerParameters(Dynamics):
         self.state_size, self.control_size = inner.state_size, inner.control_size
         self.next_state_size, self.curved = inner.next_state_size, inner.curved
 
+    @property
+    def brings_curvature(self) -> bool:
+        return self.inner.brings_curvature
+
     def step(self, x: Array, u: Array, p: Array) -> Array:
         return self.inner.step(x, u, p[: self.p_size])
 
@@ -400,9 +406,9 @@ class _WithLongerParameters(Dynamics):
 
 def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
     """Let dynamics of p take a longer p', whose first entries are p."""
-    if not (isinstance(dynamics, FunctionDynamics) and isinstance(dynamics.f, Traced)):
+    if dynamics.traced_function is None:
         return _WithLongerParameters(dynamics, p_size)
-    function = with_parameters(dynamics.function, 3, "dynamics")
+    function = with_parameters(dynamics.sole_function, 3, "dynamics")
 
     def step(x: Any, u: Any, extended: Any) -> Any:
         return function(x, u, extended[:p_size])

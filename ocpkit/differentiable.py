@@ -18,7 +18,7 @@ from ocpkit.arrays import Array
 from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.intermediate import Point, differentiate, recording
-from ocpkit.symbol import symbols, to_casadi
+from ocpkit.symbol import from_casadi, symbols, to_casadi
 
 DERIVATIVES = ("casadi", "central", "complex")
 
@@ -36,7 +36,7 @@ class Differentiable(Protocol):
 class BufferedFunction:
     """A CasADi function that reads and writes NumPy memory, about 50 times faster than a plain call.
 
-    The memory belongs to a thread, so that several may solve the same problem.
+    The memory belongs to a thread, so that several may solve the same problem. Called with symbols it returns symbols.
     """
 
     def __init__(self, function: ca.Function) -> None:
@@ -58,8 +58,12 @@ class BufferedFunction:
         except AttributeError:
             memory = self._of_thread.memory = self._allocate()
         inputs, output, evaluate, _ = memory
-        for values, argument in zip(inputs, arguments, strict=True):
-            values[:] = argument
+        try:
+            for values, argument in zip(inputs, arguments, strict=True):
+                values[:] = argument
+        except TypeError:  # symbols have no number; asking for their type first would cost every call
+            symbolic: Array = from_casadi(self.function(*map(to_casadi, arguments)))
+            return symbolic
         evaluate()
         result: Array = output.T.copy()
         return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 
 class ProblemError(ValueError):
@@ -33,3 +35,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ProblemError:
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
     return ProblemError(f"unknown {kind} {name!r}; {hint}")
+
+
+def refuse_hidden_fields(record: Any) -> None:
+    """Refuse what a subclass of a dataclass says of a field without the dataclass's __init__ knowing of it.
+
+    Raises
+    ------
+    ProblemError
+        If a class attribute or method has the name of a field and is not its default.
+    """
+    kind = type(record)
+    for field in fields(record):
+        if getattr(kind, field.name, field.default) is not field.default:
+            raise ProblemError(
+                f"{kind.__name__} defines {field.name!r}, which has no effect: every object has its own, given to "
+                f"{kind.__name__}(…); give it there, or make the subclass a dataclass that annotates {field.name}"
+            )

@@ -211,12 +211,9 @@ def _end(problem: Problem, split: _Split) -> tuple[TerminalCost, tuple[Constrain
 
 
 def _function(part: Dynamics | Cost | TerminalCost) -> Any:
-    """Return what a part was made from; hand-written parts are called with symbols."""
-    if isinstance(part, FunctionDynamics):
-        return part.function
-    if isinstance(part, (FunctionCost, FunctionTerminalCost)):
-        function = part.scalar.function
-        return LeastSquares(function) if part.scalar.least_squares else function
+    """Return what a part was made from, or else the method that gives its value, which is called with symbols."""
+    if part.sole_function is not None:
+        return part.sole_function
     return part.step if isinstance(part, Dynamics) else part.value
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.arrays import Array, real_array, whole_number
-from ocpkit.differentiable import differentiable, with_parameters
-from ocpkit.errors import ProblemError
+from ocpkit.differentiable import Traced, differentiable, with_parameters
+from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.stage import cut_hessian
 
@@ -22,6 +22,9 @@ class LeastSquares:
     """Mark a function r(x, u) as residuals of the cost ½‖r‖², so that Gauss-Newton uses r_zᵀ r_z exactly."""
 
     residual: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        refuse_hidden_fields(self)
 
 
 class FunctionDynamics(Dynamics):
@@ -59,12 +62,25 @@ class FunctionDynamics(Dynamics):
     ) -> None:
         self.state_size, self.control_size = state_size, control_size
         self.next_state_size = state_size if next_state_size is None else next_state_size
-        self.function, self.parameter_size = function, parameter_size
+        self._function, self.parameter_size = function, parameter_size
         self.f = differentiable(function, (state_size, control_size, parameter_size), name, derivatives)
         if self.f.size != self.next_state_size:
             raise ProblemError(
                 f"{name}: the function returned a state of shape ({self.f.size},), expected ({self.next_state_size},)"
             )
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What the dynamics were made of."""
+        return self._function
+
+    @property
+    def sole_function(self) -> Callable[..., Any] | None:
+        return None if self.overrides(FunctionDynamics) else self._function
+
+    @property
+    def traced_function(self) -> Traced | None:
+        return self.f if isinstance(self.f, Traced) and not self.overrides(FunctionDynamics) else None
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
         return self.f.value(x, u, p)
@@ -81,9 +97,8 @@ class _ScalarOfFunction:
     """ℓ(z, p), or ½‖r(z, p)‖² for residuals, with gradient and Hessian in z = (x, u) or z = x."""
 
     def __init__(self, function: Any, sizes: tuple[int, ...], name: str, derivatives: str) -> None:
-        self.least_squares = isinstance(function, LeastSquares)
-        self.function = function.residual if self.least_squares else function
-        self.g = differentiable(self.function, sizes, name, derivatives)
+        self.least_squares, self.function = isinstance(function, LeastSquares), function
+        self.g = differentiable(_residual_or(function), sizes, name, derivatives)
         if not self.least_squares and self.g.size != 1:
             raise ProblemError(
                 f"{name}: a cost must be one number, the function returned {self.g.size} "
@@ -92,7 +107,8 @@ class _ScalarOfFunction:
 
     def value(self, *arguments: Array) -> float:
         g = self.g.value(*arguments)
-        return float(0.5 * g @ g) if self.least_squares else float(g[0])
+        value: Any = 0.5 * g @ g if self.least_squares else g[0]
+        return value if g.dtype == object else float(value)  # a symbol stays one
 
     def gradient(self, *arguments: Array) -> Array:
         jacobian = self.g.jacobian(*arguments)
@@ -104,8 +120,7 @@ class _ScalarOfFunction:
         return self.gauss_newton(*arguments) + self.g.hessian_product(self.g.value(*arguments), *arguments)
 
     def gauss_newton(self, *arguments: Array) -> Array:
-        if not self.least_squares:
-            return self.hessian(*arguments)
+        """Of residuals: r_zᵀ r_z."""
         jacobian = self.g.jacobian(*arguments)
         return jacobian.T @ jacobian
 
@@ -134,6 +149,15 @@ class FunctionCost(Cost):
         self.state_size, self.control_size = state_size, control_size
         self.parameter_size, self.rows = parameter_size, rows
         self.scalar = _ScalarOfFunction(function, (state_size, control_size, parameter_size), name, derivatives)
+        self.least_squares = self.scalar.least_squares
+
+    @property
+    def sole_function(self) -> Any:
+        return None if self.overrides(FunctionCost) else self.scalar.function
+
+    @property
+    def traced_function(self) -> Traced | None:
+        return self.scalar.g if isinstance(self.scalar.g, Traced) and not self.overrides(FunctionCost) else None
 
     def value(self, x: Array, u: Array, p: Array) -> float:
         return self.scalar.value(x, u, p)
@@ -146,6 +170,8 @@ class FunctionCost(Cost):
         return cut_hessian(self.scalar.hessian(x, u, p), self.state_size)
 
     def gauss_newton_hessian(self, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+        if not self.least_squares:
+            return self.hessian(x, u, p)
         return cut_hessian(self.scalar.gauss_newton(x, u, p), self.state_size)
 
 
@@ -165,6 +191,15 @@ class FunctionTerminalCost(TerminalCost):
         self.state_size = state_size
         self.parameter_size, self.rows = parameter_size, rows
         self.scalar = _ScalarOfFunction(function, (state_size, parameter_size), name, derivatives)
+        self.least_squares = self.scalar.least_squares
+
+    @property
+    def sole_function(self) -> Any:
+        return None if self.overrides(FunctionTerminalCost) else self.scalar.function
+
+    @property
+    def traced_function(self) -> Traced | None:
+        return self.scalar.g if isinstance(self.scalar.g, Traced) and not self.overrides(FunctionTerminalCost) else None
 
     def value(self, x: Array, p: Array) -> float:
         return self.scalar.value(x, p)
@@ -176,7 +211,7 @@ class FunctionTerminalCost(TerminalCost):
         return self.scalar.hessian(x, p)
 
     def gauss_newton_hessian(self, x: Array, p: Array) -> Array:
-        return self.scalar.gauss_newton(x, p)
+        return self.scalar.gauss_newton(x, p) if self.least_squares else self.hessian(x, p)
 
 
 def problem_from_functions(

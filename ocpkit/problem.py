@@ -78,6 +78,7 @@ class Problem:
         if not isinstance(getattr(self.terminal_cost, "state_size", None), (int, np.integer)):
             raise ProblemError("terminal_cost must be a TerminalCost, which defines the integer state_size")
         set_("terminal_constraints", checked_constraints(self.terminal_constraints, "terminal_constraints"))
+        self.terminal_cost.mark_in_use()
         self._check_chain()
         set_("angles", checked_angles(self.angles, self.state_sizes))
         self._check_numbers(NUMBERS)
@@ -127,7 +128,7 @@ class Problem:
                 _expect_each(stage.cost.gradient(x, u, p), ((n,), (m,)), f"{where}: cost.gradient")
                 second = {"cost.hessian": stage.cost.hessian(x, u, p)}
                 second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
-                if stage.dynamics.curved and type(stage.dynamics).hessian_product is not Dynamics.hessian_product:
+                if stage.dynamics.curved and stage.dynamics.brings_curvature:
                     second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, np.zeros(after))
                 for kind, blocks in second.items():
                     _expect_each(blocks, ((n, n), (m, n), (m, m)), f"{where}: {kind}")

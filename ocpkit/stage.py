@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from ocpkit.arrays import Array, checked_vector, real_array
 from ocpkit.differences import central_jacobian
 from ocpkit.differentiable import with_parameters
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, refuse_hidden_fields
+from ocpkit.part import Part
 
 
-class Dynamics(ABC):
+def _jacobians_of_step(f: Dynamics, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+    jacobian = f.differentiated(len(x), len(u), len(p)).jacobian(x, u, p)
+    return jacobian[:, : f.state_size], jacobian[:, f.state_size :]
+
+
+class Dynamics(Part):
     """One step of the system, x_{t+1} = f(x, u, p).
 
     Attributes
@@ -33,6 +39,8 @@ class Dynamics(ABC):
     control_size: int
     next_state_size: int
     curved: bool = True
+
+    value_method = "step"
 
     @abstractmethod
     def step(self, x: Array, u: Array, p: Array) -> Array:
@@ -55,12 +63,33 @@ class Dynamics(ABC):
         hessian = central_jacobian(gradient, np.concatenate([x, u]))
         return cut_hessian((hessian + hessian.T) / 2, n)
 
+    replacements: ClassVar = {"jacobians": _jacobians_of_step, "hessian_product": hessian_product}
 
-class Cost(ABC):
+    @property
+    def brings_curvature(self) -> bool:
+        """Whether `hessian_product` is more than differences of `jacobians`."""
+        return type(self).hessian_product is not Dynamics.hessian_product
+
+
+def _gradient_of_value(cost: Cost, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+    gradient = cost.differentiated(len(x), len(u), len(p)).jacobian(x, u, p)[0]
+    return gradient[: cost.state_size], gradient[cost.state_size :]
+
+
+def _hessian_of_value(cost: Cost, x: Array, u: Array, p: Array) -> tuple[Array, Array, Array]:
+    hessian = cost.differentiated(len(x), len(u), len(p)).hessian_product(np.ones(1), x, u, p)
+    return cut_hessian(hessian, cost.state_size)
+
+
+class Cost(Part):
     """The running cost ℓ(x, u, p) of one stage."""
 
     state_size: int
     control_size: int
+    least_squares: bool = False  # whether `sole_function` returns residuals
+    rows: Any = None  # see `ocpkit.functions.FunctionCost`
+
+    value_method = "value"
 
     @abstractmethod
     def value(self, x: Array, u: Array, p: Array) -> float:
@@ -78,11 +107,29 @@ class Cost(ABC):
         """Return the Hessian without the curvature of residuals; by default `hessian` itself."""
         return self.hessian(x, u, p)
 
+    replacements: ClassVar = {
+        "gradient": _gradient_of_value,
+        "hessian": _hessian_of_value,
+        "gauss_newton_hessian": gauss_newton_hessian,
+    }
 
-class TerminalCost(ABC):
+
+def _final_gradient(cost: TerminalCost, x: Array, p: Array) -> Array:
+    return cost.differentiated(len(x), len(p)).jacobian(x, p)[0]
+
+
+def _final_hessian(cost: TerminalCost, x: Array, p: Array) -> Array:
+    return cost.differentiated(len(x), len(p)).hessian_product(np.ones(1), x, p)
+
+
+class TerminalCost(Part):
     """The cost φ(x, p) of the final state."""
 
     state_size: int
+    least_squares: bool = False
+    rows: Any = None
+
+    value_method = "value"
 
     @abstractmethod
     def value(self, x: Array, p: Array) -> float:
@@ -99,6 +146,12 @@ class TerminalCost(ABC):
     def gauss_newton_hessian(self, x: Array, p: Array) -> Array:
         """Return the Hessian without the curvature of residuals; by default `hessian` itself."""
         return self.hessian(x, p)
+
+    replacements: ClassVar = {
+        "gradient": _final_gradient,
+        "hessian": _final_hessian,
+        "gauss_newton_hessian": gauss_newton_hessian,
+    }
 
 
 @dataclass(frozen=True)
@@ -121,6 +174,7 @@ class Constraint:
     name: str = "constraint"
 
     def __post_init__(self) -> None:
+        refuse_hidden_fields(self)
         if not callable(self.function):
             raise ProblemError(f"{self.name}: expected a function, got {type(self.function).__name__}")
         lower, upper = (real_array(side, f"{self.name}: a bound") for side in (self.lower, self.upper))
@@ -164,6 +218,7 @@ class Stage:
     noise: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
+        refuse_hidden_fields(self)
         for kind, part in (("dynamics", self.dynamics), ("cost", self.cost)):
             for size in ("state_size", "control_size"):
                 if not isinstance(getattr(part, size, None), (int, np.integer)):
@@ -185,6 +240,8 @@ class Stage:
         )
         if self.noise is not None and not callable(self.noise):
             raise ProblemError(f"stage {self.name!r}: noise must be a function, got {type(self.noise).__name__}")
+        self.dynamics.mark_in_use()
+        self.cost.mark_in_use()
 
     @cached_property
     def bounded(self) -> bool:

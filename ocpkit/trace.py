@@ -13,9 +13,8 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.differentiable import Traced, with_parameters
+from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
 from ocpkit.problem import Array, Constraint, Cost, Dynamics, Stage, TerminalCost
 from ocpkit.symbol import symbols, to_casadi
 
@@ -104,27 +103,22 @@ def trace_cost(cost: Cost | TerminalCost, sizes: Sequence[int], where: str) -> c
 
 
 def _dynamics(dynamics: Dynamics) -> Any:
-    """Return the graph of the dynamics, or else the function to trace."""
-    if not isinstance(dynamics, FunctionDynamics):
-        return dynamics.step
-    return dynamics.f.graph if isinstance(dynamics.f, Traced) else dynamics.f.value
+    """Return the graph of the dynamics, or else the method to trace."""
+    return dynamics.step if dynamics.traced_function is None else dynamics.traced_function.graph
 
 
 def _cost(cost: Cost | TerminalCost) -> Any:
-    """Return the graph of a cost, or else the function to trace."""
-    if not isinstance(cost, (FunctionCost, FunctionTerminalCost)):
+    """Return the graph of a cost, or else the method to trace."""
+    if cost.traced_function is None:
         return cost.value
-    g = cost.scalar.g
-    function = g.graph if isinstance(g, Traced) else g.value
-    return _half_squares(function) if cost.scalar.least_squares else function
+    graph = cost.traced_function.graph
+    return _half_squares(graph) if cost.least_squares else graph
 
 
-def _half_squares(residual: Any) -> Any:
-    """Turn residuals r into ½‖r‖², on the graph or on the function."""
-    if isinstance(residual, ca.Function):
-        arguments = residual.sx_in()
-        return ca.Function("value", arguments, [ca.sumsqr(residual(*arguments)) / 2])
-    return lambda *arguments: ca.sumsqr(to_casadi(residual(*arguments))) / 2
+def _half_squares(residual: ca.Function) -> ca.Function:
+    """Turn residuals r into ½‖r‖²."""
+    arguments = residual.sx_in()
+    return ca.Function("value", arguments, [ca.sumsqr(residual(*arguments)) / 2])
 
 
 def _graph(function: Any, sizes: Sequence[int], where: str) -> ca.Function:
@@ -135,8 +129,9 @@ def _graph(function: Any, sizes: Sequence[int], where: str) -> ca.Function:
     try:
         graph = to_casadi(function(*arrays))
     except Exception as error:  # whatever a user's own code raises when it meets a symbol
+        called = getattr(function, "__qualname__", type(function).__name__)
         raise UnsupportedProblem(
-            f"{where} cannot be traced ({error}); write it with ocpkit.math, without float(), branches and "
+            f"{where} cannot be traced ({called}: {error}); write it with ocpkit.math, without float(), branches and "
             "assignments into NumPy arrays, or choose a solver that only evaluates it: 'ddp', 'ilqr', 'fddp'"
         ) from error
     return ca.Function("value", columns, [graph])

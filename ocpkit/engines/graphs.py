@@ -19,8 +19,8 @@ import casadi as ca
 from ocpkit.differentiable import Traced
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.expansion import Expansion
-from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
 from ocpkit.identities import Identities
+from ocpkit.part import Part
 from ocpkit.problem import Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.symbol import symbols, to_casadi
 
@@ -227,10 +227,10 @@ def _stage(stage: Stage, p_size: int, where: str) -> StageGraph:
 
 
 def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
-    if type(f) is FunctionDynamics:
-        traced = _traced(f.f, where)
+    traced = _traced(f, where)
+    if traced is not None:
         return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph, f.curved)
-    own = f.curved and type(f).hessian_product is not Dynamics.hessian_product
+    own = f.curved and f.brings_curvature
     products = _call(lambda *a: _square(*f.hessian_product(*a)), (*sizes, f.next_state_size), where) if own else None
     return DynamicsGraph(
         _call(f.step, sizes, where), _call(lambda *a: _beside(*f.jacobians(*a)), sizes, where), products, f.curved
@@ -238,8 +238,9 @@ def _dynamics(f: Dynamics, sizes: tuple[int, ...], where: str) -> DynamicsGraph:
 
 
 def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
-    if type(cost) is FunctionCost:
-        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares, cost.rows)
+    traced = _traced(cost, where)
+    if traced is not None:
+        return CostGraph(traced.graph, cost.least_squares, cost.rows)
     return CostGraph(
         _call(cost.value, sizes, where),
         gradient=_call(lambda *a: _below(*cost.gradient(*a)), sizes, where),
@@ -250,17 +251,19 @@ def _cost(cost: Cost, sizes: tuple[int, ...], where: str) -> CostGraph:
 
 def _terminal(cost: TerminalCost, p_size: int) -> CostGraph:
     sizes, where = (cost.state_size, p_size), "the terminal cost"
-    if type(cost) is FunctionTerminalCost:
-        return CostGraph(_traced(cost.scalar.g, where).graph, cost.scalar.least_squares, cost.rows)
+    traced = _traced(cost, where)
+    if traced is not None:
+        return CostGraph(traced.graph, cost.least_squares, cost.rows)
     methods = (cost.value, cost.gradient, cost.hessian, cost.gauss_newton_hessian)
     value, gradient, hessian, gauss_newton = (_call(method, sizes, where) for method in methods)
     return CostGraph(value, gradient=gradient, hessian=hessian, gauss_newton=gauss_newton)
 
 
-def _traced(function: Any, where: str) -> Traced:
-    if not isinstance(function, Traced):
+def _traced(part: Part, where: str) -> Traced | None:
+    """Return the graphs of the function that a part is made of; None where its methods are to be called."""
+    if part.sole_function is not None and part.traced_function is None:
         raise UnsupportedProblem(f"{where}: the derivatives are measured on a black box, not traced")
-    return function
+    return part.traced_function
 
 
 def _call(function: Callable[..., Any], sizes: Sequence[int], where: str) -> ca.Function:

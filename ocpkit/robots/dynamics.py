@@ -28,7 +28,6 @@ from ocpkit.problem import Dynamics
 from ocpkit.robots.rigid_body import InverseDynamics, inverse_dynamics
 from ocpkit.robots.urdf import Tree
 from ocpkit.stage import cut_hessian
-from ocpkit.symbol import from_casadi, to_casadi
 
 GRAVITY = 9.81
 POSE = 7
@@ -65,18 +64,18 @@ class RobotDynamics(Dynamics):
         self.state_size = self.next_state_size = self.position_size + self.velocity_size
 
     def step(self, x: Array, u: Array, p: Array) -> Array:
-        return call(self._step, x, u)[:, 0]
+        return self._step(x, u)[:, 0]
 
     def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
-        jacobian = call(self._jacobian, x, u)
+        jacobian = self._jacobian(x, u)
         return jacobian[:, : self.state_size], jacobian[:, self.state_size :]
 
     def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
-        return cut_hessian(call(self._hessian, x, u, costate), self.state_size)
+        return cut_hessian(self._hessian(x, u, costate), self.state_size)
 
     def acceleration(self, x: Array, u: Array) -> Array:
         """Return a (N,)."""
-        return call(self._acceleration, x, u)[:, 0]
+        return self._acceleration(x, u)[:, 0]
 
     @property
     def operations(self) -> dict[str, int]:
@@ -221,10 +220,3 @@ def _constant(values: ArrayLike) -> ca.SX:
 
 def _buffered(name: str, arguments: list[ca.SX], value: ca.SX) -> BufferedFunction:
     return BufferedFunction(ca.Function(name, arguments, [ca.densify(ca.cse([value])[0])]))
-
-
-def call(function: BufferedFunction, *arguments: Any) -> Any:
-    """Evaluate on numbers, or insert the graph where an argument is symbols."""
-    if any(isinstance(argument, np.ndarray) and argument.dtype == object for argument in arguments):
-        return from_casadi(function.function(*map(to_casadi, arguments)))
-    return function(*arguments)

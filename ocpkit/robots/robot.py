@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import Array, checked_vector
 from ocpkit.differentiable import BufferedFunction
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.robots.dynamics import GRAVITY, POSE, RobotDynamics, call, rotation
+from ocpkit.robots.dynamics import GRAVITY, POSE, RobotDynamics, rotation
 from ocpkit.robots.rigid_body import placements
 from ocpkit.robots.urdf import Tree, read_urdf
 
@@ -120,17 +120,17 @@ class Robot:
             if link not in self.tree.frames:
                 raise unknown_name(f"link of {self.tree.name}", link, self.tree.frames)
             self._poses[link] = self._pose(link)
-        both = call(self._poses[link], x[: self._position_size])
+        both = self._poses[link](x[: self._position_size])
         return both[:, 0], both[:, 1:]
 
     def skeleton(self, x: Any) -> Array:
         """Return the places of all joints (n + 1, 3) [m] in the world, the base's first."""
-        places: Array = call(self._skeleton, x[: self._position_size]).T
+        places: Array = self._skeleton(x[: self._position_size]).T
         return places
 
     def energy(self, x: Array) -> float:
         """Return kinetic and potential energy [J]."""
-        return float(call(self._energy, x)[0, 0])
+        return float(self._energy(x)[0, 0])
 
     def holding(self, positions: ArrayLike) -> Array:
         """Return the torques (n,) that hold joint positions against gravity, on a base that stands still."""

@@ -15,7 +15,7 @@ from ocpkit.angles import continued
 from ocpkit.arrays import checked_series, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.solution import History, Iteration, Solution, Status, as_series
@@ -106,6 +106,7 @@ class Solver(ABC):
     takes_states = False  # whether a state guess with gaps is a start for it
 
     def __post_init__(self) -> None:
+        refuse_hidden_fields(self)
         positive(self, "time_limit")
         whole_number(self.max_iterations, "max_iterations", 0)
 

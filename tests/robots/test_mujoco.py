@@ -23,6 +23,7 @@ mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip inst
 
 from ocpkit.robots import finger, from_mujoco, hopper  # noqa: E402
 from ocpkit.robots.film import film  # noqa: E402
+from ocpkit.robots.mujoco import MujocoDynamics  # noqa: E402
 
 Array = Any
 NONE = np.zeros(0)
@@ -64,6 +65,22 @@ def test_a_step_depends_on_nothing_but_its_arguments():
     np.testing.assert_array_equal(dynamics.step(x, u, NONE), before)
     again = pickle.loads(pickle.dumps(dynamics))
     np.testing.assert_array_equal(again.step(x, u, NONE), before)
+
+
+class Damped(MujocoDynamics):
+    """Loses a share of its velocities at every step."""
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        following = super().step(x, u, p)
+        return np.concatenate([following[: self.model.nv], 0.9 * following[self.model.nv :]])
+
+
+def test_a_step_of_ones_own_has_its_own_derivatives():
+    f, (problem, _) = Damped(hopper.model().model), solved("hopper")
+    x, u = problem.x0, problem.controls[0]
+    z = np.concatenate([x, u])
+    measured = central_jacobian(lambda z: f.step(z[: len(x)], z[len(x) :], NONE), z)
+    np.testing.assert_allclose(np.hstack(f.jacobians(x, u, NONE)), measured, atol=1e-6)
 
 
 def test_threads_may_step_one_model_at_once():

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocpkit import DDP, ILQR, Problem, ProblemError, check_derivatives, models, simulate
+import ocpkit.math as m
+from ocpkit import (
+    DDP,
+    ILQR,
+    FunctionCost,
+    FunctionTerminalCost,
+    Problem,
+    ProblemError,
+    Stage,
+    check_derivatives,
+    models,
+    simulate,
+)
 from ocpkit.differences import central_jacobian
 from ocpkit.plan_feedback import PlanFeedback
 from ocpkit.problem import Dynamics
@@ -21,6 +33,7 @@ pytest.importorskip("numpy", "2", reason="adam-robotics needs NumPy 2: pip insta
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
 
 from ocpkit.robots import Robot, from_urdf  # noqa: E402
+from ocpkit.robots.dynamics import RobotDynamics  # noqa: E402
 from ocpkit.robots.plant import simulated  # noqa: E402
 
 Array = Any
@@ -373,3 +386,27 @@ def test_robots_are_found_by_name():
     assert not {*models.robots()} & {*models.names()}
     for name in models.robots():
         assert models.get(name).name == name
+
+
+class WithFriction(RobotDynamics):
+    """Viscous friction on every joint, on top of the robot's step."""
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        n = self.control_size
+        return super().step(x, u - 0.2 * x[-n:], p)
+
+
+@bases
+def test_a_step_of_ones_own_has_its_own_derivatives(free_base):
+    f = WithFriction(step(free_base).tree, 0.01, free_base=free_base)
+    x, u = point(free_base, 3)
+    z = np.concatenate([x, u])
+    measured = central_jacobian(lambda z: f.step(z[: len(x)], z[len(x) :], np.zeros(0)), z)
+    np.testing.assert_allclose(np.hstack(f.jacobians(x, u, np.zeros(0))), measured, atol=1e-7)
+    problem = Problem(
+        (Stage(f, FunctionCost(lambda x, u: m.dot(u, u), f.state_size, f.control_size)),) * 5,
+        FunctionTerminalCost(lambda x: m.dot(x, x), f.state_size),
+        x0=x,
+    )
+    numpy, vm = (ILQR(max_iterations=5, engine=engine).solve(problem) for engine in ("numpy", "vm"))
+    np.testing.assert_allclose(vm.controls, numpy.controls, rtol=1e-7, atol=1e-9)
