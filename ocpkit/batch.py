@@ -113,7 +113,7 @@ def solve_batch(
         Guesses (B, T, m).
     solver
         A `DDP` or `ILQR` with its options, `ILQR()` by default; without a `curvature` of its own and an infeasible
-        start. Its engine is not used.
+        start. Its engine stays at ``"auto"``: batches run in torch.
     dtype
         ``"float64"`` or ``"float32"``. In float32 a problem has converged also when the promised decrease is lost in
         the rounding of J, 16 ε (1 + |J|) = 1.9e-6 (1 + |J|).
@@ -165,6 +165,8 @@ def _check(problem: Any, solver: Any) -> None:
     solver.check(problem)
     if solver.curvature is not None:
         raise UnsupportedProblem("a batch cannot use a curvature of your own; solve the problems one by one")
+    if solver.engine != "auto":
+        raise UnsupportedProblem(f"a batch runs in torch, not on the engine {solver.engine!r}; leave it at 'auto'")
     if solver.infeasible_start or problem.states is not None:
         raise UnsupportedProblem(
             "a batch starts from controls, not from a state guess with gaps; use problem.replace(states=None) with DDP "

@@ -52,3 +52,16 @@ def refuse_hidden_fields(record: Any) -> None:
                 f"{kind.__name__} defines {field.name!r}, which has no effect: every object has its own, given to "
                 f"{kind.__name__}(…); give it there, or make the subclass a dataclass that annotates {field.name}"
             )
+
+
+def refuse_unused(record: Any, why: str, *names: str) -> None:
+    """Refuse options that are not at their defaults though nothing would read them.
+
+    Raises
+    ------
+    ProblemError
+        Names the option, and says why and the way out in the words given.
+    """
+    for field in fields(record):
+        if field.name in names and getattr(record, field.name) != field.default:
+            raise ProblemError(f"{type(record).__name__}: {field.name} has no effect {why}")

@@ -97,8 +97,9 @@ class _ScalarOfFunction:
     """ℓ(z, p), or ½‖r(z, p)‖² for residuals, with gradient and Hessian in z = (x, u) or z = x."""
 
     def __init__(self, function: Any, sizes: tuple[int, ...], name: str, derivatives: str) -> None:
-        self.least_squares, self.function = isinstance(function, LeastSquares), function
-        self.g = differentiable(_residual_or(function), sizes, name, derivatives)
+        self.declared, self.least_squares = function, isinstance(function, LeastSquares)
+        self.function = _residual_or(function)
+        self.g = differentiable(self.function, sizes, name, derivatives)
         if not self.least_squares and self.g.size != 1:
             raise ProblemError(
                 f"{name}: a cost must be one number, the function returned {self.g.size} "
@@ -153,7 +154,7 @@ class FunctionCost(Cost):
 
     @property
     def sole_function(self) -> Any:
-        return None if self.overrides(FunctionCost) else self.scalar.function
+        return None if self.overrides(FunctionCost) else self.scalar.declared
 
     @property
     def traced_function(self) -> Traced | None:
@@ -195,7 +196,7 @@ class FunctionTerminalCost(TerminalCost):
 
     @property
     def sole_function(self) -> Any:
-        return None if self.overrides(FunctionTerminalCost) else self.scalar.function
+        return None if self.overrides(FunctionTerminalCost) else self.scalar.declared
 
     @property
     def traced_function(self) -> Traced | None:
@@ -281,6 +282,8 @@ def problem_from_functions(
         if not isinstance(function, Dynamics):
             with_parameters(_residual_or(function), count, f"{name}: {part}")
     if isinstance(dynamics, Dynamics):
+        if control_size not in (None, dynamics.control_size):
+            raise ProblemError(f"control_size={control_size}, but the dynamics take {dynamics.control_size} controls")
         control_size = dynamics.control_size
     elif control_size is None:
         control_size = guess.shape[-1] if guess is not None else _find_control_size(dynamics, cost, x0, p)

@@ -256,7 +256,7 @@ def test_derivatives_of_an_override_are_its_own(case: tuple[str | None, ...]) ->
 @cases
 def test_everything_made_from_a_problem_obeys_an_override(case: tuple[str | None, ...]) -> None:
     """Free parameters, sensitivities, controllers, batches."""
-    problem, plain, solver = overridden(case), written_out(case), DDP(gradient_tolerance=1e-10, engine="numpy")
+    problem, plain, solver = overridden(case), written_out(case), DDP(gradient_tolerance=1e-10)
     numeric = "umeric" in next(filter(None, case))
     solution, right = solver.solve(problem), solver.solve(plain)
     np.testing.assert_allclose(MPC(problem, solver).step(X0).control, right.controls[0], atol=1e-6)

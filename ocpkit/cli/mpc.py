@@ -19,13 +19,16 @@ from ocpkit.plan_feedback import PlanFeedback
 from ocpkit.problem import Dynamics
 from ocpkit.solvers import registry
 
+ITERATIONS = 5
+"""Per tick, where nobody says how many."""
+
 
 def mpc_command(
     target: Annotated[
         str, typer.Argument(metavar="TASK", help="A task of `ocpkit list`, or path/to/my_model.py:problem.")
     ],
     feedback: Annotated[bool, typer.Option("--feedback", help="Follow one plan's feedback; plan only once.")] = False,
-    iterations: Annotated[int, typer.Option(min=1, help="Iterations per tick.")] = 5,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per tick.", show_default="5")] = None,
     ticks: Annotated[int | None, typer.Option(min=1, help="Length.", show_default="the horizon")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Number of stages.", show_default="the task's")] = None,
     solver: Annotated[
@@ -48,6 +51,8 @@ def mpc_command(
 
     Exit status: 0 if every tick had a usable plan, 1 if not, 2 wrong input, 130 Ctrl-C (what happened is written).
     """
+    if feedback and iterations is not None:
+        raise ProblemError("--iterations has no effect with --feedback, which plans only once")
     for path in (log, plot, animate, film):
         check_writable(path)
     check_pictures(plot, animate)
@@ -62,7 +67,7 @@ def mpc_command(
     if feedback:
         controller = PlanFeedback(found.problem, method.solve(found.problem))
     else:
-        controller = MPC(found.problem, replace(method, max_iterations=iterations), warm_up=method)
+        controller = MPC(found.problem, replace(method, max_iterations=iterations or ITERATIONS), warm_up=method)
     loop = simulate(
         controller,
         found.problem.horizon if ticks is None else ticks,

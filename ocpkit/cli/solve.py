@@ -47,7 +47,11 @@ def solve_command(
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Wall-clock budget [s].")] = None,
     engine: Annotated[
-        str | None, typer.Option(help=f"What computes DDP's sweeps: {', '.join(ENGINES)}.", show_default="auto")
+        str | None,
+        typer.Option(
+            help=f"What computes the sweeps of DDP, inside al, ip and ilqg too: {', '.join(ENGINES)}.",
+            show_default="auto",
+        ),
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Gradient at which the solver has converged.")] = None,
     warm_start: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Start from a saved solution.")] = None,

@@ -16,7 +16,7 @@ from ocpkit.engines.emit import literal
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.engines.library import FIELD_NAMES
 from ocpkit.engines.source import PACK, c_source, kernel
-from ocpkit.errors import UnsupportedProblem
+from ocpkit.errors import UnsupportedProblem, refuse_unused
 from ocpkit.problem import Problem
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def export_c(
     problem
         Its x0, parameters and controls become the defaults of the C functions; its control bounds are built in.
     solver
-        Its options are built in.
+        Its options are built in, but for the engine that Python would take.
     folder
         Where to; made if it does not exist.
     name
@@ -56,6 +56,9 @@ def export_c(
         raise UnsupportedProblem(
             "an exported solver starts from controls and uses the exact Q_uu: take 'ddp' or 'ilqr'"
         )
+    refuse_unused(
+        solver, "in an exported solver, which has no clock; the main gives a limit of iterations", "time_limit"
+    )
     name, graph = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), trace_problem(problem)
     name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]

@@ -25,7 +25,7 @@ import numpy as np
 
 from ocpkit.augmented import NEGLIGIBLE, Augmented, Measured
 from ocpkit.engines.choose import choose_engine
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, refuse_unused
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, say_start, say_violation
 from ocpkit.scaling import Scaling
@@ -60,7 +60,8 @@ class AugmentedLagrangian(Solver):
     Parameters
     ----------
     inner
-        The unconstrained solver; its iteration limit is per outer iteration.
+        The unconstrained solver; its iteration limit is per outer iteration. Its tolerances of gradient and cost
+        follow from those below, and may not be given.
     constraint_tolerance
         Converged when every row holds to this [natural unit of the row], complementarity included.
     gradient_tolerance
@@ -94,6 +95,9 @@ class AugmentedLagrangian(Solver):
         positive(self, "max_penalty", "penalty_factor", "enough")
         if not isinstance(self.inner, DDP):
             raise ProblemError(f"inner must be a DDP solver, got {type(self.inner).__name__}")
+        name = type(self).__name__
+        why = f"as the inner solver of {name}; give first_tolerance and gradient_tolerance to {name} itself"
+        refuse_unused(self.inner, why, "gradient_tolerance", "cost_tolerance")
         if self.penalty_factor <= 1 or self.enough >= 1:
             raise ProblemError("penalty_factor must be above 1 and enough below 1")
 

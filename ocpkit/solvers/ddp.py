@@ -22,6 +22,7 @@ Gauss-Newton for least-squares costs, and converges linearly but with cheaper, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from ocpkit.bellman import Curvature
 from ocpkit.curvature import Boxed, Exact, Metric
 from ocpkit.engines.choose import ENGINES, choose_engine
 from ocpkit.engines.interface import AnyPolicy, Engine
-from ocpkit.errors import NotPositiveDefinite, ProblemError, unknown_name
+from ocpkit.errors import NotPositiveDefinite, ProblemError, refuse_unused, unknown_name
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.compiled import CompiledRun
@@ -55,7 +56,8 @@ class DDP(Solver):
     feedback
         Keep Q_ux; without it this is stage-wise Newton (Prop. 2).
     curvature
-        What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below.
+        What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below. Each solve takes a copy of
+        it, so that nothing is remembered from one to the next.
     gradient_tolerance
         Converged when max |Q_u + y|/√|Q_uu|, over all controls, is at most this times √S (see `optimality`); y, the
         multipliers of the control bounds, are zero where no bound holds. With ``scaling=False``: when |Q_u + y| is at
@@ -122,6 +124,16 @@ class DDP(Solver):
             raise ProblemError("min_regularization must not be above max_regularization")
         if self.min_step_size > 1 or self.armijo >= 1:
             raise ProblemError("min_step_size must be at most 1 and armijo below 1")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Refuse options that others switch off."""
+        if not self.line_search:
+            refuse_unused(self, "without line_search", "min_step_size", "armijo")
+        if self.curvature is not None:
+            schedule = ("initial_regularization", "min_regularization", "max_regularization", "regularization_factor")
+            why = "with a curvature of its own, which is not damped; put it into the curvature, or use tikhonov"
+            refuse_unused(self, why, "regularize", *schedule)
 
     @property
     def step_sizes(self) -> list[float]:
@@ -194,6 +206,7 @@ class DDPRun(Run):
 
     def __init__(self, options: DDP, engine: Engine, guess: Guess) -> None:
         self.options, self.engine = options, engine
+        self.curvature = deepcopy(options.curvature)
         self.trajectory = guess.trajectory(self.engine)
         self.regularization = Regularization(options, options.initial_regularization)
         self.gap_weight = 0.0
@@ -317,9 +330,9 @@ class DDPRun(Run):
             on_state = options.regularize == "state"
             damping = 0.0 if on_state else mu
             metric = Metric(self.optimality.metric, self.trajectory.magnitude) if options.scaling else None
-            curvature = options.curvature or Exact(damping, metric)
+            curvature = self.curvature or Exact(damping, metric)
             if room is not None:
-                curvature = Boxed(room, self.held, damping, options.curvature, metric)
+                curvature = Boxed(room, self.held, damping, self.curvature, metric)
             relative = mu if on_state and options.scaling else 0.0
             try:
                 self.policy = self.engine.backward_pass(

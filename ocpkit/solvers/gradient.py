@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ocpkit.bellman import Curvature
 from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
-from ocpkit.errors import unknown_name
+from ocpkit.errors import refuse_unused, unknown_name
 from ocpkit.linalg import dot
 from ocpkit.problem import Problem
 from ocpkit.solution import Iteration, Status
@@ -51,6 +51,8 @@ class GradientDescent(FirstOrderSolver):
         positive(self, "learning_rate", "armijo")
         if self.rule not in RULES:
             raise unknown_name("rule", self.rule, RULES)
+        if not self.line_search:
+            refuse_unused(self, "without line_search", "armijo")
 
     def begin(self, problem: Problem, guess: Guess) -> GradientRun:
         return GradientRun(self, problem, guess)

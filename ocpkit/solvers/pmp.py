@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ocpkit.engines.numpy import Policy
-from ocpkit.errors import ProblemError, unknown_name
+from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.problem import Array, Problem, Stage
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, positive
@@ -64,6 +64,8 @@ class MSA(FirstOrderSolver):
             raise unknown_name("minimisation", self.minimisation, ("exact", "gradient"))
         if not 0 < self.relaxation <= 1:
             raise ProblemError(f"relaxation must lie in (0, 1], got {self.relaxation!r}")
+        of_others = ("learning_rate",) if self.minimisation == "exact" else ("relaxation", "stage_iterations")
+        refuse_unused(self, f"with minimisation={self.minimisation!r}", *of_others)
 
     def begin(self, problem: Problem, guess: Guess) -> MSARun:
         return MSARun(self, problem, guess)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any
 
@@ -58,6 +58,8 @@ def make(name: str, *, tolerance: float | None = None, **options: Any) -> Solver
     ----------
     tolerance
         The solver's main tolerance, whatever its own name for it.
+    **options
+        Its options; those that it does not have itself go to its inner solver, such as the engine.
 
     Raises
     ------
@@ -65,11 +67,16 @@ def make(name: str, *, tolerance: float | None = None, **options: Any) -> Solver
         For an unknown solver, an option it does not have, or a value it refuses.
     """
     solver = get(name)
+    inner = getattr(solver(), "inner", None)
     known = {field.name for field in fields(solver)}
+    inside = {field.name for field in fields(inner)} if inner is not None else set[str]()
     if tolerance is not None:
-        options[next((key for key in _TOLERANCES if key in known), "tolerance")] = tolerance
+        options[next((key for key in _TOLERANCES if key in known | inside), "tolerance")] = tolerance
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
-        if key not in known:
+        if key not in known | inside:
             raise ProblemError(f"the solver {name!r} has no option {key!r}")
-    return solver(**given)
+    own = {key: value for key, value in given.items() if key in known}
+    if len(own) < len(given):
+        own["inner"] = replace(inner, **{key: value for key, value in given.items() if key not in known})
+    return solver(**own)
