@@ -18,6 +18,7 @@ from ocpkit.arrays import Array
 from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.intermediate import Point, differentiate, recording
+from ocpkit.pickling import CarriesFunctions
 from ocpkit.symbol import from_casadi, symbols, to_casadi
 
 DERIVATIVES = ("casadi", "central", "complex")
@@ -120,7 +121,7 @@ class Traced:
         return self._hessian(*arguments, weights)
 
 
-class BlackBox:
+class BlackBox(CarriesFunctions):
     """Derivatives of any Python function by central differences or by the complex step."""
 
     def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str, method: str) -> None:
@@ -183,6 +184,16 @@ def differentiable(function: Callable[..., Any], sizes: Sequence[int], name: str
     raise unknown_name("way to differentiate", derivatives, DERIVATIVES)
 
 
+class _WithoutParameters(CarriesFunctions):
+    """A function of (x, u), or of (x), as one of (x, u, p), or of (x, p)."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments[:-1])
+
+
 def with_parameters(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
     """Accept functions of (x, u) and of (x, u, p) alike; options of their own are what follows, or keyword-only."""
     if not callable(function):
@@ -196,7 +207,7 @@ def with_parameters(function: Callable[..., Any], count: int, name: str) -> Call
         wanted = "(x, u) or (x, u, p)" if count == 3 else "(x) or (x, p)"
         raise ProblemError(f"{name}: the function takes {len(positional)} arguments, expected {wanted}")
     if len(taken) < count:
-        return lambda *arguments: function(*arguments[:-1])
+        return _WithoutParameters(function)
     if taken[-1].default is not inspect.Parameter.empty:
         own, start = taken[-1].name, ", ".join(p.name for p in taken[:-1])
         raise ProblemError(

@@ -26,6 +26,7 @@ from ocpkit.arrays import checked_vector, real_array
 from ocpkit.differentiable import Differentiable, differentiable
 from ocpkit.errors import ProblemError
 from ocpkit.noise import noise_jacobians
+from ocpkit.pickling import CarriesFunctions
 from ocpkit.problem import Array, Problem
 
 ROUNDING = 1e-12
@@ -52,7 +53,7 @@ class Filtering:
 
 
 @dataclass
-class KalmanFilter:
+class KalmanFilter(CarriesFunctions):
     """An estimate of the state from measurements; extended where model or measurement are not linear.
 
     Parameters

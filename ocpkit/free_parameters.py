@@ -12,6 +12,7 @@ Source: state augmentation as in Betts, *Practical Methods for Optimal Control*,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from ocpkit.arrays import checked_vector
 from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError
 from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.pickling import CarriesFunctions
 from ocpkit.problem import Array, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.solution import Solution
 
@@ -131,81 +133,84 @@ class _Split:
         return m.stack([entries[i] for i in sorted(entries)])
 
 
-Arguments = Callable[..., tuple[Any, ...]]
-"""Maps the new problem's (x, u, p), at the end (x, p), to the old one's."""
+class _Arguments(ABC):
+    """The old problem's (x, u, p), at the end (x, p), of the new one's; and θ among the latter."""
+
+    def __init__(self, split: _Split, size: int) -> None:
+        self.split, self.size = split, size
+
+    @abstractmethod
+    def __call__(self, *new: Any) -> tuple[Any, ...]: ...
+
+    @abstractmethod
+    def theta(self, *new: Any) -> Any: ...
+
+
+class _First(_Arguments):
+    """θ follows the control, which has `size` entries."""
+
+    def __call__(self, *new: Any) -> tuple[Any, ...]:
+        x, u, p = new
+        return x, u[: self.size], self.split.join(p, self.theta(*new))
+
+    def theta(self, *new: Any) -> Any:
+        return new[1][self.size :]
+
+
+class _Later(_Arguments):
+    """θ follows the state, which has `size` entries."""
+
+    def __call__(self, *new: Any) -> tuple[Any, ...]:
+        x, *u, p = new
+        return x[: self.size], *u, self.split.join(p, self.theta(*new))
+
+    def theta(self, *new: Any) -> Any:
+        return new[0][self.size :]
 
 
 def _first_stage(stage: Stage, split: _Split, lower: Array, upper: Array) -> Stage:
     n, size = stage.dynamics.state_size, stage.dynamics.control_size
-
-    def arguments(x: Any, u: Any, p: Any) -> tuple[Any, ...]:
-        return x, u[:size], split.join(p, u[size:])
-
     sides = ((stage.control_lower, lower), (stage.control_upper, upper))
     bounds = [np.concatenate([np.asarray(own), more]) for own, more in sides]
-    return _stage(stage, (n, size + split.count), bounds, arguments, lambda x, u: u[size:], split)
+    return _stage(stage, (n, size + split.count), bounds, _First(split, size))
 
 
 def _later_stage(stage: Stage, split: _Split) -> Stage:
     n, size = stage.dynamics.state_size, stage.dynamics.control_size
-
-    def arguments(x: Any, u: Any, p: Any) -> tuple[Any, ...]:
-        return x[:n], u, split.join(p, x[n:])
-
     bounds = [stage.control_lower, stage.control_upper]
-    return _stage(stage, (n + split.count, size), bounds, arguments, lambda x, u: x[n:], split)
+    return _stage(stage, (n + split.count, size), bounds, _Later(split, n))
 
 
-def _stage(
-    stage: Stage,
-    sizes: tuple[int, int],
-    bounds: Sequence[ArrayLike],
-    arguments: Arguments,
-    theta: Callable[[Any, Any], Any],
-    split: _Split,
-) -> Stage:
+def _stage(stage: Stage, sizes: tuple[int, int], bounds: Sequence[ArrayLike], arguments: _Arguments) -> Stage:
     """Return the stage of (x, u, p) that calls the old one, and passes θ on."""
+    split = arguments.split
     name, p_size = f"{stage.name}, with free parameters", len(split.given)
-    step = _called(_function(stage.dynamics), 3, arguments)
     dynamics = FunctionDynamics(
-        lambda x, u, p: m.concatenate([step(x, u, p), theta(x, u)]),
+        _Passing(_function(stage.dynamics), arguments),
         *sizes,
         next_state_size=stage.dynamics.next_state_size + split.count,
         parameter_size=p_size,
         name=f"{name}: dynamics",
     )
     dynamics.curved = stage.dynamics.curved
-    cost = _called(_function(stage.cost), 3, arguments)
+    cost = _called(_function(stage.cost), arguments)
     return replace(
         stage,
         dynamics=dynamics,
         cost=FunctionCost(cost, *sizes, parameter_size=p_size, name=f"{name}: cost"),
         control_lower=bounds[0],
         control_upper=bounds[1],
-        constraints=tuple(replace(c, function=_called(c.function, 3, arguments)) for c in stage.constraints),
-        noise=None if stage.noise is None else _padded(_called(stage.noise, 3, arguments), split.count),
+        constraints=tuple(replace(c, function=_Called(c.function, arguments)) for c in stage.constraints),
+        noise=None if stage.noise is None else _Padded(stage.noise, arguments),
     )
-
-
-def _padded(noise: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """Return the noise with rows of zeros for θ."""
-
-    def padded(x: Any, u: Any, p: Any) -> Any:
-        F = noise(x, u, p)
-        return m.stack([*F, *[0.0 * F[0]] * count])
-
-    return padded
 
 
 def _end(problem: Problem, split: _Split) -> tuple[TerminalCost, tuple[Constraint, ...]]:
     n = problem.terminal_cost.state_size
-
-    def arguments(x: Any, p: Any) -> tuple[Any, ...]:
-        return x[:n], split.join(p, x[n:])
-
-    cost = _called(_function(problem.terminal_cost), 2, arguments)
+    arguments = _Later(split, n)
+    cost = _called(_function(problem.terminal_cost), arguments, 2)
     name = "the terminal cost, with free parameters"
-    constraints = (replace(c, function=_called(c.function, 2, arguments)) for c in problem.terminal_constraints)
+    constraints = (replace(c, function=_Called(c.function, arguments, 2)) for c in problem.terminal_constraints)
     phi = FunctionTerminalCost(cost, n + split.count, parameter_size=len(split.given), name=name)
     return phi, tuple(constraints)
 
@@ -217,11 +222,34 @@ def _function(part: Dynamics | Cost | TerminalCost) -> Any:
     return part.step if isinstance(part, Dynamics) else part.value
 
 
-def _called(function: Any, count: int, arguments: Arguments) -> Any:
+def _called(function: Any, arguments: _Arguments, count: int = 3) -> Any:
     """Return the function of the new problem's arguments; residuals stay residuals."""
     if isinstance(function, LeastSquares):
-        return LeastSquares(_called(function.residual, count, arguments))
-    old = with_parameters(function, count, "a problem with free parameters")
-    if count == 2:
-        return lambda x, p: old(*arguments(x, p))
-    return lambda x, u, p: old(*arguments(x, u, p))
+        return LeastSquares(_Called(function.residual, arguments, count))
+    return _Called(function, arguments, count)
+
+
+class _Called(CarriesFunctions):
+    """An old function of the new problem's arguments, `count` of them."""
+
+    def __init__(self, function: Callable[..., Any], arguments: _Arguments, count: int = 3) -> None:
+        self.old = with_parameters(function, count, "a problem with free parameters")
+        self.arguments = arguments
+
+    def __call__(self, *new: Any) -> Any:
+        return self.old(*self.arguments(*new))
+
+
+class _Passing(_Called):
+    """Dynamics that pass θ on."""
+
+    def __call__(self, *new: Any) -> Any:
+        return m.concatenate([super().__call__(*new), self.arguments.theta(*new)])
+
+
+class _Padded(_Called):
+    """Noise with rows of zeros for θ."""
+
+    def __call__(self, *new: Any) -> Any:
+        F = super().__call__(*new)
+        return m.stack([*F, *[0.0 * F[0]] * self.arguments.split.count])

@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike
 from ocpkit.arrays import Array, real_array, whole_number
 from ocpkit.differentiable import Traced, differentiable, with_parameters
 from ocpkit.errors import ProblemError, refuse_hidden_fields
+from ocpkit.pickling import CarriesFunctions
 from ocpkit.problem import NO_PARAMETERS, Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
 from ocpkit.stage import cut_hessian
 
 
 @dataclass(frozen=True)
-class LeastSquares:
+class LeastSquares(CarriesFunctions):
     """Mark a function r(x, u) as residuals of the cost ½‖r‖², so that Gauss-Newton uses r_zᵀ r_z exactly."""
 
     residual: Callable[..., Any]
@@ -93,7 +94,7 @@ class FunctionDynamics(Dynamics):
         return cut_hessian(self.f.hessian_product(costate, x, u, p), self.state_size)
 
 
-class _ScalarOfFunction:
+class _ScalarOfFunction(CarriesFunctions):
     """ℓ(z, p), or ½‖r(z, p)‖² for residuals, with gradient and Hessian in z = (x, u) or z = x."""
 
     def __init__(self, function: Any, sizes: tuple[int, ...], name: str, derivatives: str) -> None:

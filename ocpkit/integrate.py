@@ -18,6 +18,7 @@ from ocpkit.arrays import whole_number
 from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError
 from ocpkit.intermediate import intermediate
+from ocpkit.pickling import CarriesFunctions
 
 VectorField = Callable[[Any], Any]
 Rule = Callable[[VectorField, Any, Any], Any]
@@ -86,20 +87,33 @@ def discretize(rule: Rule, f: Callable[..., Any], dt: TimeStep, substeps: int = 
     if not callable(dt) and not (isinstance(dt, Real) and 0 < dt < np.inf):
         raise ProblemError(f"dt must be a positive number of seconds, got {dt!r}")
     count, of_p = whole_number(substeps, "substeps"), with_parameters(f, 3, "continuous dynamics")
+    return _StepOfParameters(rule, of_p, dt, count) if callable(dt) else _Step(rule, f, dt, count)
 
-    def advance(field: VectorField, x: Any, h: Any) -> Any:
-        for _ in range(count):
-            x = rule(field, x, h / count)
+
+class _Step(CarriesFunctions):
+    """x, u[, p] → the next state; has the name and the signature of f."""
+
+    def __init__(self, rule: Rule, f: Callable[..., Any], dt: Any, substeps: int) -> None:
+        self.rule, self.f, self.dt, self.substeps = rule, f, dt, substeps
+        functools.update_wrapper(self, f, updated=())
+
+    def __call__(self, x: Any, u: Any, *p: Any) -> Any:
+        return self._advance(lambda y: m.array(self.f(y, u, *p)), x, self.dt)
+
+    def _advance(self, field: VectorField, x: Any, h: Any) -> Any:
+        for _ in range(self.substeps):
+            x = self.rule(field, x, h / self.substeps)
         return x
 
-    if callable(dt):
-        return lambda x, u, p: advance(lambda y: m.array(of_p(y, u, p)), x, dt(p))
 
-    @functools.wraps(f)
-    def step(x: Any, u: Any, *p: Any) -> Any:
-        return advance(lambda y: m.array(f(y, u, *p)), x, dt)
+class _StepOfParameters(_Step):
+    """x, u, p → the next state, with a time step that depends on p."""
 
-    return step
+    def __init__(self, rule: Rule, f: Callable[..., Any], dt: Callable[[Any], Any], substeps: int) -> None:
+        self.rule, self.f, self.dt, self.substeps = rule, f, dt, substeps
+
+    def __call__(self, x: Any, u: Any, p: Any) -> Any:  # type: ignore[override]
+        return self._advance(lambda y: m.array(self.f(y, u, p)), x, self.dt(p))
 
 
 def euler(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:

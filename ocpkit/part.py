@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 from ocpkit.differentiable import BlackBox, Differentiable, Traced
 from ocpkit.errors import ProblemError
+from ocpkit.pickling import CarriesFunctions
 
 
-class Part(ABC):
+class Part(CarriesFunctions, ABC):
     """A part of a problem with one value and derivatives of it.
 
     Attributes

@@ -16,6 +16,7 @@ from ocpkit.differences import central_jacobian
 from ocpkit.differentiable import with_parameters
 from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.part import Part
+from ocpkit.pickling import CarriesFunctions
 
 
 def _jacobians_of_step(f: Dynamics, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
@@ -155,7 +156,7 @@ class TerminalCost(Part):
 
 
 @dataclass(frozen=True)
-class Constraint:
+class Constraint(CarriesFunctions):
     """lower ≤ g(x, u, p) ≤ upper, entry by entry; an equality where both bounds agree.
 
     Parameters
@@ -194,7 +195,7 @@ class Constraint:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(CarriesFunctions):
     """One time step: dynamics, running cost, what the control must respect, noise on the way; equal only to itself.
 
     Parameters

@@ -23,6 +23,7 @@ from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
 from ocpkit.models.two_link import TwoLink
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP = 0.04
@@ -30,6 +31,7 @@ WEAK = 6.0  # [N m]
 LINKS = TwoLink(masses=(1.0, 1.0), lengths=(1.0, 1.0), centres=(0.5, 0.5), inertias=(1 / 3, 1 / 3))
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

@@ -22,6 +22,7 @@ from ocpkit import math as m
 from ocpkit.functions import LeastSquares
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 TIME_STEP, TARGET, SPEED = 0.25, 400.0, 128.2
@@ -43,6 +44,7 @@ def climb_rate(x: Any) -> Any:
     return SPEED * (x[1] - x[0])
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 80,

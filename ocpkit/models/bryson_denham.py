@@ -20,11 +20,13 @@ from ocpkit import math as m
 from ocpkit.arrays import whole_number
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 TIME_STEP, WALL = 0.02, 1 / 9
 
 
+@built_by_call
 def build(*, horizon: int = 50, time_step: float = TIME_STEP, wall: float = WALL, speed: float = 1.0) -> Problem:
     """Build the problem.
 

@@ -24,6 +24,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, WHEELBASE = 0.03, 2.0
@@ -36,6 +37,7 @@ def smooth_abs(error: Any, scale: float) -> Any:
     return m.sqrt(error**2 + scale**2) - scale
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 500,

@@ -24,12 +24,14 @@ from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, LENGTH, GOAL = 0.02, 0.5, 0.0
 WEAK = 8.0  # [N]
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

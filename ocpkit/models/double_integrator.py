@@ -15,11 +15,13 @@ from ocpkit import math as m
 from ocpkit.functions import LeastSquares
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, GOAL = 0.1, 1.0
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 50,

@@ -23,6 +23,7 @@ from ocpkit.free_parameters import with_free_parameters
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 STAGES, DURATION, UNIT_OF_TIME = 100, 0.1989, 806.0  # the duration is the optimum's; the unit in seconds
@@ -30,6 +31,7 @@ THRUST, EMPTY = 3.5, 0.6
 DRAG, SCALE, EXHAUST = 310.0, 500.0, 0.5
 
 
+@built_by_call
 def build(
     *,
     horizon: int = STAGES,

@@ -23,6 +23,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 ELASTICITY, DISCOUNT, DEPRECIATION = 0.33, 0.96, 0.08
@@ -34,6 +35,7 @@ def steady_state(elasticity: float, discount: float, depreciation: float) -> flo
     return float((elasticity / interest) ** (1 / (1 - elasticity)))
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 60,

@@ -18,6 +18,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, LIMIT = 0.02, 1.0
@@ -29,6 +30,7 @@ def optimal_cost() -> float:
     return float(0.5 * (((START + 0.5) ** 3 - START**3) / 3 + 0.5 + (np.e + 1) / (np.e - 1)))
 
 
+@built_by_call
 def build(
     *, horizon: int = 50, time_step: float = TIME_STEP, start: float = START, speed_limit: float = LIMIT
 ) -> Problem:

@@ -23,6 +23,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Array, Constraint, Problem
 
 INTEREST, DISCOUNT, AVERSION = 0.03, 0.96, 2.0
@@ -34,6 +35,7 @@ def incomes(working_years: int, raise_share: float, pension: float, years: int) 
     return np.where(np.arange(years) < working_years, work, pension)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 60,

@@ -19,6 +19,7 @@ from ocpkit.free_parameters import with_free_parameters
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 STAGES, DISTANCE, LIMIT = 40, 1.0, 1.0
@@ -29,6 +30,7 @@ def least_time(distance: float, limit: float) -> float:
     return float(2 * (distance / limit) ** 0.5)
 
 
+@built_by_call
 def build(
     *, horizon: int = STAGES, distance: float = DISTANCE, acceleration_limit: float = LIMIT, duration: float = 4.0
 ) -> Problem:

@@ -18,11 +18,13 @@ from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing, planar_body
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, ARM, GOAL = 0.02, 0.25, (2.0, 1.0)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

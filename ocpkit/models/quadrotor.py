@@ -27,6 +27,7 @@ from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, ARM, ROTOR = 0.02, 0.175, 0.12
@@ -66,6 +67,7 @@ def flip_guess(horizon: int, time_step: float, *, hover: float, roll: float, ine
     return controls
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

@@ -20,6 +20,7 @@ import numpy as np
 
 from ocpkit import math as m
 from ocpkit.models import drawing, quadrotor
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 GOAL, CENTRE = (2.0, 0.0, 0.0), (1.0, 0.2, 0.4)
@@ -28,6 +29,7 @@ THRUST = 1.8
 RIM = quadrotor.ARM + quadrotor.ROTOR
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

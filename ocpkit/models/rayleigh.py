@@ -19,6 +19,7 @@ from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.integral import integral
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 TIME_STEP, LIMIT = 0.045, 1.0
@@ -29,6 +30,7 @@ def rates(x: Any, u: Any) -> Any:
     return m.stack([x[1], -x[0] + x[1] * (1.4 - 0.14 * x[1] ** 2) + 4 * u[0]])
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

@@ -23,12 +23,14 @@ from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing, planar_body
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, LENGTH, PAD, ENGINE = 0.1, 42.0, 0.0, 15.0
 START = (60.0, 200.0, -0.3, -15.0, -40.0, 0.0)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

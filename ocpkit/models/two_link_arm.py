@@ -20,6 +20,7 @@ from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
 from ocpkit.models.two_link import TwoLink
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 
 TIME_STEP, GOAL = 0.01, (-0.1, 0.4)
@@ -33,6 +34,7 @@ ARM = TwoLink(
 )
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

@@ -20,6 +20,7 @@ from ocpkit.functions import LeastSquares
 from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 TIME_STEP, GOAL, RADIUS = 0.05, (0.0, 2.0, 0.0), 0.25
@@ -30,6 +31,7 @@ DISCS = ((0.9, 0.55, 0.3), (1.9, -0.35, 0.35), (2.6, 1.1, 0.4))
 Disc = tuple[float, float, float]
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

@@ -20,6 +20,7 @@ from ocpkit.integrate import rk4
 from ocpkit.models import drawing
 from ocpkit.models.integral import integral
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 
 TIME_STEP, LOWER, UPPER, SLOWEST = 0.05, -0.3, 1.0, -0.4
@@ -30,6 +31,7 @@ def rates(x: Any, u: Any) -> Any:
     return m.stack([(1 - x[1] ** 2) * x[0] - x[1] + u[0], x[0]])
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 100,

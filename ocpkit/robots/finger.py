@@ -22,6 +22,7 @@ import numpy as np
 
 from ocpkit import math as m
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.mujoco import MujocoDynamics, from_mujoco
@@ -43,6 +44,7 @@ def tip(x: Any) -> Any:
     return m.stack([NEAR * turn(angles[0]) + FAR * turn(angles[1]) for turn in (m.cos, m.sin)])
 
 
+@built_by_call
 def build(
     *,
     horizon: int = HORIZON,

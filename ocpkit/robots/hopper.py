@@ -21,6 +21,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.arrays import whole_number
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.mujoco import MujocoDynamics, from_mujoco, spring_torques
@@ -36,6 +37,7 @@ def model() -> MujocoDynamics:
     return from_mujoco(Path(__file__).with_name("assets") / "hopper.xml", steps=4)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = HORIZON,

@@ -18,6 +18,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.functions import LeastSquares
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.descriptions import description
@@ -44,6 +45,7 @@ def plant(mass: float, friction: float) -> MujocoDynamics:
     return arm.changed(mass=mass)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 80,

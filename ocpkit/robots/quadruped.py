@@ -22,6 +22,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.functions import LeastSquares
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.descriptions import description
@@ -38,6 +39,7 @@ def robot() -> Robot:
     return from_urdf(description("solo_description/robots/solo12.urdf"), free_base=True)
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 70,

@@ -17,6 +17,7 @@ import numpy as np
 from ocpkit import math as m
 from ocpkit.functions import LeastSquares
 from ocpkit.models.task import Task
+from ocpkit.pickling import built_by_call
 from ocpkit.problem import Constraint, Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.descriptions import description
@@ -44,6 +45,7 @@ def points(x: Any) -> list[Any]:
     return [(1 - share) * robot().pose(first, x)[0] + share * robot().pose(last, x)[0] for first, last, share in POINTS]
 
 
+@built_by_call
 def build(
     *,
     horizon: int = 60,

@@ -67,7 +67,7 @@ def make(name: str, *, tolerance: float | None = None, **options: Any) -> Solver
         For an unknown solver, an option it does not have, or a value it refuses.
     """
     solver = get(name)
-    inner = getattr(solver(), "inner", None)
+    inner: Any = getattr(solver(), "inner", None)
     known = {field.name for field in fields(solver)}
     inside = {field.name for field in fields(inner)} if inner is not None else set[str]()
     if tolerance is not None:
