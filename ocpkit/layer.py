@@ -45,9 +45,17 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
     """
     if not problem.uniform:
         raise ProblemError("a layer needs states and controls of one size along the horizon; use Sensitivity instead")
-    chosen = _precise_solver(problem) if solver is None else solver
+    return _Layer(problem, _precise_solver(problem) if solver is None else solver)
 
-    def layer(x0: Tensor | None = None, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+
+class _Layer:
+    """(x0, p) ↦ (x*, u*) on tensors, with a gradient."""
+
+    def __init__(self, problem: Problem, solver: Solver) -> None:
+        self.problem, self.solver = problem, solver
+
+    def __call__(self, x0: Tensor | None = None, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        problem = self.problem
         start = _tensor(problem.x0 if x0 is None else x0)
         p = _tensor(problem.parameters if parameters is None else parameters)
         kept = problem.parameters.ndim
@@ -57,10 +65,8 @@ def torch_layer(problem: Problem, solver: Solver | None = None) -> Callable[...,
         if not count:
             raise ProblemError(f"the batch holds no problem: its shape is {tuple(batch)}")
         rows = start.reshape(count, *start.shape[len(batch) :]), p.reshape(count, *p.shape[len(batch) :])
-        states, controls = _Solve.apply(problem, chosen, *rows)  # type: ignore[no-untyped-call]
+        states, controls = _Solve.apply(problem, self.solver, *rows)  # type: ignore[no-untyped-call]
         return states.reshape(*batch, *states.shape[1:]), controls.reshape(*batch, *controls.shape[1:])
-
-    return layer
 
 
 def _precise_solver(problem: Problem) -> Solver:

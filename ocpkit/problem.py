@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -282,8 +282,27 @@ class Problem:
         return as_html(self._rows())
 
     @classmethod
-    def from_functions(cls, **declaration: Any) -> Problem:
+    def from_functions(
+        cls,
+        *,
+        dynamics: Any,
+        cost: Any,
+        terminal_cost: Any,
+        x0: ArrayLike,
+        horizon: int,
+        control_size: int | None = None,
+        parameters: ArrayLike = NO_PARAMETERS,
+        control_bounds: tuple[ArrayLike, ArrayLike] | None = None,
+        constraints: tuple[Constraint, ...] = (),
+        terminal_constraints: tuple[Constraint, ...] = (),
+        noise: Callable[..., Any] | None = None,
+        controls: ArrayLike | None = None,
+        states: ArrayLike | None = None,
+        derivatives: str = "casadi",
+        name: str = "problem",
+    ) -> Problem:
         """Build a homogeneous problem from plain functions; see `ocpkit.functions.problem_from_functions`."""
+        declaration = {key: value for key, value in locals().items() if key != "cls"}
         from ocpkit.functions import problem_from_functions
 
         return problem_from_functions(**declaration)

@@ -63,6 +63,9 @@ class RobotDynamics(Dynamics):
         self.velocity_size = self.control_size + 6 * free_base
         self.state_size = self.next_state_size = self.position_size + self.velocity_size
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_symbols"}
+
     def step(self, x: Array, u: Array, p: Array) -> Array:
         return self._step(x, u)[:, 0]
 

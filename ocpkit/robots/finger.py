@@ -97,6 +97,11 @@ def build(
     )
 
 
+def plant(mass: float, friction: float) -> MujocoDynamics:
+    """Return the model with its masses and frictions times a factor each."""
+    return model().changed(mass=mass, friction=friction)
+
+
 TASK = Task(
     name="finger",
     summary="Push a disc to its goal with a finger, in MuJoCo",
@@ -112,5 +117,5 @@ TASK = Task(
     draw=partial(drawing.model, model, (0, 1), goal=GOAL),
     view=(-0.2, 0.5, -0.28, 0.28),
     solver="ilqr",
-    plant=lambda mass, friction: model().changed(mass=mass, friction=friction),
+    plant=plant,
 )

@@ -77,6 +77,11 @@ def build(
     )
 
 
+def plant(mass: float, friction: float) -> MujocoDynamics:
+    """Return the model with its masses and frictions times a factor each."""
+    return model().changed(mass=mass, friction=friction)
+
+
 TASK = Task(
     name="hopper",
     summary="Rise from a squat on one foot and stand, in MuJoCo",
@@ -92,5 +97,5 @@ TASK = Task(
     draw=partial(drawing.model, model, (0, 2)),
     view=(-0.9, 0.9, -0.1, 1.5),
     solver="ilqr",
-    plant=lambda mass, friction: model().changed(mass=mass, friction=friction),
+    plant=plant,
 )

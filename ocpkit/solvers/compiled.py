@@ -18,6 +18,7 @@ import numpy as np
 from ocpkit.engines.casadi import SweepPolicy
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.library import FIELD_NAMES, Library, State
+from ocpkit.errors import ProblemError
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import History, Iteration, Status
 from ocpkit.solvers.driver import Clock, Guess, Run, bound_multipliers
@@ -110,6 +111,10 @@ def layout(graph: ProblemGraph, library: Library) -> Layout:
 
 class RunInC(Run):
     """A solve whose iterations run in C; one at a time is as many as are asked for."""
+
+    def __reduce__(self) -> str:
+        """Refuse copies, whose addresses would be those of this run's memory."""
+        raise ProblemError("a solve in progress in C cannot be copied or pickled; take its Solution as a warm start")
 
     def start(self) -> Iteration:
         return self._one()

@@ -83,6 +83,15 @@ def test_a_step_of_ones_own_has_its_own_derivatives():
     np.testing.assert_allclose(np.hstack(f.jacobians(x, u, NONE)), measured, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["finger", "hopper"])
+def test_a_task_is_pickled_with_its_plant(name):
+    task, (problem, _) = models.get(name), solved(name)
+    again = pickle.loads(pickle.dumps(task))
+    x, u = problem.x0, problem.controls[0]
+    np.testing.assert_array_equal(again.plant(1.2, 1.0).step(x, u, NONE), task.plant(1.2, 1.0).step(x, u, NONE))
+    assert pickle.loads(pickle.dumps(problem)).rollout()[1] == problem.rollout()[1]
+
+
 def test_threads_may_step_one_model_at_once():
     """MuJoCo lets others run while it steps, and each has its own memory."""
     dynamics, problem = hopper.model(), hopper.build(horizon=20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -410,3 +412,14 @@ def test_a_step_of_ones_own_has_its_own_derivatives(free_base):
     )
     numpy, vm = (ILQR(max_iterations=5, engine=engine).solve(problem) for engine in ("numpy", "vm"))
     np.testing.assert_allclose(vm.controls, numpy.controls, rtol=1e-7, atol=1e-9)
+
+
+@bases
+def test_dynamics_are_pickled_after_use(free_base):
+    f, (x, u) = step(free_base), point(free_base, 5)
+    right = f.step(x, u, np.zeros(0)), f.jacobians(x, u, np.zeros(0))
+    for again in (pickle.loads(pickle.dumps(f)), copy.deepcopy(f)):
+        np.testing.assert_array_equal(again.step(x, u, np.zeros(0)), right[0])
+        np.testing.assert_array_equal(again.jacobians(x, u, np.zeros(0))[0], right[1][0])
+        again.hessian_product(x, u, np.zeros(0), x)
+    assert len(pickle.loads(pickle.dumps(arm(free_base))).tree.joints) == f.control_size
