@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from ocpkit.arrays import checked_vector, whole_number
 from ocpkit.errors import ProblemError
 from ocpkit.estimator import KalmanFilter
 from ocpkit.mpc import Command, Health
-from ocpkit.problem import Array, Problem
+from ocpkit.problem import Array, Dynamics, Problem
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task
 
 INTERRUPTED = "interrupted"
 """Why a simulation was broken off by Ctrl-C."""
+
+Plant = Callable[..., Any]
+"""(x, u) → next state, or (x, u, tick) → next state."""
 
 
 class Controller(Protocol):
@@ -33,6 +37,8 @@ class Controller(Protocol):
         Its model.
     pending
         Controls that are already on their way to the plant.
+
+    A controller whose next tick is another stage of its problem than the first says which by an attribute ``stage``.
     """
 
     problem: Problem
@@ -52,6 +58,11 @@ class ClosedLoop:
         Of the plant, (N + 1, n) and (N, m).
     commands
         One per tick, N of them; a last one that moved the plant nowhere any more is one more.
+    stages
+        Stage of the controller's problem at each of the N ticks: 0 for a receding horizon, t for a plan's feedback.
+        Empty: 0 at all.
+    parameters
+        p of each tick and of the last state (N + 1, n_p), where `simulate` was given them; else None.
     time_step
         Seconds per tick.
     broken_off
@@ -61,6 +72,8 @@ class ClosedLoop:
     states: Array
     controls: Array
     commands: tuple[Command, ...]
+    stages: tuple[int, ...] = ()
+    parameters: Array | None = None
     time_step: float = 1.0
     broken_off: str = ""
 
@@ -126,10 +139,24 @@ class ClosedLoop:
         return plot_closed_loop(self, task, path, problem=problem)
 
     def cost(self, problem: Problem) -> float:
-        """Return what was paid: ℓ of the problem's first stage at every tick, and φ of the last state."""
-        stage, p = problem.stages[0], problem.parameter(0)
-        running = sum(stage.cost.value(x, u, p) for x, u in zip(self.states, self.controls))
-        return float(running + problem.terminal_cost.value(self.states[-1], problem.parameter(problem.horizon)))
+        """Cost paid: ℓ at every tick, with the stage and the p of that tick, and φ of the last state.
+
+        Raises
+        ------
+        ProblemError
+            If the problem takes another number of parameters than the ticks had.
+        """
+        states, controls, p = self.states, self.controls, self.parameters
+        stages = [min(t, problem.horizon - 1) for t in self.stages or (0,) * len(controls)]
+        if p is None or not problem.parameters.size:
+            p = np.stack([problem.parameter(t) for t in [*stages, problem.horizon]])
+        elif p.shape[1] != problem.parameters.shape[-1]:
+            raise ProblemError(
+                f"the ticks had {p.shape[1]} parameters, {problem.name!r} takes {problem.parameters.shape[-1]}: give a "
+                "problem of as many, or replace(loop, parameters=None) for those of the problem"
+            )
+        running = sum(problem.stages[t].cost.value(*z) for t, z in zip(stages, zip(states, controls, p)))
+        return float(running + problem.terminal_cost.value(states[-1], p[len(controls)]))
 
     def __str__(self) -> str:
         tally = ", ".join(f"{h.name.lower()} {self.count(h)}" for h in Health if self.count(h))
@@ -145,7 +172,7 @@ def simulate(
     ticks: int,
     *,
     x0: ArrayLike | None = None,
-    plant: Callable[[Array, Array], Array] | None = None,
+    plant: Plant | Dynamics | None = None,
     measurement_noise: float = 0.0,
     process_noise: float = 0.0,
     parameters: Callable[[int], ArrayLike] | None = None,
@@ -164,18 +191,19 @@ def simulate(
     x0
         Start of the plant; by default the problem's.
     plant
-        (x, u) → next state, where it differs from the model.
+        (x, u) → next state or (x, u, tick) → next state, where it differs from the model; `Dynamics` get p of the tick.
     measurement_noise, process_noise
         Standard deviations [state units] of what is added to the measured and to the true state.
     parameters
-        Tick → p for the controller.
+        Tick → p (n_p,), or rows for this tick and those after it, of the problem's shape: for the controller, for the
+        plant, the estimator and the costs. By default those of the problem's stages.
     seed
         Of the noise.
     time_step
         Seconds per tick, for the log and the picture.
     estimator
         Where given, it measures the plant with its own noise, and the controller gets its estimates; each tick is the
-        first stage of its problem. It goes on from where it is.
+        stage of its problem that it is of the controller's. It goes on from where it is.
 
     Returns
     -------
@@ -198,33 +226,37 @@ def simulate(
             f"a plant has states and controls of one size, those of {problem.name!r} change along the horizon; choose "
             "free parameters first, and simulate the problem with these"
         )
-    if plant is None:
-        first = problem.stages[0].dynamics
-
-        def plant(x: Array, u: Array) -> Array:
-            return first.step(x, u, problem.parameter(0))
-
+    move = _mover(problem, plant)
+    sensor = None if estimator is None else _Sensor(estimator, rng)
     states = [checked_vector(problem.x0 if x0 is None else x0, problem.state_sizes[0], "x0")]
-    controls, commands, broken_off = list[Array](), list[Command](), ""
+    controls, commands, stages, p_of = list[Array](), list[Command](), list[int](), list[Array]()
+    broken_off = ""
     try:
         for tick in range(ticks):
-            if estimator is None:
+            t: int = getattr(controller, "stage", 0)
+            given = None if parameters is None else parameters(tick)
+            told = None if given is None else problem.replace(parameters=given)
+            now = problem.parameter(t) if told is None else told.parameter(0)
+            if sensor is None:
                 known = states[-1] + measurement_noise * rng.normal(size=states[-1].shape)
             else:
-                known = estimator.update(estimator.measure(states[-1], rng))
-            command = controller.step(known, None if parameters is None else parameters(tick))
+                known = sensor.look(states[-1], t, None if told is None else now)
+            command = controller.step(known, given)
             commands.append(command)
             if command.health is Health.LOST:
                 broken_off = f"the controller was lost at tick {tick}"
                 break
             delay.append(command.control)
             control = delay.pop(0)
-            if estimator is not None:
-                estimator.predict(control)
-            following = plant(states[-1], control) + process_noise * rng.normal(size=states[-1].shape)
+            if sensor is not None:
+                sensor.predict(control)
+            following = move(states[-1], control, tick, t, now) + process_noise * rng.normal(size=states[-1].shape)
             if not np.isfinite(following).all():
                 broken_off = f"the plant's state is not finite after tick {tick}"
                 break
+            if told is not None:  # p of the next tick, to which the next state belongs, as this one foresees it
+                p_of[-1:] = [now, told.parameter(1)]
+            stages.append(t)
             controls.append(control)
             states.append(following)
     except KeyboardInterrupt:
@@ -233,6 +265,56 @@ def simulate(
         states=np.stack(states),
         controls=np.stack(controls[: len(states) - 1]) if len(states) > 1 else np.zeros((0, problem.control_sizes[0])),
         commands=tuple(commands),
+        stages=tuple(stages[: len(states) - 1]),
+        parameters=np.stack(p_of[: len(states)]) if p_of else None,
         time_step=time_step,
         broken_off=broken_off,
     )
+
+
+def _mover(problem: Problem, plant: Plant | Dynamics | None) -> Callable[[Array, Array, int, int, Array], Array]:
+    """Return (x, u, tick, stage, p) → next state of a plant, by default of the problem's own model."""
+    if plant is None:
+        return lambda x, u, tick, t, p: problem.stages[t].dynamics.step(x, u, p)
+    if isinstance(plant, Dynamics):
+        return lambda x, u, tick, t, p: plant.step(x, u, p)
+    if not callable(plant):
+        raise ProblemError(f"plant must be a function of (x, u) or (x, u, tick), got {type(plant).__name__}")
+    function = plant
+    if _takes_tick(function):
+        return lambda x, u, tick, t, p: function(x, u, tick)
+    return lambda x, u, tick, t, p: function(x, u)
+
+
+def _takes_tick(plant: Plant) -> bool:
+    """Whether a plant has a third argument without a default."""
+    try:
+        arguments = inspect.signature(plant).parameters.values()
+    except (TypeError, ValueError):  # code that is not Python's
+        return False
+    positional = [a for a in arguments if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    starred = any(a.kind is a.VAR_POSITIONAL for a in arguments)
+    needed = sum(a.default is a.empty for a in positional)
+    if needed > 3 or (len(positional) < 2 and not starred):
+        names = ", ".join(a.name for a in arguments)
+        raise ProblemError(f"plant must be a function of (x, u) or (x, u, tick), got one of ({names})")
+    return needed == 3
+
+
+class _Sensor:
+    """The estimator in the loop: each tick is a stage of its problem, with the tick's p where its model takes any."""
+
+    def __init__(self, estimator: KalmanFilter, rng: np.random.Generator) -> None:
+        self.estimator, self.rng, self.given = estimator, rng, dict[str, Array]()
+
+    def look(self, x: Array, t: int, p: Array | None) -> Array:
+        """Measure the plant; return the estimate."""
+        model = self.estimator.problem
+        self.stage = min(t, model.horizon - 1)
+        if p is not None and model.parameters.size:
+            self.given = {"parameters": p}
+        return self.estimator.update(self.estimator.measure(x, self.rng, t, **self.given), t, **self.given)
+
+    def predict(self, control: Array) -> None:
+        """Move the estimate over the tick."""
+        self.estimator.predict(control, self.stage, **self.given)

@@ -111,24 +111,39 @@ class KalmanFilter(CarriesFunctions):
         """Return to x0 and P_0."""
         self.estimate, self.error_covariance = np.array(self.problem.x0), self._P0
 
-    def update(self, y: ArrayLike, t: int = 0) -> Array:
+    def _parameter(self, t: int, given: ArrayLike | None) -> Array:
+        """Return p of stage t, or the given ones."""
+        if given is None:
+            return self.problem.parameter(t)
+        return checked_vector(given, self.problem.parameters.shape[-1], "parameters")
+
+    def update(self, y: ArrayLike, t: int = 0, *, parameters: ArrayLike | None = None) -> Array:
         """Take in the measurement of stage t (T: the end); return the estimate.
+
+        Parameters
+        ----------
+        y
+            Measurement (k,).
+        t
+            Stage.
+        parameters
+            p of this stage (n_p,), where they are not those of the problem.
 
         Raises
         ------
         ProblemError
             If y has the wrong shape or is not finite, or the model makes y a certainty.
         """
-        seen = checked_vector(y, self._h.size, "the measurement")
-        innovation = difference(seen, self._h.value(self.estimate, self.problem.parameter(t)), self.angles)
-        K, _, self.error_covariance = self._updated(self.error_covariance, self.estimate, t)
+        seen, p = checked_vector(y, self._h.size, "the measurement"), self._parameter(t, parameters)
+        innovation = difference(seen, self._h.value(self.estimate, p), self.angles)
+        K, _, self.error_covariance = self._updated(self.error_covariance, self.estimate, t, p)
         self.estimate = self.estimate + K @ innovation
         return self.estimate
 
-    def predict(self, u: ArrayLike, t: int = 0) -> Array:
-        """Move over stage t with the control u; return the estimate, now of the next state."""
-        control, p = checked_vector(u, self.problem.control_sizes[t], "the control"), self.problem.parameter(t)
-        self.error_covariance = self._predicted(self.error_covariance, self.estimate, control, t)
+    def predict(self, u: ArrayLike, t: int = 0, *, parameters: ArrayLike | None = None) -> Array:
+        """Move over stage t with the control u and p as in `update`; return the estimate, now of the next state."""
+        control, p = checked_vector(u, self.problem.control_sizes[t], "the control"), self._parameter(t, parameters)
+        self.error_covariance = self._predicted(self.error_covariance, self.estimate, control, t, p)
         self.estimate = self.problem.stages[t].dynamics.step(self.estimate, control, p)
         return self.estimate
 
@@ -148,13 +163,13 @@ class KalmanFilter(CarriesFunctions):
         found, spread = Filtering([], [], [self._P0], []), np.zeros_like(self._P0)
         for t, x in enumerate(states):
             before = found.predicted[t]
-            K, kept, P = self._updated(before, x, t)
+            K, kept, P = self._updated(before, x, t, self.problem.parameter(t))
             found.gains.append(K)
             found.kept.append(kept)
             found.updated.append(P)
             if t == len(controls):
                 break
-            following = self._predicted(P, x, controls[t], t)
+            following = self._predicted(P, x, controls[t], t, self.problem.parameter(t))
             if feedback_gains is not None:
                 spread, L = spread + before - P, feedback_gains[t]  # covariance of the estimate
                 following = following + self._noise_around(t, x, controls[t], L, spread, P)
@@ -174,9 +189,9 @@ class KalmanFilter(CarriesFunctions):
         total: Array = (moved @ spread @ moved.swapaxes(1, 2) + of_state @ P @ of_state.swapaxes(1, 2)).sum(axis=0)
         return total
 
-    def measure(self, x: Array, rng: np.random.Generator, t: int = 0) -> Array:
-        """Draw y = h(x) + D η, for simulations."""
-        return self._h.value(x, self.problem.parameter(t)) + self._D @ rng.normal(size=self._D.shape[1])
+    def measure(self, x: Array, rng: np.random.Generator, t: int = 0, *, parameters: ArrayLike | None = None) -> Array:
+        """Draw y = h(x) + D η at stage t, with p as in `update`, for simulations."""
+        return self._h.value(x, self._parameter(t, parameters)) + self._D @ rng.normal(size=self._D.shape[1])
 
     def start(self, rng: np.random.Generator) -> Array:
         """Draw a first state x_0 ~ N(x̄_0, P_0), for simulations."""
@@ -184,9 +199,9 @@ class KalmanFilter(CarriesFunctions):
         spread: Array = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=len(values)))
         return self.problem.x0 + spread
 
-    def _updated(self, P: Array, x: Array, t: int) -> tuple[Array, Array, Array]:
+    def _updated(self, P: Array, x: Array, t: int, p: Array) -> tuple[Array, Array, Array]:
         """Return K, I − K H, and P after the measurement."""
-        H = self._h.jacobian(x, self.problem.parameter(t))
+        H = self._h.jacobian(x, p)
         R = self._D @ self._D.T
         try:
             K = np.asarray(np.linalg.solve(H @ P @ H.T + R, H @ P).T if self.gains is None else self.gains[t], float)
@@ -198,8 +213,8 @@ class KalmanFilter(CarriesFunctions):
         kept = np.eye(len(P)) - K @ H
         return K, kept, kept @ P @ kept.T + K @ R @ K.T
 
-    def _predicted(self, P: Array, x: Array, u: Array, t: int) -> Array:
-        stage, p = self.problem.stages[t], self.problem.parameter(t)
+    def _predicted(self, P: Array, x: Array, u: Array, t: int, p: Array) -> Array:
+        stage = self.problem.stages[t]
         A, _ = stage.dynamics.jacobians(x, u, p)
         F = stage.noise_matrix(x, u, p)
         return A @ P @ A.T + F @ F.T

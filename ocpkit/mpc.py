@@ -136,7 +136,8 @@ class MPC:
         x
             Measured state (n,).
         parameters
-            p for this tick, of the problem's shape; by default those of the problem.
+            p for this tick, of the problem's shape; by default those of the problem. Rows are those of this tick and of
+        the ticks after it; over a delay the state is predicted with the first ones.
 
         Raises
         ------
@@ -150,7 +151,8 @@ class MPC:
         problem = self.problem if parameters is None else self.problem.replace(parameters=parameters)
         if self.plan is not None:
             self.offset += 1
-        problem = problem.replace(x0=self._counted(problem, self._predict(problem, measured)))
+        state = self._counted(problem, self._predict(problem, measured))
+        problem = problem.replace(x0=state, parameters=_later(problem, self.delay))
         solution = self._solve(problem)
         if solution.status is Status.INTERRUPTED:  # which is meant for the loop around this one
             raise KeyboardInterrupt
@@ -217,6 +219,12 @@ class MPC:
         stage = problem.stages[self.offset]
         control = self.plan.policy(self.offset, problem.x0)
         return np.clip(control, stage.control_lower, stage.control_upper) if np.isfinite(control).all() else None
+
+
+def _later(problem: Problem, ticks: int) -> Array:
+    """Return p as it is `ticks` later; beyond the end of its rows the last one goes on."""
+    p = problem.parameters
+    return p if p.ndim == 1 or not ticks else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
 
 
 def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:

@@ -41,9 +41,14 @@ class PlanFeedback:
         if len(self.plan.controls) != self.problem.horizon:
             raise ProblemError(f"the plan has {len(self.plan.controls)} stages, the problem {self.problem.horizon}")
 
+    @property
+    def stage(self) -> int:
+        """Stage of the plan that the next tick is."""
+        return min(self.tick, self.problem.horizon - 1)
+
     def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
         """Return the control for the state just measured, inside the bounds; parameters change nothing."""
-        start, stage = time.perf_counter(), min(self.tick, self.problem.horizon - 1)
+        start, stage = time.perf_counter(), self.stage
         measured = checked_vector(x, self.problem.state_sizes[stage], "the measured state")
         bounds = self.problem.stages[stage]
         control = np.clip(self.plan.policy(stage, measured), bounds.control_lower, bounds.control_upper)

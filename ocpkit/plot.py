@@ -100,14 +100,15 @@ def plot_closed_loop(
     path
         Where to save the picture, if anywhere; the suffix chooses the format.
     problem
-        Gives the control bounds, those of its first stage.
+        Gives the control bounds: those of the stage that each tick was, the first for a receding horizon.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     times, ticks = (loop.time_step * np.arange(float(n)) for n in (len(loop.states), len(loop.commands)))
-    stages = [] if problem is None else [problem.stages[0]] * len(loop.controls)
+    ticks_at = loop.stages or (0,) * len(loop.controls)
+    stages = [] if problem is None else [problem.stages[min(t, problem.horizon - 1)] for t in ticks_at]
     plans = (command.plan for command in loop.commands if command.plan is not None)
     angles = next((plan.angles for plan in plans), ()) if problem is None else problem.angles
     states = np.array(continued(loop.states, angles))

@@ -71,7 +71,7 @@ def mpc_command(
     loop = simulate(
         controller,
         found.problem.horizon if ticks is None else ticks,
-        plant=None if plant is None else lambda x, u: plant.step(x, u, found.problem.parameter(0)),
+        plant=plant,
         measurement_noise=measurement_noise,
         process_noise=process_noise,
         seed=seed,
