@@ -142,6 +142,30 @@ class History(Sequence[Iteration]):
         return f"History({list(self)})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Where a constrained solver stood beside its multipliers, so that the next solve can go on from there.
+
+    Attributes
+    ----------
+    penalty
+        ρ [cost per squared unit of the row].
+    barrier
+        μ [cost]; 0 without one.
+    tolerance
+        ‖Q_u‖ asked of the next inner solve [cost per unit of control].
+    """
+
+    penalty: float
+    barrier: float
+    tolerance: float
+
+    def after(self, status: Status | None, *, penalty: float, barrier: float, tolerance: float) -> WarmStart:
+        """What a solve that began here hands on: this ρ, where it has grown in vain."""
+        in_vain = status in (Status.INFEASIBLE, Status.GAVE_UP, Status.DIVERGED, Status.INVALID_INPUT)
+        return WarmStart(penalty=self.penalty if in_vain else penalty, barrier=barrier, tolerance=tolerance)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
     """A trajectory with its locally optimal feedback policy; equal only to itself.
@@ -169,6 +193,9 @@ class Solution:
         Natural units in which the solver measured its tolerances; None where it took the user's.
     angles
         Indices of states that are angles, as the problem declares them.
+    warm_start
+        Penalty, barrier and tolerance from which a solve with this solution as its guess goes on; None from solvers
+        without them.
     """
 
     problem_name: str
@@ -187,6 +214,7 @@ class Solution:
     details: dict[str, str] = field(default_factory=dict)
     scaling: Scaling | None = None
     angles: tuple[int, ...] = ()
+    warm_start: WarmStart | None = None
 
     @property
     def success(self) -> bool:
@@ -220,6 +248,8 @@ class Solution:
         meta = {"problem_name": self.problem_name, "solver": self.solver, "cost": self.cost, "seconds": self.seconds}
         meta |= {"status": self.status.name, "details": self.details, "history": [asdict(i) for i in self.history]}
         meta |= {"angles": self.angles}
+        if self.warm_start is not None:
+            meta["warm_start"] = asdict(self.warm_start)
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
         for name in _ARRAYS:
             series = getattr(self, name)
@@ -263,6 +293,8 @@ class Solution:
                 raise ValueError(f"it holds {sorted(known | unknown)}")
             meta["status"], meta["angles"] = Status[meta["status"]], tuple(meta.get("angles", ()))
             meta["history"] = History(Iteration(**entry) for entry in meta["history"])
+            if "warm_start" in meta:
+                meta["warm_start"] = WarmStart(**meta["warm_start"])
             return cls(**meta, **series)
         except Exception as error:  # whatever a damaged file makes its readers raise
             raise ProblemError(f"{path} is not a solution saved by ocpkit, or it is damaged: {error}") from error

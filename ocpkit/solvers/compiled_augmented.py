@@ -17,7 +17,7 @@ from ocpkit.engines.library import AugmentedState, Library
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import say_row, say_violation
 from ocpkit.scaling import Scaling
-from ocpkit.solution import History
+from ocpkit.solution import History, WarmStart
 from ocpkit.solvers.compiled import ROWS, SLICE, CompiledRun, RunInC, address_of, verdict
 from ocpkit.solvers.driver import Clock, Guess
 from ocpkit.solvers.units import Units, first_units
@@ -39,8 +39,9 @@ class CompiledAugmentedRun(RunInC):
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
         self.inner = CompiledRun.begin(options.inner, problem, graph, library, guess)
-        first, barrier, sides = augmented.first_multipliers(guess.multipliers), options.barrier, augmented.sides
-        self.p = self.inner.parameters = augmented.extended(first, options.initial_penalty, barrier.first)
+        y, barrier, sides = augmented.first_multipliers(guess.multipliers), options.barrier, augmented.sides
+        self.first = first = options.first(guess.warm_start if y else None)
+        self.p = self.inner.parameters = augmented.extended(y, first.penalty, first.barrier)
         inner = self.inner.state
         inner.p = address_of(self.p)
         known = first_units(augmented, guess, scaling=options.scaling)
@@ -62,11 +63,11 @@ class CompiledAugmentedRun(RunInC):
             group_count=len(sides.first),
             inner=ctypes.addressof(inner),
             p=inner.p,
-            penalty=options.initial_penalty,
-            barrier=barrier.first,
+            penalty=first.penalty,
+            barrier=first.barrier,
             barrier_factor=barrier.factor,
             last_barrier=barrier.last,
-            tolerance=options.first_tolerance,
+            tolerance=first.tolerance,
             residual=np.inf,
             gradient_norm=np.nan,
             has_gaps=inner.has_gaps,
@@ -141,6 +142,12 @@ class CompiledAugmentedRun(RunInC):
     def policy(self) -> SweepPolicy | None:  # type: ignore[override]
         """Backward pass at that iterate, as views of the solve's memory."""
         return self.inner.policy
+
+    @property
+    def warm_start(self) -> WarmStart:  # type: ignore[override]
+        """Where the next solve goes on."""
+        state = self.state
+        return self.first.after(self.status, penalty=state.penalty, barrier=state.barrier, tolerance=state.tolerance)
 
     @property
     def multipliers(self) -> Sequence[Array]:  # type: ignore[override]

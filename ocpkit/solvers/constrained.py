@@ -29,7 +29,7 @@ from ocpkit.errors import ProblemError, refuse_unused
 from ocpkit.problem import Array, Problem
 from ocpkit.rows import broken_at_start, say_start, say_violation
 from ocpkit.scaling import Scaling
-from ocpkit.solution import History, Iteration, Solution, Status
+from ocpkit.solution import History, Iteration, Solution, Status, WarmStart
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
@@ -106,6 +106,20 @@ class AugmentedLagrangian(Solver):
         """That of `InteriorPoint`; here there is none."""
         return Barrier()
 
+    def first(self, warm: WarmStart | None) -> WarmStart:
+        """First ρ, μ and inner tolerance: those of a warm start, as far as they go further than the options do.
+
+        ρ leaves room to grow, else a small disturbance could end a solve as infeasible that goes on from many others.
+        """
+        barrier, most = self.barrier, self.max_penalty / self.penalty_factor**2
+        if warm is None:
+            return WarmStart(penalty=self.initial_penalty, barrier=barrier.first, tolerance=self.first_tolerance)
+        return WarmStart(
+            penalty=max(self.initial_penalty, min(warm.penalty, most)),
+            barrier=min(max(barrier.last, warm.barrier or barrier.first), barrier.first),
+            tolerance=min(max(self.gradient_tolerance, warm.tolerance), self.first_tolerance),
+        )
+
     def begin(self, problem: Problem, guess: Guess) -> Run:
         augmented, inner = Augmented(problem, barrier=self.barrier.first > 0), self.inner
         obstacle = "" if inner.curvature is None else "a curvature of its own is Python code"
@@ -135,14 +149,19 @@ class AugmentedLagrangianRun(Run):
     def __init__(self, options: AugmentedLagrangian, augmented: Augmented, guess: Guess) -> None:
         self.options, self.augmented, self.problem = options, augmented, augmented.problem
         self.guess = replace(guess, controls=tuple(self.problem.clip(guess.controls)))
-        self.of_rows = augmented.first_multipliers(guess.multipliers) or augmented.zeros()
-        self.penalty, self.tolerance = options.initial_penalty, options.first_tolerance
-        self.barrier, self.barrier_unit = options.barrier.first, 1.0
-        self.searching, self.least_squares = 0, 0.0
+        given = augmented.first_multipliers(guess.multipliers)
+        self.of_rows, self.first = given or augmented.zeros(), options.first(guess.warm_start if given else None)
+        self.penalty, self.barrier, self.tolerance = self.first.penalty, self.first.barrier, self.first.tolerance
+        self.barrier_unit, self.searching, self.least_squares = 1.0, 0, 0.0
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
         self.details = {}
+
+    @property
+    def warm_start(self) -> WarmStart:  # type: ignore[override]
+        """Where the next solve goes on."""
+        return self.first.after(self.status, penalty=self.penalty, barrier=self.barrier, tolerance=self.tolerance)
 
     @property
     def multipliers(self) -> Sequence[Array]:  # type: ignore[override]

@@ -18,7 +18,7 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
-from ocpkit.solution import History, Iteration, Solution, Status, as_series
+from ocpkit.solution import History, Iteration, Solution, Status, WarmStart, as_series
 from ocpkit.solvers.second_order import examine
 from ocpkit.trajectory import Trajectory
 
@@ -43,6 +43,8 @@ class Run(ABC):
         None while there is more to do.
     scaling
         Natural units that its tolerances are meant in, if it has found them.
+    warm_start
+        Where the next solve may go on, if the method has more to carry over than multipliers.
     """
 
     trajectory: Trajectory
@@ -50,6 +52,7 @@ class Run(ABC):
     multipliers: Sequence[Array] | None = None
     status: Status | None = None
     scaling: Scaling | None = None
+    warm_start: WarmStart | None = None
     details: dict[str, str]
 
     @abstractmethod
@@ -130,7 +133,7 @@ class Solver(ABC):
         problem
             What to solve.
         guess
-            Warm start: the controls of an earlier solution.
+            Warm start: the controls of an earlier solution, its multipliers, and where its solver stood (`WarmStart`).
         controls, states
             Guesses that take precedence; T controls, T + 1 states (which may leave gaps).
         callback
@@ -185,18 +188,24 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Guess:
-    """Where a run starts: controls, states if the start may be infeasible, a warm start's multipliers and units."""
+    """Where a run starts: controls, states if the start may be infeasible, and what a warm start has beside them."""
 
     controls: tuple[Array, ...]
     states: tuple[Array, ...] | None
     multipliers: tuple[Array, ...] | None = None
     scaling: Scaling | None = None
+    warm_start: WarmStart | None = None
 
     @classmethod
     def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
         """Take the arguments first, then the warm start, then the problem's own guess, which it has checked."""
         if controls is None and solution is not None:
             controls = solution.controls
+            if len(controls) != problem.horizon:
+                raise ProblemError(
+                    f"the warm start has {len(controls)} stages, {problem.name!r} has {problem.horizon}; where a "
+                    "horizon moves on or shrinks, take ocpkit.shifted(problem, solution), else give controls="
+                )
         own_states = problem.states if solution is None else None
         chosen = own_states if states is None else checked_series(states, problem.state_sizes, "states")
         if chosen is not None and problem.angles:
@@ -206,6 +215,7 @@ class Guess:
             chosen,
             None if solution is None else solution.multipliers,
             None if solution is None else solution.scaling,
+            None if solution is None else solution.warm_start,
         )
 
     def trajectory(self, engine: Engine) -> Trajectory:
@@ -291,6 +301,7 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
         seconds=seconds,
         details=run.details,
         scaling=run.scaling,
+        warm_start=run.warm_start,
     )
 
 
