@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
     from ocpkit.integrate import discretize, euler, implicit_trapezoid, rk4
     from ocpkit.layer import torch_layer as torch_layer
-    from ocpkit.mpc import MPC, Command, Health
+    from ocpkit.mpc import MPC, Cause, Command, Health, shifted
     from ocpkit.noise import sample, without_noise
+    from ocpkit.plan_check import Violation
     from ocpkit.problem import Constraint, Cost, Dynamics, Problem, Stage, TerminalCost
     from ocpkit.sensitivity import Sensitivity
-    from ocpkit.solution import Iteration, Solution, Status
+    from ocpkit.solution import Iteration, Solution, Status, WarmStart
     from ocpkit.solvers import (
         DDP,
         EMSA,
@@ -49,11 +50,12 @@ _HOMES = {
     "functions": ("FunctionCost", "FunctionDynamics", "FunctionTerminalCost", "LeastSquares"),
     "integrate": ("discretize", "euler", "implicit_trapezoid", "rk4"),
     "layer": ("torch_layer",),
-    "mpc": ("MPC", "Command", "Health"),
+    "mpc": ("MPC", "Cause", "Command", "Health", "shifted"),
     "noise": ("sample", "without_noise"),
+    "plan_check": ("Violation",),
     "problem": ("Constraint", "Cost", "Dynamics", "Problem", "Stage", "TerminalCost"),
     "sensitivity": ("Sensitivity",),
-    "solution": ("Iteration", "Solution", "Status"),
+    "solution": ("Iteration", "Solution", "Status", "WarmStart"),
     "solvers": (
         *("DDP", "EMSA", "FDDP", "ILQG", "ILQR", "IPOPT", "MSA", "SQP"),
         *("AugmentedLagrangian", "Fatrop", "GradientDescent", "InteriorPoint"),
@@ -71,6 +73,7 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "MSA",
     "SQP",
     "AugmentedLagrangian",
+    "Cause",
     "ClosedLoop",
     "Command",
     "Constraint",
@@ -95,6 +98,8 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "Status",
     "TerminalCost",
     "UnsupportedProblem",
+    "Violation",
+    "WarmStart",
     "check_derivatives",
     "chosen_parameters",
     "discretize",
@@ -103,6 +108,7 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "math",
     "rk4",
     "sample",
+    "shifted",
     "simulate",
     "with_free_parameters",
     "without_noise",

@@ -99,6 +99,9 @@ class ClosedLoop:
     def log(self) -> list[dict[str, Any]]:
         """Return one record per tick: time, states, controls applied, J, iterations, status, health, solve time [ms].
 
+        Beside the health: its cause where it is HELD or LOST, the reason in words, and how far the measured state
+        breaks a row that no control can change.
+
         A last command that moved the plant nowhere any more has no controls.
         """
         return [
@@ -107,6 +110,8 @@ class ClosedLoop:
             | {f"u[{j}]": float(u) for j, u in enumerate(self.controls[tick] if tick < len(self.controls) else ())}
             | {"cost": command.cost, "iterations": command.iterations, "status": command.status.name.lower()}
             | {"health": command.health.name.lower(), "solve_ms": 1e3 * command.seconds, "reason": command.reason}
+            | {"cause": "" if command.cause is None else command.cause.name.lower()}
+            | {"start_violation": 0.0 if command.start_violation is None else command.start_violation.amount}
             for tick, command in enumerate(self.commands)
         ]
 
@@ -195,8 +200,8 @@ def simulate(
     measurement_noise, process_noise
         Standard deviations [state units] of what is added to the measured and to the true state.
     parameters
-        Tick → p (n_p,), or rows for this tick and those after it, of the problem's shape: for the controller, for the
-        plant, the estimator and the costs. By default those of the problem's stages.
+        Tick → p (n_p,), or rows for this tick and those after it (T + 1, n_p): for controller, plant, estimator and
+        costs. By default those of the problem's stages.
     seed
         Of the noise.
     time_step

@@ -10,14 +10,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.angles import nearest
-from ocpkit.arrays import checked_vector
-from ocpkit.errors import ProblemError
+from ocpkit.arrays import real_array
+from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
 from ocpkit.jumps import Jumps
+from ocpkit.plan_check import PlanCheck, Violation, unasked_at_start
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Solution, Status
 from ocpkit.solvers.ddp import DDP
@@ -28,12 +30,31 @@ class Health(Enum):
     """What a supervisor may expect of a command; the value is the sentence that a user reads."""
 
     OPTIMAL = "optimal: the plan has converged"
-    IMPROVING = "improving: stopped by the iteration or time budget; the plan is usable and better than the shifted one"
-    HELD = "held: the solver failed at this tick; the last usable plan goes on, corrected by its feedback"
+    IMPROVING = (
+        "improving: stopped by the iteration or time budget; the plan is usable and no worse than the shifted one"
+    )
+    HELD = (
+        "held: this tick gave no plan that is usable; the last one goes on, corrected by its feedback, or the one that "
+        "breaks the constraints least"
+    )
     LOST = "lost: there is no plan, or it has been used up; bring the plant to a safe state"
 
 
-USABLE = (Status.CONVERGED, Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.STALLED)
+class Cause(Enum):
+    """Why a command is HELD or LOST; the value is the sentence that a user reads."""
+
+    MEASUREMENT = "the measured state is missing or not finite; the plan goes on without feedback"
+    PARAMETERS = "the parameters of the tick are not finite"
+    PREDICTION = "the state predicted over the delay is not finite; the plan goes on without feedback"
+    ERROR = "the model or the solver raised an error"
+    SOLVER = "the solver failed"
+    VIOLATION = "the plan breaks a constraint by more than the tolerance"
+    WORSE = "the plan is worse than the last one, shifted"
+
+
+ENDED_WELL = (Status.CONVERGED, Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.STALLED, Status.SADDLE)
+LEAST_BAD = (Status.INFEASIBLE, Status.GAVE_UP)  # under constraints still the plan that breaks them least, perhaps
+NEGLIGIBLE = 1e-6  # of J, relative: no plan is worse by so little
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +78,18 @@ class Command:
     tick
         Calls of the controller before this one.
     state
-        The state that was measured (n,).
+        The state that was measured (n,), NaN where it was not.
     cost, iterations
-        J of this tick's solve (over the horizon), and how many iterations it took.
+        J of this tick's solve (over the horizon), and how many iterations it took; NaN and 0 where there was none.
+    cause
+        Why it is HELD or LOST, else None.
     reason
-        What the solver says of a failure, such as the row that the state violates; empty if it says nothing.
+        The same in words, with what the solver says of it; empty where there is nothing to say.
+    start_violation
+        Worst violation at the state that the plan starts from, by rows that no control can change there: the solve does
+        not ask for them by default. None where there is none.
+    plan_violation
+        Worst violation along the plan of this tick's solve, where it was found beyond the tolerance.
     """
 
     control: Array
@@ -74,7 +102,10 @@ class Command:
     state: Array
     cost: float
     iterations: int
+    cause: Cause | None = None
     reason: str = ""
+    start_violation: Violation | None = None
+    plan_violation: Violation | None = None
 
 
 @dataclass
@@ -94,8 +125,11 @@ class MPC:
         Ticks between measuring a state and the moment at which the control takes effect; the state is first predicted
         over these with the controls that are already on their way.
     feasibility_tolerance
-        A plan that has not converged replaces the last one only if its gaps and its constraints' violations are at
-        most this [units of the states and rows], or no larger than those of the last plan from the present state.
+        Largest violation of a row, as a share of its size (see `ocpkit.plan_check`), with which a plan that has not
+        converged is usable; beyond it, the plan that violates least goes on and is HELD.
+    ask_at_start
+        Ask state rows of stage 0 of the measured state as well, which no control can change: where it breaks one, the
+        solve is infeasible. By default the violation is reported beside the health.
     """
 
     problem: Problem
@@ -103,6 +137,7 @@ class MPC:
     warm_up: Solver | None = None
     delay: int = 0
     feasibility_tolerance: float = 1e-2
+    ask_at_start: bool = False
     tick: int = field(default=0, init=False)
     plan: Solution | None = field(default=None, init=False)
     offset: int = field(default=0, init=False)
@@ -126,66 +161,121 @@ class MPC:
             )
         if self.warm_up is None:
             self.warm_up = replace(self.solver, max_iterations=max(500, self.solver.max_iterations), time_limit=np.inf)
+        self._asked = self.problem if self.ask_at_start else unasked_at_start(self.problem)
+        self._check = PlanCheck(self.problem, self._asked)
+        self._ahead: tuple[int, Solution] | None = None  # tick and result of the last solve, if not the plan
         self.pending, self._jumps = [np.asarray(self.problem.controls[0])] * self.delay, Jumps()
 
-    def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
+    def step(self, x: ArrayLike | None, parameters: ArrayLike | None = None) -> Command:
         """Return the control for the state just measured.
+
+        Whatever happens at a tick, it is counted and there is a command: where there is no measurement, or model or
+        solver raise an error, the last plan goes on. Only before there is any plan are their errors passed on.
 
         Parameters
         ----------
         x
-            Measured state (n,).
+            Measured state (n,); None, or not finite, where there is none.
         parameters
-            p for this tick, of the problem's shape; by default those of the problem. Rows are those of this tick and of
-        the ticks after it; over a delay the state is predicted with the first ones.
+            p for this tick (n_p,), or rows for this tick and those after it (T + 1, n_p), of which the first ones
+            predict the state over a delay. By default those of the problem.
 
         Raises
         ------
         ProblemError
-            If the state has the wrong shape or is not finite.
+            If the state or the parameters have the wrong shape, or the solver cannot treat the problem.
         KeyboardInterrupt
             After Ctrl-C, also where the solver would return its iterate.
         """
         start = time.perf_counter()
-        measured = checked_vector(x, self.problem.state_sizes[0], "the measured state")
-        problem = self.problem if parameters is None else self.problem.replace(parameters=parameters)
+        measured = measured_state(x, self.problem.state_sizes[0])
+        p_size, points = self.problem.parameters.shape[-1], self.problem.horizon + 1
+        given = None if parameters is None else _shaped(parameters, (p_size,), "parameters", (points, p_size))
+        self.tick += 1
         if self.plan is not None:
             self.offset += 1
-        state = self._counted(problem, self._predict(problem, measured))
-        problem = problem.replace(x0=state, parameters=_later(problem, self.delay))
-        solution = self._solve(problem)
-        if solution.status is Status.INTERRUPTED:  # which is meant for the loop around this one
-            raise KeyboardInterrupt
-        usable = self._usable(solution)
-        if usable:
-            self.plan, self.offset = solution, 0
-        health = Health.OPTIMAL if solution.success else Health.IMPROVING if usable else Health.HELD
-        control = self._control(problem)
+        attempt = self._attempt(measured, given)
+        health, control = attempt.health, self._control(attempt.state)
         if control is None:
             health, control = Health.LOST, np.full(self.problem.control_sizes[0], np.nan)
         elif self.delay:
             self.pending = [*self.pending[1:], control]
-        self.tick += 1
+        solution, cause = attempt.solution, attempt.cause
         return Command(
             control=control,
             health=health,
             plan=self.plan,
             offset=self.offset,
             seconds=time.perf_counter() - start,
-            status=solution.status,
+            status=Status.INVALID_INPUT if solution is None else solution.status,
             tick=self.tick - 1,
             state=measured,
-            cost=solution.cost,
-            iterations=solution.iterations,
-            reason=solution.details.get("reason", ""),
+            cost=np.nan if solution is None else solution.cost,
+            iterations=0 if solution is None else solution.iterations,
+            cause=cause,
+            reason=attempt.words,
+            start_violation=attempt.start_violation,
+            plan_violation=attempt.plan_violation,
         )
 
-    def _usable(self, solution: Solution) -> bool:
-        """Whether a solution may replace the plan: finite, and if stopped early no less feasible than its guess."""
-        if solution.status not in USABLE or not np.isfinite(solution.cost):
-            return False
-        allowed = max(self.feasibility_tolerance, solution.history[0].gap)
-        return solution.success or solution.history[-1].gap <= allowed
+    def _attempt(self, measured: Array, parameters: Array | None) -> _Attempt:
+        """Plan anew from the state just measured, and make the plan this controller's if it is the best there is."""
+        if not np.isfinite(measured).all():
+            return _Attempt(Cause.MEASUREMENT)
+        if parameters is not None and not np.isfinite(parameters).all():
+            return _Attempt(Cause.PARAMETERS, state=None if self.delay else measured)
+        problem = self._asked if parameters is None else self._asked.replace(parameters=parameters)
+        state: Array | None = None if self.delay else measured
+        try:
+            state = self._counted(problem, self._predict(problem, measured))
+            if not np.isfinite(state).all():
+                return _Attempt(Cause.PREDICTION)
+            later = {"parameters": _later(problem, self.delay)} if self.delay else {}
+            problem = problem.replace(x0=state, **later)
+            broken = self._check.at_start(problem)
+            solution = self._solve(problem)
+            verdict = self._judge(problem, solution)
+        except Exception as error:  # a controller on a plant outlives whatever a model does
+            if self.plan is None or isinstance(error, UnsupportedProblem):
+                raise
+            return _Attempt(Cause.ERROR, state, said=f"{type(error).__name__}: {first_line(error)}")
+        if verdict.taken:
+            kept = self.plan.warm_start if verdict.cause and self.plan else solution.warm_start
+            self.plan, self.offset = replace(solution, warm_start=kept), 0
+        self._ahead = None if verdict.taken or verdict.cause is Cause.SOLVER else (self.tick, solution)
+        said, state = solution.details.get("reason", ""), state if verdict.taken or verdict.feedback else None
+        return _Attempt(verdict.cause, state, solution, said, broken, verdict.violation)
+
+    def _judge(self, problem: Problem, solution: Solution) -> _Verdict:
+        """Whether a solution replaces the plan: no worse than the shifted one, violation first, then cost."""
+        possible = ENDED_WELL + LEAST_BAD if self._check.any else ENDED_WELL
+        if solution.status not in possible or not np.isfinite(solution.cost):
+            return _Verdict(Cause.SOLVER, taken=False)
+        gap, dearer = solution.history[-1].gap - solution.history[0].gap, self._dearer(solution)
+        if not dearer and (solution.success or (not self._check.any and gap <= 0)):
+            return _Verdict(None)
+        defects = solution.feedback_gains is None  # solvers with gains have closed their gaps
+        along, y = self._check.along, solution.multipliers
+        found = along(problem, solution.states, solution.controls, y, defects=defects)
+        fine = solution.success or found.share <= self.feasibility_tolerance
+        if self.plan is None or (fine and not dearer):
+            return _Verdict(None) if fine else _Verdict(Cause.VIOLATION, found.worst)
+        ways = [(feedback, played(problem, self.plan, self.offset, feedback)) for feedback in (True, False)]
+        told = [(along(problem, *way, y), feedback, problem.cost(*way)) for feedback, way in ways]
+        held, feedback, cost = min(told, key=lambda each: each[0].share)  # feedback may drive a plan against its rows
+        if not fine:
+            return _Verdict(Cause.VIOLATION, found.worst, found.share < held.share, feedback)
+        worse = solution.cost + found.price > cost + held.price + NEGLIGIBLE * abs(cost)
+        return _Verdict(Cause.WORSE, taken=False, feedback=feedback) if worse else _Verdict(None)
+
+    def _dearer(self, solution: Solution) -> bool:
+        """Whether J has risen by more than the guess can have saved by what it broke, at the price of the rows."""
+        first, last, y = solution.history[0], solution.history[-1], solution.multipliers
+        if self._check.any and y is not None:
+            saved = first.gap * float(np.abs(np.concatenate(y)).sum())
+        else:
+            saved = np.inf if last.gap < first.gap else 0.0
+        return last.cost > first.cost + saved + NEGLIGIBLE * abs(first.cost)
 
     def _predict(self, problem: Problem, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""
@@ -193,32 +283,98 @@ class MPC:
             x = problem.stages[t].dynamics.step(x, u, problem.parameter(t))
         return x
 
+    def _solve(self, problem: Problem) -> Solution:
+        if self.plan is None:
+            assert self.warm_up is not None
+            return _uninterrupted(self.warm_up.solve(problem))
+        guess = shifted(problem, self.plan, self.offset)
+        if self._ahead is not None:  # its plan was no better, but its multipliers know more of this state's constraints
+            made, ahead = self._ahead
+            guess = replace(guess, multipliers=shifted(problem, ahead, self.tick - made).multipliers)
+        if not self.solver.takes_states:
+            return _uninterrupted(self.solver.solve(problem, guess, controls=guess.controls))
+        warm = _uninterrupted(self.solver.solve(problem, guess, states=guess.states))
+        if problem.angles or not self._jumps.suspected(problem, self.plan, guess, self.offset):
+            return warm
+        fresh = _uninterrupted(self.solver.solve(problem, guess, controls=guess.controls))
+        return min(warm, fresh, key=lambda found: (found.status not in ENDED_WELL, found.cost))
+
     def _counted(self, problem: Problem, x: Array) -> Array:
         """Count the turns of angles as the plan does, whatever a sensor that jumps from π to −π says."""
         return (
             x if self.plan is None else nearest(x, self.plan.states[min(self.offset, problem.horizon)], problem.angles)
         )
 
-    def _solve(self, problem: Problem) -> Solution:
-        if self.plan is None:
-            assert self.warm_up is not None
-            return self.warm_up.solve(problem)
-        guess = shifted(problem, self.plan, self.offset)
-        if not self.solver.takes_states:
-            return self.solver.solve(problem, guess, controls=guess.controls)
-        warm = self.solver.solve(problem, guess, states=guess.states)
-        if problem.angles or not self._jumps.suspected(problem, self.plan, guess, self.offset):
-            return warm
-        fresh = self.solver.solve(problem, guess, controls=guess.controls)
-        return min(warm, fresh, key=lambda found: (not self._usable(found), found.cost))
-
-    def _control(self, problem: Problem) -> Array | None:
-        """Control of the plan's policy at the current state, inside the bounds; None when it has no stage left."""
-        if self.plan is None or self.offset >= problem.horizon:
+    def _control(self, state: Array | None) -> Array | None:
+        """Control of the plan now, with its feedback on a state that is known; None when it has no stage left."""
+        if self.plan is None or self.offset >= self.problem.horizon:
             return None
-        stage = problem.stages[self.offset]
-        control = self.plan.policy(self.offset, problem.x0)
+        stage = self.problem.stages[self.offset]
+        control = self.plan.controls[self.offset] if state is None else self.plan.policy(self.offset, state)
         return np.clip(control, stage.control_lower, stage.control_upper) if np.isfinite(control).all() else None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Why a solution is not usable, if so, its violation, whether it is the plan now; else whether feedback serves."""
+
+    cause: Cause | None
+    violation: Violation | None = None
+    taken: bool = True
+    feedback: bool = True
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of planning anew at a tick; the state is that from which the plan starts, None where it is unknown."""
+
+    cause: Cause | None
+    state: Array | None = None
+    solution: Solution | None = None
+    said: str = ""
+    start_violation: Violation | None = None
+    plan_violation: Violation | None = None
+
+    @property
+    def health(self) -> Health:
+        if self.cause is not None or self.solution is None:
+            return Health.HELD
+        return Health.OPTIMAL if self.solution.success else Health.IMPROVING
+
+    @property
+    def words(self) -> str:
+        """The cause, and what is known of it."""
+        if self.cause is None:
+            return self.said
+        more = [f"the plan breaks {self.plan_violation}"] if self.plan_violation is not None else [self.cause.value]
+        return "; ".join([*more, *([self.said] if self.said else [])])
+
+
+def _uninterrupted(solution: Solution) -> Solution:
+    """Pass Ctrl-C on, after which a solver returns its iterate, to the loop around the controller."""
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return solution
+
+
+def measured_state(x: ArrayLike | None, size: int) -> Array:
+    """Check and copy a measurement, which may not be finite; None is NaN.
+
+    Raises
+    ------
+    ProblemError
+        If it has another shape than (size,).
+    """
+    return np.full(size, np.nan) if x is None else _shaped(x, (size,), "the measured state")
+
+
+def _shaped(value: ArrayLike, shape: tuple[int, ...], what: str, other: tuple[int, ...] | None = None) -> Array:
+    """Check and copy numbers of one shape, or of another, that need not be finite."""
+    array = real_array(value, what)
+    if array.shape not in (shape, other):
+        raise ProblemError(f"{what} has shape {array.shape}, expected {shape}" + (f" or {other}" if other else ""))
+    array.setflags(write=False)
+    return array
 
 
 def _later(problem: Problem, ticks: int) -> Array:
@@ -227,22 +383,46 @@ def _later(problem: Problem, ticks: int) -> Array:
     return p if p.ndim == 1 or not ticks else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
 
 
-def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
-    """Return the plan that starts `ticks` later, as a guess; beyond its end the last control is held.
+def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> tuple[list[Array], list[Array]]:
+    """Trajectory of a plan that goes on after `ticks` stages from another x_0, inside the bounds."""
+    last, states, controls = len(plan.controls) - 1, [problem.x0], list[Array]()
+    for t, stage in enumerate(problem.stages):
+        now = min(ticks + t, last)
+        u = plan.policy(now, states[t]) if feedback and ticks + t <= last else plan.controls[now]
+        controls.append(np.clip(u, stage.control_lower, stage.control_upper))
+        with np.errstate(all="ignore"):
+            states.append(stage.dynamics.step(states[t], controls[t], problem.parameter(t)))
+    return states, controls
 
-    The states beyond the end follow the model from the last one, so the only gap is that at the first stage: the state
-    that was really reached differs from the plan's. The solver's first full step closes it through the feedback gains
-    (Diehl's initial value embedding).
+
+def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
+    """Plan that starts `ticks` later, as a guess for a problem whose horizon is the same, or another if it shrinks.
+
+    Beyond the plan's end the last control is held, and the states follow the model from the last one, so the only gap
+    is that at the first stage: the state that was really reached differs from the plan's. The solver's first full step
+    closes it through the feedback gains (Diehl's initial value embedding). What the solver knew beside the trajectory,
+    the multipliers and its `WarmStart`, goes along; the policy does not.
+
+    Raises
+    ------
+    ProblemError
+        If the sizes of states or controls change along the horizon, or are not the plan's.
     """
-    T = len(plan.controls)
-    stages, points = (np.minimum(np.arange(count) + ticks, count - 1) for count in (T, T + 1))
+    T, last = problem.horizon, len(plan.controls)
+    sizes = (problem.state_sizes[0], problem.control_sizes[0])
+    if not problem.uniform or (np.shape(plan.states)[1:], np.shape(plan.controls)[1:]) != ((sizes[0],), (sizes[1],)):
+        raise ProblemError(f"a plan is shifted where all states and controls have one size, here {sizes}")
+    stages, points = np.minimum(np.arange(T) + ticks, last - 1), np.minimum(np.arange(T + 1) + ticks, last)
     multipliers = plan.multipliers
     if multipliers is not None:
-        multipliers = (*(multipliers[t] for t in stages), multipliers[-1])
+        places = zip(multipliers, (multipliers[t] for t in stages))  # a first stage may have fewer rows
+        moved = [y if len(y) == len(own) else np.zeros(len(own)) for own, y in places]
+        multipliers = (*moved, multipliers[-1])
     controls, states = plan.controls[stages], np.array(plan.states[points])
-    for t in range(max(T - ticks, 0), T):
+    for t in range(max(last - ticks, 0), T):
         following = problem.stages[t].dynamics.step(states[t], controls[t], problem.parameter(t))
         if not np.isfinite(following).all():
             break
         states[t + 1] = following
-    return replace(plan, controls=controls, states=states, multipliers=multipliers)
+    no_policy: dict[str, Any] = dict.fromkeys(("feedforward", "feedback_gains", "value_gradients", "value_hessians"))
+    return replace(plan, controls=controls, states=states, multipliers=multipliers, **no_policy)

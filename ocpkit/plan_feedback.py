@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import Array, checked_vector
+from ocpkit.arrays import Array
 from ocpkit.errors import ProblemError
-from ocpkit.mpc import Command, Health
+from ocpkit.mpc import Cause, Command, Health, measured_state
 from ocpkit.problem import Problem
 from ocpkit.solution import Solution
 
@@ -46,16 +46,21 @@ class PlanFeedback:
         """Stage of the plan that the next tick is."""
         return min(self.tick, self.problem.horizon - 1)
 
-    def step(self, x: ArrayLike, parameters: ArrayLike | None = None) -> Command:
-        """Return the control for the state just measured, inside the bounds; parameters change nothing."""
+    def step(self, x: ArrayLike | None, parameters: ArrayLike | None = None) -> Command:
+        """Return the control for the state just measured, inside the bounds; parameters change nothing.
+
+        Without a measurement (None, or not finite) it is the plan's own control, and HELD.
+        """
         start, stage = time.perf_counter(), self.stage
-        measured = checked_vector(x, self.problem.state_sizes[stage], "the measured state")
-        bounds = self.problem.stages[stage]
-        control = np.clip(self.plan.policy(stage, measured), bounds.control_lower, bounds.control_upper)
+        measured = measured_state(x, self.problem.state_sizes[stage])
+        known, bounds = bool(np.isfinite(measured).all()), self.problem.stages[stage]
+        control = self.plan.policy(stage, measured) if known else self.plan.controls[stage]
+        control = np.clip(control, bounds.control_lower, bounds.control_upper)
+        usual = Health.OPTIMAL if self.plan.success else Health.IMPROVING
         self.tick += 1
         return Command(
             control=control,
-            health=Health.OPTIMAL if self.plan.success else Health.IMPROVING,
+            health=usual if known else Health.HELD,
             plan=self.plan,
             offset=stage,
             seconds=time.perf_counter() - start,
@@ -64,4 +69,6 @@ class PlanFeedback:
             state=measured,
             cost=self.plan.cost,
             iterations=0,
+            cause=None if known else Cause.MEASUREMENT,
+            reason="" if known else Cause.MEASUREMENT.value,
         )

@@ -17,6 +17,7 @@ from ocpkit import (
     DDP,
     MPC,
     AugmentedLagrangian,
+    Cause,
     Constraint,
     Health,
     Problem,
@@ -253,12 +254,23 @@ def test_a_shifted_plan_has_a_gap_only_where_the_plant_was_measured(ticks: int) 
 
 
 def test_a_state_outside_its_bounds_is_named() -> None:
+    """No control changes x_0: by default it is reported, and the plan returns to the limit at once."""
     problem = upright(constraints=(Constraint(lambda x, u: x[1], -1.0, 1.0, "rate"),))
-    controller = MPC(problem, AugmentedLagrangian())
-    assert controller.step(problem.x0).reason == ""
-    command = controller.step([np.pi, 1.5])
-    assert (command.health, command.status) == (Health.HELD, Status.INFEASIBLE)
-    assert command.reason == "x0 violates 'rate' at stage 0 by 0.5, which no control can change"
+    for ask in (False, True):
+        controller = MPC(problem, AugmentedLagrangian(), ask_at_start=ask)
+        command = controller.step(problem.x0)
+        assert (command.reason, command.start_violation) == ("", None)
+        command = controller.step([np.pi, 1.5])
+        assert command.start_violation is not None
+        assert (command.start_violation.row, command.start_violation.stage) == ("rate", 0)
+        assert command.start_violation.amount == pytest.approx(0.5)
+        assert command.plan is not None
+        if ask:
+            assert (command.health, command.status, command.cause) == (Health.HELD, Status.INFEASIBLE, Cause.VIOLATION)
+            assert "x0 violates 'rate' at stage 0 by 0.5, which no control can change" in command.reason
+        else:
+            assert command.health is Health.OPTIMAL
+            assert np.abs(command.plan.states[1:-1, 1]).max() < 1 + 1e-6
 
 
 def test_the_log_has_a_line_per_tick_with_what_the_solver_said(tmp_path: Path) -> None:
@@ -322,12 +334,12 @@ def test_wrong_declarations(declaration: dict[str, Any], message: str) -> None:
         MPC(**({"problem": upright()} | declaration))
 
 
-@pytest.mark.parametrize("x", [[1.0], [np.nan, 0.0], "abc"], ids=str)
-def test_wrong_measurements_are_refused_and_change_nothing(x: Any) -> None:
+@pytest.mark.parametrize("x", [[1.0], [[3.0, 0.0]], "abc"], ids=str)
+def test_measurements_of_the_wrong_shape_are_refused_and_change_nothing(x: Any) -> None:
     controller = MPC(upright())
     controller.step([3.0, 0.0])
-    before = replace(controller)
     with pytest.raises(ProblemError, match="measured state"):
         controller.step(x)
-    assert before.problem is controller.problem
-    assert controller.offset == 0
+    with pytest.raises(ProblemError, match=r"parameters has shape \(2,\), expected \(0,\) or \(31, 0\)"):
+        controller.step([3.0, 0.0], [1.0, 2.0])
+    assert (controller.offset, controller.tick) == (0, 1)
