@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
 from ocpkit.jumps import Jumps
 from ocpkit.plan_check import PlanCheck, Violation, unasked_at_start
 from ocpkit.problem import Array, Problem
-from ocpkit.solution import Solution, Status
+from ocpkit.solution import Iteration, Solution, Status
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Solver, positive
 
@@ -227,11 +227,13 @@ class MPC:
         problem = self._asked if parameters is None else self._asked.replace(parameters=parameters)
         state: Array | None = None if self.delay else measured
         try:
-            state = self._counted(problem, self._predict(problem, measured))
-            if not np.isfinite(state).all():
-                return _Attempt(Cause.PREDICTION)
-            later = {"parameters": _later(problem, self.delay)} if self.delay else {}
-            problem = problem.replace(x0=state, **later)
+            if self.delay:
+                state = self._predict(problem, measured)
+                if not np.isfinite(state).all():
+                    return _Attempt(Cause.PREDICTION)
+                problem = problem.replace(parameters=_later(problem, self.delay))
+            state = self._counted(problem, measured if state is None else state)
+            problem = problem.replace(x0=state)
             broken = self._check.at_start(problem)
             solution = self._solve(problem)
             verdict = self._judge(problem, solution)
@@ -240,8 +242,9 @@ class MPC:
                 raise
             return _Attempt(Cause.ERROR, state, said=f"{type(error).__name__}: {first_line(error)}")
         if verdict.taken:
-            kept = self.plan.warm_start if verdict.cause and self.plan else solution.warm_start
-            self.plan, self.offset = replace(solution, warm_start=kept), 0
+            if verdict.cause is not None and self.plan is not None:  # where rows cannot hold, ρ grows in vain
+                solution = replace(solution, warm_start=self.plan.warm_start)
+            self.plan, self.offset = solution, 0
         self._ahead = None if verdict.taken or verdict.cause is Cause.SOLVER else (self.tick, solution)
         said, state = solution.details.get("reason", ""), state if verdict.taken or verdict.feedback else None
         return _Attempt(verdict.cause, state, solution, said, broken, verdict.violation)
@@ -251,10 +254,11 @@ class MPC:
         possible = ENDED_WELL + LEAST_BAD if self._check.any else ENDED_WELL
         if solution.status not in possible or not np.isfinite(solution.cost):
             return _Verdict(Cause.SOLVER, taken=False)
-        gap, dearer = solution.history[-1].gap - solution.history[0].gap, self._dearer(solution)
-        if not dearer and (solution.success or (not self._check.any and gap <= 0)):
+        first, last = solution.history[0], solution.history[-1]
+        dearer = last.cost > first.cost + self._saved(solution, first, last) + NEGLIGIBLE * abs(first.cost)
+        if not dearer and (solution.success or (not self._check.any and last.gap <= first.gap)):
             return _Verdict(None)
-        defects = solution.feedback_gains is None  # solvers with gains have closed their gaps
+        defects = solution.feedback_gains is None or not self._check.any  # else rows are all that can be broken
         along, y = self._check.along, solution.multipliers
         found = along(problem, solution.states, solution.controls, y, defects=defects)
         fine = solution.success or found.share <= self.feasibility_tolerance
@@ -268,14 +272,11 @@ class MPC:
         worse = solution.cost + found.price > cost + held.price + NEGLIGIBLE * abs(cost)
         return _Verdict(Cause.WORSE, taken=False, feedback=feedback) if worse else _Verdict(None)
 
-    def _dearer(self, solution: Solution) -> bool:
-        """Whether J has risen by more than the guess can have saved by what it broke, at the price of the rows."""
-        first, last, y = solution.history[0], solution.history[-1], solution.multipliers
-        if self._check.any and y is not None:
-            saved = first.gap * float(np.abs(np.concatenate(y)).sum())
-        else:
-            saved = np.inf if last.gap < first.gap else 0.0
-        return last.cost > first.cost + saved + NEGLIGIBLE * abs(first.cost)
+    def _saved(self, solution: Solution, first: Iteration, last: Iteration) -> float:
+        """What the guess can have saved at most by what it broke: of rows at their price, of gaps anything."""
+        if self._check.any and solution.multipliers is not None:
+            return first.gap * float(np.abs(np.concatenate(solution.multipliers)).sum())
+        return np.inf if last.gap < first.gap else 0.0
 
     def _predict(self, problem: Problem, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""
@@ -314,8 +315,7 @@ class MPC:
         return np.clip(control, stage.control_lower, stage.control_upper) if np.isfinite(control).all() else None
 
 
-@dataclass(frozen=True)
-class _Verdict:
+class _Verdict(NamedTuple):
     """Why a solution is not usable, if so, its violation, whether it is the plan now; else whether feedback serves."""
 
     cause: Cause | None
@@ -324,8 +324,7 @@ class _Verdict:
     feedback: bool = True
 
 
-@dataclass(frozen=True)
-class _Attempt:
+class _Attempt(NamedTuple):
     """What came of planning anew at a tick; the state is that from which the plan starts, None where it is unknown."""
 
     cause: Cause | None
@@ -380,7 +379,7 @@ def _shaped(value: ArrayLike, shape: tuple[int, ...], what: str, other: tuple[in
 def _later(problem: Problem, ticks: int) -> Array:
     """Return p as it is `ticks` later; beyond the end of its rows the last one goes on."""
     p = problem.parameters
-    return p if p.ndim == 1 or not ticks else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
+    return p if p.ndim == 1 else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
 
 
 def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> tuple[list[Array], list[Array]]:
@@ -412,13 +411,14 @@ def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
     sizes = (problem.state_sizes[0], problem.control_sizes[0])
     if not problem.uniform or (np.shape(plan.states)[1:], np.shape(plan.controls)[1:]) != ((sizes[0],), (sizes[1],)):
         raise ProblemError(f"a plan is shifted where all states and controls have one size, here {sizes}")
-    stages, points = np.minimum(np.arange(T) + ticks, last - 1), np.minimum(np.arange(T + 1) + ticks, last)
+    points = np.minimum(np.arange(T + 1) + ticks, last)
+    stages = np.minimum(points[:-1], last - 1)
     multipliers = plan.multipliers
     if multipliers is not None:
-        places = zip(multipliers, (multipliers[t] for t in stages))  # a first stage may have fewer rows
-        moved = [y if len(y) == len(own) else np.zeros(len(own)) for own, y in places]
-        multipliers = (*moved, multipliers[-1])
-    controls, states = plan.controls[stages], np.array(plan.states[points])
+        pairs = [(multipliers[t], multipliers[min(place, last - 1)]) for place, t in enumerate(stages)]
+        fitting = (y if len(y) == len(own) else np.zeros(len(own)) for y, own in pairs)  # a first stage may have fewer
+        multipliers = (*fitting, multipliers[-1])
+    controls, states = plan.controls[stages], plan.states[points]  # copies
     for t in range(max(last - ticks, 0), T):
         following = problem.stages[t].dynamics.step(states[t], controls[t], problem.parameter(t))
         if not np.isfinite(following).all():

@@ -203,7 +203,7 @@ class Guess:
             controls = solution.controls
             if len(controls) != problem.horizon:
                 raise ProblemError(
-                    f"the warm start has {len(controls)} stages, {problem.name!r} has {problem.horizon}; where a "
+                    f"the warm start has {len(controls)} entries, expected {problem.horizon}, one per stage; where a "
                     "horizon moves on or shrinks, take ocpkit.shifted(problem, solution), else give controls="
                 )
         own_states = problem.states if solution is None else None
