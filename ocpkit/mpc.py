@@ -255,7 +255,8 @@ class MPC:
         if solution.status not in possible or not np.isfinite(solution.cost):
             return _Verdict(Cause.SOLVER, taken=False)
         first, last = solution.history[0], solution.history[-1]
-        dearer = last.cost > first.cost + self._saved(solution, first, last) + NEGLIGIBLE * abs(first.cost)
+        more = last.cost - first.cost - NEGLIGIBLE * abs(first.cost)
+        dearer = more > 0 and more > self._bought(solution, first, last)
         if not dearer and (solution.success or (not self._check.any and last.gap <= first.gap)):
             return _Verdict(None)
         defects = solution.feedback_gains is None or not self._check.any  # else rows are all that can be broken
@@ -272,10 +273,10 @@ class MPC:
         worse = solution.cost + found.price > cost + held.price + NEGLIGIBLE * abs(cost)
         return _Verdict(Cause.WORSE, taken=False, feedback=feedback) if worse else _Verdict(None)
 
-    def _saved(self, solution: Solution, first: Iteration, last: Iteration) -> float:
-        """What the guess can have saved at most by what it broke: of rows at their price, of gaps anything."""
+    def _bought(self, solution: Solution, first: Iteration, last: Iteration) -> float:
+        """How much J may rise for rows that hold better, at their price, or for gaps that close, at any."""
         if self._check.any and solution.multipliers is not None:
-            return first.gap * float(np.abs(np.concatenate(solution.multipliers)).sum())
+            return self.feasibility_tolerance * self._check.worth(solution.multipliers)
         return np.inf if last.gap < first.gap else 0.0
 
     def _predict(self, problem: Problem, x: Array) -> Array:

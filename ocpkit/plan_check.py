@@ -115,6 +115,14 @@ class PlanCheck:
         distance = np.where(run.rows.depends_on_control[:, None], 0.0, run.distance(z))
         return _worst(run.rows.names, 0, distance, run.sizes(z, self._reach)) if distance.any() else None
 
+    def worth(self, multipliers: Sequence[Array]) -> float:
+        """Σ |y| · size [cost] over all rows whose bounds say their size: what J saves where each is broken by that."""
+        found = 0.0
+        for run in self._runs:
+            y = np.array([y[: run.rows.count] for y in multipliers[run.stages]])
+            found += float((np.abs(y) @ run.of_bounds).sum())
+        return found
+
     def along(
         self,
         problem: Problem,
@@ -165,7 +173,7 @@ class _Run:
         self.stages, self.rows, self.end = slice(first, first + count), rows, end
         self._count, self._values = count, BufferedFunction(rows.traced.function.map(count))
         self._lower, self._upper = rows.traced.lower[:, None], rows.traced.upper[:, None]
-        self._of_bounds = _size_of_bounds(rows.traced.lower, rows.traced.upper)
+        self.of_bounds = _size_of_bounds(rows.traced.lower, rows.traced.upper)
         self._of_slopes = np.zeros(rows.count)
 
     def distance(self, z: Sequence[Array]) -> Array:
@@ -176,14 +184,14 @@ class _Run:
 
     def sizes(self, z: Sequence[Array], reach: Array) -> Array:
         """Size (k,) of each row."""
-        known = self._of_bounds > 0
+        known = self.of_bounds > 0
         if not known.all():
             slopes = (
                 np.abs(self._slopes(*(each.ravel() for each in z))).reshape(len(known), self._count, -1).max(axis=1)
             )
             slopes = np.where(np.isfinite(slopes), slopes, 0.0)
             self._of_slopes = np.maximum(self._of_slopes, slopes @ reach[: slopes.shape[1]])
-        return np.where(known, self._of_bounds, self._of_slopes)
+        return np.where(known, self.of_bounds, self._of_slopes)
 
     @cached_property
     def _slopes(self) -> BufferedFunction:
