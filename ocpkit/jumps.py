@@ -42,22 +42,25 @@ class Jumps:
             stride = np.abs(np.diff(guess.states, axis=0)).max(axis=0) + ROUNDING * np.abs(guess.states).max(axis=0)
             if (moved > UNUSUAL * (stride if usual is None else np.maximum(stride, usual))).any():
                 expected = problem.cost(guess.states, guess.controls)
-                follows, stays = (played(problem, plan, ticks, feedback) - expected for feedback in (True, False))
+                follows, stays = (
+                    problem.cost(*played(problem, plan, ticks, feedback)) - expected for feedback in (True, False)
+                )
                 if abs(stays) <= UNMOVED * (follows if np.isfinite(follows) else abs(expected)):
                     return True
         self.usual = moved if usual is None else MEMORY * usual + (1 - MEMORY) * moved
         return False
 
 
-def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> float:
-    """Cost of a plan that goes on from its stage `ticks`, from another x0, with its feedback or without."""
+def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> tuple[list[Array], list[Array]]:
+    """Trajectory of a plan that goes on from its stage `ticks`, from another x0, with its feedback or without.
+
+    Controls are put inside the bounds; beyond the plan's end the last one goes on.
+    """
     last, states, controls = len(plan.controls) - 1, [problem.x0], list[Array]()
     with np.errstate(all="ignore"):
         for t, stage in enumerate(problem.stages):
             now = min(ticks + t, last)
-            u = plan.controls[now]
-            if feedback and ticks + t <= last and plan.feedback_gains is not None:
-                u = u + plan.feedback_gains[now] @ (states[t] - plan.states[now])
+            u = plan.policy(now, states[t]) if feedback and ticks + t <= last else plan.controls[now]
             controls.append(np.clip(u, stage.control_lower, stage.control_upper))
             states.append(stage.dynamics.step(states[t], controls[t], problem.parameter(t)))
-    return problem.cost(states, controls)
+    return states, controls

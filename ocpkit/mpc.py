@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from ocpkit.angles import nearest
 from ocpkit.arrays import real_array
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
-from ocpkit.jumps import Jumps
+from ocpkit.jumps import Jumps, played
 from ocpkit.plan_check import PlanCheck, Violation, unasked_at_start
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Iteration, Solution, Status
@@ -381,18 +381,6 @@ def _later(problem: Problem, ticks: int) -> Array:
     """Return p as it is `ticks` later; beyond the end of its rows the last one goes on."""
     p = problem.parameters
     return p if p.ndim == 1 else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
-
-
-def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> tuple[list[Array], list[Array]]:
-    """Trajectory of a plan that goes on after `ticks` stages from another x_0, inside the bounds."""
-    last, states, controls = len(plan.controls) - 1, [problem.x0], list[Array]()
-    for t, stage in enumerate(problem.stages):
-        now = min(ticks + t, last)
-        u = plan.policy(now, states[t]) if feedback and ticks + t <= last else plan.controls[now]
-        controls.append(np.clip(u, stage.control_lower, stage.control_upper))
-        with np.errstate(all="ignore"):
-            states.append(stage.dynamics.step(states[t], controls[t], problem.parameter(t)))
-    return states, controls
 
 
 def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
