@@ -300,6 +300,7 @@ class Problem:
         states: ArrayLike | None = None,
         derivatives: str = "casadi",
         name: str = "problem",
+        angles: Sequence[int] = (),
     ) -> Problem:
         """Build a homogeneous problem from plain functions; see `ocpkit.functions.problem_from_functions`."""
         declaration = {key: value for key, value in locals().items() if key != "cls"}

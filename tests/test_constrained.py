@@ -267,8 +267,8 @@ def test_random_problems_never_claim_what_does_not_hold(problem: Problem, limit:
 class Overflowing(DDP):
     """An inner solver whose second answer is finite by its own account and not by the problem's."""
 
-    def solve(self, problem: Problem, *args: Any, **kwargs: Any) -> Solution:
-        solution = super().solve(problem, *args, **kwargs)
+    def find_stationary(self, problem: Problem, *args: Any, **kwargs: Any) -> Solution:
+        solution = super().find_stationary(problem, *args, **kwargs)
         return solution if not args else replace(solution, controls=solution.controls + 1e200)
 
 

@@ -6,6 +6,9 @@ static int STAGE(eliminate)(double *restrict Q, const double *damping, double *r
 static void STAGE(reduce)(double *restrict Q, const double *negative, int feedback, double *restrict Vx,
                           double *restrict Vxx);
 
+/* Sizes up to this are what a price that is switched off leaves (see units.c). */
+static double STAGE(cut)(double value) { return fabs(value) < 1e-100 ? 0 : fabs(value); }
+
 static void STAGE(linearise)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
   double following[NEXT], handed_on[SHARED + 1];
   STAGE(step)(x, u, p, following, handed_on);
@@ -19,6 +22,7 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
                              double *Vx, double *Vxx, double *a, double *slope, double *curvature, double *reach) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const W = s->scratch + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH, *const negative = Q + Z * WIDTH;
+  const sweep undamped = {0, 0, 0, 0, 0, 0, 0};
   const double damping[M + 1] = {0};
   double y[M + 1], cheap = 0;
   int regular = 1;
@@ -30,7 +34,7 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
     *(z < M ? reach + z : a + z - M) = sum;
   }
   for (int i = 0; i < M; i++) {
-    slope[i] = cut(Q[i * WIDTH + Z]), curvature[i] = cut(Q[i * WIDTH + i]);
+    slope[i] = STAGE(cut)(Q[i * WIDTH + Z]), curvature[i] = STAGE(cut)(Q[i * WIDTH + i]);
     regular &= curvature[i] > 0;
   }
   regular = regular && STAGE(eliminate)(Q, damping, negative);

@@ -6,8 +6,6 @@ typedef struct {
   double *scratch;
 } sweep;
 
-static const sweep undamped = {0, 0, 0, 0, 0, 0, 0};
-
 /* What all stages of a sweep together say: max |Q_u + y|, the expected change, and the two numbers of
    ocpkit/solvers/optimality.py (the second without its factor). */
 typedef struct {
@@ -74,6 +72,3 @@ static int all_finite(const double *values, long count) {
   for (long i = 0; i < count; i++) finite &= isfinite(values[i]) != 0;
   return finite;
 }
-
-/* Sizes up to this are what a price that is switched off leaves (see units.c). */
-static double cut(double value) { return fabs(value) < 1e-100 ? 0 : fabs(value); }
