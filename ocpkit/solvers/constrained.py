@@ -117,7 +117,7 @@ class AugmentedLagrangian(Solver):
         return WarmStart(
             penalty=max(self.initial_penalty, min(warm.penalty, most)),
             barrier=min(max(barrier.last, warm.barrier or barrier.first), barrier.first),
-            tolerance=min(max(self.gradient_tolerance, warm.tolerance), self.first_tolerance),
+            tolerance=min(warm.tolerance, self.first_tolerance),
         )
 
     def begin(self, problem: Problem, guess: Guess) -> Run:
