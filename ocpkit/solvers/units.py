@@ -77,7 +77,7 @@ def measure_units(
         reached = sides.units(at.reached(sums))
         rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
         sums = at.backward(sides.weights / rows)
-    unit = sums.cost_unit(int(np.count_nonzero(sides.weights))) or abs(cost) or 1.0
+    unit = sums.cost_unit(float(np.sum(sides.weights**2))) or abs(cost) or 1.0
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
 
 
@@ -96,8 +96,8 @@ class _Sums:
             total[: len(each)] += each**2
         self.cheap += cheap
 
-    def cost_unit(self, count: int) -> float:
-        """Return S for so many rows; 0 where neither slope nor curvature tell."""
+    def cost_unit(self, count: float) -> float:
+        """Return S for so many rows, by the squares of their factors; 0 where neither slope nor curvature tell."""
         with np.errstate(all="ignore"):
             by_slope = np.where(self.reach > 0, np.sqrt(self.slope * count / self.reach), 0.0)
             by_curvature = count / self.cheap if self.cheap > 0 else 0.0

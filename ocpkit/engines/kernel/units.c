@@ -186,7 +186,7 @@ static void factors_of_weights(augmented *a) {
 
 static double unit_of_cost(const augmented *a, const sums *w) {
   double count = 0, by_slope = 0;
-  for (long i = 0; i < (a->inner->horizon + 1) * a->widest; i++) count += a->weights[i] != 0;
+  for (long i = 0; i < (a->inner->horizon + 1) * a->widest; i++) count += a->weights[i] * a->weights[i];
   for (long i = 0; i < a->largest_m; i++)
     if (w->reaches[i] > 0) by_slope = fmax(by_slope, sqrt(w->slopes[i] * count / w->reaches[i]));
   const double by_curvature = w->cheap > 0 ? count / w->cheap : 0;
