@@ -19,7 +19,7 @@ found in turn (`ocpkit.lqg`): after every outer iteration the filter's gains are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -77,7 +77,8 @@ class ILQGRun(Run):
     """One solve in progress; its steps are outer iterations."""
 
     def __init__(self, options: ILQG, problem: Problem, guess: Guess) -> None:
-        self.options, self.problem, self.guess = options, problem, guess
+        self.options, self.problem = options, problem
+        self.guess = replace(guess, controls=tuple(problem.clip(guess.controls)))
         self.expected = ExpectedCost(problem)
         self.W = [np.zeros((n, n)) for n in problem.state_sizes[1:]]
         self.inner: Solution | None = None
