@@ -35,6 +35,7 @@ from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_cost
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
+NARROWEST = 1e-3  # distance of two bounds beside the size of their row, below which rounding would count as violation
 Indices = NDArray[np.intp]
 
 
@@ -211,7 +212,7 @@ class Sides:
         for group in range(len(self.first)):
             shared[self.groups == group] = sizes[self.groups == group].max(axis=0)
         found = np.minimum(np.maximum(self.lower_size, shared), np.maximum(self.upper_size, shared))
-        found = np.minimum(found, self.span)
+        found = np.minimum(found, np.maximum(self.span, NARROWEST * shared))
         return np.where(np.isinf(found), 1.0, found)
 
 

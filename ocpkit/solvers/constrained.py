@@ -5,8 +5,8 @@
 One outer iteration minimises the augmented Lagrangian at (y, ρ) by DDP, warm-started, which keeps the control bounds by
 itself, and then moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺ − y|/ρ, which is zero only where the rows are
 satisfied *and* complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance
-tightens with r. Where ρ is so small that DDP runs off to where the model has no derivatives, beyond the constraints, it
-begins again with a larger one.
+tightens with r. Where ρ is so small that DDP runs off beyond the constraints, to where the model has no derivatives or
+J no bottom, it begins again with a larger one.
 
 Each row has its natural unit s_i, and J beside them has S (see `units`): ρ, μ, r and the tolerances are numbers in
 these, so that row i is priced with ρ S/s_i² and the barrier is μ S, and no unit of the user's changes the iterates.
@@ -81,7 +81,7 @@ class AugmentedLagrangian(Solver):
     constraint_tolerance: float = 1e-9
     gradient_tolerance: float = 1e-6
     first_tolerance: float = 1e-2
-    initial_penalty: float = 10.0
+    initial_penalty: float = 100.0
     max_penalty: float = 1e9
     penalty_factor: float = 10.0
     enough: float = 0.1
@@ -217,7 +217,8 @@ class AugmentedLagrangianRun(Run):
         options, before = self.options, self.cost
         inner = self._minimise()
         measured = self._measure(inner.states, inner.controls)
-        if inner.value_gradients is None or not np.isfinite([inner.cost, measured.cost, measured.violation]).all():
+        finite = np.isfinite([inner.cost, measured.cost, measured.violation]).all()
+        if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
             self._fail(inner)
             return self._record(before, self.violation)
         residual = self._residual(measured)
@@ -234,6 +235,11 @@ class AugmentedLagrangianRun(Run):
         else:
             self._tighten(residual, measured, moved=inner.iterations > 0)
         return self._record(before, measured.violation)
+
+    def _ran_off(self, inner: Solution, measured: Measured) -> bool:
+        """Whether an inner solve broke off beyond the rows, farther than before and by more than the unit of one."""
+        beyond = not self.searching and measured.violation > max(1.0, self.violation)
+        return beyond and inner.status in (Status.STALLED, Status.GAVE_UP, Status.DIVERGED)
 
     def _measure(self, states: Sequence[Array], controls: Sequence[Array]) -> Measured:
         return self.augmented.measure(states, controls, self._parameters(), self._known_units.rows)
@@ -316,7 +322,7 @@ class AugmentedLagrangianRun(Run):
         self.searching, self.least_squares, self.of_rows = self.searching + 1, measured.squares, self.augmented.zeros()
 
     def _fail(self, inner: Solution) -> None:
-        """Begin again with a larger ρ where an inner solve came to no finite end; end where ρ cannot grow."""
+        """Begin again with a larger ρ where an inner solve came to no end that helps; end where ρ cannot grow."""
         self.penalty *= self.options.penalty_factor
         if self.inner is None and inner.status is Status.INVALID_INPUT:
             self.status = Status.INVALID_INPUT

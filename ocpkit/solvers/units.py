@@ -3,12 +3,12 @@
 All are measured on a trajectory, so that they change with the user's units as what they measure does:
 
 * a row counts in the larger of its bound and of G = max_t (|g| + |g_x| X), with X the largest |x| on the way, and in no
-  more than half the distance between two bounds; stages of one kind share theirs. Where all that is zero, G is what
-  controls of natural size do to the row by the linearised dynamics;
+  more than half the distance between two bounds (or G/1000); stages of one kind share theirs. Where all that is zero,
+  G is what controls of natural size do to the row by the linearised dynamics;
 * J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
   H the Hessian of J, that is S_j = 1 / a_jᵀH⁻¹a_j, and the multiplier of the row converges by 1 / (1 + ρ S/S_j) with
-  each outer iteration. S is the harmonic mean of all S_j. Where H tells nothing, S is what the gradient of J says, the
-  largest |∂J/∂u_i| / |∂g/∂u_i|, and where that vanishes, |J|.
+  each outer iteration. S is the harmonic mean of all S_j. Where H tells nothing, S is |J| and what its gradient
+  says, the largest |∂J/∂u_i| / |∂g/∂u_i|.
 
 One backward pass of J, by Gauss-Newton, with a random combination of the rows stands for the sums over them.
 """
@@ -77,7 +77,7 @@ def measure_units(
         reached = sides.units(at.reached(sums))
         rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
         sums = at.backward(sides.weights / rows)
-    unit = sums.cost_unit(float(np.sum(sides.weights**2))) or abs(cost) or 1.0
+    unit = sums.cost_unit(float(np.sum(sides.weights**2)), cost)
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
 
 
@@ -96,12 +96,12 @@ class _Sums:
             total[: len(each)] += each**2
         self.cheap += cheap
 
-    def cost_unit(self, count: float) -> float:
-        """Return S for so many rows, by the squares of their factors; 0 where neither slope nor curvature tell."""
+    def cost_unit(self, count: float, cost: float) -> float:
+        """Return S for so many rows, by the squares of their factors, and J; 1 where nothing tells."""
         with np.errstate(all="ignore"):
             by_slope = np.where(self.reach > 0, np.sqrt(self.slope * count / self.reach), 0.0)
             by_curvature = count / self.cheap if self.cheap > 0 else 0.0
-        return float(by_curvature or by_slope.max(initial=0.0))
+        return float(by_curvature or by_slope.max(initial=0.0) + abs(cost) or 1.0)
 
 
 class _Point:

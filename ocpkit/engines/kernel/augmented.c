@@ -124,13 +124,21 @@ static double show_inside(augmented *a) {
   return inside;
 }
 
+/* Whether the inner solve broke off beyond the rows, farther than before and by more than the unit of one. */
+static int ran_off(const augmented *a, double before) {
+  const long end = a->inner->status;
+  const int broke_off = end == STALLED || end == GAVE_UP || end == DIVERGED;
+  return broke_off && !a->searching && a->violation > fmax(1, before);
+}
+
 /* What follows from the inner solve that has ended. */
 static void conclude(augmented *a) {
   ddp *const s = a->inner;
   const int moved = a->count > 1;
   a->inner_iterations += a->count - 1, a->count = 0;
-  const double residual = measure(a);
-  if (!s->has_policy || !isfinite(s->cost) || !isfinite(a->cost) || !isfinite(a->violation)) {
+  const double before = a->violation, residual = measure(a);
+  const int finite = isfinite(s->cost) && isfinite(a->cost) && isfinite(a->violation);
+  if (!s->has_policy || !finite || ran_off(a, before)) {
     fail(a);
     return;
   }

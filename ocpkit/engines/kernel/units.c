@@ -1,5 +1,5 @@
 /* The natural units of rows and of J (ocpkit/solvers/units.py, which says what and why), measured on s->x and s->u. */
-static const double OFF = 1e-150;
+static const double OFF = 1e-150, NARROWEST = 1e-3;
 
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
@@ -87,7 +87,7 @@ static int take_units(augmented *a) {
       if (a->units[place] > 0) continue;
       const double size = a->group_sizes[a->groups[t] * a->widest + i];
       const double both = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
-      const double unit = isnan(size) ? size : fmin(both, a->span[place]);
+      const double unit = isnan(size) ? size : fmin(both, fmax(a->span[place], NARROWEST * size));
       a->units[place] = isinf(unit) ? 1 : unit;
       all &= unit > 0 || isnan(unit);
     }
@@ -184,13 +184,14 @@ static void factors_of_weights(augmented *a) {
     a->factors[i] = a->units[i] > 0 ? a->weights[i] / a->units[i] : 0;
 }
 
-static double unit_of_cost(const augmented *a, const sums *w) {
+static double unit_of_cost(const augmented *a, const sums *w, double cost) {
   double count = 0, by_slope = 0;
   for (long i = 0; i < (a->inner->horizon + 1) * a->widest; i++) count += a->weights[i] * a->weights[i];
   for (long i = 0; i < a->largest_m; i++)
     if (w->reaches[i] > 0) by_slope = fmax(by_slope, sqrt(w->slopes[i] * count / w->reaches[i]));
   const double by_curvature = w->cheap > 0 ? count / w->cheap : 0;
-  return by_curvature > 0 ? by_curvature : by_slope;
+  const double unit = by_curvature > 0 ? by_curvature : by_slope + fabs(cost);
+  return unit == 0 ? 1 : unit;
 }
 
 static void forget_units(augmented *a) {
@@ -217,8 +218,7 @@ static void measure_units(augmented *a, double cost) {
     factors_of_weights(a);
     sum_up(a, &w);
   }
-  a->cost_unit = unit_of_cost(a, &w);
-  if (a->cost_unit == 0) a->cost_unit = cost != 0 ? fabs(cost) : 1;
+  a->cost_unit = unit_of_cost(a, &w, cost);
   a->has_units = isfinite(a->cost_unit) && all_finite(a->units, count);
   if (!a->has_units) forget_units(a);
 }
