@@ -224,6 +224,8 @@ class Solution:
     @property
     def iterations(self) -> int:
         """Number of iterations after the guess."""
+        if isinstance(self.history, History):  # whose indices are places
+            return max(len(self.history) - 1, 0)
         return self.history[-1].index if self.history else 0
 
     def policy(self, t: int, x: ArrayLike) -> Array:

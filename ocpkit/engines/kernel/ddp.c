@@ -294,7 +294,7 @@ static int backward_pass(ddp *s) {
 }
 
 static void check_convergence(ddp *s) {
-  if (!isfinite(s->cost) || !closed(s) || !(s->magnitude <= BLOWN_UP)) return;
+  if (!isfinite(s->cost) || !closed(s) || !(s->magnitude <= BLOWN_UP) || isnan(s->gradient_norm)) return;
   const int undamped = s->regularization == 0 && s->feedback;
   const double promised = -s->expected_change;
   int flat, settled;

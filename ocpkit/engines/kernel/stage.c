@@ -134,7 +134,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   for (int a = 0; a < M; a++) {
     const double square = slope[a] * slope[a];
     raise_to(&found->slope, fabs(slope[a]));
-    raise_to(&found->decrement, bend[a] > 0 ? square / bend[a] : square == 0 ? 0 : square / 0.0);
+    if (square > found->decrement * bend[a]) found->decrement = bend[a] > 0 ? square / bend[a] : INFINITY;
     found->rounding += bend[a] * u[a] * u[a];
   }
   if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
