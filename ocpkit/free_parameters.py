@@ -99,7 +99,7 @@ def chosen_parameters(problem: Problem, solution: Solution) -> Array:
     n, final = problem.terminal_cost.state_size, solution.states[-1]
     if len(final) <= n:
         raise ProblemError(f"the solution's last state has {len(final)} entries, no free parameters after {n} states")
-    return np.array(final[n:])
+    return np.array(solution.controls[0][n - len(final) :])  # inside their bounds, even where a solver left gaps
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ class Scaling:
 _SERIES = ("controls", "states", "rows")
 
 
+WIDE = 10.0
+"""Bounds farther apart than this times what J suggests tell nothing of a control."""
+ROUNDING = 1e-14
+"""A decrease of J, relative to |J|, that its rounding hides."""
+
+
 def control_scales(
     lower: Sequence[Array],
     upper: Sequence[Array],
@@ -59,11 +65,14 @@ def control_scales(
     gradients: Sequence[Array],
     curvatures: Sequence[Array],
     cost: float,
+    rooms: Sequence[Array] = (),
 ) -> list[Array]:
     """Natural units of the controls (m,) of every stage; stages with as many controls share theirs.
 
-    Half the range between two bounds; else the largest of |u|, of one finite bound, and of the smaller of Newton's
-    step |∇J|/|∇²J| and of √(|J|/|∇²J|), what changes J by itself. Where nothing tells, 1.
+    J suggests the smaller of Newton's step |∇J|/|∇²J| (where it promises more than rounding) and of √(|J|/|∇²J|), what
+    changes J by itself, at the middle stage, as single ones may be extreme; rows may leave less room. The unit is half
+    the range between two bounds, but at most `WIDE` times, and without them the largest of, |u|, the one finite bound,
+    and what J suggests. Where nothing tells, 1.
 
     Parameters
     ----------
@@ -73,21 +82,50 @@ def control_scales(
         ∇_{u_t} J and the diagonal of ∇²_{u_t} J, (m,) each.
     cost
         J at the guess.
+    rooms
+        Changes of u, (m,) each, that rows of states and controls leave room for; 0 where they do not limit it.
     """
     found: list[Array] = [np.zeros(0)] * len(controls)
     for size in {len(u) for u in controls}:
         alike = [t for t, u in enumerate(controls) if len(u) == size]
         low, high, u, g, h = (
-            np.abs(np.stack([np.asarray(series[t], dtype=float) for t in alike])) if size else np.zeros((1, 0))
+            np.stack([np.asarray(series[t], dtype=float) for t in alike])
             for series in (lower, upper, controls, gradients, curvatures)
         )
+        g, h = np.abs(g), np.abs(h)
+        room = rooms[alike[0]] if len(rooms) else np.zeros(size)
         with np.errstate(all="ignore"):
-            steps = [np.where(h > 0, length, np.inf) for length in (g / h, np.sqrt(abs(cost) / h.max(0, initial=0.0)))]
-        step = np.min([np.where(s > 0, s, np.inf) for s in steps], axis=0).min(0, initial=np.inf)
-        known = np.max([np.where(np.isfinite(v), v, 0.0).max(0, initial=0.0) for v in (low, high, u)], axis=0)
-        scale = np.maximum(known, np.where(np.isfinite(step), step, 0.0))
-        span = np.max([(np.asarray(upper[t]) - np.asarray(lower[t])) / 2 for t in alike], axis=0) if size else scale
-        scale = np.where(np.isfinite(span) & (span > 0), span, scale)
+            newton = np.where(g * g > ROUNDING * abs(cost) * h, g / h, 0.0)
+            steps = np.stack([typical(newton), typical(np.sqrt(abs(cost) / h)), room])
+            span = ((high - low) / 2).max(0)
+        step = np.where(steps > 0, steps, np.inf).min(0)
+        known = largest([u, np.where(np.isfinite(step), step, 0.0)])
+        known = np.where(
+            np.isfinite(span) & (span > 0),
+            np.where(known > 0, np.minimum(span, WIDE * known), span),
+            largest([low, high, known]),
+        )
         for t in alike:
-            found[t] = np.where(scale > 0, scale, 1.0)
+            found[t] = np.where(known > 0, known, 1.0)
     return found
+
+
+def typical(values: Array) -> Array:
+    """Median over the stages (T, m) of the entries that are finite and not zero (m,); 0 where there is none."""
+    return quantile(values, 0.5)
+
+
+def quantile(values: Array, share: float) -> Array:
+    """Quantile of |·| over the first axis of the entries that are finite and not zero; 0 where there is none."""
+    sizes = np.abs(values)
+    sizes = np.sort(np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.inf), axis=0)
+    count = np.isfinite(sizes).sum(0)
+    place = np.clip(np.ceil(share * count).astype(int) - 1, 0, None)
+    chosen = np.take_along_axis(sizes, place[None], axis=0)[0] if len(sizes) else np.zeros(sizes.shape[1:])
+    return np.where(count > 0, chosen, 0.0)
+
+
+def largest(values: Sequence[Array]) -> Array:
+    """Largest |·| (m,) over all rows of (…, m) that is finite; 0 where there is none."""
+    rows = np.concatenate([np.atleast_2d(value) for value in values])
+    return np.where(np.isfinite(rows), np.abs(rows), 0.0).max(0, initial=0.0)

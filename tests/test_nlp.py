@@ -52,7 +52,7 @@ def test_costates_are_the_riccati_value_gradients(solver: Any) -> None:
     lqr = LQRS[4, 2, 50]
     solution, (P, _) = solver.solve(lqr.problem()), lqr.riccati()
     expected = np.stack([P_t @ x for P_t, x in zip(P, solution.states)])
-    np.testing.assert_allclose(solution.value_gradients, expected, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(solution.value_gradients, expected, atol=1e-7 * np.abs(expected).max())
 
 
 def bounded_pendulum(**changes: Any) -> Problem:
@@ -111,7 +111,7 @@ def test_infeasible_is_not_called_solved(solver: Any) -> None:
     problem = bounded_pendulum(control_bounds=(-1, 1), terminal_constraints=(limit,))
     solution = type(solver)(max_iterations=60).solve(problem)
     assert not solution.success
-    assert solution.status in (Status.INFEASIBLE, Status.ITERATION_LIMIT)
+    assert solution.status in (Status.INFEASIBLE, Status.GAVE_UP, Status.ITERATION_LIMIT)
     assert solution.history[-1].gap > 1e-3
 
 
@@ -172,11 +172,11 @@ def test_interrupt_while_the_answer_is_checked_returns_it(monkeypatch: pytest.Mo
     problem = BY_NAME["pendulum"].problem()
     optimum = IPOPT().solve(problem)
 
-    def interrupted(*_: Any) -> float:
+    def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     doubt = replace(optimum, status=Status.INTERRUPTED)
-    for owner, name, patch in ((nlp.DDP, "solve", lambda *_, **__: doubt), (nlp, "decrease", interrupted)):
+    for owner, name, patch in ((nlp.DDP, "solve", lambda *_, **__: doubt), (nlp, "descent", interrupted)):
         monkeypatch.setattr(owner, name, patch)
         solution = IPOPT().solve(problem)
         assert solution.status is Status.INTERRUPTED

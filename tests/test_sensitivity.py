@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ import ocpkit.math as m
 from ocpkit import (
     DDP,
     IPOPT,
+    SQP,
     AugmentedLagrangian,
     Constraint,
+    Fatrop,
     Problem,
     ProblemError,
     Sensitivity,
@@ -144,7 +147,23 @@ def test_only_a_converged_solution_has_a_derivative() -> None:
 def test_constraints_need_multipliers() -> None:
     problem = CASES["control bounds"]()
     with pytest.raises(ProblemError, match="no multipliers"):
-        Sensitivity(problem, IPOPT().solve(problem))
+        Sensitivity(problem, replace(IPOPT().solve(problem), multipliers=None))
+
+
+@pytest.mark.parametrize("solver", [IPOPT(), Fatrop(), SQP()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("name", ["control bounds", "dynamics"])
+def test_the_multipliers_of_nonlinear_programs_do_as_well(name: str, solver: Any) -> None:
+    """Those of rows that do not hold are zero, or the derivative would keep them."""
+    problem = PROBLEMS[name]()
+    reference, solution = solved(problem), solver.solve(problem)
+    assert solution.multipliers is not None
+    for ours, theirs in zip(solution.multipliers, reference.multipliers or ()):
+        np.testing.assert_allclose(
+            ours, theirs, atol=1e-4 * max(np.abs(y).max(initial=0.0) for y in reference.multipliers)
+        )
+        assert ((ours != 0) == (theirs != 0)).all()
+    for ours, theirs in zip(*(Sensitivity(problem, each).forward(x0=[1.0, 0.5]) for each in (solution, reference))):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_a_direction_in_which_no_control_keeps_a_constraint() -> None:

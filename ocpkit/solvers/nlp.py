@@ -21,17 +21,26 @@ from numpy.typing import ArrayLike
 
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem import Array, Problem
+from ocpkit.problem import Problem
 from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_values, say_start, say_violation
+from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
-from ocpkit.solvers.multiple_shooting import Program
-from ocpkit.solvers.stationarity import decrease
+from ocpkit.solvers.multiple_shooting import Point, Program
+from ocpkit.solvers.natural_units import natural_units
+from ocpkit.solvers.stationarity import descent, hidden_decrease
+from ocpkit.solvers.watch import Iterate, Watch
 from ocpkit.trajectory import Trajectory
 
 NEGLIGIBLE = 1e-8
-"""A decrease of J, relative to 1 + |J|, that a point called optimal may leave."""
+"""A decrease of J, in its natural unit, that a point called optimal may leave."""
+
+ATTEMPTS = 5
+"""Calls of the plugin, from where the one before stopped too early."""
+
+COARSE = 10.0
+"""What the optimality conditions may be off in the units at the solution, as a multiple of the tolerance."""
 
 DOUBTING_STEPS = 3
 """Iterations of DDP that try to lower J further."""
@@ -59,8 +68,8 @@ class NLPSolver(Solver):
         positive(self, "tolerance", "feasibility_tolerance")
 
     @abstractmethod
-    def options(self, program: Program) -> dict[str, Any]:
-        """Return the plugin's options."""
+    def options(self, program: Program, most: int) -> dict[str, Any]:
+        """Return the plugin's options for at most so many iterations."""
 
     def begin(self, problem: Problem, guess: Guess) -> Run:
         """Refuse: the iterations happen inside the plugin."""
@@ -86,88 +95,150 @@ class NLPSolver(Solver):
             states = guess.states
         start = Guess.choose(problem, guess, controls, states).trajectory(NumpyEngine(problem))
         if not start.finite:
-            return self._solution(problem, _Iterate(start), [], Status.INVALID_INPUT, {}, clock)
-        watch = _Watch(Program(problem), start, callback, clock, self.time_limit)
+            return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, {}, clock, None)
+        watch = Watch(Program(problem, self._units(problem, start)), start, callback, clock, self.time_limit)
         status, details = self._run(watch)
         if watch.error is not None:
             raise watch.error
-        if status is Status.INFEASIBLE:
-            details |= self._worst(problem, watch.iterate.trajectory)
-        return self._solution(problem, watch.iterate, watch.history, watch.stop or status, details, clock)
+        if status in (Status.INFEASIBLE, Status.GAVE_UP):
+            details |= self._worst(watch)
+        status = watch.stop or status
+        return self._solution(problem, watch.iterate, watch.history, status, details, clock, watch.program.scaling)
 
-    def _worst(self, problem: Problem, best: Trajectory) -> dict[str, str]:
+    def _units(self, problem: Problem, at: Trajectory) -> Scaling | None:
+        """Return the natural units at a trajectory; None: the user's are asked for."""
+        if not self.scaling:
+            return None
+        return natural_units(NumpyEngine(problem), at, problem_rows(problem, bounds=False))
+
+    def _worst(self, watch: Watch) -> dict[str, str]:
         """Return the row that fails most, and the one that x0 breaks for good."""
+        problem, best = watch.program.problem, watch.iterate.trajectory
         rows = problem_rows(problem)
         violation, where = largest_violation(rows, row_values(problem, rows, best.states, best.controls))
         excess, row = broken_at_start(problem, rows[0])
-        reason = {"reason": say_start(excess, row)} if excess > self.feasibility_tolerance else {}
+        reason = {"reason": say_start(excess, row)} if self._broken(watch.program) else {}
         return {"violation": say_violation(violation, where)} | reason
 
-    def _run(self, watch: _Watch) -> tuple[Status, dict[str, str]]:
+    def _broken(self, program: Program) -> bool:
+        """Whether x0 violates a row of stage 0 that no control can change."""
+        rows = problem_rows(program.problem)[0]
+        excess, row = broken_at_start(program.problem, rows)
+        if excess == 0:
+            return False
+        unit = 1.0 if program.scaling is None else float(program.scaling.rows[0][rows.names.index(row)])
+        return not excess <= self.feasibility_tolerance * unit
+
+    def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
+        """Call the plugin, and again from where a point that it calls optimal can be left."""
+        for _ in range(ATTEMPTS):
+            status, details = self._call(watch)
+            if status is not Status.CONVERGED:
+                return status, details
+            try:
+                onward = self._onward(watch)
+            except KeyboardInterrupt:
+                return Status.INTERRUPTED, {}
+            if onward is None or self._left(watch) <= 0:
+                break
+            watch.begin(Program(watch.program.problem, onward.units), onward.start)
+        if onward is None:
+            return Status.CONVERGED, {}
+        return onward.otherwise, {"reason": f"{self.plugin} calls this point optimal, but {onward.reason}"}
+
+    def _left(self, watch: Watch) -> int:
+        """Iterations that are left for the next call of the plugin."""
+        return int(self.max_iterations) - (watch.history[-1].index + 1 if watch.history else 0)
+
+    def _call(self, watch: Watch) -> tuple[Status, dict[str, str]]:
         """Call the plugin and translate its answer."""
         program, start = watch.program, watch.iterate.trajectory
+        most = int(self.max_iterations) - watch.first
         try:
-            solver = ca.nlpsol("solver", self.plugin, program.nlp, self.options(program) | self._watched_by(watch))
-            answer = solver(x0=program.join(start.states, start.controls), p=program.p, **program.bounds)
+            solver = ca.nlpsol(
+                "solver", self.plugin, program.nlp, self.options(program, most) | self._watched_by(watch)
+            )
+            answer = solver(x0=program.join(start.states, start.controls), p=program.p, **program.bounds, **watch.warm)
             stats = solver.stats()
         except KeyboardInterrupt:
             return Status.INTERRUPTED, {}
         except RuntimeError as error:
             return self._no_progress(watch), {"reason": _reason(error)}
-        w, bound_multipliers, multipliers = (answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g"))
-        watch.record(w, bound_multipliers, multipliers, int(stats["iter_count"]))
-        status = self._status(stats, watch)
-        if status is Status.CONVERGED:
-            return self._doubted(watch, program.leftover(w, bound_multipliers, multipliers))
+        point = Point(*(answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g")))
+        count = int(stats["iter_count"])  # any number where IPOPT refuses a program before its first iteration
+        watch.record(point, count if 0 <= count <= most else max(watch.calls - 1, 0))
+        status = self._status(stats, watch, most)
         return status, {} if stats["success"] else {"reason": f"{self.plugin} says {stats['return_status']}"}
 
-    def _watched_by(self, watch: _Watch) -> dict[str, Any]:
+    def _watched_by(self, watch: Watch) -> dict[str, Any]:
         return {"iteration_callback": watch}
 
-    def _status(self, stats: dict[str, Any], watch: _Watch) -> Status:
+    def _status(self, stats: dict[str, Any], watch: Watch, most: int) -> Status:
         if not watch.finite:
             return Status.DIVERGED
-        if stats["success"] and stats["return_status"] != "Solved_To_Acceptable_Level":
-            feasible = watch.iterate.violation <= self.feasibility_tolerance
-            return Status.CONVERGED if feasible else Status.INFEASIBLE
-        if stats["return_status"] in _STATUS:
-            return _STATUS[stats["return_status"]]
-        return Status.ITERATION_LIMIT if stats["iter_count"] >= self.max_iterations else self._no_progress(watch)
+        feasible, answer = self._feasible(watch), stats["return_status"]
+        if stats["success"] and answer != "Solved_To_Acceptable_Level":
+            return Status.CONVERGED if feasible else self._not_feasible(watch)
+        if answer == "Invalid_Number_Detected" and not stats["iter_count"]:
+            return Status.INVALID_INPUT
+        if answer == "Infeasible_Problem_Detected":
+            return Status.STALLED if feasible else Status.INFEASIBLE
+        if answer in _STATUS:
+            return _STATUS[answer]
+        limit = stats["iter_count"] >= most and answer != "Not_Enough_Degrees_Of_Freedom"  # whose count is any number
+        return Status.ITERATION_LIMIT if limit else self._no_progress(watch)
 
-    def _doubted(self, watch: _Watch, leftover: float) -> tuple[Status, dict[str, str]]:
-        """Believe a claim of success, unless J falls from there."""
-        try:
-            falls = self._falls(watch, leftover)
-        except KeyboardInterrupt:
-            return Status.INTERRUPTED, {}
-        if falls:
-            return Status.STALLED, {"reason": f"{self.plugin} calls this point optimal, but J can fall from there"}
-        return Status.CONVERGED, {}
+    def _no_progress(self, watch: Watch) -> Status:
+        return Status.STALLED if self._feasible(watch) else self._not_feasible(watch)
 
-    def _falls(self, watch: _Watch, leftover: float) -> bool:
-        """Whether J falls by more than a barrier leaves; not asked where more than bounds constrains the problem."""
+    def _feasible(self, watch: Watch) -> bool:
+        return watch.iterate.errors(watch.program.scaling)[1] <= self.feasibility_tolerance
+
+    def _not_feasible(self, watch: Watch) -> Status:
+        return Status.INFEASIBLE if self._broken(watch.program) else Status.GAVE_UP
+
+    def _onward(self, watch: Watch) -> _Onward | None:
+        """Return from where to go on although the plugin calls a point optimal; None where its claim is believed."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
+        engine, units = NumpyEngine(problem), self._units(problem, nominal)
+        slope, violation = watch.iterate.errors(units)
+        cost_unit, losses = 1.0 if units is None else units.cost, watch.iterate.losses
+        loose = (
+            max(slope, losses.max(initial=0.0) / cost_unit) > COARSE * self.tolerance
+            or violation > self.feasibility_tolerance
+        )
+        if units is not None and loose:
+            return _Onward(nominal, units, Status.STALLED, "in units that are too coarse for it")
+        least = 2 * float(losses.sum()) + NEGLIGIBLE * cost_unit
+        lower = self._lower(engine, nominal, least)
+        if lower is None:
+            return None
+        otherwise = Status.SADDLE if hidden_decrease(engine, nominal) > least else Status.STALLED
+        return _Onward(lower, self._units(problem, lower), otherwise, "J can fall from there")
+
+    def _lower(self, engine: NumpyEngine, nominal: Trajectory, least: float) -> Trajectory | None:
+        """Return where J is lower by more than `least`; not asked where more than bounds constrains the problem."""
+        problem = engine.problem
         if any(rows.count for rows in problem_rows(problem, bounds=False)):
-            return False
-        least = 2 * leftover + NEGLIGIBLE * (1 + abs(nominal.cost))
-        if decrease(NumpyEngine(problem), nominal) > least:
-            return True
+            return None
+        probed = descent(engine, nominal)
+        if nominal.cost - probed.cost > least:
+            return probed
         doubt = DDP(max_iterations=DOUBTING_STEPS, engine="numpy").solve(problem, controls=nominal.controls)
         if doubt.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        return doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
-
-    def _no_progress(self, watch: _Watch) -> Status:
-        return Status.STALLED if watch.iterate.violation <= self.feasibility_tolerance else Status.INFEASIBLE
+        falls = doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
+        return engine.rollout(list(doubt.controls)) if falls else None
 
     def _solution(
         self,
         problem: Problem,
-        best: _Iterate,
+        best: Iterate,
         history: Sequence[Iteration],
         status: Status,
         details: dict[str, str],
         clock: Clock,
+        scaling: Scaling | None,
     ) -> Solution:
         return Solution(
             problem_name=problem.name,
@@ -179,9 +250,21 @@ class NLPSolver(Solver):
             status=status,
             history=tuple(history),
             value_gradients=as_series(best.costates),
+            multipliers=best.multipliers,
             seconds=clock(),
             details={"engine": f"casadi {self.plugin}"} | details,
+            scaling=scaling,
         )
+
+
+@dataclass(frozen=True)
+class _Onward:
+    """A start from which a plugin goes on, in which units, and what is said where it no longer may."""
+
+    start: Trajectory
+    units: Scaling | None
+    otherwise: Status
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +273,9 @@ class IPOPT(NLPSolver):
 
     plugin = "ipopt"
 
-    def options(self, program: Program) -> dict[str, Any]:
+    def options(self, program: Program, most: int) -> dict[str, Any]:
         silent = {"print_level": 0, "sb": "yes"}
-        limits = {"max_iter": self.max_iterations, "tol": self.tolerance, "constr_viol_tol": self.tolerance}
+        limits = {"max_iter": most, "tol": self.tolerance, "constr_viol_tol": self.tolerance}
         return {"print_time": False, "ipopt": silent | limits}
 
 
@@ -211,7 +294,7 @@ class Fatrop(NLPSolver):
         if np.isfinite(self.time_limit):
             raise ProblemError("Fatrop cannot watch the clock; give max_iterations, or use the solver 'ipopt'")
 
-    def options(self, program: Program) -> dict[str, Any]:
+    def options(self, program: Program, most: int) -> dict[str, Any]:
         return {
             "print_time": False,
             "structure_detection": "manual",
@@ -219,10 +302,10 @@ class Fatrop(NLPSolver):
             "nx": list(program.problem.state_sizes),
             "nu": [*program.problem.control_sizes, 0],
             "ng": program.row_counts,
-            "fatrop": {"print_level": 0, "max_iter": self.max_iterations, "tolerance": self.tolerance},
+            "fatrop": {"print_level": 0, "max_iter": most, "tolerance": self.tolerance},
         }
 
-    def _watched_by(self, watch: _Watch) -> dict[str, Any]:
+    def _watched_by(self, watch: Watch) -> dict[str, Any]:
         watch.record_guess()  # there are no calls from inside
         return {}
 
@@ -251,10 +334,10 @@ class SQP(NLPSolver):
         if self.convexify not in _CONVEXIFY:
             raise unknown_name("way to convexify", self.convexify, _CONVEXIFY)
 
-    def options(self, program: Program) -> dict[str, Any]:
+    def options(self, program: Program, most: int) -> dict[str, Any]:
         silent = {"print_time": False, "print_header": False, "print_iteration": False, "print_status": False}
         return silent | {
-            "max_iter": self.max_iterations,
+            "max_iter": most,
             "tol_pr": self.tolerance,
             "tol_du": self.tolerance,
             "convexify_strategy": self.convexify,
@@ -275,95 +358,6 @@ _CONVEXIFY = ("eigen-clip", "eigen-reflect", "regularize", "none")
 _STATUS = {
     "Solved_To_Acceptable_Level": Status.STALLED,
     "Maximum_Iterations_Exceeded": Status.ITERATION_LIMIT,
-    "Infeasible_Problem_Detected": Status.INFEASIBLE,
-    "Not_Enough_Degrees_Of_Freedom": Status.INFEASIBLE,
     "Diverging_Iterates": Status.DIVERGED,
     "Invalid_Number_Detected": Status.DIVERGED,
 }
-
-
-@dataclass(frozen=True)
-class _Iterate:
-    """A trajectory with what the program says about it."""
-
-    trajectory: Trajectory
-    costates: list[Array] | None = None
-    violation: float = float("inf")
-    gradient_norm: float = float("nan")
-
-
-class _Watch(ca.Callback):  # type: ignore[misc]
-    """Called by the plugin in every iteration: keeps the last finite iterate and the history, and may stop it."""
-
-    def __init__(
-        self, program: Program, start: Trajectory, callback: Callback | None, clock: Clock, time_limit: float
-    ) -> None:
-        ca.Callback.__init__(self)
-        self.program, self.callback, self.clock, self.time_limit = program, callback, clock, time_limit
-        self.iterate, self.finite, self.calls = _Iterate(start), True, 0
-        self.history = list[Iteration]()
-        self.stop: Status | None = None
-        self.error: Exception | None = None
-        self.construct("watch", {})
-
-    def record(self, w: Array, bound_multipliers: Array, multipliers: Array, index: int) -> None:
-        """Keep an iterate and tell the user's callback; an index that is there already is replaced silently."""
-        program = self.program
-        trajectory = NumpyEngine(program.problem).with_gaps(*program.split(w))
-        self.finite = trajectory.finite
-        if not self.finite:
-            return
-        violation = max(trajectory.gap, program.violation(w))
-        slope = program.gradient_norm(w, bound_multipliers, multipliers)
-        self.iterate = _Iterate(trajectory, program.costates(multipliers), violation, slope)
-        known = bool(self.history) and self.history[-1].index == index
-        before = self.history[-1].cost if self.history else trajectory.cost
-        line = Iteration(
-            index=index,
-            cost=trajectory.cost,
-            actual_decrease=self.history[-1].actual_decrease if known else before - trajectory.cost,
-            gradient_norm=slope,
-            gap=violation,
-            seconds=self.clock(),
-        )
-        self.history[-1 if known else len(self.history) :] = [line]
-        if not known and self.callback is not None and self.callback(line) is False:
-            self.stop = Status.STOPPED
-
-    def record_guess(self) -> None:
-        """Write the first line of the history for a plugin that does not call from inside."""
-        start, program = self.iterate.trajectory, self.program
-        w = program.join(start.states, start.controls)
-        self.record(w, 0 * w, np.zeros(sum(program.row_counts) + sum(program.problem.state_sizes[1:])), 0)
-
-    def eval(self, arguments: Sequence[ca.DM]) -> list[float]:
-        """Receive (w, J, rows, multipliers of w, of the rows, of p); return 1 to stop."""
-        w, bound_multipliers, multipliers = (arguments[i].full()[:, 0] for i in (0, 3, 4))
-        try:
-            self.record(w, bound_multipliers, multipliers, self.calls)
-        except KeyboardInterrupt:
-            self.stop = Status.INTERRUPTED
-        except Exception as error:  # from the user's callback; raised again once the plugin has returned
-            self.error = error
-        self.calls += 1
-        if self.stop is None and self.clock() >= self.time_limit:
-            self.stop = Status.TIME_LIMIT
-        return [float(self.stop is not None or self.error is not None)]
-
-    def get_n_in(self) -> int:
-        return int(ca.nlpsol_n_out())
-
-    def get_n_out(self) -> int:
-        return 1
-
-    def get_name_in(self, i: int) -> str:
-        return str(ca.nlpsol_out(i))
-
-    def get_name_out(self, i: int) -> str:
-        return "stop"
-
-    def get_sparsity_in(self, i: int) -> ca.Sparsity:
-        nlp = self.program.nlp
-        symbol = {"x": nlp["x"], "lam_x": nlp["x"], "g": nlp["g"], "lam_g": nlp["g"], "lam_p": nlp["p"]}
-        name = ca.nlpsol_out(i)
-        return ca.Sparsity.dense(*symbol[name].shape) if name in symbol else ca.Sparsity.scalar()

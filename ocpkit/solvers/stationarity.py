@@ -16,60 +16,58 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.curvature import Identity
-from ocpkit.engines.numpy import NumpyEngine, first_not_finite
+from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.linalg import dot, eigh
 from ocpkit.problem import Array, Stage
+from ocpkit.scaling import ROUNDING
+from ocpkit.solvers.natural_units import control_units, sweep
 from ocpkit.trajectory import Trajectory
 
 LENGTHS = 2.0 ** np.arange(-6, 7)
 """Multiples of the Newton step that are tried, until J rises."""
 NUDGE = 1e-3
-"""Least step along a direction of negative curvature, as a fraction of 1 + ‖u_t‖_∞: the gradient may be zero there."""
-ROUNDING = 1e-14
+"""Least step along negative curvature, as a share of 1 + ‖u_t‖_∞ in natural units: the gradient may be zero there."""
 
 
 def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
     """How much J falls along the probe, beyond what its gradient admits; 0 at a minimum of a smooth J."""
-    return max([0.0, *(fall - admitted for fall, admitted in _probe(engine, nominal))])
+    return max([0.0, *(nominal.cost - found.cost - admitted for found, admitted in _probe(engine, nominal))])
 
 
-def decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
-    """How much J falls along the probe; 0 at a minimum."""
-    return max([0.0, *(fall for fall, _ in _probe(engine, nominal))])
+def descent(engine: NumpyEngine, nominal: Trajectory) -> Trajectory:
+    """Return the lowest J along the probe; at a minimum, the nominal trajectory."""
+    return min([nominal, *(found for found, _ in _probe(engine, nominal))], key=lambda each: each.cost)
 
 
-def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[float, float]]:
-    """By how much J has fallen, and |∇Jᵀδu|, after each length of a step, as long as J falls.
+def _probe(engine: NumpyEngine, nominal: Trajectory) -> Iterator[tuple[Trajectory, float]]:
+    """Trajectory, and |∇Jᵀδu|, after each length of a step, as long as J falls.
 
     Controls that rest on a bound, held there by the gradient, do not move. The step is tried without nudges, which
     are leaps where controls are small numbers, and with them.
     """
-    stages, terminal = engine.expand(nominal, second_order=True)
-    if first_not_finite(stages, terminal) is not None:
+    found = sweep(engine, nominal)
+    if not found.finite:
         return
-    policy = engine.backward_pass(stages, terminal, Identity(1.0), feedback=False, tikhonov=0.0)
-    gradients = [step.Q.u for step in policy.steps]  # ∇_{u_t} J, and Q.uu is ∇²_{u_t} J (Prop. 2)
-    parts = list(zip(engine.problem.stages, nominal.controls, gradients, (step.Q.uu for step in policy.steps)))
+    units = control_units(engine, nominal, found)
+    parts = list(zip(engine.problem.stages, nominal.controls, found.gradients, found.hessians, units.controls))
     plain, nudged = ([_direction(*part, nudge) for part in parts] for nudge in (0.0, NUDGE))
-    yield from _along(engine, nominal, gradients, plain)
+    yield from _along(engine, nominal, found.gradients, plain)
     if not all(map(np.array_equal, plain, nudged)):
-        yield from _along(engine, nominal, gradients, nudged)
+        yield from _along(engine, nominal, found.gradients, nudged)
 
 
 def _along(
     engine: NumpyEngine, nominal: Trajectory, gradients: Sequence[Array], directions: Sequence[Array]
-) -> Iterator[tuple[float, float]]:
+) -> Iterator[tuple[Trajectory, float]]:
     lowest = nominal.cost
     for length in LENGTHS:
         moved = [u + length * d for u, d in zip(nominal.controls, directions)]
-        controls = engine.problem.clip(moved)
-        cost = engine.rollout(controls).cost
-        if not cost <= lowest + ROUNDING * (1 + abs(lowest)):
+        found = engine.rollout(engine.problem.clip(moved))
+        if not found.cost <= lowest + ROUNDING * max(abs(lowest), abs(nominal.cost)):
             return
-        admitted = sum(abs(dot(g, v - u)) for g, u, v in zip(gradients, nominal.controls, controls))
-        lowest = cost
-        yield float(nominal.cost - cost), float(admitted)
+        admitted = sum(abs(dot(g, v - u)) for g, u, v in zip(gradients, nominal.controls, found.controls))
+        lowest = found.cost
+        yield found, float(admitted)
 
 
 def held(stage: Stage, u: Array, gradient: Array, negligible: float = 0.0) -> NDArray[np.bool_]:
@@ -80,13 +78,14 @@ def held(stage: Stage, u: Array, gradient: Array, negligible: float = 0.0) -> ND
     return fall <= negligible
 
 
-def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array, nudge: float) -> Array:
-    """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J among the controls that are free to move, at most 1 + ‖u_t‖_∞ long."""
+def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array, unit: Array, nudge: float) -> Array:
+    """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J of the controls that are free to move, in their units at most 1 + ‖u_t‖_∞ long."""
     free, direction = np.flatnonzero(~held(stage, u, gradient)), np.zeros_like(u)
     if free.size:
-        eigenvalues, vectors = eigh(hessian[np.ix_(free, free)])
-        slopes, bends, reach = vectors.T @ gradient[free], np.abs(eigenvalues), 1 + np.abs(u).max()
+        s = unit[free]
+        eigenvalues, vectors = eigh(hessian[np.ix_(free, free)] * np.outer(s, s))
+        slopes, bends, reach = vectors.T @ (s * gradient[free]), np.abs(eigenvalues), 1 + np.abs(u / unit).max()
         lengths = np.divide(np.abs(slopes), bends, out=np.zeros_like(slopes), where=bends > 0)
         lengths = np.clip(lengths, np.where(eigenvalues < 0, nudge * reach, 0.0), reach)
-        direction[free] = vectors @ (np.where(slopes > 0, -lengths, lengths))
+        direction[free] = s * (vectors @ (np.where(slopes > 0, -lengths, lengths)))
     return direction
