@@ -6,7 +6,7 @@ Bellman step without second derivatives, p_t = Q_x, and ∇_u H = ∇_{u_t} J = 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from ocpkit.bellman import Curvature
 from ocpkit.curvature import Identity
 from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem import Array, Problem
+from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.solvers.natural_units import control_units, natural_units, sweep
 from ocpkit.solvers.stationarity import held, hidden_decrease
 
 
@@ -27,7 +29,8 @@ class FirstOrderSolver(Solver):
     ----------
     gradient_tolerance
         Converged when max_t ‖∇_u J‖_∞, projected on the control bounds, is at most this, and a probe finds no
-        cost lower than this tolerance admits (see `stationarity`).
+        cost lower than this tolerance admits (see `stationarity`); both in natural units (see `natural_units`), or
+        in the user's without `scaling`.
     """
 
     max_iterations: int = 2000
@@ -43,19 +46,28 @@ class FirstOrderRun(Run):
 
     curvature: Curvature = Identity(1.0)
     policy: Policy | None = None
+    scaling: Scaling
 
     def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
-        self.tolerance = options.gradient_tolerance
+        self.tolerance, self.scaled = options.gradient_tolerance, options.scaling
         self.engine, self.problem = NumpyEngine(problem), problem
         self.trajectory = self.engine.rollout(problem.clip(guess.controls))
+        sizes = problem.control_sizes, problem.state_sizes
+        self.scaling = Scaling(1.0, *(tuple(np.ones(size) for size in series) for series in sizes))
         self.details = {"engine": self.engine.name}
 
     def start(self) -> Iteration:
         if self.trajectory.finite:
+            self.measure()
             self.adjoint_sweep()
         else:
             self.status = Status.INVALID_INPUT
         return self.record()
+
+    def measure(self) -> None:
+        """Take the natural units at the guess."""
+        if self.scaled:
+            self.scaling = natural_units(self.engine, self.trajectory)
 
     def adjoint_sweep(self) -> None:
         """Eq. 19b backward along the current trajectory; sets the status where the gradient vanishes."""
@@ -66,14 +78,26 @@ class FirstOrderRun(Run):
             self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
             return
         self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
-        if self.gradient_norm() <= self.tolerance:
+        if self._stationary() and self._stationary_in_own_units():
             self.status = self._verdict()
+
+    def _stationary_in_own_units(self) -> bool:
+        """Whether the gradient vanishes also where J counts in what it is now; a far guess may have hidden it."""
+        if self.scaled:
+            units = control_units(self.engine, self.trajectory, sweep(self.engine, self.trajectory))
+            cost = max(units.cost, abs(self.trajectory.cost))
+            self.scaling = replace(self.scaling, cost=min(self.scaling.cost, cost))
+        return self._stationary()
+
+    def _stationary(self) -> bool:
+        units = zip(self._free_gradients(), self.scaling.controls)
+        return all((np.abs(g) * s <= self.tolerance * self.scaling.cost).all() for g, s in units)
 
     def _verdict(self) -> Status:
         """Converged, unless the gradient vanishes where there is no minimum."""
         cost = self.trajectory.cost
         hidden = hidden_decrease(self.engine, self.trajectory)
-        if hidden <= self.tolerance * (1 + abs(cost)):
+        if hidden <= self.tolerance * self.scaling.cost:
             return Status.CONVERGED
         self.details["reason"] = (
             f"the gradient vanishes at J = {cost:.8g}, but this is no minimum: a probe finds J lower by {hidden:.3g}. "
@@ -93,15 +117,18 @@ class FirstOrderRun(Run):
         return costates[t + 1]
 
     def gradient_norm(self) -> float:
-        """max_t ‖∇_{u_t} J‖_∞ of the controls that no bound holds.
+        """max_t ‖∇_{u_t} J‖_∞ of the controls that no bound holds, in the user's units."""
+        return max((float(np.abs(g).max()) for g in self._free_gradients() if g.size), default=0.0)
+
+    def _free_gradients(self) -> list[Array]:
+        """∇_{u_t} J of every stage, zero for controls that a bound holds.
 
         The step u − clip(u − ∇J) would not do: a narrow box makes it short, however steep J is. A bound holds from
         where step and slope multiply to the tolerance squared, so that a minimiser's rounding does not count.
         """
-        negligible = self.tolerance**2
+        negligible = self.tolerance**2 * self.scaling.cost
         parts = zip(self.problem.stages, self.trajectory.controls, self.gradients())
-        free = [np.where(held(stage, u, g, negligible), 0.0, g) for stage, u, g in parts]
-        return max((float(np.abs(g).max()) for g in free if g.size), default=0.0)
+        return [np.where(held(stage, u, g, negligible), 0.0, g) for stage, u, g in parts]
 
     def record(self, **numbers: float) -> Iteration:
         """One line of history at the current iterate."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocpkit.bellman import Curvature
+import numpy as np
+
+from ocpkit.bellman import ActionValue, Curvature, Operator
 from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
 from ocpkit.errors import refuse_unused, unknown_name
 from ocpkit.linalg import dot
-from ocpkit.problem import Problem
+from ocpkit.problem import Array, Problem
+from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
@@ -32,7 +35,8 @@ class GradientDescent(FirstOrderSolver):
     Parameters
     ----------
     learning_rate
-        η; with the line search the first step tried.
+        η [squared unit of a control per unit of J; of the adaptive rules, unit of a control]; with the line search the
+        first step tried. None: 1 in the natural units of J and of each control.
     rule
         ``"identity"`` (gradient descent), ``"rmsprop"`` or ``"adam"``.
     line_search
@@ -41,14 +45,14 @@ class GradientDescent(FirstOrderSolver):
         Fraction of the decrease of the linear model that a step must achieve.
     """
 
-    learning_rate: float = 1.0
+    learning_rate: float | None = None
     rule: str = "identity"
     line_search: bool = True
     armijo: float = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "learning_rate", "armijo")
+        positive(self, "armijo", *(["learning_rate"] if self.learning_rate is not None else []))
         if self.rule not in RULES:
             raise unknown_name("rule", self.rule, RULES)
         if not self.line_search:
@@ -58,14 +62,48 @@ class GradientDescent(FirstOrderSolver):
         return GradientRun(self, problem, guess)
 
 
+@dataclass(frozen=True)
+class _ScaledOperator:
+    """The matrix c S⁻¹ H S⁻¹ (m, m) for the unit c of J and S = diag(s) of a stage's controls."""
+
+    inner: Operator
+    cost: float
+    scales: Array
+
+    def solve(self, right: Array) -> Array:
+        """Return the inverse times a vector (m,)."""
+        return np.asarray(self.scales * self.inner.solve(self.scales * right / self.cost))
+
+    def dense(self) -> Array:
+        """Return the matrix (tests and small problems)."""
+        return np.asarray(self.cost * self.inner.dense() / np.outer(self.scales, self.scales))
+
+
+@dataclass(frozen=True)
+class InUnits:
+    """A rule that is shown gradients, and gives steps, in natural units."""
+
+    units: Scaling
+    rule: Curvature
+
+    def __call__(self, t: int, Q: ActionValue) -> tuple[_ScaledOperator, Array]:
+        cost, scales = self.units.cost, self.units.controls[t]
+        operator, direction = self.rule(t, Q._replace(u=Q.u * scales / cost))
+        return _ScaledOperator(operator, cost, scales), direction * cost / scales
+
+
 class GradientRun(FirstOrderRun):
     """One descent in progress."""
 
     def __init__(self, options: GradientDescent, problem: Problem, guess: Guess) -> None:
         super().__init__(options, problem, guess)
         self.options = options
-        self.curvature: Curvature = RULES[options.rule](options.learning_rate)
         self.step_size = 1.0
+
+    def measure(self) -> None:
+        super().measure()
+        rate, rule = self.options.learning_rate, RULES[self.options.rule]
+        self.curvature: Curvature = InUnits(self.scaling, rule(1.0)) if rate is None else rule(rate)
 
     def step(self) -> Iteration:
         assert self.policy is not None
@@ -76,7 +114,7 @@ class GradientRun(FirstOrderRun):
             if self._accepts(candidate.finite, expected, actual):
                 break
             step_size /= 2
-            exhausted = candidate.finite and expected <= ROUNDING * (1 + abs(before.cost))
+            exhausted = candidate.finite and expected <= ROUNDING * max(abs(before.cost), self.scaling.cost)
             if not self.options.line_search or exhausted or step_size < SMALLEST_STEP:
                 self.status = Status.STALLED if self.options.line_search else Status.DIVERGED
                 return self.record(expected_decrease=expected)

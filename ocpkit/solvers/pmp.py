@@ -27,6 +27,7 @@ from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
 from ocpkit.trajectory import Trajectory
 
 Objective = Callable[[Array], tuple[float, Array]]
+RATE = 1e-2
 BLOW_UP = 1e8
 SETTLED = 1e-6
 """Relative change of the controls below which MSA rests, as far as L-BFGS resolves a minimum (√ε)."""
@@ -41,7 +42,7 @@ class MSA(FirstOrderSolver):
     minimisation
         ``"exact"``: argmin of the Hamiltonian; ``"gradient"``: one step −η ∇_u H (gradient descent, Eq. 22).
     learning_rate
-        η of the gradient step.
+        η of the gradient step [squared unit of a control per unit of J]. None: 0.01 in natural units of J and controls.
     relaxation
         Fraction of the way from the old control to the minimiser, in (0, 1].
     patience
@@ -52,14 +53,14 @@ class MSA(FirstOrderSolver):
 
     max_iterations: int = 500
     minimisation: str = "exact"
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     relaxation: float = 1.0
     patience: int = 20
     stage_iterations: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "learning_rate", "patience", "stage_iterations")
+        positive(self, "patience", "stage_iterations", *(["learning_rate"] if self.learning_rate is not None else []))
         if self.minimisation not in ("exact", "gradient"):
             raise unknown_name("minimisation", self.minimisation, ("exact", "gradient"))
         if not 0 < self.relaxation <= 1:
@@ -78,7 +79,7 @@ class EMSA(FirstOrderSolver):
     Parameters
     ----------
     penalty
-        First ρ.
+        First ρ, in natural units of J, states and co-states.
     penalty_factor
         ρ is multiplied by this when the cost does not fall, and divided by its root when it does.
     min_penalty, max_penalty
@@ -115,9 +116,18 @@ def hamiltonian(stage: Stage, x: Array, costate: Array, u: Array, p: Array) -> t
 
 
 def augmented_hamiltonian(
-    stage: Stage, x: Array, costate: Array, p: Array, following: Array, own_costate: Array, rho: float, squared: bool
+    stage: Stage,
+    x: Array,
+    costate: Array,
+    p: Array,
+    following: Array,
+    own_costate: Array,
+    rho: float,
+    squared: bool,
+    units: tuple[float, Array, Array],
 ) -> Objective:
-    """Eq. 23 as a function of the control: returns H̃ and its gradient (m,)."""
+    """Eq. 23 as a function of the control: returns H̃ and its gradient (m,); `units` are those of J, x_t and x_{t+1}."""
+    cost, own, after = units
 
     def objective(u: Array) -> tuple[float, Array]:
         value, Hx, Hu = hamiltonian(stage, x, costate, u, p)
@@ -125,9 +135,9 @@ def augmented_hamiltonian(
         costate_error = own_costate - Hx
         Hux = stage.cost.hessian(x, u, p)[1] + stage.dynamics.hessian_product(x, u, p, costate)[1]
         fu = stage.dynamics.jacobians(x, u, p)[1]
-        penalty_x, slope_x = _penalty(state_error, rho, squared)
-        penalty_p, slope_p = _penalty(costate_error, rho, squared)
-        return value + penalty_x + penalty_p, Hu - fu.T @ slope_x - Hux @ slope_p
+        penalty_x, slope_x = _penalty(state_error / after, cost * rho, squared)
+        penalty_p, slope_p = _penalty(costate_error * own / cost, cost * rho, squared)
+        return value + penalty_x + penalty_p, Hu - fu.T @ (slope_x / after) - Hux @ (slope_p * own / cost)
 
     return objective
 
@@ -140,8 +150,12 @@ def _penalty(error: Array, rho: float, squared: bool) -> tuple[float, Array]:
     return 0.5 * rho * norm, 0.5 * rho * error / max(norm, float(np.finfo(float).tiny))
 
 
-def minimise_control(objective: Objective, u: Array, lower: Array, upper: Array, iterations: int) -> Array:
+def minimise_control(
+    objective: Objective, u: Array, lower: Array, upper: Array, iterations: int, units: tuple[float, Array]
+) -> Array:
     """argmin over lower ≤ u ≤ upper by L-BFGS-B; where the objective is linear, the bound that it points to.
+
+    `units` are those of the objective and of u (m,), in which L-BFGS-B sees both.
 
     Raises
     ------
@@ -150,8 +164,9 @@ def minimise_control(objective: Objective, u: Array, lower: Array, upper: Array,
     """
     if not u.size:
         return u
+    cost, scales = units
     _, gradient = objective(u)
-    probe = np.where(np.isfinite(lower), lower, u - 1), np.where(np.isfinite(upper), upper, u + 1)
+    probe = np.where(np.isfinite(lower), lower, u - scales), np.where(np.isfinite(upper), upper, u + scales)
     if all(np.array_equal(objective(v)[1], gradient) for v in probe):
         bound = np.where(gradient > 0, lower, np.where(gradient < 0, upper, u))
         if not np.isfinite(bound).all():
@@ -159,17 +174,23 @@ def minimise_control(objective: Objective, u: Array, lower: Array, upper: Array,
         return np.asarray(bound)
     from scipy.optimize import minimize
 
+    base, _ = objective(u)
+
+    def in_units(v: Array) -> tuple[float, Array]:
+        value, slope = objective(v * scales)
+        return (value - base) / cost, slope * scales / cost
+
     result = minimize(
-        objective,
-        u,
+        in_units,
+        u / scales,
         jac=True,
         method="L-BFGS-B",
-        bounds=list(zip(lower, upper)),
+        bounds=list(zip(lower / scales, upper / scales)),
         options={"maxiter": iterations, "ftol": 1e-15, "gtol": 1e-10},
     )
     if not np.isfinite(result.x).all():
         raise FloatingPointError("the minimisation of the Hamiltonian left the finite numbers")
-    return np.asarray(result.x)
+    return np.clip(result.x * scales, lower, upper)
 
 
 class MSARun(FirstOrderRun):
@@ -204,12 +225,13 @@ class MSARun(FirstOrderRun):
         if not all(np.isfinite(u).all() for u in controls):
             return self._give_up(best, best_policy, "the controls blew up")
         self.trajectory = self.engine.rollout(controls)
-        if not abs(self.trajectory.cost) <= BLOW_UP * (1 + abs(best.cost)):  # or NaN
+        if not abs(self.trajectory.cost) <= BLOW_UP * max(abs(best.cost), self.scaling.cost):  # or NaN
             return self._give_up(best, best_policy, "the cost blew up")
         self.adjoint_sweep()
         self.stagnant = 0 if self.trajectory.cost < best.cost else self.stagnant + 1
         if self.status is None and self.stagnant >= self.options.patience:
-            if all(np.allclose(u, v, rtol=SETTLED, atol=SETTLED) for u, v in zip(controls, previous.controls)):
+            moves = zip(controls, previous.controls, self.scaling.controls)
+            if all((np.abs(u - v) <= SETTLED * (np.abs(v) + s)).all() for u, v, s in moves):
                 self.status = Status.STALLED
             else:
                 return self._give_up(best, best_policy, f"no better cost in {self.stagnant} iterations")
@@ -225,7 +247,9 @@ class MSARun(FirstOrderRun):
         """Step 3 at one stage."""
         options, u = self.options, self.trajectory.controls[t]
         if options.minimisation == "gradient":
-            return u - options.learning_rate * self.gradients()[t]
+            natural = RATE * self.scaling.controls[t] ** 2 / self.scaling.cost
+            rate = natural if options.learning_rate is None else np.full_like(natural, options.learning_rate)
+            return np.asarray(u - rate * self.gradients()[t])
         stage, p = self.problem.stages[t], self.problem.parameter(t)
         x, costate = self.trajectory.states[t], self.costate_after(t)
 
@@ -234,7 +258,8 @@ class MSARun(FirstOrderRun):
             return value, Hu
 
         lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
-        minimiser = minimise_control(objective, u, lower, upper, options.stage_iterations)
+        units = self.scaling.cost, self.scaling.controls[t]
+        minimiser = minimise_control(objective, u, lower, upper, options.stage_iterations, units)
         return u + options.relaxation * (minimiser - u)
 
 
@@ -276,6 +301,13 @@ class EMSARun(FirstOrderRun):
             self.policy.steps[t].value.x,
             self.penalty,
             self.options.squared,
+            (self.scaling.cost, *self._state_units(t)),
         )
         lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
-        return minimise_control(objective, now.controls[t], lower, upper, self.options.stage_iterations)
+        units = self.scaling.cost, self.scaling.controls[t]
+        return minimise_control(objective, now.controls[t], lower, upper, self.options.stage_iterations, units)
+
+    def _state_units(self, t: int) -> tuple[Array, Array]:
+        """Units of x_t and x_{t+1}."""
+        states = self.scaling.states
+        return states[t], states[t + 1]

@@ -25,6 +25,9 @@ def central(function, u, h=1e-5):
     return np.array([(function(u + unit)[0] - function(u - unit)[0]) / (2 * h) for unit in units])
 
 
+PLAIN = (1.0, 1.0, 1.0)  # units of J, x_t and x_{t+1}
+
+
 @pytest.mark.parametrize("squared", [True, False])
 @given(problem=problems(), seed=seeds, rho=st.sampled_from([0.0, 0.1, 3.0]))
 def test_the_augmented_hamiltonian_is_eq_23_and_its_gradient_is_right(squared, problem, seed, rho):
@@ -34,7 +37,9 @@ def test_the_augmented_hamiltonian_is_eq_23_and_its_gradient_is_right(squared, p
     for t, stage in enumerate(problem.stages):
         x, u = nominal.states[t], nominal.controls[t]
         after, own = oracle.gradient[oracle.x[t + 1]], oracle.gradient[oracle.x[t]]
-        objective = augmented_hamiltonian(stage, x, after, NONE, nominal.states[t + 1], own, rho, squared)
+        objective = augmented_hamiltonian(
+            stage, x, after, NONE, nominal.states[t + 1], own, rho, squared, (1.0, 1.0, 1.0)
+        )
         assert_close(objective(u)[0], hamiltonian(stage, x, after, u, NONE)[0])
         v = u + rng.normal(size=u.shape)
         H, Hx, _ = hamiltonian(stage, x, after, v, NONE)
@@ -167,7 +172,7 @@ def test_msa_at_rest_is_stalled_not_diverged():
 def test_small_literal_norms_shorten_the_step(seed, size, share):
     """Eq. 23 as printed: the minimiser solves ∇_u H(v) + ½ρ Bᵀe/‖e‖ = 0 with e = B(v − u), where ρ is small enough."""
     objective, u, gradient, R, B, rho = literal_augmentation(seed, size, share)
-    v = minimise_control(objective, u, *unbounded(size), 200)
+    v = minimise_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
     error = B @ (v - u)
     pull = rho / 2 * B.T @ error / np.linalg.norm(error)
     assert_close(R @ (v - u) + pull, -gradient, 1e-6)
@@ -177,7 +182,7 @@ def test_small_literal_norms_shorten_the_step(seed, size, share):
 def test_large_literal_norms_forbid_the_step(seed, size, share):
     """A norm is an exact penalty: from ½ρ ≥ ‖B⁻ᵀ ∇_u H‖ on, the old control is the minimiser."""
     objective, u, gradient, *_ = literal_augmentation(seed, size, share)
-    v = minimise_control(objective, u, *unbounded(size), 200)
+    v = minimise_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
     assert objective(v)[0] >= objective(u)[0] - 1e-12 * (1 + abs(objective(u)[0]))
     assert_close(v, u, 1e-6)
     assert gradient.any()
@@ -190,7 +195,14 @@ def literal_augmentation(seed, size, share):
     x, following, after, own = problem.x0, problem.rollout()[0][1], *(oracle.gradient[oracle.x[t]] for t in (1, 0))
     gradient = oracle.gradient[oracle.u[0]]
     rho = 2 * share * float(np.linalg.norm(np.linalg.solve(B.T, gradient)))
-    return augmented_hamiltonian(problem.stages[0], x, after, NONE, following, own, rho, False), u, gradient, R, B, rho
+    return (
+        augmented_hamiltonian(problem.stages[0], x, after, NONE, following, own, rho, False, (1.0, 1.0, 1.0)),
+        u,
+        gradient,
+        R,
+        B,
+        rho,
+    )
 
 
 def unbounded(size):
@@ -336,7 +348,7 @@ def test_bounds_are_honoured_and_matter(solver, problem):
 def test_a_linear_objective_ends_on_the_bound_that_its_slope_points_to():
     """Per control: the lower bound, the upper one, or, without a slope, where it is."""
     slope, u = np.array([0.5, -0.5, 0.0]), np.array([0.3, 0.3, 0.3])
-    v = minimise_control(lambda v: (slope @ v, slope), u, np.full(3, -1.0), np.full(3, 2.0), 100)
+    v = minimise_control(lambda v: (slope @ v, slope), u, np.full(3, -1.0), np.full(3, 2.0), 100, (1.0, np.ones(3)))
     assert v.tolist() == [-1.0, 2.0, 0.3]
 
 
@@ -349,14 +361,16 @@ def test_an_objective_that_bends_only_on_the_unbounded_side_is_not_linear(side):
         return -side * (v[0] - 1) + 0.5 * beyond**2, np.array([side * (beyond - 1)])
 
     bounds = sorted([side * np.inf, 1 - side * 0.25])
-    v = minimise_control(objective, np.ones(1), np.array(bounds[:1]), np.array(bounds[1:]), 100)
+    v = minimise_control(objective, np.ones(1), np.array(bounds[:1]), np.array(bounds[1:]), 100, (1.0, np.ones(1)))
     assert_close(v, [1 + side * 1.5], 1e-7)
 
 
 def test_a_minimisation_that_leaves_the_finite_numbers_is_reported():
     """L-BFGS has no number to return: the objective has none anywhere but for its gradient at the start."""
     with pytest.raises(FloatingPointError, match="finite numbers"), np.errstate(all="ignore"):
-        minimise_control(lambda v: (float("nan"), np.full(1, np.nan)), np.full(1, np.nan), *unbounded(1), 100)
+        minimise_control(
+            lambda v: (float("nan"), np.full(1, np.nan)), np.full(1, np.nan), *unbounded(1), 100, (1.0, np.ones(1))
+        )
 
 
 BOXED = [MSA(), MSA(minimisation="gradient", learning_rate=0.05), EMSA(), GradientDescent()]
@@ -383,5 +397,7 @@ def test_minimise_control_solves_boxed_quadratics(seed, size):
     rng = np.random.default_rng(seed)
     R, b = positive_definite(rng, size), 3 * rng.normal(size=size)
     lower, upper = np.where(rng.random(size) < 0.5, -1.0, -np.inf), np.where(rng.random(size) < 0.5, 0.5, np.inf)
-    u = minimise_control(lambda v: (0.5 * v @ R @ v + b @ v, R @ v + b), np.zeros(size), lower, upper, 100)
+    u = minimise_control(
+        lambda v: (0.5 * v @ R @ v + b @ v, R @ v + b), np.zeros(size), lower, upper, 100, (1.0, np.ones(size))
+    )
     assert np.abs(u - np.clip(u - (R @ u + b), lower, upper)).max() <= 1e-6
