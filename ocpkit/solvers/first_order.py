@@ -6,6 +6,7 @@ Bellman step without second derivatives, p_t = Q_x, and ∇_u H = ∇_{u_t} J = 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +17,9 @@ from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Status
-from ocpkit.solvers.driver import Guess, Run, Solver, positive
-from ocpkit.solvers.natural_units import control_units, natural_units, sweep
-from ocpkit.solvers.stationarity import held, hidden_decrease
+from ocpkit.solvers.driver import MOST_DEPARTURES, Guess, Run, Solver, positive
+from ocpkit.solvers.natural_units import LEAST_UNIT, control_units, natural_units, sweep
+from ocpkit.solvers.stationarity import descent, held, hidden_decrease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class FirstOrderRun(Run):
     curvature: Curvature = Identity(1.0)
     policy: Policy | None = None
     scaling: Scaling
+    departures = 0
 
     def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
         self.tolerance, self.scaled = options.gradient_tolerance, options.scaling
@@ -68,6 +70,7 @@ class FirstOrderRun(Run):
         """Take the natural units at the guess."""
         if self.scaled:
             self.scaling = natural_units(self.engine, self.trajectory)
+        self.first_unit = self.scaling.cost
 
     def adjoint_sweep(self) -> None:
         """Eq. 19b backward along the current trajectory; sets the status where the gradient vanishes."""
@@ -79,13 +82,13 @@ class FirstOrderRun(Run):
             return
         self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
         if self._stationary() and self._stationary_in_own_units():
-            self.status = self._verdict()
+            self._vanished()
 
     def _stationary_in_own_units(self) -> bool:
         """Whether the gradient vanishes also where J counts in what it is now; a far guess may have hidden it."""
         if self.scaled:
             units = control_units(self.engine, self.trajectory, sweep(self.engine, self.trajectory))
-            cost = max(units.cost, abs(self.trajectory.cost))
+            cost = max(units.cost, abs(self.trajectory.cost), LEAST_UNIT * self.first_unit)
             self.scaling = replace(self.scaling, cost=min(self.scaling.cost, cost))
         return self._stationary()
 
@@ -93,17 +96,25 @@ class FirstOrderRun(Run):
         units = zip(self._free_gradients(), self.scaling.controls)
         return all((np.abs(g) * s <= self.tolerance * self.scaling.cost).all() for g, s in units)
 
-    def _verdict(self) -> Status:
-        """Converged, unless the gradient vanishes where there is no minimum."""
-        cost = self.trajectory.cost
-        hidden = hidden_decrease(self.engine, self.trajectory)
-        if hidden <= self.tolerance * self.scaling.cost:
-            return Status.CONVERGED
-        self.details["reason"] = (
-            f"the gradient vanishes at J = {cost:.8g}, but this is no minimum: a probe finds J lower by {hidden:.3g}. "
-            "The controls have saturated, or it is a saddle; start elsewhere, or use 'ddp'"
-        )
-        return Status.STALLED
+    def _vanished(self) -> None:
+        """Converged, unless a probe finds J lower than the gradient admits: then go on from there, so many times."""
+        least = self.tolerance * self.scaling.cost
+        if hidden_decrease(self.engine, self.trajectory) <= least:
+            self.status = Status.CONVERGED
+        elif self.departures < MOST_DEPARTURES:
+            self.departures += 1
+            self.leave(descent(self.engine, self.trajectory).controls)
+        else:
+            self.details["reason"] = (
+                f"the gradient vanishes at J = {self.trajectory.cost:.8g}, where controls have saturated or J has a "
+                "saddle, for the last of many times; start elsewhere, or use 'ddp'"
+            )
+            self.status = Status.STALLED
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        """Go on from controls where J is lower."""
+        self.trajectory, self.status = self.engine.rollout(self.problem.clip(controls)), None
+        self.adjoint_sweep()
 
     def gradients(self) -> list[Array]:
         """∇_{u_t} J of every stage (Eq. 22)."""

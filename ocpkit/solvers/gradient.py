@@ -8,6 +8,7 @@ by projection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,10 @@ class GradientRun(FirstOrderRun):
         super().measure()
         rate, rule = self.options.learning_rate, RULES[self.options.rule]
         self.curvature: Curvature = InUnits(self.scaling, rule(1.0)) if rate is None else rule(rate)
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        self.step_size = 1.0
+        super().leave(controls)
 
     def step(self) -> Iteration:
         assert self.policy is not None

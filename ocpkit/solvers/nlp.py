@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit.augmented import Augmented
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.problem import Problem
@@ -28,13 +29,20 @@ from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Point, Program
-from ocpkit.solvers.natural_units import natural_units
+from ocpkit.solvers.natural_units import LEAST_UNIT, natural_units
+from ocpkit.solvers.second_order import leave_saddle
 from ocpkit.solvers.stationarity import descent, hidden_decrease
 from ocpkit.solvers.watch import Iterate, Watch
 from ocpkit.trajectory import Trajectory
 
 NEGLIGIBLE = 1e-8
 """A decrease of J, in its natural unit, that a point called optimal may leave."""
+
+STIFF = 1e4
+"""Penalty of rows in natural units, beside which the curvature of a Lagrangian along them is small."""
+
+SLIGHT = 1e-6
+"""Decrease of the augmented Lagrangian, in its natural unit, that a barrier's distance from its rows may leave."""
 
 ATTEMPTS = 5
 """Calls of the plugin, from where the one before stopped too early."""
@@ -201,6 +209,8 @@ class NLPSolver(Solver):
         """Return from where to go on although the plugin calls a point optimal; None where its claim is believed."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
         engine, units = NumpyEngine(problem), self._units(problem, nominal)
+        if units is not None and watch.program.scaling is not None:
+            units = replace(units, cost=max(units.cost, LEAST_UNIT * watch.program.scaling.cost))
         slope, violation = watch.iterate.errors(units)
         cost_unit, losses = 1.0 if units is None else units.cost, watch.iterate.losses
         loose = (
@@ -210,17 +220,22 @@ class NLPSolver(Solver):
         if units is not None and loose:
             return _Onward(nominal, units, Status.STALLED, "in units that are too coarse for it")
         least = 2 * float(losses.sum()) + NEGLIGIBLE * cost_unit
-        lower = self._lower(engine, nominal, least)
+        lower = self._lower(watch, engine, nominal, least)
         if lower is None:
             return None
-        otherwise = Status.SADDLE if hidden_decrease(engine, nominal) > least else Status.STALLED
+        constrained = any(rows.count for rows in problem_rows(problem, bounds=False))
+        saddle = constrained or hidden_decrease(engine, nominal) > least
+        otherwise = Status.SADDLE if saddle else Status.STALLED
         return _Onward(lower, self._units(problem, lower), otherwise, "J can fall from there")
 
-    def _lower(self, engine: NumpyEngine, nominal: Trajectory, least: float) -> Trajectory | None:
-        """Return where J is lower by more than `least`; not asked where more than bounds constrains the problem."""
+    def _lower(self, watch: Watch, engine: NumpyEngine, nominal: Trajectory, least: float) -> Trajectory | None:
+        """Return where J, or under constraints the augmented Lagrangian, is lower by more than `least`."""
         problem = engine.problem
         if any(rows.count for rows in problem_rows(problem, bounds=False)):
-            return None
+            return self._lower_lagrangian(watch, least)
+        left = leave_saddle(engine, engine.rollout(list(nominal.controls)))
+        if left is not None and nominal.cost - left.cost > least:
+            return left
         probed = descent(engine, nominal)
         if nominal.cost - probed.cost > least:
             return probed
@@ -229,6 +244,23 @@ class NLPSolver(Solver):
             raise KeyboardInterrupt
         falls = doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
         return engine.rollout(list(doubt.controls)) if falls else None
+
+    def _lower_lagrangian(self, watch: Watch, least: float) -> Trajectory | None:
+        """Return where the augmented Lagrangian at the plugin's multipliers, with a stiff penalty, is lower."""
+        problem, nominal, y = watch.program.problem, watch.iterate.trajectory, watch.iterate.multipliers
+        augmented, units = Augmented(problem), self._units(problem, nominal)
+        if units is None or y is None:
+            return None
+        penalty = np.zeros((problem.horizon + 1, augmented.widest))
+        for row, unit in zip(penalty, units.rows):
+            row[: len(unit)] = STIFF * units.cost / unit**2
+        of_rows = [each[: rows.count] for each, rows in zip(y, augmented.rows)]
+        engine = NumpyEngine(augmented.lagrangian(augmented.extended(of_rows, penalty)))
+        start = engine.rollout(list(nominal.controls))
+        left = leave_saddle(engine, start)
+        if left is None or not start.cost - left.cost > least + SLIGHT * units.cost:
+            return None
+        return NumpyEngine(problem).rollout(list(left.controls))
 
     def _solution(
         self,

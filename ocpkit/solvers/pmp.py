@@ -13,7 +13,7 @@ large enough ρ makes every iteration a descent; here ρ grows until it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,6 +201,10 @@ class MSARun(FirstOrderRun):
         self.options = options
         self.current: tuple[Trajectory, Policy] | None = None
         self.stagnant = 0
+
+    def leave(self, controls: Sequence[Array]) -> None:
+        self.current, self.stagnant = None, 0
+        super().leave(controls)
 
     def step(self) -> Iteration:
         """Advance the current iterate, then put the best one back in its place."""

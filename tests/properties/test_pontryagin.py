@@ -105,7 +105,7 @@ def test_an_msa_step_minimises_the_hamiltonian_stage_by_stage(seed, n, m_, relax
 def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
     """Eq. 24 on a linear-quadratic problem: (R + ρ BᵀB)(v − u) = −∇_u H, since ∇_x H does not depend on v."""
     problem, B, R, _ = quadratic_of_control(np.random.default_rng(seed), n, m_)
-    oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1).solve(problem)
+    oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1, scaling=False).solve(problem)
     accepted = solution.history[1].regularization
     assert accepted >= rho
     assert solution.history[1].step_size == 1
@@ -132,7 +132,7 @@ def coupled(seed, rate):
 def test_where_the_stages_are_weakly_coupled_msa_finds_the_optimum(seed, rate):
     """The fixed point of MSA satisfies Pontryagin's conditions; on a convex problem that is DDP's solution."""
     problem, optimal = coupled(seed, rate), DDP().solve(coupled(seed, rate))
-    solution = MSA(gradient_tolerance=1e-5).solve(problem)
+    solution = MSA(gradient_tolerance=1e-5, scaling=False).solve(problem)
     assert solution.success
     scale = 1 / (1 - rate)  # of the distance to a fixed point, by the last step
     assert_close(solution.controls, optimal.controls, 1e-5 * scale)
@@ -384,7 +384,8 @@ def test_the_optimum_in_a_box_is_found(solver, seed):
     problem = coupled(seed, 0.4)
     lower, upper = np.array([-0.2, -np.inf]), np.array([0.1, 0.3])
     stages = tuple(replace(stage, control_lower=lower, control_upper=upper) for stage in problem.stages)
-    solution = replace(solver, gradient_tolerance=1e-4, max_iterations=3000).solve(problem.replace(stages=stages))
+    solver = replace(solver, gradient_tolerance=1e-4, max_iterations=3000, scaling=False)
+    solution = solver.solve(problem.replace(stages=stages))
     assert solution.success
     oracle = Unrolled(problem, list(solution.controls))
     for u, block in zip(solution.controls, oracle.u):

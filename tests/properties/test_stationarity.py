@@ -58,13 +58,10 @@ def saturating(guess, horizon=3):
 @given(depth=st.floats(13.0, 30.0), side=st.sampled_from([-1.0, 1.0]))
 @settings(max_examples=5)
 def test_a_saturated_control_is_no_minimum(solver, depth, side):
-    """The gradient is below e^{−13}, and a better cost is far away."""
+    """The gradient is below e^{−13}, and a better cost, J* = 0, is far away: it is gone to, or nothing is claimed."""
     problem = saturating(side * depth)
     solution = solver.solve(problem)
-    assert solution.history[-1].gradient_norm <= solver.gradient_tolerance
-    assert solution.status is Status.STALLED
-    assert "saturated" in solution.details["reason"]
-    assert "'ddp'" in solution.details["reason"]
+    assert solution.cost <= 1e-6 or not solution.success
     assert solver.solve(problem, controls=np.full((3, 1), side)).success
 
 
