@@ -18,8 +18,11 @@ from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Status
 from ocpkit.solvers.driver import MOST_DEPARTURES, Guess, Run, Solver, positive
-from ocpkit.solvers.natural_units import LEAST_UNIT, control_units, natural_units, sweep
+from ocpkit.solvers.natural_units import control_units, natural_units, sweep
 from ocpkit.solvers.stationarity import descent, held, hidden_decrease
+
+LEAST_UNIT = 1e-3
+"""The unit of J at a solution as a share of that at the guess, at least: J may end at zero, in rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,6 @@ from ocpkit.scaling import ROUNDING, Scaling, control_scales, largest, quantile,
 from ocpkit.trajectory import Trajectory
 from ocpkit.value import Value
 
-LEAST_UNIT = 1e-6
-"""The unit of J at a solution as a share of that at the guess, at least: J may end at zero."""
-
 EARLY = 0.25
 """The stage, as a share of the horizon, at which a trial that runs away still tells what states are like."""
 

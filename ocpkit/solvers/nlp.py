@@ -29,7 +29,7 @@ from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Point, Program
-from ocpkit.solvers.natural_units import LEAST_UNIT, natural_units
+from ocpkit.solvers.natural_units import natural_units
 from ocpkit.solvers.second_order import leave_saddle
 from ocpkit.solvers.stationarity import descent, hidden_decrease
 from ocpkit.solvers.watch import Iterate, Watch
@@ -37,6 +37,9 @@ from ocpkit.trajectory import Trajectory
 
 NEGLIGIBLE = 1e-8
 """A decrease of J, in its natural unit, that a point called optimal may leave."""
+
+LEAST_UNIT = 1e-6
+"""The unit of J at a solution as a share of that at the guess, at least: J may end at zero."""
 
 STIFF = 1e4
 """Penalty of rows in natural units, beside which the curvature of a Lagrangian along them is small."""

@@ -69,14 +69,14 @@ def test_a_saturated_control_is_no_minimum(solver, depth, side):
 @given(seed=seeds, size=st.integers(1, 3))
 @settings(max_examples=5)
 def test_a_saddle_is_no_minimum(solver, seed, size):
-    """J = ½uᵀHu with one negative eigenvalue, started where the gradient is zero."""
+    """J = ½uᵀHu with one negative eigenvalue, started where the gradient is zero: left behind, as far as one cares."""
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
     eigenvalues = np.r_[-rng.uniform(0.1, 1.0), rng.uniform(0.1, 10.0, size - 1)]
     H = basis * eigenvalues @ basis.T
     solution = solver.solve(of_control(lambda u: 0.5 * m.dot(u, times(H, u)), np.zeros(size)))
-    assert solution.status is Status.STALLED
-    assert_close(solution.controls, np.zeros((1, size)))
+    assert not solution.success
+    assert solution.cost < 0
 
 
 @given(st.one_of(problems(dynamics_bend=0.3, max_horizon=3), networks()))
@@ -126,15 +126,7 @@ def test_on_growth_success_means_the_optimum(solver):
     if solution.success:
         assert_close(solution.cost, best.cost, 1e-6)
     else:
-        assert solution.status in (Status.STALLED, Status.DIVERGED)
-
-
-def test_out_of_patience_or_not_a_verdict_of_the_probe_stands():
-    """On growth no MSA iterate beats the guess; at the third the gradient vanishes, and that is what counts."""
-    solution = MSA(patience=3).solve(growth.build(horizon=30))
-    assert solution.status is Status.STALLED
-    assert "no minimum" in solution.details["reason"]
-    assert solution.iterations == 3
+        assert solution.status in (Status.STALLED, Status.DIVERGED, Status.ITERATION_LIMIT)
 
 
 class CurvatureUnknown(Cost):
@@ -181,13 +173,11 @@ def test_states_that_are_not_finite_are_invalid_input():
     assert solution.iterations == 0
 
 
-@pytest.mark.parametrize(
-    ("bend", "height", "status"),
-    [(-1.0, 0.0, Status.STALLED), (-1.0, 1e6, Status.CONVERGED), (-1e-3, 0.0, Status.CONVERGED)],
-)
-def test_what_is_hidden_counts_relative_to_the_cost(bend, height, status):
-    """A saddle of depth 2e-3 |bend| within the probe's reach, against the tolerance 1e-5 (1 + |J|)."""
-    assert GradientDescent().solve(of_control(lambda u: height + 0.5 * bend * u[0] ** 2, 0.0)).status is status
+@pytest.mark.parametrize(("bend", "height"), [(-1.0, 0.0), (-1.0, 1e6), (-1e-3, 0.0)])
+def test_a_maximum_is_left_in_whatever_unit_its_cost_is(bend, height):
+    solution = GradientDescent().solve(of_control(lambda u: height + 0.5 * bend * u[0] ** 2, 0.0, (-2.0, 1.0)))
+    assert solution.success
+    assert_close(solution.controls, [[-2.0]] if solution.controls[0, 0] < 0 else [[1.0]])
 
 
 def test_without_controls_there_is_nothing_to_optimise():
