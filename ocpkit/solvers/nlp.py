@@ -27,7 +27,7 @@ from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_va
 from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Solution, Status, as_series
 from ocpkit.solvers.ddp import DDP
-from ocpkit.solvers.driver import Callback, Clock, Guess, Run, Solver, check_call, positive
+from ocpkit.solvers.driver import MOST_DEPARTURES, Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.multiple_shooting import Point, Program
 from ocpkit.solvers.natural_units import natural_units
 from ocpkit.solvers.second_order import leave_saddle
@@ -47,8 +47,8 @@ STIFF = 1e4
 SLIGHT = 1e-6
 """Decrease of the augmented Lagrangian, in its natural unit, that a barrier's distance from its rows may leave."""
 
-ATTEMPTS = 5
-"""Calls of the plugin, from where the one before stopped too early."""
+ATTEMPTS = 1 + MOST_DEPARTURES
+"""Calls of the plugin, each from where the one before stopped too early."""
 
 COARSE = 10.0
 """What the optimality conditions may be off in the units at the solution, as a multiple of the tolerance."""
@@ -237,11 +237,9 @@ class NLPSolver(Solver):
         if any(rows.count for rows in problem_rows(problem, bounds=False)):
             return self._lower_lagrangian(watch, least)
         left = leave_saddle(engine, engine.rollout(list(nominal.controls)))
-        if left is not None and nominal.cost - left.cost > least:
-            return left
-        probed = descent(engine, nominal)
-        if nominal.cost - probed.cost > least:
-            return probed
+        lowest = min([descent(engine, nominal), *([] if left is None else [left])], key=lambda each: each.cost)
+        if nominal.cost - lowest.cost > least:
+            return lowest
         doubt = DDP(max_iterations=DOUBTING_STEPS, engine="numpy").solve(problem, controls=nominal.controls)
         if doubt.status is Status.INTERRUPTED:
             raise KeyboardInterrupt

@@ -22,6 +22,7 @@ from ocpkit.engines.numpy import Policy
 from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.problem import Array, Problem, Stage
 from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.ddp import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
 from ocpkit.trajectory import Trajectory
@@ -289,7 +290,7 @@ class EMSARun(FirstOrderRun):
                 self.adjoint_sweep()
                 return self.record(actual_decrease=before.cost - candidate.cost, regularization=rho, step_size=1.0)
             self.penalty *= options.penalty_factor
-        self.status = Status.STALLED
+        self.status = Status.DIVERGED if abs(before.cost) > BLOWN_UP else Status.STALLED
         return self.record(regularization=self.penalty)
 
     def _improve(self, t: int) -> Array:
