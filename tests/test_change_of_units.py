@@ -108,3 +108,23 @@ def test_a_cost_on_a_high_base(solver: Any) -> None:
     assert high.success
     assert reference.success
     np.testing.assert_allclose(high.controls, reference.controls, atol=1e-4 * np.abs(reference.controls).max())
+
+
+@pytest.mark.parametrize("name", ["gd", "msa", "emsa"])
+@settings(max_examples=5, deadline=None)
+@given(st.data())
+def test_first_order_methods(name: str, data: st.DataObject) -> None:
+    draw = lambda count: 10.0 ** np.array(data.draw(st.lists(DECADES, min_size=count, max_size=count)))  # noqa: E731
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: m.stack([0.9 * x[0] + 0.1 * x[1], 0.8 * x[1] + 0.1 * m.sin(x[0]) + 0.1 * u[0]]),
+        cost=lambda x, u: 0.05 * x[0] ** 2 + 0.1 * u[0] ** 2,
+        terminal_cost=lambda x: (x[0] - 1) ** 2 + x[1] ** 2,
+        x0=[0.5, 0.0],
+        horizon=8,
+        control_size=1,
+        control_bounds=(-1.0, 0.4),
+    )
+    units, solver = Units(*draw(1), draw(2), draw(1)), registry.make(name)
+    reference = solver.solve(problem)
+    assert reference.success
+    assert_same(solver.solve(units.problem(problem)), units, reference, rtol=1e-6)
