@@ -51,6 +51,7 @@ class CompiledAugmentedRun(RunInC):
         self.state = AugmentedState(
             **{name: getattr(options, name) for name in SHARED_OPTIONS},
             first_damping=options.inner.initial_regularization,
+            damping=options.inner.initial_regularization,
             most=int(options.inner.max_iterations) + 1,
             own=augmented.own,
             widest=augmented.widest,

@@ -81,7 +81,7 @@ class AugmentedLagrangian(Solver):
     constraint_tolerance: float = 1e-9
     gradient_tolerance: float = 1e-6
     first_tolerance: float = 1e-2
-    initial_penalty: float = 100.0
+    initial_penalty: float = 30.0
     max_penalty: float = 1e9
     penalty_factor: float = 10.0
     enough: float = 0.1
@@ -153,6 +153,7 @@ class AugmentedLagrangianRun(Run):
         self.of_rows, self.first = given or augmented.zeros(), options.first(guess.warm_start if given else None)
         self.penalty, self.barrier, self.tolerance = self.first.penalty, self.first.barrier, self.first.tolerance
         self.barrier_unit, self.searching, self.least_squares = 1.0, 0, 0.0
+        self.damping = options.inner.initial_regularization
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
@@ -221,7 +222,7 @@ class AugmentedLagrangianRun(Run):
         if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
             self._fail(inner)
             return self._record(before, self.violation)
-        residual = self._residual(measured)
+        residual, self.damping = self._residual(measured), options.inner.initial_regularization
         self.inner = self.policy = inner
         self.of_rows = measured.updated
         self.units = self.units or measure_units(self.augmented, inner.states, inner.controls, measured.cost)
@@ -237,9 +238,10 @@ class AugmentedLagrangianRun(Run):
         return self._record(before, measured.violation)
 
     def _ran_off(self, inner: Solution, measured: Measured) -> bool:
-        """Whether an inner solve broke off beyond the rows, farther than before and by more than the unit of one."""
-        beyond = not self.searching and measured.violation > max(1.0, self.violation)
-        return beyond and inner.status in (Status.STALLED, Status.GAVE_UP, Status.DIVERGED)
+        """Whether an inner solve diverged, or broke off beyond the rows, farther than before and than a row's unit."""
+        beyond = measured.violation > max(1.0, self.violation)
+        broke_off = inner.status is Status.DIVERGED or (beyond and inner.status in (Status.STALLED, Status.GAVE_UP))
+        return broke_off and not self.searching
 
     def _measure(self, states: Sequence[Array], controls: Sequence[Array]) -> Measured:
         return self.augmented.measure(states, controls, self._parameters(), self._known_units.rows)
@@ -288,13 +290,15 @@ class AugmentedLagrangianRun(Run):
         solver = replace(
             self.options.inner,
             gradient_tolerance=self.tolerance,
+            initial_regularization=self.damping,
             cost_tolerance=LEAST_DECREASE if self.searching else NEGLIGIBLE,
             time_limit=limit,
         )
         if self.inner is None:
             inner = solver.find_stationary(problem, controls=self.guess.controls, states=self.guess.states)
         else:
-            inner = solver.find_stationary(problem, self.inner, states=self.inner.states)
+            finite = np.isfinite(np.concatenate(list(self.inner.states))).all()  # or it left a saddle too far
+            inner = solver.find_stationary(problem, self.inner, states=self.inner.states if finite else None)
         self.inner_iterations += inner.iterations
         self.details["engine"] = inner.details["engine"]
         return inner
@@ -322,7 +326,8 @@ class AugmentedLagrangianRun(Run):
         self.searching, self.least_squares, self.of_rows = self.searching + 1, measured.squares, self.augmented.zeros()
 
     def _fail(self, inner: Solution) -> None:
-        """Begin again with a larger ρ where an inner solve came to no end that helps; end where ρ cannot grow."""
+        """Begin again, damped, with a larger ρ where an inner solve came to no end that helps; end at the largest ρ."""
+        self.damping = max(1.0, 10 * self.damping)
         self.penalty *= self.options.penalty_factor
         if self.inner is None and inner.status is Status.INVALID_INPUT:
             self.status = Status.INVALID_INPUT

@@ -43,7 +43,7 @@ static void keep(augmented *a) {
     memcpy(a->p + place, a->updated + place, (size_t)rows * sizeof *a->p);
   }
   memcpy(a->u, s->u, (size_t)s->controls * sizeof *a->u);
-  a->has_gaps = 0, a->kept = 1, a->gradient_norm = s->gradient_norm;
+  a->has_gaps = 0, a->kept = 1, a->damping = a->first_damping, a->gradient_norm = s->gradient_norm;
 }
 
 /* Forget an inner solve that failed. */
@@ -77,9 +77,9 @@ static void tighten(augmented *a, double residual, int moved) {
   a->barrier = fmax(a->last_barrier, a->barrier * a->barrier_factor);
 }
 
-/* Begin again with a larger penalty where an inner solve came to no finite end; end where it cannot grow. */
+/* Begin again, damped, with a larger penalty where an inner solve came to no end that helps; end at the largest. */
 static void fail(augmented *a) {
-  a->penalty *= a->penalty_factor;
+  a->penalty *= a->penalty_factor, a->damping = fmax(1, 10 * a->damping);
   if (!a->kept && a->inner->status == INVALID_INPUT)
     a->status = INVALID_INPUT;
   else if (a->searching)
@@ -101,7 +101,7 @@ static void begin_inner(augmented *a) {
   }
   memcpy(s->u, a->u, (size_t)s->controls * sizeof *a->u);
   if (a->has_gaps) memcpy(s->x, a->x, (size_t)s->states * sizeof *a->x);
-  s->gradient_tolerance = a->tolerance, s->regularization = a->first_damping, s->growth = 1;
+  s->gradient_tolerance = a->tolerance, s->regularization = a->damping, s->growth = 1;
   s->cost_tolerance = a->searching ? LEAST_DECREASE : NEGLIGIBLE;
   s->has_gaps = a->has_gaps, s->history = a->line;
   s->gap_weight = 0, s->idle = s->status = s->reason = s->started = s->has_policy = 0;
@@ -124,11 +124,11 @@ static double show_inside(augmented *a) {
   return inside;
 }
 
-/* Whether the inner solve broke off beyond the rows, farther than before and by more than the unit of one. */
+/* Whether the inner solve diverged, or broke off beyond the rows, farther than before and than a row's unit. */
 static int ran_off(const augmented *a, double before) {
   const long end = a->inner->status;
-  const int broke_off = end == STALLED || end == GAVE_UP || end == DIVERGED;
-  return broke_off && !a->searching && a->violation > fmax(1, before);
+  const int beyond = a->violation > fmax(1, before), broke_off = end == STALLED || end == GAVE_UP;
+  return !a->searching && (end == DIVERGED || (beyond && broke_off));
 }
 
 /* What follows from the inner solve that has ended. */
