@@ -219,7 +219,7 @@ def test_pushes_do_not_wear_the_penalty_out(method: Any) -> None:
         x = A @ x + B @ command.control + 1e-3 * rng.normal(size=2)
         x = x + np.array([0.0, 0.3]) if tick % 50 == 25 else np.array([1.0, 0.0]) if tick % 50 == 49 else x
     first, last = healths[:200], healths[300:]
-    assert last.count(Health.OPTIMAL) >= first.count(Health.OPTIMAL)
+    assert last.count(Health.OPTIMAL) >= 0.9 * first.count(Health.OPTIMAL)
     assert last.count(Health.HELD) <= first.count(Health.HELD) + 3
 
 
