@@ -8,7 +8,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit import Constraint, FunctionCost, FunctionDynamics, FunctionTerminalCost, Problem, Stage
+from ocpkit import Constraint, FunctionCost, FunctionDynamics, FunctionTerminalCost, Problem, Solution, Stage
 from ocpkit.symbol import to_casadi
 from ocpkit.trace import trace_constraints, trace_stage, trace_terminal
 
@@ -18,8 +18,8 @@ class Rescaling:
     """What J, x, u and every row are multiplied by."""
 
     cost: float = 1.0
-    states: float = 1.0
-    controls: float = 1.0
+    states: Any = 1.0  # or (n,)
+    controls: Any = 1.0  # or (m,)
     rows: float = 1.0
 
     def __call__(self, problem: Problem) -> Problem:
@@ -37,7 +37,13 @@ class Rescaling:
             terminal_constraints=self._rows(problem.terminal_constraints, (problem.terminal_cost.state_size, p_size)),
             x0=problem.x0 * self.states,
             controls=tuple(u * self.controls for u in problem.controls),
+            states=None if problem.states is None else tuple(x * self.states for x in problem.states),
         )
+
+    def back(self, solution: Solution) -> tuple[float, Any, Any]:
+        """Return J, states and controls of a solution in the units before."""
+        states, controls = np.asarray(solution.states) / self.states, np.asarray(solution.controls) / self.controls
+        return solution.cost / self.cost, states, controls
 
     def _stage(self, stage: Stage, p_size: int) -> Stage:
         sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
@@ -64,7 +70,7 @@ class Rescaling:
             found.append(Constraint(self._of(traced.function, self.rows), *bounds, each.name))
         return tuple(found)
 
-    def _of(self, graph: ca.Function, factor: float) -> Any:
+    def _of(self, graph: ca.Function, factor: Any) -> Any:
         """Return a function of (x, u, p) or (x, p) in these units."""
 
         def at_stage(x: Any, u: Any, p: Any) -> Any:
