@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rescaling import Rescaling
 from random_problems import random_problem
+from rescaling import Rescaling
 
 import ocpkit.math as m
 from ocpkit import IPOPT, SQP, Constraint, Fatrop, Problem, Solution, Status
