@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ocpkit_nn.replay import Replay
 from ocpkit_nn.vectors import ControlBase, DenseBase, OuterBase
 
 
@@ -20,6 +21,7 @@ class Layer(ABC):
     """A module with parameters, seen as the controlled part of a stage."""
 
     factored = False  # whether E[x xᵀ] ⊗ E[V_h V_hᵀ] (Eq. 15) exists for this layer
+    replay: Replay | None = None  # for evaluations after a step's first, where these could leave traces
     couples_samples = False  # whether a sample's state enters what the layer does with the others
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -121,7 +123,7 @@ class BatchNormLayer(Layer):
     that, no step would be the baseline's (Prop. 2), and training fails at customary learning rates.
     """
 
-    module: nn.BatchNorm1d | nn.BatchNorm2d
+    module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ocpkit_nn.layers import Layer
+from ocpkit_nn.layers import BatchNormLayer, Layer
 from ocpkit_nn.metric import Metric
-from ocpkit_nn.stages import Dropout, Linearisation, Stage
+from ocpkit_nn.stages import Linearisation, Stage
 from ocpkit_nn.vectors import ControlBase, DenseBase, StateBase
 
 
@@ -25,12 +25,18 @@ class MicroBatchedStage(Stage):
     """
 
     def __init__(self, stage: Stage, size: int) -> None:
-        self.layer, self.name, self.tail = stage.layer, stage.name, stage.tail
+        self.layer, self.name, self.tail, self.modules = stage.layer, stage.name, stage.tail, stage.modules
         self._size, self._twins = size, [stage]
+
+    def adapt(self, x: Tensor) -> None:
+        first = self._twins[0]
+        first.adapt(x)
+        if first.layer is not self.layer:
+            self.layer, self._twins = first.layer, [first]
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
-        parts = x.split(self._size)
+        parts = self._parts(x)
         while len(self._twins) < len(parts):
             self._twins.append(_twin(self._twins[0]))
         pairs = [stage.linearise(part) for stage, part in zip(self._twins, parts)]
@@ -38,16 +44,23 @@ class MicroBatchedStage(Stage):
             return pairs[0]
         return torch.cat([y for y, _ in pairs]), JoinedLinearisation(x, [linearisation for _, linearisation in pairs])
 
+    def _parts(self, x: Tensor) -> Sequence[Tensor]:
+        """Cut a batch as evenly as can be; where batch norm would measure a single sample, it joins others."""
+        count = -(-len(x) // self._size)
+        if self._size > 1 and isinstance(self.layer, BatchNormLayer):
+            count = max(1, min(count, len(x) // 2))
+        return x.tensor_split(count)
+
     def forward_again(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the masks and statistics of the last `linearise`."""
-        return torch.cat([stage.forward_again(part) for stage, part in zip(self._twins, x.split(self._size))])
+        return torch.cat([stage.forward_again(part) for stage, part in zip(self._twins, self._parts(x))])
 
 
 def _twin(stage: Stage) -> Stage:
     """Return a stage on the same modules with masks and statistics of its own."""
     twin = copy.copy(stage)
     twin.layer = copy.copy(stage.layer)
-    twin.tail = [copy.copy(module) if isinstance(module, Dropout) else module for module in stage.tail]
+    twin.begin_anew()
     return twin
 
 

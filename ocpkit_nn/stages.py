@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ocpkit_nn.layers import BatchNormLayer, Layer
-from ocpkit_nn.modules import as_layer, check_not_random, unfused_attention
+from ocpkit_nn.modules import as_layer, check_alike, check_fixed, unfused_attention
+from ocpkit_nn.replay import replay_of
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
@@ -23,23 +26,6 @@ _PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
     nn.Sigmoid: torch.ops.aten.sigmoid_backward.default,
     nn.ReLU: lambda v, y: torch.ops.aten.threshold_backward.default(v, y, 0),
 }
-
-
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-
-
-class Dropout:
-    """Dropout whose mask is drawn at the nominal states and kept for the second forward pass."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.mask = module, torch.ones(())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.mask = self.module(torch.ones_like(x))
-        return x * self.mask
-
-    def again(self, x: Tensor) -> Tensor:
-        return x * self.mask
 
 
 class Stage:
@@ -56,23 +42,66 @@ class Stage:
     is_checked = False  # that samples do not mix
 
     def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
-        self.layer, self.name = layer, layer.name
-        self.tail: list[Any] = [Dropout(m) if type(m) in _DROPOUTS else m for m in tail]
+        self.name, self.tail, self.modules = layer.name, list(tail), [layer.module, *tail]
         self._pull = _PULL_BY_OUTPUT.get(type(tail[0])) if len(tail) == 1 else None
         self._overwrites = any(getattr(m, "inplace", False) for m in tail)
+        self._take(layer)
 
-    def _in_full_precision(self, h: Tensor) -> Tensor:
+    def _take(self, layer: Layer) -> None:
+        self.layer, self._kind = layer, type(layer.module)
+        self._norms = [m for part in self.modules for m in part.modules() if isinstance(m, _BatchNorm)]
+        if isinstance(layer, BatchNormLayer):  # which knows what to do with the batch
+            self._norms.remove(layer.module)
+        self.begin_anew()
+
+    def adapt(self, x: Tensor) -> None:
+        """Choose the layer anew where a lazy module has become another kind of module, or now does on x (B, …)."""
+        module = self.layer.module
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[no-untyped-call]
+            module._infer_parameters(module, (x,))  # type: ignore[no-untyped-call]
+        if type(module) is not self._kind:
+            self._take(as_layer(module, self.name))
+
+    def begin_anew(self) -> None:
+        """Forget earlier evaluations."""
+        self.replay = self.layer.replay = replay_of(self.modules)
+
+    def _again(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.replay is None else self.replay.again()
+
+    def _in_full_precision(self, h: Tensor, x: Tensor) -> Tensor:
         """Autocast is for the products inside a layer; states stay as precise as the parameters."""
         if not isinstance(h, Tensor):
             raise TypeError(
                 f"stage {self.name}: its forward returns a {type(h).__name__}, expected one tensor; wrap it in a "
                 "module that returns what the next stage is to see"
             )
+        if h.ndim == 0 or len(h) != len(x):
+            raise ValueError(
+                f"stage {self.name}: {len(x)} samples came in and {tuple(h.shape)} came out; every stage must keep "
+                "axis 0, the samples"
+            )
         return h.to(self.layer.parameters[0].dtype)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
-        h = self._in_full_precision(self.layer.forward(x))
+        for norm in self._norms:
+            check_fixed(norm, self.name)
+        if self.replay is None:
+            return self._linearise(x)
+        self.replay.record(x)
+        result = self._linearise(x)
+        self.replay.settle()
+        return result
+
+    def _linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
+        h = self._in_full_precision(self.layer.forward(x), x)
+        if self.replay is not None and self.replay.has_drawn():
+            raise ValueError(
+                f"stage {self.name}: {type(self.layer.module).__name__} draws random numbers in its forward, which "
+                "would be others for every derivative; draw them in a module without parameters at the top level of "
+                "the Sequential (nn.Dropout is one), where they are kept for the step"
+            )
         if not self.tail:
             return h, Linearisation(self.layer, x)
         if self._pull is not None:
@@ -89,6 +118,7 @@ class Stage:
             y = h.clone() if self._overwrites else h
             for module in self.tail:
                 y = module(y)
+        y = self._in_full_precision(y, x)
 
         def through_graph(cotangents: Tensor) -> Tensor:
             return torch.stack([torch.autograd.grad(y, h, v, retain_graph=True)[0] for v in cotangents])
@@ -96,43 +126,47 @@ class Stage:
         return y.detach(), Linearisation(self.layer, x, pull=through_graph)
 
     def forward_again(self, x: Tensor) -> Tensor:
-        """Evaluate at new states with the masks and statistics of the last `linearise`."""
+        """Evaluate at new states with the draws, buffers and statistics of the last `linearise`."""
         layer = self.layer
-        y = self._in_full_precision(layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x))
-        for module in self.tail:
-            y = module.again(y) if isinstance(module, Dropout) else module(y)
+        with self._again():
+            y = layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x)
+            y = self._in_full_precision(y, x)
+            for module in self.tail:
+                y = module(y)
         return y
 
     def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
-        """Evaluate f_t with autograd, twice if need be; `again`: with the masks that the last one drew."""
-        with torch.enable_grad(), unfused_attention():
+        """Evaluate f_t with autograd, twice if need be; `again`: with the draws and buffers of the last one."""
+        if self.replay is not None and not again:
+            self.replay.record(x)
+        with torch.enable_grad(), unfused_attention(), self._again() if again else nullcontext():
             y: Tensor = self.layer.module(x)
             for module in self.tail:
-                y = module.again(y) if again and isinstance(module, Dropout) else module(y)
+                y = module(y)
+        if self.replay is not None and not again:
+            self.replay.settle()
         return y
 
     def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
-        """Compare once what the first sample gives alone and in the batch x (B, …) that gave y.
+        """Compare once what each sample gives in the batch x (B, …) that gave y and beside other samples.
+
+        For any two samples there is a binary digit in which their numbers differ: for each digit and each of its
+        values, the samples without it are replaced by others that have it, and those with it must not notice.
 
         Raises
         ------
         ValueError
-            If it differs: Jacobian products sample by sample would then be wrong without a word.
+            If one does: Jacobian products sample by sample would then be wrong without a word.
         """
-        if self.is_checked or len(x) < 2 or torch.is_autocast_enabled(x.device.type):
+        if self.is_checked or len(x) < 2 or torch.is_autocast_enabled(x.device.type) or not y.isfinite().all():
             return
-        try:
-            alone = self.forward_again(x[:1].clone())[0]
-            difference = float((alone - y[0]).abs().max()) if alone.numel() else 0.0
-        except RuntimeError:
-            difference = float("inf")
-        if difference > 10 * torch.finfo(y.dtype).eps ** 0.5 * max(1.0, float(y[0].abs().max())):
-            raise ValueError(
-                f"stage {self.name}: its samples depend on each other (alone, the first one's output differs by "
-                f"{difference:.1e}), so they are no trajectories of their own; no mean, softmax or branch may go over "
-                "axis 0, the batch: do that before the first layer, or per sample. A module that overwrites its input "
-                "(give it inplace=False), or is another function at every evaluation (spectral norm), looks so too"
-            )
+        numbers = torch.arange(len(x), device=x.device)
+        for digit in range((len(x) - 1).bit_length()):
+            for value in (0, 1):
+                kept = (numbers >> digit) % 2 == value
+                twins = torch.where(kept, numbers, numbers ^ (1 << digit))
+                twins = torch.where(twins < len(x), twins, numbers[kept][0])
+                check_alike(y, self.forward_again(x[twins]), self.name, kept)
         self.is_checked = True
 
 
@@ -222,14 +256,9 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
     for name, module in _flatten(model, ""):
         if any(p.requires_grad for p in module.parameters()):
             groups.append((name, module, []))
-        elif any(isinstance(inner, nn.modules.batchnorm._BatchNorm) for inner in module.modules()):
-            raise ValueError(
-                f"{name}: batch normalisation without trainable parameters has no control, and so is no stage, but it "
-                "couples the samples: give it affine=True, do not freeze it, or take group or layer normalisation"
-            )
         elif not isinstance(module, nn.Identity):
-            if groups and type(module) not in _DROPOUTS:
-                check_not_random(module, name)
+            for norm in (inner for inner in module.modules() if isinstance(inner, _BatchNorm) and groups):
+                check_fixed(norm, name)
             (groups[-1][2] if groups else preparation).append(module)
     if not groups:
         raise ValueError("the network has no trainable parameters, so there is nothing to control")

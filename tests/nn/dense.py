@@ -7,6 +7,7 @@ convolutions and batch norm, all parameters in order for other modules.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ocpkit.expansion import Expansion
-from ocpkit_nn.stages import Dropout, Stage
+from ocpkit_nn.stages import Stage
 from ocpkit_nn.vectors import Combination
 
 JOINED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -73,15 +74,18 @@ class DenseStage:
 
     def __init__(self, stage: Stage, inputs: Tensor) -> None:
         self.layer = layer_function(stage.layer.module, inputs)
-        self.tail, self.inputs = stage.tail, inputs
+        self.tail, self.inputs, self.replay = stage.tail, inputs, stage.replay
         self.control = control_of(stage.layer.module)
 
     def __call__(self, i: int, x: Tensor, u: Tensor) -> Tensor:
         """f_i(x, u)."""
         y = self.layer(x, u)
-        for module in self.tail:
-            y = y * module.mask[i] if isinstance(module, Dropout) else module(y[None])[0]
-        return y
+        rows = torch.arange(len(self.inputs)) == i  # masks of dropout are those of the sample's place in the batch
+        y = y * rows.reshape(-1, *[1] * y.ndim)
+        with nullcontext() if self.replay is None else self.replay.again():
+            for module in self.tail:
+                y = module(y)
+        return y[i]
 
     def batch(self, x: Tensor, u: Tensor) -> Tensor:
         """All samples at new states and one new control."""

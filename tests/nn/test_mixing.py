@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nn.strategies import Case, Residual, few_examples, networks, randomise
+from nn.strategies import Case, Residual, few_examples, networks, randn, randomise
 from ocpkit_nn.optim import DDPNOpt
 
 
@@ -61,7 +62,6 @@ def test_a_module_that_overwrites_its_input_is_told_how_not_to() -> None:
     ("block", "stage"),
     [
         (Centred(nn.Linear(3, 3)), "1 (Centred)"),
-        (FixedBatch(nn.Linear(3, 3)), "1 (FixedBatch)"),
         (nn.Softmax(0), "0 (Linear)"),
         (Ranks(), "0 (Linear)"),
     ],
@@ -77,6 +77,32 @@ def test_mixing_is_an_error_before_anything_changes(block: nn.Module, stage: str
         assert f"stage {stage}" in str(error.value)
         assert "do that before the first layer, or per sample" in str(error.value)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+
+
+def test_a_module_that_knows_one_size_of_batch_is_told_so() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), FixedBatch(nn.Linear(3, 3)), nn.Linear(3, 2))
+    randomise(model, 0)
+    with pytest.raises(ValueError, match=r"stage 1 \(FixedBatch\): .* fails on a single sample, shape \(1, 3\)"):
+        DDPNOpt(model).step(INPUTS, torch.tensor([0, 1, 1, 0]))
+
+
+@few_examples
+@given(batch=st.integers(2, 9), reader=st.integers(0, 8), read=st.integers(0, 8), scale=st.sampled_from([1e-8, 1.0]))
+def test_any_sample_that_reads_any_other_is_found(batch: int, reader: int, read: int, scale: float) -> None:
+    """Whatever the size of the states: the comparison has their unit."""
+    reader, read = reader % batch, read % batch
+    if reader == read:
+        read = (read + 1) % batch
+
+    class Reads(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = (torch.arange(len(x)) == reader)[:, None]
+            return scale * torch.where(rows, x + x[read], x)
+
+    model = nn.Sequential(nn.Linear(3, 3), Reads(), nn.Linear(3, 2))
+    generator = randomise(model, 0)
+    with pytest.raises(ValueError, match=rf"stage 0 \(Linear\): .* output of sample {reader} differs"):
+        DDPNOpt(model).step(randn(generator, batch, 3), torch.zeros(batch, dtype=torch.int64))
 
 
 def test_a_branch_on_the_batch_is_an_error_whichever_way_it_went() -> None:

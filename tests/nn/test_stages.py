@@ -164,6 +164,14 @@ def test_linear_layers_on_sequences_keep_their_positions() -> None:
 SHARED = nn.Linear(3, 3)
 
 
+class Complex(nn.Module):
+    """Has a complex weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.complex64))
+
+
 @pytest.mark.parametrize(
     ("model", "messages"),
     [
@@ -175,10 +183,10 @@ SHARED = nn.Linear(3, 3)
         (nn.Sequential(), ["no trainable parameters"]),
         (
             nn.Sequential(Residual(nn.Linear(3, 3), nn.BatchNorm1d(3))),
-            ["0 (Residual): batch normalisation inside Residual couples", "top level", "layer normalisation"],
+            ["0 (Residual): BatchNorm1d couples", "top level", ".eval()", "layer normalisation"],
         ),
         (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)), ["1 (BatchNorm1d)", "affine=True"]),
-        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False)), ["1 (BatchNorm1d)", "not freeze"]),
+        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False)), ["1 (BatchNorm1d)", "not frozen"]),
         (
             nn.Sequential(nn.Conv2d(1, 1, 3, padding="same")),
             ["0 (Conv2d): padding 'same'", "give zero padding as numbers"],
@@ -186,9 +194,9 @@ SHARED = nn.Linear(3, 3)
         (nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")), ["mode 'circular'", "as numbers"]),
         (
             nn.Sequential(Residual(nn.Linear(3, 3), nn.Dropout(0.1))),
-            ["0 (Residual): dropout inside Residual", "top level"],
+            ["0 (Residual): Dropout inside Residual", "top level"],
         ),
-        (nn.Sequential(nn.Linear(3, 3), nn.AlphaDropout(0.1)), ["1 (AlphaDropout)", "nn.Dropout"]),
+        (nn.Sequential(nn.Linear(3, 3), Complex()), ["1 (Complex): a control is real", "complex parameters"]),
     ],
 )
 def test_what_cannot_be_a_stage_says_why_and_what_to_do(model: nn.Module, messages: list[str]) -> None:
@@ -208,9 +216,9 @@ def test_control_flow_over_the_batch_is_refused_by_name() -> None:
 
     model = nn.Sequential(nn.Linear(3, 3), Gate(nn.Linear(3, 3))).double()
     stage = as_stages(model)[1][1]
-    x = torch.ones(2, 3, dtype=torch.float64)
+    x = torch.tensor([[2.0, 2.0, 2.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
     with torch.no_grad():
         _, linearisation = stage.linearise(x)
         for pull in (linearisation.layer.pull_state, linearisation.layer.pull_control):
-            with pytest.raises(RuntimeError, match=r"stage 1 \(Gate\).*one sample at a time"):
+            with pytest.raises(ValueError, match=r"stage 1 \(Gate\): its samples depend on each other"):
                 pull(x, x[None])
