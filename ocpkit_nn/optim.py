@@ -35,6 +35,7 @@ from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
+from ocpkit_nn.undo import Undo, finite, first_not_finite
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -96,8 +97,9 @@ class DDPNOpt(torch.optim.Optimizer):
     max_grad_norm
         If given, a batch whose gradient norm is larger has its whole cost scaled down to that norm.
     line_search
-        Halve α in u ← u + α k + E[K_i δx_i] until the loss of the batch does not rise; if it still does at α = 2⁻¹⁰,
-        nothing moves. One forward pass more per trial; a stage that draws at random (dropout) repeats its draw.
+        Halve α in u ← u + α k + E[K_i δx_i] until the loss of the batch with its `weight_decay` does not rise; if it
+        still does at α = 2⁻¹⁰, nothing moves. One forward pass more per trial; a stage that draws at random (dropout)
+        repeats its draw.
     micro_batch
         Samples that a layer sees at a time: the same step (batch norm measures each micro-batch, as torch does when
         gradients are accumulated) with less memory inside the layers; states of the whole batch are kept.
@@ -172,6 +174,8 @@ class DDPNOpt(torch.optim.Optimizer):
         self._policies: list[LayerPolicy] = []
         self._aimed: list[AimedGradient] = []
         self._workspaces = [Workspace() for _ in self.stages]
+        layers = [stage.layer.module for stage in self.stages]
+        self._undo = Undo([*self.preparation, *layers, *(module for stage in self.stages for module in stage.modules)])
         defaults: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -208,6 +212,10 @@ class DDPNOpt(torch.optim.Optimizer):
         ValueError
             At the first step, for a stage whose samples depend on each other; for targets that do not fit; and for an
             empty batch.
+        FloatingPointError
+            If a sample, its loss or the new weights are not finite.
+
+        After an error weights, moments and buffers are what they were.
 
         Notes
         -----
@@ -217,23 +225,54 @@ class DDPNOpt(torch.optim.Optimizer):
         if not len(inputs):
             raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}; leave such a batch out")
         self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
+        self._values = inputs.new_empty(0)
+        self._undo.keep_buffers()
+        try:
+            loss = self._advance(inputs, targets)
+        except BaseException as error:
+            self._undo.restore()
+            if isinstance(error, (RuntimeError, ValueError)) and not self._values.isfinite().all():
+                raise self._refusal(inputs) from error  # drawing from, or decomposing, what is not finite
+            raise
+        parameters = [parameter for stage in self.stages for parameter in stage.layer.parameters]
+        number = finite(loss, parameters)
+        if number is None:
+            self._undo.restore()
+            raise self._refusal(inputs)
+        return number
+
+    def _advance(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take the step and return the mean loss before it."""
         self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
         with without_autocast(outputs):
-            values, gradient = self.loss.value_and_gradient(outputs, targets)
-            loss = float(self.processes.average(values.mean()))
+            self._values, gradient = self.loss.value_and_gradient(outputs, targets)
+            loss = self.processes.average(self._values.mean())
+        parameters = [parameter for stage in self.stages for parameter in stage.layer.parameters]
+        self._undo.keep_controls(parameters, [self._memory(stage) for stage in self.stages])
         if self.gains == "separable":
             self._aimed = self._separable_step(states, linearisations, gradient)
             return loss
         with without_autocast(outputs):
             self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
         if self.line_search:
-            self._search(states, targets, loss)
+            self._search(states, targets, float(loss))
         else:
             self._forward_pass(states, self._policies)
         with without_autocast(outputs):
             eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
         return loss
+
+    def _refusal(self, inputs: Tensor) -> FloatingPointError:
+        """Say what of a step is not finite."""
+        self._policies, self._aimed = [], []
+        if (sample := first_not_finite(inputs)) is not None:
+            what = f"sample {sample} of the inputs is not finite; leave such samples out"
+        elif (sample := first_not_finite(self._values)) is not None:
+            what = f"the loss of sample {sample} is {float(self._values[sample])}; look at its target, or lower lr"
+        else:
+            what = "the loss is finite, the new weights are not: a derivative is not finite, or lr is too large"
+        return FloatingPointError(f"the step is refused: {what}. Weights, moments and buffers are as before")
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
         if curvature not in fused.CURVATURES:
@@ -253,6 +292,7 @@ class DDPNOpt(torch.optim.Optimizer):
         states, linearisations = [], []
         for stage in self.stages:
             states.append(x)
+            stage.adapt(x)
             x, linearisation = stage.linearise(x)
             stage.check_samples_do_not_mix(states[-1], x)
             linearisation.average = self.processes.average
@@ -348,17 +388,20 @@ class DDPNOpt(torch.optim.Optimizer):
         return x
 
     def _search(self, states: list[Tensor], targets: Tensor, before: float) -> None:
-        """Take the first of α = 1, ½, ¼, … at which the batch's loss does not rise; stay where none is."""
-        saved = [[parameter.clone() for parameter in stage.layer.parameters] for stage in self.stages]
+        """Take the first of α = 1, ½, ¼, … at which the batch's total cost does not rise; stay where none is."""
+        before += self._running_cost()
         for halvings in range(HALVINGS + 1):
             outputs = self.stages[-1].forward_again(self._forward_pass(states, self._policies, 0.5**halvings))
             with without_autocast(outputs):
                 after = float(self.processes.average(self.loss.value_and_gradient(outputs, targets)[0].mean()))
-            if after <= before:
+            if after + self._running_cost() <= before:
                 return
-            for stage, old in zip(self.stages, saved):
-                for parameter, value in zip(stage.layer.parameters, old):
-                    parameter.copy_(value)
+            self._undo.restore_parameters()
+
+    def _running_cost(self) -> float:
+        """Σ_t ½ λ ‖u_t‖²."""
+        decayed = [(stage.layer, group["weight_decay"]) for stage, group in zip(self.stages, self._groups)]
+        return sum(0.5 * decay * float(layer.matrix().square().sum()) for layer, decay in decayed if decay)
 
     def _separable_step(
         self, states: list[Tensor], linearisations: list[Linearisation], gradient: Tensor
