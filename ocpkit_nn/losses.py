@@ -19,7 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,14 @@ class Loss(ABC):
     """A terminal cost: checked public methods over private mathematics.
 
     A subclass gives `_value`, `_gradient` and `_hessian`, and `_check` where not every (B, C) will do.
+
+    Attributes
+    ----------
+    of_whole_batch
+        Whether φ of a sample depends on which others are in its batch, by a factor without outputs.
     """
+
+    of_whole_batch: ClassVar[bool] = False
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return φ of every sample, (B,), for outputs (B, C) and targets (B,).
@@ -149,7 +156,7 @@ class CrossEntropy(Loss):
 
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         super()._check(outputs, targets)
-        _check_classes(targets, outputs.shape[1])
+        check_classes(targets, outputs.shape[1])
 
     def _value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets.long(), reduction="none", label_smoothing=self.label_smoothing)
@@ -208,7 +215,7 @@ class MeanSquaredError(_HalfSquaredDistance):
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         super()._check(outputs, targets)
         if not targets.is_floating_point():
-            _check_classes(targets, outputs.shape[1])
+            check_classes(targets, outputs.shape[1])
         elif targets.shape != outputs.shape:
             raise ValueError(f"real targets must be {tuple(outputs.shape)} as outputs, got {tuple(targets.shape)}")
 
@@ -260,7 +267,7 @@ class MaxMahalanobisCenter(_HalfSquaredDistance):
         super()._check(outputs, targets)
         if outputs.shape[1] != self.dimension:
             raise ValueError(f"outputs must be (B, {self.dimension}), got {tuple(outputs.shape)}")
-        _check_classes(targets, self.classes)
+        check_classes(targets, self.classes)
 
     def _goals(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.centres.to(outputs)[targets.long()]
@@ -297,7 +304,10 @@ class FunctionLoss(Loss):
     def _value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         values = self.function(outputs, targets)
         if values.shape != (len(outputs),):
-            raise ValueError(f"the loss function must return ({len(outputs)},), got {tuple(values.shape)}")
+            raise ValueError(
+                f"the loss function must return ({len(outputs)},), got {tuple(values.shape)}: a value for each sample, "
+                "reduction='none' in torch"
+            )
         return values
 
     # Samples do not mix, so one derivative of the sum holds those of all samples. vmap would do it too, and
@@ -349,7 +359,8 @@ def _eigenfactors(hessian: Tensor, rank: int | None) -> Tensor:
     return leading
 
 
-def _check_classes(targets: Tensor, classes: int) -> None:
+def check_classes(targets: Tensor, classes: int) -> None:
+    """Refuse targets (B,) that are no classes 0 … classes − 1."""
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (B,), got {targets.dtype} {tuple(targets.shape)}")
     least, largest = targets.aminmax()

@@ -28,13 +28,14 @@ from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.groups import check_options, check_whole, group_of_each, with_rest
-from ocpkit_nn.losses import CrossEntropy, Loss
+from ocpkit_nn.losses import Loss
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
+from ocpkit_nn.torch_losses import as_loss
 from ocpkit_nn.undo import Undo, finite, first_not_finite
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
@@ -56,7 +57,7 @@ class DDPNOpt(torch.optim.Optimizer):
     model
         An `nn.Sequential`, another module, or a list of blocks (see `stages.as_stages`).
     loss
-        A `losses.Loss`; its mean over the batch is minimised.
+        A `losses.Loss`, whose mean over the batch is minimised, or a loss of `torch.nn`; by default cross-entropy.
     lr
         Learning rate η.
     curvature
@@ -120,7 +121,7 @@ class DDPNOpt(torch.optim.Optimizer):
     def __init__(
         self,
         model: nn.Module | Iterable[nn.Module],
-        loss: Loss | None = None,
+        loss: Loss | nn.Module | None = None,
         lr: float = 1e-3,
         *,
         curvature: str = "diagonal",
@@ -161,13 +162,18 @@ class DDPNOpt(torch.optim.Optimizer):
                 raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
             self.stages = [MicroBatchedStage(stage, micro_batch) for stage in self.stages]
         self.dynamics = dynamics
-        self.loss = CrossEntropy() if loss is None else loss
+        self.loss = as_loss(loss)
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
         self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
         self.line_search, self.processes = line_search, processes
         if processes.count > 1 and curvature == "exact":
             raise ValueError("the exact curvature needs all samples of a batch in one process")
+        if processes.count > 1 and self.loss.of_whole_batch:
+            raise ValueError(
+                f"{loss} weighs a sample by the others of its batch, and a process has its share only: give a loss of "
+                "ocpkit_nn.losses, CrossEntropy for one"
+            )
         if gains == "separable":
             self._check_separable(curvature, dynamics)
         self.curvature, self.gains = curvature, gains

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn.losses import CrossEntropy, Loss
+from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.stages import Stage, as_stages
+from ocpkit_nn.torch_losses import as_loss
 
 
 class MSA(DDPNOpt):
@@ -33,7 +34,7 @@ class MSA(DDPNOpt):
     def __init__(
         self,
         model: nn.Module | Iterable[nn.Module],
-        loss: Loss | None = None,
+        loss: Loss | nn.Module | None = None,
         lr: float = 0.1,
         *,
         momentum: float = 0.0,
@@ -71,7 +72,7 @@ class EMSA(torch.optim.Optimizer):
     def __init__(
         self,
         model: nn.Module | Iterable[nn.Module],
-        loss: Loss | None = None,
+        loss: Loss | nn.Module | None = None,
         *,
         penalty: float = 1.0,
         stage_iterations: int = 10,
@@ -83,7 +84,7 @@ class EMSA(torch.optim.Optimizer):
                 f"penalty must be positive and stage_iterations at least 1, got {penalty}, {stage_iterations}"
             )
         self.preparation, self.stages = as_stages(model)
-        self.loss = CrossEntropy() if loss is None else loss
+        self.loss = as_loss(loss)
         self.squared = squared
         defaults: dict[str, Any] = {
             "penalty": penalty,

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn.losses import CrossEntropy, Loss
+from ocpkit_nn.losses import Loss
 from ocpkit_nn.stages import as_stages
+from ocpkit_nn.torch_losses import as_loss
 
 
 class SGDVGR(torch.optim.SGD):
@@ -34,7 +35,7 @@ class SGDVGR(torch.optim.SGD):
     def __init__(
         self,
         model: nn.Module | Iterable[nn.Module],
-        loss: Loss | None = None,
+        loss: Loss | nn.Module | None = None,
         lr: float = 0.1,
         *,
         strength: float = 1.0,
@@ -42,7 +43,7 @@ class SGDVGR(torch.optim.SGD):
         weight_decay: float = 0.0,
     ) -> None:
         self.preparation, self.stages = as_stages(model)
-        self.loss, self.strength = CrossEntropy() if loss is None else loss, strength
+        self.loss, self.strength = as_loss(loss), strength
         parameters = [p for stage in self.stages for p in stage.layer.parameters]
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
