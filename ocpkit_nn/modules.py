@@ -16,12 +16,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ocpkit.errors import first_line
 from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.layers import BatchNormLayer, Layer, LinearLayer
+from ocpkit_nn.lost_options import TrainingWarning
 from ocpkit_nn.replay import RANDOM
 from ocpkit_nn.vectors import DenseBase
-
-
-class TrainingWarning(UserWarning):
-    """An option of an optimizer, or its speed, is lost on this model; the step is right."""
 
 
 class ModuleLayer(Layer):

@@ -29,6 +29,7 @@ from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.groups import check_options, check_whole, group_of_each, with_rest
 from ocpkit_nn.losses import Loss
+from ocpkit_nn.lost_options import warn_of_lost_options
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
@@ -155,6 +156,7 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("kind of gains", gains, GAINS)
         check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
         self.preparation, self.stages = as_stages(model)
+        warn_of_lost_options([stage.layer for stage in self.stages], curvature, feedback)
         if dynamics == "second":
             check_second_order(self.stages)
         if micro_batch is not None:
@@ -228,6 +230,12 @@ class DDPNOpt(torch.optim.Optimizer):
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
+        for name, value in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(value, Tensor) or value.ndim < 1:
+                raise TypeError(
+                    f"{name} must be one tensor (B, …), got {_described(value)}: put several into one along axis 1, "
+                    "which the network's first module splits"
+                )
         if not len(inputs):
             raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}; leave such a batch out")
         self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
@@ -470,6 +478,13 @@ class DDPNOpt(torch.optim.Optimizer):
                 )
         super().load_state_dict(state_dict)
         self._groups = group_of_each(self.stages, self.param_groups)
+
+
+def _described(value: object) -> str:
+    """Say what stands where a tensor (B, …) should."""
+    if isinstance(value, Tensor):
+        return "a tensor without axes"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else "")
 
 
 def _choose(kind: str, name: str, known: Iterable[str]) -> None:

@@ -122,9 +122,10 @@ class Training:
             loss = self.optimizer.step(self.processes.share(inputs), self.processes.share(targets))
         except ProblemError:
             raise
-        except (RuntimeError, ValueError, TypeError) as error:
-            # Drawing from, or decomposing, what is not finite raises before a loss is returned.
-            if isinstance(error, torch.linalg.LinAlgError) or not is_finite(self.model, inputs):  # type: ignore[attr-defined]
+        except (RuntimeError, ValueError, TypeError, FloatingPointError) as error:
+            # A step that is not finite is refused; drawing from, or decomposing, what is not raises too.
+            diverged = isinstance(error, (torch.linalg.LinAlgError, FloatingPointError))  # type: ignore[attr-defined]
+            if diverged or not is_finite(self.model, inputs):
                 raise self._diverged(f"the step failed ({first_line(error)})", f"in {self._place()}") from error
             what = f"{type(error).__name__}: {first_line(error)}"
             raise ProblemError(f"{self._place()}, inputs {tuple(inputs.shape)}: {what}") from error

@@ -17,6 +17,8 @@ from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.curvature import RULES
 from ocpkit_nn.optim import DDPNOpt
 
+pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+
 
 def assert_same_step(case: Case, micro_batch: int, options: dict[str, Any], tolerance: float = 1e-9) -> None:
     """Two steps with micro-batches and without end in the same parameters, losses and gains."""

@@ -16,6 +16,8 @@ from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.pmp import EMSA, MSA
 from ocpkit_nn.vanishing import SGDVGR
 
+pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 

@@ -18,6 +18,8 @@ from ocpkit_nn.curvature import RULES
 from ocpkit_nn.losses import CrossEntropy, FunctionLoss
 from ocpkit_nn.optim import GAINS, DDPNOpt
 
+pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+
 FEEDBACKS = ["full", "value", "none"]
 
 

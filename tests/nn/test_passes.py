@@ -20,6 +20,8 @@ from ocpkit_nn.metric import Metric
 from ocpkit_nn.optim import DDPNOpt
 from ocpkit_nn.passes import parallel_pass
 
+pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("terminal", TERMINALS)

@@ -15,6 +15,8 @@ from nn.strategies import Residual, randn, randomise
 from ocpkit_nn.curvature import RULES
 from ocpkit_nn.optim import DDPNOpt
 
+pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+
 
 def build() -> nn.Sequential:
     """Every kind of layer but convolutions, which not every processor has in bfloat16."""

@@ -20,6 +20,7 @@ DIVERGING = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no Kronecker factors
 @pytest.mark.parametrize("changes", DIVERGING.values(), ids=DIVERGING)
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(changes):
     with pytest.raises(TrainingDiverged, match=r"diverged .* epoch .*last good weights.*smaller lr \(now 1e\+3"):

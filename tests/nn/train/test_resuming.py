@@ -45,6 +45,7 @@ def kill():
     raise Killed
 
 
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no Kronecker factors
 @pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 @pytest.mark.parametrize("action", [kill, lambda: signal.raise_signal(signal.SIGINT)], ids=["killed", "Ctrl-C"])
 def test_a_resumed_run_ends_with_the_very_same_weights(changes, action):

@@ -1,0 +1,61 @@
+"""Options of DDPNOpt that a model leaves without effect: said once, with what is lost and how to keep it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ocpkit_nn.layers import Layer
+
+
+class TrainingWarning(UserWarning):
+    """An option of an optimizer, or its speed, is lost on this model; the step itself is right."""
+
+
+def warn_of_lost_options(layers: Sequence[Layer], curvature: str, feedback: str) -> None:
+    """Warn once where no layer is there for Kronecker factors or for feedback to come from."""
+    lost, hiding = [], list(layers)
+    if curvature in ("kronecker", "ekfac"):
+        hiding = [layer for layer in layers if not layer.factored and _has_matrix(layer)]
+        if hiding:
+            names = ", ".join(layer.name for layer in hiding)
+            lost.append(
+                f"curvature={curvature!r} is the diagonal of sampled squares in {names}: there are Kronecker factors "
+                "of nn.Linear, nn.Conv1d and nn.Conv2d, all parameters trainable"
+            )
+    if feedback != "none" and len(layers) == 1 and len(_inner(layers[0].module)) > 1:
+        lost.append(
+            f"feedback={feedback!r} changes nothing: {layers[0].name} is the only stage, and nothing precedes it"
+        )
+    if lost:
+        warnings.warn(f"{'; '.join(lost)}. {_way_out(hiding)}", TrainingWarning, stacklevel=3)
+
+
+def _has_matrix(layer: Layer) -> bool:
+    """Whether there is more than scales and shifts, whose curvature is a diagonal anyway; not known of lazy layers."""
+    lazy = any(is_lazy(p) for p in layer.parameters)  # type: ignore[no-untyped-call]
+    return not lazy and any(parameter.ndim > 1 for parameter in layer.parameters)
+
+
+def _inner(module: nn.Module) -> list[nn.Module]:
+    """Return the modules inside that have trainable parameters of their own."""
+    return [m for m in module.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+
+
+def _way_out(hiding: Sequence[Layer]) -> str:
+    """Say how the layers that stages hide become stages."""
+    for layer in hiding:
+        mine = {id(p) for p in layer.parameters}
+        for path, inner in layer.module.named_modules():
+            chain = isinstance(inner, (nn.Sequential, nn.ModuleList)) and len(inner) > 1
+            if chain and mine <= {id(p) for p in inner.parameters()}:
+                return (
+                    f"To keep it give the optimizer the layers that {layer.name} hides: its {path!r} is a chain of them"
+                )
+    names = sorted({type(m).__name__ for layer in hiding for m in _inner(layer.module) if m is not layer.module})
+    if not names:
+        return "The other stages keep it; curvature='diagonal' and 'adam' are for layers of any kind"
+    return f"To keep it give the layers inside ({', '.join(names)}) as an nn.Sequential or a list of blocks"
