@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ocpkit_nn.stages import Stage
 
 
@@ -64,6 +66,27 @@ def check_whole(
         raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
     if curvature_scale is not None and not 0 <= curvature_scale < math.inf:
         raise ValueError(f"curvature_scale must be finite and not negative, got {curvature_scale!r}")
+
+
+def check_batch(inputs: object, targets: object) -> None:
+    """Check the kind of what a step is given.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no tensor (B, …).
+    ValueError
+        For an empty batch.
+    """
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(value, Tensor) or value.ndim < 1:
+            what = "a tensor without axes" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TypeError(
+                f"{name} must be one tensor (B, …), got {what}: put several into one along axis 1, for the network's "
+                "first module to split"
+            )
+        if not len(value):
+            raise ValueError(f"the batch is empty: {name} have shape {tuple(value.shape)}; leave such a batch out")
 
 
 def check_options(group: dict[str, Any]) -> None:

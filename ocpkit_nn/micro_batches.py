@@ -26,13 +26,13 @@ class MicroBatchedStage(Stage):
 
     def __init__(self, stage: Stage, size: int) -> None:
         self.layer, self.name, self.tail, self.modules = stage.layer, stage.name, stage.tail, stage.modules
-        self._size, self._twins = size, [stage]
+        self._size, self._twins, self.is_regular = size, [stage], stage.is_regular
 
     def adapt(self, x: Tensor) -> None:
         first = self._twins[0]
         first.adapt(x)
         if first.layer is not self.layer:
-            self.layer, self._twins = first.layer, [first]
+            self.layer, self._twins, self.is_regular = first.layer, [first], first.is_regular
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""

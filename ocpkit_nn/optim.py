@@ -13,6 +13,7 @@ without which the feedback is unbounded and training diverges at large learning 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from ocpkit_nn.curvature import RULES, LayerGradients, Memory
 from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.gains import FeedbackGain
-from ocpkit_nn.groups import check_options, check_whole, group_of_each, with_rest
+from ocpkit_nn.groups import check_batch, check_options, check_whole, group_of_each, with_rest
 from ocpkit_nn.losses import Loss
 from ocpkit_nn.lost_options import warn_of_lost_options
 from ocpkit_nn.metric import Metric
@@ -37,7 +38,7 @@ from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.torch_losses import as_loss
-from ocpkit_nn.undo import Undo, finite, first_not_finite
+from ocpkit_nn.undo import Undo, first_not_finite
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -221,71 +222,77 @@ class DDPNOpt(torch.optim.Optimizer):
             At the first step, for a stage whose samples depend on each other; for targets that do not fit; and for an
             empty batch.
         FloatingPointError
-            If a sample, its loss or the new weights are not finite.
+            If a sample, its loss or a derivative is not finite.
 
-        After an error weights, moments and buffers are what they were.
+        After these errors weights, moments and buffers are what they were.
 
         Notes
         -----
         Under `torch.autocast` the layers of both forward passes run in low precision, everything else in the
         parameters' own.
         """
-        for name, value in (("inputs", inputs), ("targets", targets)):
-            if not isinstance(value, Tensor) or value.ndim < 1:
-                raise TypeError(
-                    f"{name} must be one tensor (B, …), got {_described(value)}: put several into one along axis 1, "
-                    "which the network's first module splits"
-                )
-        if not len(inputs):
-            raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}; leave such a batch out")
+        check_batch(inputs, targets)
         self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
-        self._values = inputs.new_empty(0)
+        self._values: Tensor | None = None
         self._undo.keep_buffers()
         try:
-            loss = self._advance(inputs, targets)
+            return self._advance(inputs, targets)
         except BaseException as error:
             self._undo.restore()
-            if isinstance(error, (RuntimeError, ValueError)) and not self._values.isfinite().all():
+            self._policies, self._aimed = [], []
+            if isinstance(error, (RuntimeError, ValueError)) and first_not_finite(self._values) is not None:
                 raise self._refusal(inputs) from error  # drawing from, or decomposing, what is not finite
             raise
-        parameters = [parameter for stage in self.stages for parameter in stage.layer.parameters]
-        number = finite(loss, parameters)
-        if number is None:
-            self._undo.restore()
-            raise self._refusal(inputs)
-        return number
 
-    def _advance(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _advance(self, inputs: Tensor, targets: Tensor) -> float:
         """Take the step and return the mean loss before it."""
         self._samples = self.processes.see(len(inputs), inputs.device)
         states, linearisations, outputs = self._simulate(inputs)
         with without_autocast(outputs):
             self._values, gradient = self.loss.value_and_gradient(outputs, targets)
-            loss = self.processes.average(self._values.mean())
-        parameters = [parameter for stage in self.stages for parameter in stage.layer.parameters]
-        self._undo.keep_controls(parameters, [self._memory(stage) for stage in self.stages])
+        known = gradient.element_size() >= 4 and all([stage.is_regular for stage in self.stages])
+        loss = self._finite_loss(inputs, self._values, [states[0], gradient] if known else [])
+        if self.line_search or not known:
+            self._undo.keep_controls(self._parameters(), [self._memory(stage) for stage in self.stages])
         if self.gains == "separable":
             self._aimed = self._separable_step(states, linearisations, gradient)
-            return loss
-        with without_autocast(outputs):
-            self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
-        if self.line_search:
-            self._search(states, targets, float(loss))
         else:
-            self._forward_pass(states, self._policies)
-        with without_autocast(outputs):
-            eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
+            with without_autocast(outputs):
+                self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
+            if self.line_search:
+                self._search(states, targets, loss)
+            else:
+                self._forward_pass(states, self._policies)
+            with without_autocast(outputs):
+                eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
+        if not known and not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
+            raise self._refusal(inputs)
         return loss
+
+    def _finite_loss(self, inputs: Tensor, values: Tensor, others: list[Tensor]) -> float:
+        """Return the mean loss; refuse the step before it changes anything if that or something else is not finite.
+
+        One sum for each of the others, and one synchronisation.
+        """
+        sums = [tensor.sum() for tensor in others]
+        numbers = self.processes.average(torch.stack([values.mean(), *sums])).tolist()
+        if not all(map(math.isfinite, numbers)):  # in all processes; a sum may overflow where no number has
+            wrong = any(not tensor.isfinite().all() for tensor in (values, *others))
+            if self.processes.any(wrong, inputs.device):
+                raise self._refusal(inputs)
+        return float(numbers[0])
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for stage in self.stages for parameter in stage.layer.parameters]
 
     def _refusal(self, inputs: Tensor) -> FloatingPointError:
         """Say what of a step is not finite."""
-        self._policies, self._aimed = [], []
         if (sample := first_not_finite(inputs)) is not None:
             what = f"sample {sample} of the inputs is not finite; leave such samples out"
-        elif (sample := first_not_finite(self._values)) is not None:
+        elif self._values is not None and (sample := first_not_finite(self._values)) is not None:
             what = f"the loss of sample {sample} is {float(self._values[sample])}; look at its target, or lower lr"
         else:
-            what = "the loss is finite, the new weights are not: a derivative is not finite, or lr is too large"
+            what = "its loss is finite, but not its derivatives; lower lr, or look at where a derivative is infinite"
         return FloatingPointError(f"the step is refused: {what}. Weights, moments and buffers are as before")
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
@@ -478,13 +485,6 @@ class DDPNOpt(torch.optim.Optimizer):
                 )
         super().load_state_dict(state_dict)
         self._groups = group_of_each(self.stages, self.param_groups)
-
-
-def _described(value: object) -> str:
-    """Say what stands where a tensor (B, …) should."""
-    if isinstance(value, Tensor):
-        return "a tensor without axes"
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else "")
 
 
 def _choose(kind: str, name: str, known: Iterable[str]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ocpkit_nn.layers import BatchNormLayer, Layer
+from ocpkit_nn.convolution import ConvLayer
+from ocpkit_nn.layers import BatchNormLayer, Layer, LinearLayer
 from ocpkit_nn.modules import as_layer, check_alike, check_fixed, unfused_attention
 from ocpkit_nn.replay import replay_of
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
@@ -28,6 +29,10 @@ _PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+_REGULAR = [f"torch.nn.modules.{kind}" for kind in ("activation", "pooling", "flatten", "dropout", "padding")]
+_LP_POOLS = (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)  # roots, infinitely steep at 0
+
+
 class Stage:
     """One layer with what follows it, for a batch of trajectories that share the control.
 
@@ -37,6 +42,8 @@ class Stage:
         The part g with parameters.
     tail
         Modules without parameters after it, σ of Eq. 12.
+    is_regular
+        Whether finite states and ∇φ leave every derivative finite, unlike that of √ at 0.
     """
 
     is_checked = False  # that samples do not mix
@@ -49,6 +56,8 @@ class Stage:
 
     def _take(self, layer: Layer) -> None:
         self.layer, self._kind = layer, type(layer.module)
+        regular = all(type(m).__module__ in _REGULAR and type(m) not in _LP_POOLS for m in self.tail)
+        self.is_regular = type(layer) in (LinearLayer, ConvLayer, BatchNormLayer) and regular
         self._norms = [m for part in self.modules for m in part.modules() if isinstance(m, _BatchNorm)]
         if isinstance(layer, BatchNormLayer):  # which knows what to do with the batch
             self._norms.remove(layer.module)
@@ -57,6 +66,8 @@ class Stage:
     def adapt(self, x: Tensor) -> None:
         """Choose the layer anew where a lazy module has become another kind of module, or now does on x (B, …)."""
         module = self.layer.module
+        if type(module) is self._kind and not isinstance(module, LazyModuleMixin):
+            return
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[no-untyped-call]
             module._infer_parameters(module, (x,))  # type: ignore[no-untyped-call]
         if type(module) is not self._kind:
@@ -69,17 +80,12 @@ class Stage:
     def _again(self) -> AbstractContextManager[None]:
         return nullcontext() if self.replay is None else self.replay.again()
 
-    def _in_full_precision(self, h: Tensor, x: Tensor) -> Tensor:
+    def _in_full_precision(self, h: Tensor) -> Tensor:
         """Autocast is for the products inside a layer; states stay as precise as the parameters."""
         if not isinstance(h, Tensor):
             raise TypeError(
                 f"stage {self.name}: its forward returns a {type(h).__name__}, expected one tensor; wrap it in a "
                 "module that returns what the next stage is to see"
-            )
-        if h.ndim == 0 or len(h) != len(x):
-            raise ValueError(
-                f"stage {self.name}: {len(x)} samples came in and {tuple(h.shape)} came out; every stage must keep "
-                "axis 0, the samples"
             )
         return h.to(self.layer.parameters[0].dtype)
 
@@ -95,7 +101,7 @@ class Stage:
         return result
 
     def _linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
-        h = self._in_full_precision(self.layer.forward(x), x)
+        h = self._in_full_precision(self.layer.forward(x))
         if self.replay is not None and self.replay.has_drawn():
             raise ValueError(
                 f"stage {self.name}: {type(self.layer.module).__name__} draws random numbers in its forward, which "
@@ -118,7 +124,7 @@ class Stage:
             y = h.clone() if self._overwrites else h
             for module in self.tail:
                 y = module(y)
-        y = self._in_full_precision(y, x)
+        y = self._in_full_precision(y)
 
         def through_graph(cotangents: Tensor) -> Tensor:
             return torch.stack([torch.autograd.grad(y, h, v, retain_graph=True)[0] for v in cotangents])
@@ -127,12 +133,16 @@ class Stage:
 
     def forward_again(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the draws, buffers and statistics of the last `linearise`."""
+        if self.replay is None:
+            return self._forward_again(x)
+        with self.replay.again():
+            return self._forward_again(x)
+
+    def _forward_again(self, x: Tensor) -> Tensor:
         layer = self.layer
-        with self._again():
-            y = layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x)
-            y = self._in_full_precision(y, x)
-            for module in self.tail:
-                y = module(y)
+        y = self._in_full_precision(layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x))
+        for module in self.tail:
+            y = module(y)
         return y
 
     def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
@@ -158,7 +168,14 @@ class Stage:
         ValueError
             If one does: Jacobian products sample by sample would then be wrong without a word.
         """
-        if self.is_checked or len(x) < 2 or torch.is_autocast_enabled(x.device.type) or not y.isfinite().all():
+        if self.is_checked:
+            return
+        if y.ndim == 0 or len(y) != len(x):
+            raise ValueError(
+                f"stage {self.name}: {len(x)} samples came in and {tuple(y.shape)} came out; every stage must keep "
+                "axis 0, the samples"
+            )
+        if len(x) < 2 or torch.is_autocast_enabled(x.device.type) or not y.isfinite().all():
             return
         numbers = torch.arange(len(x), device=x.device)
         for digit in range((len(x) - 1).bit_length()):
