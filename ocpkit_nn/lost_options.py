@@ -53,7 +53,7 @@ def _way_out(hiding: Sequence[Layer]) -> str:
             chain = isinstance(inner, (nn.Sequential, nn.ModuleList)) and len(inner) > 1
             if chain and mine <= {id(p) for p in inner.parameters()}:
                 return (
-                    f"To keep it give the optimizer the layers that {layer.name} hides: its {path!r} is a chain of them"
+                    f"To keep it give the optimizer the layers inside {layer.name}: its {path!r} is a chain of them"
                 )
     names = sorted({type(m).__name__ for layer in hiding for m in _inner(layer.module) if m is not layer.module})
     if not names:

@@ -240,7 +240,7 @@ class DDPNOpt(torch.optim.Optimizer):
         except BaseException as error:
             self._undo.restore()
             self._policies, self._aimed = [], []
-            if isinstance(error, (RuntimeError, ValueError)) and first_not_finite(self._values) is not None:
+            if isinstance(error, (RuntimeError, ValueError)) and self._is_spoiled(inputs):
                 raise self._refusal(inputs) from error  # drawing from, or decomposing, what is not finite
             raise
 
@@ -281,6 +281,9 @@ class DDPNOpt(torch.optim.Optimizer):
             if self.processes.any(wrong, inputs.device):
                 raise self._refusal(inputs)
         return float(numbers[0])
+
+    def _is_spoiled(self, inputs: Tensor) -> bool:
+        return any(first_not_finite(samples) is not None for samples in (inputs, self._values))
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for stage in self.stages for parameter in stage.layer.parameters]

@@ -274,13 +274,25 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
         if any(p.requires_grad for p in module.parameters()):
             groups.append((name, module, []))
         elif not isinstance(module, nn.Identity):
-            for norm in (inner for inner in module.modules() if isinstance(inner, _BatchNorm) and groups):
-                check_fixed(norm, name)
+            if groups:
+                _check_tail(module, name)
             (groups[-1][2] if groups else preparation).append(module)
     if not groups:
         raise ValueError("the network has no trainable parameters, so there is nothing to control")
     _check_not_shared([(name, module) for name, module, _ in groups])
     return preparation, [Stage(as_layer(module, name), tail) for name, module, tail in groups]
+
+
+def _check_tail(module: nn.Module, name: str) -> None:
+    """Refuse what, after a layer, would be no function of each sample, or another one at new states."""
+    for inner in module.modules():
+        if isinstance(inner, _BatchNorm):
+            check_fixed(inner, name)
+        if isinstance(inner, nn.RReLU):
+            raise ValueError(
+                f"{name}: RReLU draws a slope for every negative number, so that at new states all slopes are others; "
+                "take nn.LeakyReLU or nn.PReLU"
+            )
 
 
 def _flatten(model: nn.Module | Iterable[nn.Module], prefix: str) -> Iterable[tuple[str, nn.Module]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 import zipfile
@@ -23,10 +24,12 @@ from ocpkit_nn.data.npz import read_npz
 LARGEST_FILE = 4 * 89_478_485
 """Bytes of four channels of the largest image that Pillow opens without a warning, uncompressed."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_FORM = "as many channels as the most colourful image"  # of what is cached
+_OTHER_IMAGES = (".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def image_folder(path: Path, seed: int = 0) -> Arrays:
-    """Read images of one size, in grey or colour, their classes numbered in alphabetical order.
+    """Read images of one size, their classes numbered in alphabetical order; in grey if all of them are.
 
     Decoded images are kept under `OCPKIT_CACHE` (default `~/.cache/ocpkit`) and read from there as long as
     the files' names, sizes and times stay the same. Without `test/`, training images are split 80/20.
@@ -46,17 +49,18 @@ def image_folder(path: Path, seed: int = 0) -> Arrays:
         If Pillow is not installed.
     """
     if path.is_dir():
-        _refuse_files(path, {file.relative_to(path).as_posix(): file.stat().st_size for file in path.glob("*/*/*")})
+        files = [file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file()]
+        _refuse_files(path, {file.relative_to(path).as_posix(): file.stat().st_size for file in files})
         stamps = {
-            file.relative_to(path).as_posix(): f"{file.stat().st_size} {file.stat().st_mtime_ns}"
-            for file in path.glob("*/*/*")
+            file.relative_to(path).as_posix(): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files
         }
         arrays = _cached(path, stamps, lambda name: (path / name).read_bytes())
     else:
         try:
             with zipfile.ZipFile(path) as archive:
-                _refuse_files(path, {info.filename: info.file_size for info in archive.infolist()})
-                stamps = {info.filename: f"{info.file_size} {info.CRC}" for info in archive.infolist()}
+                files_inside = [info for info in archive.infolist() if not info.is_dir()]
+                _refuse_files(path, {info.filename: info.file_size for info in files_inside})
+                stamps = {info.filename: f"{info.file_size} {info.CRC}" for info in files_inside}
                 arrays = _cached(path, stamps, archive.read)
         except (zipfile.BadZipFile, RuntimeError) as error:
             raise DataError(f"{path} is damaged, encrypted or not a .zip file: {error}") from error
@@ -75,7 +79,8 @@ def _refuse_files(path: Path, sizes: dict[str, int]) -> None:
 def _cached(path: Path, stamps: dict[str, str], read: Callable[[str], bytes]) -> Arrays:
     """Return the images whose names are keys of `stamps`, from the cache if the stamps are those cached."""
     images = sorted(name for name in stamps if _is_sample(name))
-    key = hashlib.sha256("\n".join(f"{name} {stamps[name]}" for name in images).encode()).hexdigest()[:16]
+    _warn_of_strays(path, [name for name in stamps if not _is_sample(name)])
+    key = hashlib.sha256("\n".join([_FORM, *(f"{name} {stamps[name]}" for name in images)]).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("OCPKIT_CACHE") or Path.home() / ".cache" / "ocpkit")
     file = folder / f"images-{path.stem}-{key}.npz"
     try:
@@ -90,8 +95,29 @@ def _cached(path: Path, stamps: dict[str, str], read: Callable[[str], bytes]) ->
 
 
 def _is_sample(name: str) -> bool:
+    """Whether a file is an image of a class; hidden files and folders are left by systems and editors."""
     path = PurePosixPath(name)
-    return len(path.parts) == 3 and path.parts[0] in ("train", "test") and path.suffix.lower() in _SUFFIXES
+    hidden = any(part.startswith(".") for part in path.parts)
+    inside = len(path.parts) == 3 and path.parts[0] in ("train", "test")
+    return inside and not hidden and path.suffix.lower() in _SUFFIXES
+
+
+def _warn_of_strays(path: Path, names: list[str]) -> None:
+    """Say how many files that somebody may take for samples are none."""
+    parts = {name: PurePosixPath(name).parts for name in names}
+    strays = [
+        name
+        for name in sorted(names)
+        if parts[name][0] in ("train", "test")
+        and not any(part.startswith(".") for part in parts[name])
+        and PurePosixPath(name).suffix.lower() in (*_SUFFIXES, *_OTHER_IMAGES)
+    ]
+    if strays:
+        warnings.warn(
+            f"{path}: {len(strays)} images are no samples, {strays[0]} for one; samples are "
+            f"train/<class>/* and test/<class>/* of {', '.join(_SUFFIXES)}",
+            stacklevel=5,
+        )
 
 
 def _decode_all(path: Path, names: list[str], read: Callable[[str], bytes]) -> Arrays:
@@ -102,28 +128,40 @@ def _decode_all(path: Path, names: list[str], read: Callable[[str], bytes]) -> A
     unknown = {name.split("/")[1] for name in parts["test"]} - set(classes)
     if unknown:
         raise DataError(f"{path}: classes {sorted(unknown)} occur in test/ and not in train/ ({classes})")
-    first = _decode(path, parts["train"][0], read, mode=None)
-    try:
-        refuse_large(4 * len(names) * first.size, f"{len(names)} images of {first.shape}, as float32,")
-    except TooLarge as error:
-        raise DataError(f"{path} is too large: {error}") from error
+    first = _decode(path, parts["train"][0], read)
+    _refuse_together(path, len(names), first.shape)  # before the others are decoded
+    images = {name: _decode_alike(path, name, read, first.shape[1:]) for part in parts.values() for name in part}
+    channels = max(len(image) for image in images.values())  # grey among colours: three equal channels
+    _refuse_together(path, len(names), (channels, *first.shape[1:]))
     arrays: list[NDArray[Any]] = []
     for selected in parts.values():
-        inputs = np.empty((len(selected), *first.shape), dtype=np.uint8)
+        inputs = np.empty((len(selected), channels, *first.shape[1:]), dtype=np.uint8)
         for index, name in enumerate(selected):
-            image = _decode(path, name, read, mode="L" if first.shape[0] == 1 else "RGB")
-            if image.shape != first.shape:
-                raise DataError(
-                    f"{path}: {name} is (C, H, W) = {image.shape}, the first image {first.shape}; "
-                    "resize them to one size"
-                )
-            inputs[index] = image
+            inputs[index] = images.pop(name)
         arrays += [inputs, np.array([classes.index(name.split("/")[1]) for name in selected], dtype=np.int64)]
     return Arrays(*arrays)
 
 
-def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | None) -> NDArray[np.uint8]:
-    """Return one image as (C, H, W); without a mode, grey images keep one channel and others get three."""
+def _refuse_together(path: Path, count: int, shape: tuple[int, ...]) -> None:
+    """Refuse as many images of one shape (C, H, W) as do not fit into memory."""
+    try:
+        refuse_large(4 * count * math.prod(shape), f"{count} images of {shape}, as float32,")
+    except TooLarge as error:
+        raise DataError(f"{path} is too large: {error}") from error
+
+
+def _decode_alike(path: Path, name: str, read: Callable[[str], bytes], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return one image as (C, H, W) if it has the height and width of the first."""
+    image = _decode(path, name, read)
+    if image.shape[1:] != size:
+        raise DataError(
+            f"{path}: {name} is (H, W) = {image.shape[1:]}, the first image {size}; resize them to one size"
+        )
+    return image
+
+
+def _decode(path: Path, name: str, read: Callable[[str], bytes]) -> NDArray[np.uint8]:
+    """Return one image as (C, H, W): grey images have one channel and others get three."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -137,7 +175,7 @@ def _decode(path: Path, name: str, read: Callable[[str], bytes], mode: str | Non
                 raise DataError(
                     f"{path}: {name} has more than 8 bits a pixel; save 8-bit images, or give arrays as .npz"
                 )
-            pixels = np.asarray(image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB")))
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except DataError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

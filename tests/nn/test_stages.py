@@ -196,6 +196,7 @@ class Complex(nn.Module):
             nn.Sequential(Residual(nn.Linear(3, 3), nn.Dropout(0.1))),
             ["0 (Residual): Dropout inside Residual", "top level"],
         ),
+        (nn.Sequential(nn.Linear(3, 3), nn.RReLU()), ["1 (RReLU)", "nn.LeakyReLU"]),
         (nn.Sequential(nn.Linear(3, 3), Complex()), ["1 (Complex): a control is real", "complex parameters"]),
     ],
 )

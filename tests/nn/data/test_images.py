@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from nn.data.pixels import pixels
+from nn.data.pixels import pixels, raw
 from ocpkit_nn.data import DataError, load
 
 
@@ -66,6 +66,41 @@ def test_images_without_a_test_folder_are_split(tmp_path: Path) -> None:
         Image.fromarray(pixels(2, 2, 3)).save(file)
     dataset = load(tmp_path / "own")
     assert (len(dataset.train_targets), len(dataset.test_targets)) == (8, 2)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("grey", ["train/cat/0", "train/dog/0", "test/dog/0"])
+def test_one_grey_image_costs_the_others_no_colour(tmp_path: Path, zipped: bool, grey: str) -> None:
+    """Whichever it is; in it the three channels are alike."""
+    path = write_images(tmp_path / "own")
+    names = ("train/cat/0", "train/cat/1", "train/dog/0", "test/dog/0")
+    images = np.stack([pixels(4, 5, 3) for _ in names])
+    for name, image in zip(names, images):
+        image[..., 1:] = image[..., :1] if name == grey else image[..., 1:]
+        Image.fromarray(image[..., 0] if name == grey else image).save(path / f"{name}.png")
+    dataset = load(pack(path, tmp_path / "own.zip") if zipped else path)
+    assert_close(dataset.train_inputs, raw(dataset, images[:3].transpose(0, 3, 1, 2)), atol=1e-4, rtol=0)
+
+
+def test_what_systems_and_editors_leave_is_no_sample(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "own")
+    expected = load(path)
+    for name in ("train/cat/._0.png", "train/.ipynb_checkpoints/0.png", "train/cat/.thumbnails/0.png"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(b"no image")
+    (path / "train" / "cat" / "folder.png").mkdir()
+    found = load(path)
+    assert found.classes == expected.classes
+    assert torch.equal(found.train_inputs, expected.train_inputs)
+
+
+@pytest.mark.parametrize("name", ["train/0.png", "train/cat/more/0.png", "test/dog/0.gif"])
+def test_images_that_are_no_samples_are_counted(tmp_path: Path, name: str) -> None:
+    path = write_images(tmp_path / "own")
+    (path / name).parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels(4, 5, 3)).save(path / name)
+    with pytest.warns(UserWarning, match=rf"1 images are no samples, {name} for one"):
+        assert len(load(path).train_targets) == 3
 
 
 def test_images_are_decoded_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +167,7 @@ def remove_training(folder: Path) -> None:
     [
         (break_image, "train/dog/0.png is damaged or not an image"),
         (cut_image, "train/dog/0.png is damaged or not an image"),
-        (enlarge_image, r"train/dog/0.png is .* \(3, 9, 9\), the first image \(3, 4, 5\)"),
+        (enlarge_image, r"train/dog/0.png is .* \(9, 9\), the first image \(4, 5\)"),
         (deepen_image, r"train/dog/0.png has more than 8 bits a pixel; .* \.npz"),
         (add_class_to_test, r"\['dog'\] occur in test/ and not in train/"),
         (remove_training, "holds no images; expected train/<class>"),
