@@ -52,9 +52,7 @@ def _way_out(hiding: Sequence[Layer]) -> str:
         for path, inner in layer.module.named_modules():
             chain = isinstance(inner, (nn.Sequential, nn.ModuleList)) and len(inner) > 1
             if chain and mine <= {id(p) for p in inner.parameters()}:
-                return (
-                    f"To keep it give the optimizer the layers inside {layer.name}: its {path!r} is a chain of them"
-                )
+                return f"To keep it give the optimizer the layers inside {layer.name}: its {path!r} is a chain of them"
     names = sorted({type(m).__name__ for layer in hiding for m in _inner(layer.module) if m is not layer.module})
     if not names:
         return "The other stages keep it; curvature='diagonal' and 'adam' are for layers of any kind"

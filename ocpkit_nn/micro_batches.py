@@ -19,7 +19,7 @@ from ocpkit_nn.vectors import ControlBase, DenseBase, StateBase
 
 
 class MicroBatchedStage(Stage):
-    """A stage whose layer and tail are evaluated and differentiated for `size` samples at a time.
+    """A stage whose layer and tail are evaluated and differentiated for at most `size` samples at a time.
 
     Masks of dropout are kept for every micro-batch, and batch norm measures each by itself.
     """

@@ -13,7 +13,6 @@ without which the feedback is unbounded and training diverges at large learning 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from ocpkit_nn import eigenbases, fused, separable
 from ocpkit_nn.curvature import RULES, LayerGradients, Memory
 from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
+from ocpkit_nn.finite import finite_mean, first_not_finite, refusal
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.groups import check_batch, check_options, check_whole, group_of_each, with_rest
 from ocpkit_nn.losses import Loss
@@ -38,7 +38,7 @@ from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
 from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
 from ocpkit_nn.torch_losses import as_loss
-from ocpkit_nn.undo import Undo, first_not_finite
+from ocpkit_nn.undo import Undo
 from ocpkit_nn.vectors import ControlBase, StateBase
 from ocpkit_nn.workspace import Workspace
 
@@ -104,8 +104,9 @@ class DDPNOpt(torch.optim.Optimizer):
         still does at α = 2⁻¹⁰, nothing moves. One forward pass more per trial; a stage that draws at random (dropout)
         repeats its draw.
     micro_batch
-        Samples that a layer sees at a time: the same step (batch norm measures each micro-batch, as torch does when
-        gradients are accumulated) with less memory inside the layers; states of the whole batch are kept.
+        Samples that a layer sees at a time, at most: the same step with less memory inside the layers; states of the
+        whole batch are kept. Micro-batches are as even as can be; batch norm measures each, as torch does when
+        gradients are accumulated, and no single sample, which joins others.
     groups
         Parameter groups with options of their own, as in torch; the rest of the model uses the defaults.
     generator
@@ -117,7 +118,13 @@ class DDPNOpt(torch.optim.Optimizer):
     Raises
     ------
     ValueError
-        For unknown names, options out of range, or a model that is no chain of stages.
+        For unknown names, options out of range, a loss without a value for each sample, or a model that is no chain of
+        stages.
+
+    Warns
+    -----
+    TrainingWarning
+        If curvature or feedback have no effect on this model.
     """
 
     def __init__(
@@ -240,8 +247,9 @@ class DDPNOpt(torch.optim.Optimizer):
         except BaseException as error:
             self._undo.restore()
             self._policies, self._aimed = [], []
-            if isinstance(error, (RuntimeError, ValueError)) and self._is_spoiled(inputs):
-                raise self._refusal(inputs) from error  # drawing from, or decomposing, what is not finite
+            spoiled = first_not_finite(inputs) is not None or first_not_finite(self._values) is not None
+            if spoiled and isinstance(error, (RuntimeError, ValueError)):
+                raise refusal(inputs, self._values) from error  # drawing from, or decomposing, what is not finite
             raise
 
     def _advance(self, inputs: Tensor, targets: Tensor) -> float:
@@ -251,7 +259,7 @@ class DDPNOpt(torch.optim.Optimizer):
         with without_autocast(outputs):
             self._values, gradient = self.loss.value_and_gradient(outputs, targets)
         known = gradient.element_size() >= 4 and all([stage.is_regular for stage in self.stages])
-        loss = self._finite_loss(inputs, self._values, [states[0], gradient] if known else [])
+        loss = finite_mean(inputs, self._values, [states[0], gradient] if known else [], self.processes)
         if self.line_search or not known:
             self._undo.keep_controls(self._parameters(), [self._memory(stage) for stage in self.stages])
         if self.gains == "separable":
@@ -266,37 +274,11 @@ class DDPNOpt(torch.optim.Optimizer):
             with without_autocast(outputs):
                 eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
         if not known and not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
-            raise self._refusal(inputs)
+            raise refusal(inputs, self._values)
         return loss
-
-    def _finite_loss(self, inputs: Tensor, values: Tensor, others: list[Tensor]) -> float:
-        """Return the mean loss; refuse the step before it changes anything if that or something else is not finite.
-
-        One sum for each of the others, and one synchronisation.
-        """
-        sums = [tensor.sum() for tensor in others]
-        numbers = self.processes.average(torch.stack([values.mean(), *sums])).tolist()
-        if not all(map(math.isfinite, numbers)):  # in all processes; a sum may overflow where no number has
-            wrong = any(not tensor.isfinite().all() for tensor in (values, *others))
-            if self.processes.any(wrong, inputs.device):
-                raise self._refusal(inputs)
-        return float(numbers[0])
-
-    def _is_spoiled(self, inputs: Tensor) -> bool:
-        return any(first_not_finite(samples) is not None for samples in (inputs, self._values))
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for stage in self.stages for parameter in stage.layer.parameters]
-
-    def _refusal(self, inputs: Tensor) -> FloatingPointError:
-        """Say what of a step is not finite."""
-        if (sample := first_not_finite(inputs)) is not None:
-            what = f"sample {sample} of the inputs is not finite; leave such samples out"
-        elif self._values is not None and (sample := first_not_finite(self._values)) is not None:
-            what = f"the loss of sample {sample} is {float(self._values[sample])}; look at its target, or lower lr"
-        else:
-            what = "its loss is finite, but not its derivatives; lower lr, or look at where a derivative is infinite"
-        return FloatingPointError(f"the step is refused: {what}. Weights, moments and buffers are as before")
 
     def _check_separable(self, curvature: str, dynamics: str) -> None:
         if curvature not in fused.CURVATURES:

@@ -98,11 +98,3 @@ class _Copies:
         count = self.count if count is None else count
         if count:
             torch._foreach_copy_(self._live[:count], self._copies[:count])
-
-
-def first_not_finite(samples: object) -> int | None:
-    """Return the index of the first sample of (B, …) that is not finite."""
-    if not isinstance(samples, Tensor) or not samples.is_floating_point():
-        return None
-    wrong = (~samples.isfinite()).flatten(1).any(1) if samples.ndim > 1 else ~samples.isfinite()
-    return int(wrong.nonzero()[0]) if bool(wrong.any()) else None

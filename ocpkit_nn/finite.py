@@ -1,0 +1,46 @@
+"""Whether a training step has finite numbers to go on, and the error that says which are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ocpkit_nn.distributed import Processes
+
+
+def finite_mean(inputs: Tensor, values: Tensor, others: Sequence[Tensor], processes: Processes) -> float:
+    """Return the mean of the losses (B,) over all samples, for one sum of each of the others and one synchronisation.
+
+    Raises
+    ------
+    FloatingPointError
+        If that mean or one of the others is not finite, in all processes.
+    """
+    numbers = processes.average(torch.stack([values.mean(), *(tensor.sum() for tensor in others)])).tolist()
+    if not all(map(math.isfinite, numbers)):  # a sum may overflow where no number has
+        wrong = any(not tensor.isfinite().all() for tensor in (values, *others))
+        if processes.any(wrong, inputs.device):
+            raise refusal(inputs, values)
+    return float(numbers[0])
+
+
+def first_not_finite(samples: Tensor | None) -> int | None:
+    """Return the index of the first sample of (B, …) that is not finite."""
+    if samples is None:
+        return None
+    wrong = (~samples.isfinite()).reshape(len(samples), -1).any(1)
+    return int(wrong.nonzero()[0]) if bool(wrong.any()) else None
+
+
+def refusal(inputs: Tensor, values: Tensor | None) -> FloatingPointError:
+    """Say what of a step is not finite: a sample of the inputs (B, …), one's loss (B,), or the derivatives."""
+    if (sample := first_not_finite(inputs)) is not None:
+        what = f"sample {sample} of the inputs is not finite; leave such samples out"
+    elif values is not None and (sample := first_not_finite(values)) is not None:
+        what = f"the loss of sample {sample} is {float(values[sample])}; look at its target, or lower lr"
+    else:
+        what = "its loss is finite, but not its derivatives; lower lr, or look at where a derivative is infinite"
+    return FloatingPointError(f"the step is refused: {what}. Weights, moments and buffers are as before")
