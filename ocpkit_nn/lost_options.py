@@ -15,6 +15,20 @@ class TrainingWarning(UserWarning):
     """An option of an optimizer, or its speed, is lost on this model; the step itself is right."""
 
 
+_READ_BY = {"momentum": ("identity",), "decay": ("diagonal", "kronecker", "ekfac")}
+
+
+def warn_of_unread_options(curvature: str, momentum: float, decay: float | None) -> None:
+    """Warn once of averages that the curvature has not."""
+    named = [name for name, value in (("momentum", momentum or None), ("decay", decay)) if value is not None]
+    for name in (name for name in named if curvature not in _READ_BY[name]):
+        warnings.warn(
+            f"{name} has no effect with curvature={curvature!r}; it is of {' and '.join(map(repr, _READ_BY[name]))}",
+            TrainingWarning,
+            stacklevel=3,
+        )
+
+
 def warn_of_lost_options(layers: Sequence[Layer], curvature: str, feedback: str) -> None:
     """Warn once where no layer is there for Kronecker factors or for feedback to come from."""
     lost, hiding = [], list(layers)

@@ -30,7 +30,7 @@ from ocpkit_nn.finite import finite_mean, first_not_finite, refusal
 from ocpkit_nn.gains import FeedbackGain
 from ocpkit_nn.groups import check_batch, check_options, check_whole, group_of_each, with_rest
 from ocpkit_nn.losses import Loss
-from ocpkit_nn.lost_options import warn_of_lost_options
+from ocpkit_nn.lost_options import warn_of_lost_options, warn_of_unread_options
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
@@ -164,6 +164,7 @@ class DDPNOpt(torch.optim.Optimizer):
         _choose("kind of gains", gains, GAINS)
         check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
         self.preparation, self.stages = as_stages(model)
+        warn_of_unread_options(curvature, momentum, decay)
         warn_of_lost_options([stage.layer for stage in self.stages], curvature, feedback)
         if dynamics == "second":
             check_second_order(self.stages)

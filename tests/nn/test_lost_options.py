@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Residual
+from ocpkit_nn.curvature import RULES
 from ocpkit_nn.lost_options import TrainingWarning
 from ocpkit_nn.optim import DDPNOpt
 
@@ -125,6 +126,17 @@ def test_what_a_model_loses_is_said_once(name: str) -> None:
         DDPNOpt(build(), **options)  # type: ignore[arg-type]
     (message,) = [str(each.message) for each in caught if each.category is TrainingWarning]
     assert all(words in message for words in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "curvatures"), [("momentum", {"identity"}), ("decay", {"diagonal", "kronecker", "ekfac"})]
+)
+def test_averages_that_a_curvature_has_not_are_named(name: str, curvatures: set[str]) -> None:
+    for curvature in RULES:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", TrainingWarning)
+            DDPNOpt(chain(), curvature=curvature, **{name: 0.5})  # type: ignore[arg-type]
+        assert [name in str(each.message) for each in caught] == [True] * (curvature not in curvatures)
 
 
 @pytest.mark.parametrize("curvature", ["diagonal", "kronecker", "ekfac"])
