@@ -211,9 +211,9 @@ def test_a_stacked_batch_is_the_cores_recursion(curvature: str, open_loop: str, 
         "diagonal": lambda: AdaptiveDiagonal(0.3, 0.9, 0.1),
         "adam": lambda: Adam(0.3, epsilon=0.1),
     }[curvature]
-    options = {} if curvature == "identity" else {"eps": 0.1}
+    options = {"identity": {}, "diagonal": {"eps": 0.1, "decay": 0.9}, "adam": {"eps": 0.1}}[curvature]
     expected = stacked_step(problem, gradient, make, open_loop)
-    optimizer = Stacked(model, MeanSquaredError(), 0.3, curvature=curvature, decay=0.9, open_loop=open_loop, **options)
+    optimizer = Stacked(model, MeanSquaredError(), 0.3, curvature=curvature, open_loop=open_loop, **options)
     optimizer.step(inputs, targets)
     assert_controls(model, expected)
 
