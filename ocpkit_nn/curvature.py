@@ -70,11 +70,14 @@ def identity(gradients: LayerGradients, memory: Memory, options: dict[str, Any])
 
 
 def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
-    """M = diag(√E[Q_u ⊙ Q_u] + ε): RMSprop."""
+    """M = diag(√E[Q_u ⊙ Q_u] + ε): RMSprop, with momentum if asked for."""
     mean = gradients.mean
     square = _moments(memory, mean, "square")[0]
     square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
     root = torch.sqrt(square, out=gradients.array("root")).add_(options["eps"])
+    if options.get("momentum"):  # torch's velocity is that of the steps M⁻¹ E[Q_u]
+        velocity = _moments(memory, mean, "velocity")[0].mul_(options["momentum"]).addcdiv_(mean, root)
+        mean = torch.mul(velocity, root, out=gradients.array("direction"))
     return RootMetric(root, options["lr"]), mean
 
 

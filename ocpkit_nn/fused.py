@@ -60,6 +60,15 @@ def descend(
         torch._foreach_add_(parameters, gradient, alpha=-options["lr"])
         return
     squares = moment("square")
+    if curvature == "diagonal" and options.get("momentum"):
+        torch._foreach_mul_(squares, options["decay"])
+        torch._foreach_addcmul_(squares, gradient, gradient, value=1 - options["decay"])
+        roots, velocity = torch._foreach_sqrt(squares), moment("velocity")
+        torch._foreach_add_(roots, options["eps"])
+        torch._foreach_mul_(velocity, options["momentum"])
+        torch._foreach_addcdiv_(velocity, gradient, roots)
+        torch._foreach_add_(parameters, velocity, alpha=-options["lr"])
+        return
     if curvature == "diagonal":
         means, first, (b1, b2) = gradient, math.inf, (0.0, options["decay"])
     else:
@@ -88,9 +97,12 @@ def _flat(lists: Iterable[Sequence[Tensor]]) -> list[Tensor]:
 
 def _steps(memory: Memory, parameters: list[Tensor], first: float) -> tuple[Tensor, ...]:
     """Return the number of the steps so far, for each parameter, and count one more."""
-    step = memory.setdefault("step", first)
+    step, device = memory.setdefault("step", first), parameters[0].device
+    if isinstance(step, list):
+        memory["step"] = [each + 1 for each in step]
+        return torch.tensor(step, dtype=torch.float32, device=device).unbind()
     memory["step"] = step + 1
-    return torch.full((len(parameters),), step, dtype=torch.float32, device=parameters[0].device).unbind()
+    return torch.full((len(parameters),), step, dtype=torch.float32, device=device).unbind()
 
 
 def metric(curvature: str, layer: Layer, memory: Memory, options: dict[str, Any]) -> Metric | None:
@@ -99,9 +111,17 @@ def metric(curvature: str, layer: Layer, memory: Memory, options: dict[str, Any]
         return Metric(options["lr"])
     if "square" not in memory:
         return None
-    correction = 1.0 if curvature == "diagonal" else 1 - options["betas"][1] ** memory["step"]
-    root = (layer.join(memory["square"]) / correction).sqrt_().add_(options["eps"])
-    return RootMetric(root, options["lr"])
+    squares, step = memory["square"], memory.get("step", math.inf)  # none are counted with momentum
+    if isinstance(step, list):  # of each parameter
+        square = layer.join([own / _correction(curvature, options, each) for own, each in zip(squares, step)])
+    else:
+        square = layer.join(squares) / _correction(curvature, options, step)
+    return RootMetric(square.sqrt_().add_(options["eps"]), options["lr"])
+
+
+def _correction(curvature: str, options: dict[str, Any], step: float) -> float:
+    """Return the share of the squares that a running mean has seen after so many steps."""
+    return 1.0 if curvature == "diagonal" else 1 - options["betas"][1] ** step
 
 
 def _moment(memory: Memory, name: str, parameters: list[Tensor]) -> list[Tensor]:

@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from ocpkit.errors import unknown_name
 from ocpkit_nn.stages import Stage
 
 
-def with_rest(groups: list[dict[str, Any]], stages: list[Stage]) -> list[dict[str, Any]]:
-    """Return the groups with the parameters that none of them names in one more.
-
-    Raises
-    ------
-    ValueError
-        If a group names parameters that are none of the stages'.
-    """
+def with_rest(groups: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Return the groups with the parameters of a model that none of them names in one more, frozen ones too."""
     groups = [{**group, "params": list(group["params"])} for group in groups]
-    named = {id(p) for group in groups for p in group["params"]}
-    every = [p for stage in stages for p in stage.layer.parameters]
-    unknown = named - {id(p) for p in every}
-    if unknown:
-        raise ValueError(f"{len(unknown)} parameters in groups do not belong to the model's stages")
-    rest = [p for p in every if id(p) not in named]
+    named = {i for group in groups for i in ids_of(group["params"])}
+    rest = [p for p in parameters if id(p) not in named]
     return [*groups, {"params": rest}] if rest else groups
 
 
-def group_of_each(stages: Sequence[Stage], groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the group of each stage.
+def ids_of(params: Iterable[Any]) -> set[int]:
+    """Return the ids of the parameters of a group, which torch lets have names before them."""
+    return {id(p[1] if isinstance(p, tuple) else p) for p in params}
+
+
+def check_known(named: set[int], parameters: Iterable[Tensor]) -> None:
+    """Check that parameters, given by their ids, are the model's.
 
     Raises
     ------
     ValueError
-        If the parameters of a stage are in different groups.
+        If some are not.
     """
-    owner = {id(p): group for group in groups for p in group["params"]}
+    if unknown := named - {id(p) for p in parameters}:
+        raise ValueError(f"{len(unknown)} parameters in groups do not belong to the model's stages")
+
+
+def group_of_each(stages: Sequence[Stage], groups: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the group of each stage, by its place in the list.
+
+    Raises
+    ------
+    ValueError
+        If the parameters of a stage are in different groups, or in none.
+    """
+    owner = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
+    found = []
     for stage in stages:
-        if len({id(owner[id(p)]) for p in stage.layer.parameters}) > 1:
+        own = [owner.get(id(p)) for p in stage.layer.parameters]
+        if None in own:
+            raise ValueError(
+                f"parameters of stage {stage.name} are in no group: give them one by add_param_group (those of a stage "
+                "that has a group go into its list of params), or freeze them by requires_grad_(False)"
+            )
+        if len(set(own)) > 1:
             raise ValueError(f"the parameters of stage {stage.name} are in different groups; a control has one group")
-    return [owner[id(stage.layer.parameters[0])] for stage in stages]
+        found.append(owner[id(stage.layer.parameters[0])])
+    return found
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Check that a named choice exists.
+
+    Raises
+    ------
+    ValueError
+        If it does not, with the names that do.
+    """
+    if name not in known:
+        raise unknown_name(kind, name, known)
 
 
 def check_whole(
@@ -101,9 +129,9 @@ def check_options(group: dict[str, Any]) -> None:
         if not 0 < group[name] < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {group[name]!r}")
     for name in ("momentum", "decay"):
-        if not 0 <= group[name] < 1:
+        if not 0 <= group.get(name, 0.0) < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {group[name]!r}")
-    if not all(0 <= beta < 1 for beta in group["betas"]):
+    if not all(0 <= beta < 1 for beta in group.get("betas", ())):
         raise ValueError(f"betas must lie in [0, 1), got {group['betas']!r}")
     if not 0 <= group["weight_decay"] < math.inf:
         raise ValueError(f"weight_decay must be finite and not negative, got {group['weight_decay']!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,22 @@ class Layer(ABC):
         """Return h = g(x, u)."""
         result: Tensor = self.module(x)
         return result
+
+    def forward_again(self, x: Tensor) -> Tensor:
+        """Return h at other states of the same step."""
+        return self.forward(x)
+
+    def check_derivatives(self, x: Tensor) -> None:
+        """Check the products with g_u at one sample x (1, …), where they could be wrong without a word."""
+        return
+
+    def first(self, x: Tensor) -> AbstractContextManager[None]:
+        """Inside this context the stage is evaluated at x (B, …) for the first time in a step."""
+        return nullcontext() if self.replay is None else self.replay.first(x)
+
+    def again(self) -> AbstractContextManager[None]:
+        """Inside this context the stage's modules are the functions that they were at first, and leave no trace."""
+        return nullcontext() if self.replay is None else self.replay.again()
 
     @abstractmethod
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
@@ -66,16 +83,22 @@ class Layer(ABC):
         torch._foreach_add_(self.parameters, self.split(change), alpha=1)
 
 
+def free_weight_and_bias(module: nn.Module) -> list[Tensor]:
+    """Return those of a module's weight and bias that are no constants, in this order, whichever it got first."""
+    return [p for p in (module._parameters["weight"], module._parameters["bias"]) if p is not None and p.requires_grad]
+
+
 class WeightAndBias(Layer):
-    """A layer whose control is a weight (o, …) and perhaps a bias (o,)."""
+    """A layer whose control is a weight (o, …) and perhaps a bias (o,), which a frozen one is not."""
 
     weight: Tensor
     bias: Tensor | None
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)
-        self.weight = module.weight  # type: ignore[assignment]
-        self.bias = module.bias  # type: ignore[assignment]
+        self.parameters = free_weight_and_bias(module)
+        self.weight, *biases = self.parameters
+        self.bias = biases[0] if biases else None
 
     def split(self, control: Tensor) -> list[Tensor]:
         shape = self.weight.shape[1:]
@@ -98,8 +121,12 @@ class LinearLayer(WeightAndBias):
 
     factored = True
 
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        self._added: Tensor | None = module.bias  # type: ignore[assignment]
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self._added)
 
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
         return cotangents @ self.weight.detach()
@@ -127,6 +154,7 @@ class BatchNormLayer(Layer):
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)
+        self.parameters = free_weight_and_bias(module)
         self._scale: Tensor | None = None
         self._shift: Tensor | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.layers import BatchNormLayer, Layer, LinearLayer
 from ocpkit_nn.lost_options import TrainingWarning
 from ocpkit_nn.replay import RANDOM
+from ocpkit_nn.structure import is_plain
 from ocpkit_nn.vectors import DenseBase
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class ModuleLayer(Layer):
@@ -27,6 +30,7 @@ class ModuleLayer(Layer):
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)
         canonical = {id(p): key for key, p in module.named_parameters() if p.requires_grad}
+        self._names = list(canonical.values())
         # each place where a parameter stands: torch's own search for them loses a module that is there under two names
         self._places = {
             f"{prefix}.{key}".removeprefix("."): canonical[id(p)]
@@ -38,12 +42,6 @@ class ModuleLayer(Layer):
         # torch's rule for PReLU is wrong where one vmap is inside another
         self._nested = not any(isinstance(inner, nn.PReLU) for inner in module.modules())
 
-    def _split(self, row: Tensor) -> dict[str, Tensor]:
-        """Cut a row (…, m) into tensors named and shaped as the parameters."""
-        named = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
-        pieces = row.split([p.numel() for p in named.values()], dim=-1)
-        return {k: piece.reshape((*row.shape[:-1], *p.shape)) for (k, p), piece in zip(named.items(), pieces)}
-
     def _at(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         everywhere = {place: parameters[key] for place, key in self._places.items()}
         with unfused_attention():
@@ -51,7 +49,7 @@ class ModuleLayer(Layer):
         return result
 
     def _current(self) -> dict[str, Tensor]:
-        return {k: p.detach() for k, p in self.module.named_parameters() if p.requires_grad}
+        return {key: parameter.detach() for key, parameter in zip(self._names, self.parameters)}
 
     def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
         current = self._current()
@@ -75,9 +73,6 @@ class ModuleLayer(Layer):
         pulled: Tensor = vmap(pull)(v_i) if self._nested else torch.stack([pull(v) for v in v_i.unbind()])
         return pulled
 
-    def _again(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.replay is None else self.replay.again()
-
     def _for_every_sample(
         self,
         one: Callable[[Tensor, Tensor], Tensor],
@@ -96,7 +91,8 @@ class ModuleLayer(Layer):
         """
         if not self._one_by_one:
             try:
-                with self._again():
+                with self.again(), warnings.catch_warnings():  # weight norm has no rule, and is right without
+                    warnings.filterwarnings("ignore", "There is a performance drop .*aten::_weight_norm", UserWarning)
                     result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1)(x, cotangents)
                 return result
             except RuntimeError as error:
@@ -106,7 +102,7 @@ class ModuleLayer(Layer):
             y_i, products_i = self._alone(x_i, v_i, wanted)
             alone.append(y_i)
             products.append(products_i)
-        with self._again():
+        with self.again():
             check_alike(self.forward(x), torch.cat(alone), self.name)
         if not self._one_by_one:
             self._one_by_one = True
@@ -116,7 +112,7 @@ class ModuleLayer(Layer):
     def _alone(self, x_i: Tensor, v_i: Tensor, wanted: Callable[[Tensor], Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """Return the output (1, …) of a sample alone and its products (R, m), by autograd."""
         x_i = x_i.detach().requires_grad_(x_i.is_floating_point())
-        with self._again(), torch.enable_grad(), unfused_attention():
+        with self.again(), torch.enable_grad(), unfused_attention():
             try:
                 y_i = self.forward(x_i)
             except RuntimeError as error:
@@ -138,8 +134,34 @@ class ModuleLayer(Layer):
             stacklevel=2,
         )
 
+    def check_derivatives(self, x: Tensor) -> None:
+        """Compare with autograd's, for hooks and forwards that hold parameters in a closure, where others stand in.
+
+        Raises
+        ------
+        ValueError
+            If they differ.
+        """
+        if not any("forward" in vars(inner) or inner._forward_hooks for inner in self.module.modules()):
+            return
+        with torch.enable_grad(), unfused_attention(), self.again():
+            y = self.module(x)
+        if not y.requires_grad:  # its parameters are idle
+            return
+        v = torch.linspace(1, 2, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
+        expected = self.join(torch.autograd.grad(y, self.parameters, v, materialize_grads=True))
+        error = (self.pull_control(x, v[None]).vectors[0, 0] - expected).abs().max()
+        if error > torch.finfo(y.dtype).eps ** 0.5 * expected.abs().max():
+            raise ValueError(
+                f"stage {self.name}: a hook or a forward of the instance's own uses parameters that it does not read "
+                "from the module, so that there is no derivative for one sample alone; let it read them there "
+                "(module.weight instead of a weight in a closure)"
+            )
+
     def split(self, control: Tensor) -> list[Tensor]:
-        return list(self._split(control[0]).values())
+        """Cut a row (1, m) into tensors shaped as the parameters."""
+        pieces = control[0].split([p.numel() for p in self.parameters])
+        return [piece.reshape(p.shape) for piece, p in zip(pieces, self.parameters)]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part.flatten() for part in parts])[None]
@@ -184,21 +206,24 @@ def as_layer(module: nn.Module, name: str) -> Layer:
         raise ValueError(
             f"{name}: a control is real, but {type(module).__name__} has complex parameters; hold real ones"
         )
-    trainable = all(p.requires_grad for p in module.parameters())
-    if trainable and type(module) is nn.Linear:
-        return LinearLayer(module, name)
-    if trainable and type(module) in (nn.Conv1d, nn.Conv2d):
-        return ConvLayer(module, name)
-    if trainable and type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-        return BatchNormLayer(module, name)
+    own = module._parameters
+    weighted = own.keys() == {"weight", "bias"} and not module._modules
+    free = [key for key, parameter in own.items() if parameter is not None and parameter.requires_grad]
+    if weighted and "weight" in free:
+        if is_plain(module, nn.Linear):
+            return LinearLayer(module, name)
+        if is_plain(module, nn.Conv1d, nn.Conv2d):
+            return ConvLayer(module, name)
+        if is_plain(module, *BATCH_NORMS) and "bias" in free:
+            return BatchNormLayer(module, name)
     for inner in module.modules():
         if isinstance(inner, _BatchNorm) and not isinstance(module, LazyModuleMixin):  # which is looked at in `adapt`
-            check_fixed(inner, name)
+            check_fixed(inner, name, module)
     check_not_random(module, name)
     return ModuleLayer(module, name)
 
 
-def check_fixed(norm: _BatchNorm, name: str) -> None:
+def check_fixed(norm: _BatchNorm, name: str, whole: nn.Module) -> None:
     """Refuse batch normalisation that is no layer of its own where it measures the batch.
 
     Raises
@@ -211,7 +236,7 @@ def check_fixed(norm: _BatchNorm, name: str) -> None:
             f"{name}: {type(norm).__name__} couples the samples of a batch where it measures their mean and variance; "
             "that is known of BatchNorm1d, 2d and 3d at the top level of the Sequential with both parameters trainable "
             "(affine=True, not frozen). Elsewhere set it to its running statistics, `.eval()` after the model's "
-            "`.train()`, or take group or layer normalisation"
+            f"`.train()`, or take group or layer normalisation{_whole(whole)}"
         )
 
 
@@ -222,5 +247,13 @@ def check_not_random(module: nn.Module, name: str) -> None:
             raise ValueError(
                 f"{name}: {type(inner).__name__} inside {type(module).__name__} draws random numbers, which would be "
                 "others for every derivative; put it at the top level of the Sequential instead, where its draws are "
-                "kept for the step"
+                f"kept for the step{_whole(module)}"
             )
+
+
+def _whole(module: nn.Module) -> str:
+    """Return why a module is taken as a whole that otherwise would be known by its parts."""
+    opened = (nn.Sequential, *BATCH_NORMS)
+    if not isinstance(module, opened) or is_plain(module, *opened):
+        return ""
+    return f". This {type(module).__name__} has hooks or a forward of its own and so is taken as a whole"

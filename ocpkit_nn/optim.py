@@ -13,6 +13,7 @@ without which the feedback is unbounded and training diverges at large learning 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit.errors import unknown_name
 from ocpkit.value import Value
 from ocpkit_nn import eigenbases, fused, separable
 from ocpkit_nn.curvature import RULES, LayerGradients, Memory
@@ -28,15 +28,18 @@ from ocpkit_nn.dense_pass import dense_pass
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.finite import finite_mean, first_not_finite, refusal
 from ocpkit_nn.gains import FeedbackGain
-from ocpkit_nn.groups import check_batch, check_options, check_whole, group_of_each, with_rest
+from ocpkit_nn.groups import check_batch, check_name, check_options, check_whole
 from ocpkit_nn.losses import Loss
-from ocpkit_nn.lost_options import warn_of_lost_options, warn_of_unread_options
+from ocpkit_nn.lost_options import TrainingWarning, lost_options, warn_of_unread_options
+from ocpkit_nn.memories import carry
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.micro_batches import MicroBatchedStage
 from ocpkit_nn.passes import LayerPolicy, bellman_pass, parallel_pass
 from ocpkit_nn.second_order import check_second_order, second_order_pass
 from ocpkit_nn.separable import AimedGradient
-from ocpkit_nn.stages import Linearisation, Stage, as_stages, without_autocast
+from ocpkit_nn.stage_optimizer import StageOptimizer, changes_weights
+from ocpkit_nn.stages import Linearisation, Stage, without_autocast
+from ocpkit_nn.structure import check_no_backward_hooks
 from ocpkit_nn.torch_losses import as_loss
 from ocpkit_nn.undo import Undo
 from ocpkit_nn.vectors import ControlBase, StateBase
@@ -48,16 +51,18 @@ CONTROL_HESSIAN = ("proximal", "literal")
 GAINS = ("exact", "separable")
 TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
 DECAYS = {"diagonal": 0.99}
+FACTORED = ("kronecker", "ekfac")
+CYCLED = {"momentum": ("identity", "diagonal"), "betas": ("adam",)}
 HALVINGS = 10  # of the step size, at most
 
 
-class DDPNOpt(torch.optim.Optimizer):
+class DDPNOpt(StageOptimizer):
     """Differential dynamic programming as a training optimiser.
 
     Parameters
     ----------
     model
-        An `nn.Sequential`, another module, or a list of blocks (see `stages.as_stages`).
+        An `nn.Sequential`, another module, or a list of blocks (see `stages.as_stages`), trained as each step finds it.
     loss
         A `losses.Loss`, whose mean over the batch is minimised, or a loss of `torch.nn`; by default cross-entropy.
     lr
@@ -85,7 +90,7 @@ class DDPNOpt(torch.optim.Optimizer):
     tikhonov
         ε added to V_xx at every layer (Alg. 3, line 12), exactly: as many columns as the layer is wide.
     momentum
-        Of ``"identity"``.
+        Of ``"identity"`` and ``"diagonal"``, as in torch's SGD and RMSprop.
     decay
         Averaging of second moments; by default 0.99 for ``"diagonal"`` and 0.95 for Kronecker factors.
     betas, eps
@@ -124,7 +129,13 @@ class DDPNOpt(torch.optim.Optimizer):
     Warns
     -----
     TrainingWarning
-        If curvature or feedback have no effect on this model.
+        If curvature or feedback have no effect on this model, also in the first `step` after a change of the model that
+        takes it from them.
+
+    Attributes
+    ----------
+    lost
+        What the warning said of the model as it is, empty where nothing is lost.
     """
 
     def __init__(
@@ -156,23 +167,17 @@ class DDPNOpt(torch.optim.Optimizer):
         generator: torch.Generator | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        _choose("curvature", curvature, RULES)
-        _choose("feedback", feedback, FEEDBACK)
-        _choose("terminal curvature", terminal, TERMINAL)
-        _choose("control Hessian", control_hessian, CONTROL_HESSIAN)
-        _choose("order of the dynamics", dynamics, DYNAMICS)
-        _choose("kind of gains", gains, GAINS)
+        check_name("curvature", curvature, RULES)
+        check_name("feedback", feedback, FEEDBACK)
+        check_name("terminal curvature", terminal, TERMINAL)
+        check_name("control Hessian", control_hessian, CONTROL_HESSIAN)
+        check_name("order of the dynamics", dynamics, DYNAMICS)
+        check_name("kind of gains", gains, GAINS)
         check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
-        self.preparation, self.stages = as_stages(model)
         warn_of_unread_options(curvature, momentum, decay)
-        warn_of_lost_options([stage.layer for stage in self.stages], curvature, feedback)
-        if dynamics == "second":
-            check_second_order(self.stages)
-        if micro_batch is not None:
-            if micro_batch < 1:
-                raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
-            self.stages = [MicroBatchedStage(stage, micro_batch) for stage in self.stages]
-        self.dynamics = dynamics
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
+        self.dynamics, self.micro_batch = dynamics, micro_batch
         self.loss = as_loss(loss)
         self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
         self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
@@ -187,12 +192,9 @@ class DDPNOpt(torch.optim.Optimizer):
             )
         if gains == "separable":
             self._check_separable(curvature, dynamics)
-        self.curvature, self.gains = curvature, gains
+        self.curvature, self.gains, self.lost = curvature, gains, ""
         self._policies: list[LayerPolicy] = []
         self._aimed: list[AimedGradient] = []
-        self._workspaces = [Workspace() for _ in self.stages]
-        layers = [stage.layer.module for stage in self.stages]
-        self._undo = Undo([*self.preparation, *layers, *(module for stage in self.stages for module in stage.modules)])
         defaults: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -203,11 +205,37 @@ class DDPNOpt(torch.optim.Optimizer):
             "basis_every": basis_every,
             "weight_decay": weight_decay,
         }
-        super().__init__(with_rest(groups or [], self.stages), defaults)
-        for group in self.param_groups:
-            check_options(group)
-        self._groups = group_of_each(self.stages, self.param_groups)
+        check_options(defaults)
+        for name, rules in CYCLED.items():  # torch's schedulers go by what is there
+            if curvature not in rules:
+                del defaults[name]
+        super().__init__(self._take(model, groups or []), defaults)
+        self._begin()
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        check_options({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def _adopt(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
+        check_no_backward_hooks(self.model)
+        if self.dynamics == "second":
+            check_second_order(after)
+        lost, before_that = lost_options([stage.layer for stage in after], self.curvature, self.feedback), self.lost
+        self.lost = lost
+        if lost and lost != before_that:
+            warnings.warn(lost, TrainingWarning, stacklevel=5)
+        if "state" in vars(self):
+            old, new = ([stage.layer for stage in some] for some in (before, after))
+            carry(self.state, old, new, lists=self.gains == "separable")
+        self._workspaces = [Workspace() for _ in after]
+        self._undo = Undo([self.model] if isinstance(self.model, nn.Module) else self.model)
+        return after if self.micro_batch is None else [MicroBatchedStage(stage, self.micro_batch) for stage in after]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._policies, self._aimed = [], []
+
+    @changes_weights
     @torch.no_grad()
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch.
@@ -240,6 +268,7 @@ class DDPNOpt(torch.optim.Optimizer):
         parameters' own.
         """
         check_batch(inputs, targets)
+        self._begin()
         self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
         self._values: Tensor | None = None
         self._undo.keep_buffers()
@@ -272,8 +301,9 @@ class DDPNOpt(torch.optim.Optimizer):
                 self._search(states, targets, loss)
             else:
                 self._forward_pass(states, self._policies)
-            with without_autocast(outputs):
-                eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
+            if self.curvature in FACTORED:
+                with without_autocast(outputs):
+                    eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
         if not known and not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
             raise refusal(inputs, self._values)
         return loss
@@ -346,9 +376,15 @@ class DDPNOpt(torch.optim.Optimizer):
             return gradient[:, None]
         return self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
 
-    def _rule(self, t: int, gradients: LayerGradients, memory: Memory | None = None) -> tuple[Metric, Tensor]:
-        """Ask the baseline for its M/η and direction at stage t, by default with the memory of that stage."""
-        layer, options = self.stages[t].layer, self._groups[t]
+    def _rule(
+        self,
+        t: int,
+        gradients: LayerGradients,
+        memory: Memory | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Metric, Tensor]:
+        """Ask the baseline for its M/η and direction at stage t, by default with that stage's memory and options."""
+        layer, options = self.stages[t].layer, options or self._groups[t]
         if options["weight_decay"]:
             gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
         return self.rule(gradients, self._memory(self.stages[t]) if memory is None else memory, options)
@@ -418,14 +454,15 @@ class DDPNOpt(torch.optim.Optimizer):
         rates = [group["lr"] for group in self._groups]
 
         def metric(t: int, control: ControlBase, weight: Tensor) -> Metric:
-            known = self._metric(t)
+            options = {**self._groups[t], "lr": 1.0}
+            known = self._metric(t, options)
             if known is not None:
                 return known
             gradients = LayerGradients(control.expectation(weight), control, weight, None)
-            return self._rule(t, gradients, {})[0]  # what the first gradient alone would make of it
+            return self._rule(t, gradients, {}, options)[0]  # what the first gradient alone would make of it
 
         def descend(gradients: dict[int, list[Tensor]]) -> None:
-            for options in self.param_groups:
+            for options in self._options:
                 some = [t for t in gradients if self._groups[t] is options]
                 if some:
                     layers = [self.stages[t].layer for t in some]
@@ -439,14 +476,14 @@ class DDPNOpt(torch.optim.Optimizer):
         separable.forward_pass(self.stages, states, aimed, descend, feedback=self.feedback == "full")
         return aimed
 
-    def _metric(self, t: int) -> Metric | None:
+    def _metric(self, t: int, options: dict[str, Any]) -> Metric | None:
         """M/η of stage t where its steps are fused."""
         stage = self.stages[t]
-        return fused.metric(self.curvature, stage.layer, self._memory(stage), self._groups[t])
+        return fused.metric(self.curvature, stage.layer, self._memory(stage), options)
 
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
-        metrics = [self._metric(t) for t in range(len(self._aimed))]
+        metrics = [self._metric(t, self._groups[t]) for t in range(len(self._aimed))]
         fused_gains = [
             None if self.feedback == "none" else aimed.feedback(metric)
             for aimed, metric in zip(self._aimed, metrics)
@@ -470,9 +507,3 @@ class DDPNOpt(torch.optim.Optimizer):
                     "the gains they were trained with, or train again"
                 )
         super().load_state_dict(state_dict)
-        self._groups = group_of_each(self.stages, self.param_groups)
-
-
-def _choose(kind: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise unknown_name(kind, name, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,7 +39,9 @@ class Backpropagation:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` saved."""
-        self.optimizer.load_state_dict(state_dict)
+        self.optimizer.load_state_dict(
+            copy.deepcopy(state_dict)
+        )  # torch's own shares the tensors of the other optimizer
         self.param_groups = self.optimizer.param_groups
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:

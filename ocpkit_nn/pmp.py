@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ocpkit_nn.losses import Loss
 from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.stages import Stage, as_stages
+from ocpkit_nn.stage_optimizer import StageOptimizer, changes_weights
+from ocpkit_nn.stages import Stage
 from ocpkit_nn.torch_losses import as_loss
 
 
@@ -45,7 +46,7 @@ class MSA(DDPNOpt):
         )
 
 
-class EMSA(torch.optim.Optimizer):
+class EMSA(StageOptimizer):
     """The extended method of successive approximations.
 
     Parameters
@@ -83,7 +84,6 @@ class EMSA(torch.optim.Optimizer):
             raise ValueError(
                 f"penalty must be positive and stage_iterations at least 1, got {penalty}, {stage_iterations}"
             )
-        self.preparation, self.stages = as_stages(model)
         self.loss = as_loss(loss)
         self.squared = squared
         defaults: dict[str, Any] = {
@@ -91,10 +91,12 @@ class EMSA(torch.optim.Optimizer):
             "weight_decay": weight_decay,
             "stage_iterations": stage_iterations,
         }
-        super().__init__([p for stage in self.stages for p in stage.layer.parameters], defaults)
+        super().__init__(self._take(model), defaults)
 
+    @changes_weights
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
+        self._begin()
         x, states = inputs, []
         with torch.no_grad():
             for module in self.preparation:
@@ -122,7 +124,7 @@ class EMSA(torch.optim.Optimizer):
 
     def _minimise(self, t: int, states: list[Tensor], costates: list[Tensor]) -> None:
         """Eq. 24 at one layer, whose augmented Hamiltonian no other layer's control enters."""
-        stage, options = self.stages[t], self.param_groups[0]
+        stage, options = self.stages[t], self._groups[t]
         parameters = stage.layer.parameters
         start = [p.detach().clone() for p in parameters]
         hamiltonian = _augmented_hamiltonian(

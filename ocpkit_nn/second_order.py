@@ -22,6 +22,7 @@ from ocpkit_nn.layers import Layer, LinearLayer
 from ocpkit_nn.metric import Metric
 from ocpkit_nn.passes import LayerPolicy, LayerRule
 from ocpkit_nn.stages import Linearisation, Stage
+from ocpkit_nn.structure import is_plain
 from ocpkit_nn.vectors import Combination, DenseBase, UnitBase
 
 # y = σ(h) ↦ (σ', σ'')
@@ -41,11 +42,11 @@ def check_second_order(stages: list[Stage]) -> None:
         Naming the stage that is not a Linear layer with at most one of Tanh, Sigmoid, ReLU after it.
     """
     for stage in stages:
-        known = all(type(module) in _DERIVATIVES for module in stage.tail) and len(stage.tail) <= 1
+        known = all(is_plain(module, *_DERIVATIVES) for module in stage.tail) and len(stage.tail) <= 1
         if not (isinstance(stage.layer, LinearLayer) and known):
             raise ValueError(
                 f"stage {stage.name}: second-order dynamics are for Linear layers followed by Tanh, Sigmoid, ReLU or "
-                "nothing; use dynamics='first'"
+                "nothing, without hooks; use dynamics='first'"
             )
 
 

@@ -34,7 +34,7 @@ EVERY = 10
 """Steps between two separable approximations of a layer's M⁻¹."""
 
 LayerMetric = Callable[[int, ControlBase, Tensor], Metric]
-"""Maps (stage, vectors of its control, their weights in Q_u) to the M/η of the steps so far."""
+"""Maps (stage, vectors of its control, their weights in Q_u) to the M of the steps so far, as for η = 1."""
 
 
 @dataclass
@@ -88,6 +88,8 @@ def backward_pass(
         η of every layer.
     scale
         Factor of ∇φ ∇φᵀ in the terminal Hessian.
+    metric
+        M without η, which may be zero.
     """
     memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % EVERY
     base, ones = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1)
@@ -97,8 +99,8 @@ def backward_pass(
         linearisation, memory, above, gain = linearisations[t], memories[t], weight, None
         control, state = linearisation.pull_control(base), linearisation.pull_state(base)
         if t > 0:
-            if age == 0:
-                memory["rows"], memory["columns"] = separated(metric(t, control, weight), control, rates[t])
+            if age == 0 or "rows" not in memory:
+                memory["rows"], memory["columns"] = separated(metric(t, control, weight), control)
             norms = control.separable_norms(memory["rows"], memory["columns"])
             growth = torch.addcmul(ones, norms, bend, value=rates[t])  # 1 + c
             weight, bend = weight / growth, bend / growth
@@ -141,8 +143,8 @@ def forward_pass(
             x = stage.forward_again(x)
 
 
-def separated(metric: Metric, control: ControlBase, rate: float) -> tuple[Tensor, Tensor]:
-    """Return a (o) and b (i) with M⁻¹ ≈ a bᵀ, without η."""
+def separated(metric: Metric, control: ControlBase) -> tuple[Tensor, Tensor]:
+    """Return a (o) and b (i) with M⁻¹ ≈ a bᵀ."""
     q, p = (control.average(squares) for squares in control.mean_squares())
     weights = metric.weights
     if weights is None:
@@ -150,4 +152,4 @@ def separated(metric: Metric, control: ControlBase, rate: float) -> tuple[Tensor
     a, least = weights @ p, torch.finfo(q.dtype).tiny
     total = q @ a
     b = q @ weights / total.clamp_min(least)
-    return a / rate, torch.where(total > least, b, torch.zeros_like(b))  # a dead layer has c = 0
+    return a, torch.where(total > least, b, torch.zeros_like(b))  # a dead layer has c = 0

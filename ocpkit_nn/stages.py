@@ -19,6 +19,7 @@ from ocpkit_nn.convolution import ConvLayer
 from ocpkit_nn.layers import BatchNormLayer, Layer, LinearLayer
 from ocpkit_nn.modules import as_layer, check_alike, check_fixed, unfused_attention
 from ocpkit_nn.replay import replay_of
+from ocpkit_nn.structure import calls_only, is_bare, is_plain
 from ocpkit_nn.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
@@ -50,17 +51,21 @@ class Stage:
 
     def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
         self.name, self.tail, self.modules = layer.name, list(tail), [layer.module, *tail]
-        self._pull = _PULL_BY_OUTPUT.get(type(tail[0])) if len(tail) == 1 else None
+        by_output = len(tail) == 1 and is_plain(tail[0], *_PULL_BY_OUTPUT)
+        self._pull = _PULL_BY_OUTPUT[type(tail[0])] if by_output else None
         self._overwrites = any(getattr(m, "inplace", False) for m in tail)
         self._take(layer)
 
     def _take(self, layer: Layer) -> None:
         self.layer, self._kind = layer, type(layer.module)
-        regular = all(type(m).__module__ in _REGULAR and type(m) not in _LP_POOLS for m in self.tail)
+        regular = all(
+            type(m).__module__ in _REGULAR and type(m) not in _LP_POOLS and is_bare(m)
+            for part in self.tail
+            for m in part.modules()
+        )
         self.is_regular = type(layer) in (LinearLayer, ConvLayer, BatchNormLayer) and regular
-        self._norms = [m for part in self.modules for m in part.modules() if isinstance(m, _BatchNorm)]
-        if isinstance(layer, BatchNormLayer):  # which knows what to do with the batch
-            self._norms.remove(layer.module)
+        parts = self.tail if isinstance(layer, BatchNormLayer) else self.modules  # it knows what to do with the batch
+        self._norms = [(m, part) for part in parts for m in part.modules() if isinstance(m, _BatchNorm)]
         self.begin_anew()
 
     def adapt(self, x: Tensor) -> None:
@@ -75,10 +80,7 @@ class Stage:
 
     def begin_anew(self) -> None:
         """Forget earlier evaluations."""
-        self.replay = self.layer.replay = replay_of(self.modules)
-
-    def _again(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.replay is None else self.replay.again()
+        self.layer.replay = replay_of(self.modules)
 
     def _in_full_precision(self, h: Tensor) -> Tensor:
         """Autocast is for the products inside a layer; states stay as precise as the parameters."""
@@ -87,22 +89,19 @@ class Stage:
                 f"stage {self.name}: its forward returns a {type(h).__name__}, expected one tensor; wrap it in a "
                 "module that returns what the next stage is to see"
             )
-        return h.to(self.layer.parameters[0].dtype)
+        dtype = self.layer.parameters[0].dtype
+        return h if h.dtype is dtype else h.to(dtype)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
-        for norm in self._norms:
-            check_fixed(norm, self.name)
-        if self.replay is None:
+        for norm, part in self._norms:
+            check_fixed(norm, self.name, part)
+        with self.layer.first(x):
             return self._linearise(x)
-        self.replay.record(x)
-        result = self._linearise(x)
-        self.replay.settle()
-        return result
 
     def _linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         h = self._in_full_precision(self.layer.forward(x))
-        if self.replay is not None and self.replay.has_drawn():
+        if self.layer.replay is not None and self.layer.replay.has_drawn():
             raise ValueError(
                 f"stage {self.name}: {type(self.layer.module).__name__} draws random numbers in its forward, which "
                 "would be others for every derivative; draw them in a module without parameters at the top level of "
@@ -133,28 +132,18 @@ class Stage:
 
     def forward_again(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the draws, buffers and statistics of the last `linearise`."""
-        if self.replay is None:
-            return self._forward_again(x)
-        with self.replay.again():
-            return self._forward_again(x)
-
-    def _forward_again(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        y = self._in_full_precision(layer.forward_again(x) if isinstance(layer, BatchNormLayer) else layer.forward(x))
-        for module in self.tail:
-            y = module(y)
+        with self.layer.again():
+            y = self._in_full_precision(self.layer.forward_again(x))
+            for module in self.tail:
+                y = module(y)
         return y
 
     def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
         """Evaluate f_t with autograd, twice if need be; `again`: with the draws and buffers of the last one."""
-        if self.replay is not None and not again:
-            self.replay.record(x)
-        with torch.enable_grad(), unfused_attention(), self._again() if again else nullcontext():
+        with torch.enable_grad(), unfused_attention(), self.layer.again() if again else self.layer.first(x):
             y: Tensor = self.layer.module(x)
             for module in self.tail:
                 y = module(y)
-        if self.replay is not None and not again:
-            self.replay.settle()
         return y
 
     def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
@@ -184,6 +173,7 @@ class Stage:
                 twins = torch.where(kept, numbers, numbers ^ (1 << digit))
                 twins = torch.where(twins < len(x), twins, numbers[kept][0])
                 check_alike(y, self.forward_again(x[twins]), self.name, kept)
+        self.layer.check_derivatives(x[:1])
         self.is_checked = True
 
 
@@ -258,8 +248,9 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
     Parameters
     ----------
     model
-        An `nn.Sequential` (nested ones are opened), any other module (one stage), or a list of blocks, each a
-        module applied after the one before; residual blocks and modules of one's own are fine.
+        An `nn.Sequential` (nested ones are opened, unless they have hooks or a forward of their own), any other module
+        (one stage), or a list of blocks, each a module applied after the one before; residual blocks and modules of
+        one's own are fine.
 
     Raises
     ------
@@ -273,7 +264,7 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
     for name, module in _flatten(model, ""):
         if any(p.requires_grad for p in module.parameters()):
             groups.append((name, module, []))
-        elif not isinstance(module, nn.Identity):
+        elif not is_plain(module, nn.Identity):
             if groups:
                 _check_tail(module, name)
             (groups[-1][2] if groups else preparation).append(module)
@@ -287,7 +278,7 @@ def _check_tail(module: nn.Module, name: str) -> None:
     """Refuse what, after a layer, would be no function of each sample, or another one at new states."""
     for inner in module.modules():
         if isinstance(inner, _BatchNorm):
-            check_fixed(inner, name)
+            check_fixed(inner, name, module)
         if isinstance(inner, nn.RReLU):
             raise ValueError(
                 f"{name}: RReLU draws a slope for every negative number, so that at new states all slopes are others; "
@@ -296,17 +287,22 @@ def _check_tail(module: nn.Module, name: str) -> None:
 
 
 def _flatten(model: nn.Module | Iterable[nn.Module], prefix: str) -> Iterable[tuple[str, nn.Module]]:
-    if isinstance(model, nn.Module) and not isinstance(model, (nn.Sequential, nn.ModuleList)):
+    if isinstance(model, nn.Module) and not (_is_chain(model) or isinstance(model, nn.ModuleList)):
         yield prefix or type(model).__name__, model
         return
     for index, block in enumerate(model):  # type: ignore[arg-type]
         if not isinstance(block, nn.Module):
             raise TypeError(f"block {index} is a {type(block).__name__}, expected an nn.Module")
         name = f"{prefix}{index}"
-        if isinstance(block, nn.Sequential):
+        if _is_chain(block):
             yield from _flatten(block, f"{name}.")
         else:
             yield f"{name} ({type(block).__name__})", block
+
+
+def _is_chain(module: nn.Module) -> bool:
+    """Whether a module does nothing but apply others, one after the other."""
+    return isinstance(module, nn.Sequential) and calls_only(module, nn.Sequential)
 
 
 def _check_not_shared(named: list[tuple[str, nn.Module]]) -> None:

@@ -51,7 +51,7 @@ class Undo:
                 if isinstance(value, Tensor):
                     live.append(value)
                 elif isinstance(value, list):
-                    live += value
+                    live += [part for part in value if isinstance(part, Tensor)]  # others are numbers of steps
         self._controls.take(live)
 
     def restore_parameters(self) -> None:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit_nn.losses import Loss
-from ocpkit_nn.stages import as_stages
+from ocpkit_nn.stage_optimizer import StageOptimizer, changes_weights
 from ocpkit_nn.torch_losses import as_loss
 
 
-class SGDVGR(torch.optim.SGD):
+class SGDVGR(StageOptimizer, torch.optim.SGD):
     """SGD on loss + `strength` · Ω.
 
     Parameters
@@ -42,13 +42,14 @@ class SGDVGR(torch.optim.SGD):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        self.preparation, self.stages = as_stages(model)
         self.loss, self.strength = as_loss(loss), strength
-        parameters = [p for stage in self.stages for p in stage.layer.parameters]
-        super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(self._take(model), lr=lr, momentum=momentum, weight_decay=weight_decay)
 
+    @changes_weights
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
+        self._begin()
+        self.zero_grad()  # what is frozen by now has no gradient, and so stays
         x, states = inputs, list[Tensor]()
         with torch.no_grad():
             for module in self.preparation:

@@ -7,7 +7,6 @@ convolutions and batch norm, all parameters in order for other modules.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -74,7 +73,7 @@ class DenseStage:
 
     def __init__(self, stage: Stage, inputs: Tensor) -> None:
         self.layer = layer_function(stage.layer.module, inputs)
-        self.tail, self.inputs, self.replay = stage.tail, inputs, stage.replay
+        self.tail, self.inputs, self.again = stage.tail, inputs, stage.layer.again
         self.control = control_of(stage.layer.module)
 
     def __call__(self, i: int, x: Tensor, u: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class DenseStage:
         y = self.layer(x, u)
         rows = torch.arange(len(self.inputs)) == i  # masks of dropout are those of the sample's place in the batch
         y = y * rows.reshape(-1, *[1] * y.ndim)
-        with nullcontext() if self.replay is None else self.replay.again():
+        with self.again():
             for module in self.tail:
                 y = module(y)
         return y[i]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from nn.dense import assert_near
 from nn.strategies import Residual
@@ -85,10 +86,32 @@ def chain() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
-def frozen_bias() -> nn.Sequential:
-    model = chain()
-    model[0].bias.requires_grad_(False)
-    return model
+def altered(change: Callable[[nn.Module], object]) -> Callable[[], nn.Module]:
+    """A chain whose first layer is no longer what torch makes it."""
+
+    def build() -> nn.Sequential:
+        model = chain()
+        change(model[0])
+        return model
+
+    return build
+
+
+def watched(layer: nn.Module) -> None:
+    layer.register_forward_hook(lambda *_: None)
+
+
+def own_forward(layer: nn.Module) -> None:
+    layer.forward = lambda x: 2 * nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[method-assign]
+
+
+ALTERED: dict[str, Callable[[nn.Module], object]] = {
+    "hook": watched,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", amount=0.3),
+    "spectral norm": parametrizations.spectral_norm,
+    "weight norm": parametrizations.weight_norm,
+    "forward": own_forward,
+}
 
 
 LOST: dict[str, tuple[Callable[[], nn.Module], dict[str, str], list[str]]] = {
@@ -108,7 +131,10 @@ LOST: dict[str, tuple[Callable[[], nn.Module], dict[str, str], list[str]]] = {
         {"curvature": "kronecker"},
         ["in 0 (Conv3d):", "nn.Linear, nn.Conv1d and nn.Conv2d"],
     ),
-    "a frozen bias": (frozen_bias, {"curvature": "kronecker"}, ["in 0 (Linear):", "all parameters trainable"]),
+    **{
+        name: (altered(change), {"curvature": "kronecker"}, ["in 0 (", "remove hooks and parametrizations"])
+        for name, change in ALTERED.items()
+    },
     "a block": (
         lambda: nn.Sequential(nn.Linear(5, 5), Residual(nn.Linear(5, 5)), nn.Linear(5, 3)),
         {"curvature": "ekfac"},
@@ -128,8 +154,27 @@ def test_what_a_model_loses_is_said_once(name: str) -> None:
     assert all(words in message for words in said)
 
 
+@pytest.mark.parametrize("name", [name for name in ALTERED if name != "weight norm"])  # which has new parameters
+def test_what_a_change_takes_away_is_said_at_the_next_step_once(name: str) -> None:
+    """And again only if it is something else that is lost; a copy of the optimizer does not repeat it."""
+    model = chain().double()
+    optimizer = DDPNOpt(model, curvature="kronecker")
+    optimizer.step(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        ALTERED[name](model[0])
+    with pytest.warns(TrainingWarning, match=r"sampled squares in 0 \("):
+        optimizer.step(X, Y)
+    model[2].bias.requires_grad_(False)
+    optimizer.step(X, Y)
+    copy.deepcopy((model, optimizer))[1].step(X, Y)
+    watched(model[2])
+    with pytest.warns(TrainingWarning, match=r"sampled squares in 0 \(.*, 2 \("):
+        optimizer.step(X, Y)
+
+
 @pytest.mark.parametrize(
-    ("name", "curvatures"), [("momentum", {"identity"}), ("decay", {"diagonal", "kronecker", "ekfac"})]
+    ("name", "curvatures"), [("momentum", {"identity", "diagonal"}), ("decay", {"diagonal", "kronecker", "ekfac"})]
 )
 def test_averages_that_a_curvature_has_not_are_named(name: str, curvatures: set[str]) -> None:
     for curvature in RULES:
@@ -147,10 +192,16 @@ def test_averages_that_a_curvature_has_not_are_named(name: str, curvatures: set[
         lambda: nn.Linear(5, 3),
         lambda: nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.PReLU(), nn.BatchNorm1d(8), nn.Linear(8, 3)),
         lambda: nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.LazyLinear(3)),
+        altered(lambda layer: layer.bias.requires_grad_(False)),
+        altered(lambda layer: layer.requires_grad_(False)),
     ],
 )
 def test_where_nothing_is_lost_nothing_is_said(build: Callable[[], nn.Module], curvature: str) -> None:
     DDPNOpt(build(), curvature=curvature)
+
+
+def test_one_layer_has_no_feedback_to_lose_parametrized_or_not() -> None:
+    DDPNOpt(parametrizations.weight_norm(nn.Linear(5, 3)), curvature="adam")
 
 
 @pytest.mark.parametrize("curvature", ["identity", "diagonal", "kronecker", "ekfac"])

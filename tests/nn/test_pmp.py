@@ -132,18 +132,13 @@ def test_modules_before_the_first_layer_prepare_the_inputs() -> None:
 
 def test_a_step_draws_the_masks_of_dropout_once() -> None:
     """All evaluations of one step are of one function: the nominal trajectory's, with its mask."""
-    dropout, masks = nn.Dropout(0.5), []
-    dropout.register_forward_hook(lambda module, inputs, output: masks.append(output == 0))
+    dropout, draws = nn.Dropout(0.5), []
+    dropout.register_forward_hook(lambda *_: draws.append(1))
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), dropout, nn.Linear(6, 3)).double()
     optimizer = EMSA(model)
-    nominal = []
-    for _ in range(2):
-        masks.clear()
+    for count in (1, 2):
         optimizer.step(torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0]))
-        assert len(masks) > 1
-        assert all(torch.equal(mask, masks[0]) for mask in masks)
-        nominal.append(masks[0])
-    assert not torch.equal(*nominal)
+        assert len(draws) == count
 
 
 def test_a_layer_whose_minimisation_fails_keeps_its_control(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from nn.dense import assert_near
 from nn.strategies import Residual, few_examples
@@ -124,6 +125,32 @@ def test_training_goes_on_as_if_the_sample_had_not_been(
             optimizer.step(spoiled, targets)
         assert optimizer.step(*batch(step)) == other.step(*batch(step))
     assert same(everything(optimizer, model), everything(other, twin))
+
+
+@pytest.mark.parametrize("gains", ["exact", "separable"])
+def test_counts_of_steps_that_differ_within_a_layer_are_taken_back_too(gains: str) -> None:
+    """Those of a bias that was frozen for a while."""
+    model = with_block()
+    optimizer = DDPNOpt(model, lr=0.01, curvature="adam", gains=gains)
+    for trained in (True, False, True):
+        model[0].bias.requires_grad_(trained)
+        optimizer.step(*batch())
+    inputs, targets = batch()
+    inputs[1, 0] = torch.nan
+    assert_refused(optimizer, model, inputs, targets, "sample 1 of the inputs is not finite")
+
+
+@pytest.mark.parametrize("name", ["spectral norm", "pruned"])
+def test_what_a_norm_or_a_mask_computes_is_taken_back_too(name: str) -> None:
+    model = plain()
+    (parametrizations.spectral_norm if name == "spectral norm" else prune.random_unstructured)(
+        model[3], "weight", **({} if name == "spectral norm" else {"amount": 0.3})
+    )
+    optimizer = DDPNOpt(model, lr=0.01)
+    optimizer.step(*batch())
+    inputs, targets = batch()
+    inputs[1, 0] = torch.nan
+    assert_refused(optimizer, model, inputs, targets, "sample 1 of the inputs is not finite")
 
 
 def test_a_target_that_is_not_finite_is_named() -> None:

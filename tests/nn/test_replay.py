@@ -215,7 +215,7 @@ def test_a_layer_with_parameters_that_draws_is_refused_for_that(source: str) -> 
 def test_batch_norm_never_measures_a_single_sample(size: int, batch: int) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
     generator, seen = randomise(model, 0), []
-    model[1].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    model[2].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     DDPNOpt(model, micro_batch=size).step(randn(generator, batch, 3), torch.arange(batch) % 2)
     assert sum(seen) == batch
     assert min(seen) >= 2
