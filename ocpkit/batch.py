@@ -116,7 +116,7 @@ def solve_batch(
         start. Its engine stays at ``"auto"``: batches run in torch.
     dtype
         ``"float64"`` or ``"float32"``. In float32 a problem has converged also when the promised decrease is lost in
-        the rounding of J, 16 ε (1 + |J|) = 1.9e-6 (1 + |J|).
+        the rounding of J, 16 ε S = 1.9e-6 S; S is Σ |ℓ_t| + |φ|, with ``scaling=False`` 1 + |J|.
     device
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …
 

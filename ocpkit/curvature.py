@@ -175,7 +175,7 @@ class Proximal:
 
 @dataclass(frozen=True)
 class Boxed:
-    """Q_uu + μ I, or another curvature, with the step kept in lower ≤ u + k ≤ upper (Tassa et al. 2014; see `box`).
+    """Q_uu + μ D, or another curvature, with the step kept in lower ≤ u + k ≤ upper (Tassa et al. 2014; see `box`).
 
     Parameters
     ----------

@@ -72,15 +72,16 @@ class Iteration:
     cost
         J after the iteration.
     expected_decrease, actual_decrease
-        Predicted by the model for the step taken, and achieved (of the merit function while gaps are open).
+        Predicted by the model for the step taken, and achieved [J] (of the merit function while gaps are open).
     gradient_norm
-        max_t ‖Q_u‖_∞ at the new iterate.
+        max_t ‖Q_u + y‖_∞ at the new iterate, y the multipliers of the control bounds [J per unit of control].
     regularization
-        Levenberg or Tikhonov damping that was used.
+        Damping μ that was used, which has no unit; of the constrained solvers and E-MSA the penalty ρ.
     step_size
         α of the line search; 0 if no step was accepted.
     gap
-        max_t ‖f(x_t, u_t) − x_{t+1}‖_∞, or another constraint violation.
+        max_t ‖f(x_t, u_t) − x_{t+1}‖_∞ in the user's units; of the constrained solvers the largest violation, in
+        natural units of the rows.
     seconds
         Wall-clock time since the start.
     """
@@ -149,11 +150,11 @@ class WarmStart:
     Attributes
     ----------
     penalty
-        ρ [cost per squared unit of the row].
+        ρ [natural unit of J per squared unit of the row].
     barrier
-        μ [cost]; 0 without one.
+        μ [natural unit of J]; 0 without one.
     tolerance
-        ‖Q_u‖ asked of the next inner solve [cost per unit of control].
+        `gradient_tolerance` of the next inner solve.
     """
 
     penalty: float
@@ -190,7 +191,8 @@ class Solution:
     details
         What else the solver wants said (engine chosen and why, and so on).
     scaling
-        Natural units in which the solver measured its tolerances; None where it took the user's.
+        Natural units in which the solver measured its tolerances; None where it took the user's, and from DDP and its
+        kin, which measure anew at each iterate.
     angles
         Indices of states that are angles, as the problem declares them.
     warm_start

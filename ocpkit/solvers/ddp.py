@@ -5,13 +5,17 @@
 Each iteration expands the problem along the current trajectory, computes affine policies backward
 (`bellman.backward_pass`) and applies them forward. What makes it global:
 
-* *line search*: α = 1, ½, ¼, … until the cost (with open gaps: the merit J + ν Σ|gap|) has fallen by at least
-  a fraction of what the quadratic model promises;
-* *regularisation*: Q_uu + μ I, or V_xx + μ I, with the schedule of Tassa, Erez & Todorov (2012): μ grows when
-  Q_uu is not positive definite or no step is accepted, and shrinks after good steps;
-* *gaps*: a state guess need not satisfy the dynamics; the forward pass closes the gaps by a factor 1 − α
-  (Mastalli et al. 2020, FDDP). While gaps are open the model is Gauss-Newton's: V_x is not yet a co-state, and
-  V_x·f_xx would add curvature that means nothing;
+* *line search*: α = 1, ½, ¼, … until J has fallen by at least a fraction of what the quadratic model promises, less
+  what rounding makes of Σ |ℓ_t| + |φ|. With open gaps the merit J + ν s stands for J, s the share of the guess's gaps
+  that is left;
+* *regularization*: Q_uu + μ D, D the mean of |Q_uu|'s diagonal (`curvature.Metric`), or V_xx + μ diag |V_xx|, so that μ
+  has no unit, with the schedule of Tassa, Erez & Todorov (2012): μ grows when Q_uu is not positive definite or no step
+  is accepted, and shrinks after good steps;
+* *gaps*: a state guess need not satisfy the dynamics; the forward pass multiplies the gaps by 1 − α (Mastalli et al.
+  2020, FDDP), so that s falls from 1 to 0. While gaps are open the model is Gauss-Newton's: V_x is not yet a
+  co-state, and V_x·f_xx would add curvature that means nothing;
+* *saddles*: a stationary point counts as a minimum where the undamped recursion, with V_x·f_xx, is positive definite;
+  else the driver looks for lower J along the negative curvature, and the run goes on from there (`second_order`);
 * *control bounds*: the policy minimises the quadratic model inside the bounds (`box`; Tassa, Mansard & Todorov 2014),
   gains are zero where a bound holds, and the forward pass cuts at the bounds what the feedback asks beyond them.
 
@@ -63,10 +67,10 @@ class DDP(Solver):
         multipliers of the control bounds, are zero where no bound holds. With ``scaling=False``: when |Q_u + y| is at
         most this [cost per unit of control].
     cost_tolerance
-        Converged also when the undamped quadratic model promises a decrease of at most this times S, Σ |ℓ_t| + |φ| and
-        a millionth of J's spread. With ``scaling=False``: times 1 + |J|.
+        Converged also when no gap is open and the undamped quadratic model promises a decrease of at most this times
+        S = Σ |ℓ_t| + |φ| + a millionth of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
     gap_tolerance
-        Share of the guess's gaps that counts as closed.
+        Share of the guess's gaps that counts as closed; they all shrink by the same factor.
     regularize
         Where the damping goes: ``"control"``, Q_uu + μ D (see `ocpkit.curvature.Metric`), or ``"state"``,
         V_xx + μ diag |V_xx|. With ``scaling=False``: + μ I.

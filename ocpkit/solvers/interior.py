@@ -7,7 +7,8 @@ whose slacks are eliminated in closed form: the inner DDP minimises a smooth fun
 iterates, and the start may be infeasible. Equalities keep the price of the augmented Lagrangian. After each inner solve
 y moves, μ falls, and ρ grows where |c + s| has not fallen enough; at the end s y is `last_barrier` at every row.
 
-Control bounds are rows like any other here, not kept by the inner solver: they hold to the constraint tolerance.
+Control bounds are rows like any other here, not kept by the inner solver: they hold to the constraint tolerance, and
+what is returned is moved inside them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class InteriorPoint(AugmentedLagrangian):
     Parameters
     ----------
     first_barrier, last_barrier
-        First and last μ [cost]: s y of every inequality. J is too high by at most μ per row.
+        First and last μ [natural unit of J, at most |J|]: s y of every inequality. J is too high by at most μ per row.
     barrier_factor
         What μ is multiplied by after each inner solve.
     """

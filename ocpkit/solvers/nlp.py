@@ -2,8 +2,9 @@
 
 They treat everything that a Problem can declare (control bounds, constraints at stages and at the end) in
 the form that `multiple_shooting` writes down, and return co-states but no feedback gains. What a plugin
-claims is checked: success is believed only where the Problem itself finds the point feasible, and where neither
-a probe nor DDP lowers J by more than what a barrier leaves. (Where Jacobians are huge a plugin may call a point
+claims is checked: success is believed only where the Problem itself finds the point feasible, where the optimality
+conditions hold in the natural units that J has there, and where neither a probe nor DDP lowers J by more than what a
+barrier leaves; else the plugin is called again from there. (Where Jacobians are huge a plugin may call a point
 optimal that is not: some co-states solve their equations to a tolerance there, and are far from those that the end
 determines.)
 """
@@ -64,9 +65,10 @@ class NLPSolver(Solver):
     Parameters
     ----------
     tolerance
-        Of the optimality conditions, as the plugin scales them.
+        Of the optimality conditions, in natural units and as the plugin scales them beside.
     feasibility_tolerance
-        Largest gap of the dynamics or violation of a constraint with which a claim of success is believed.
+        Largest gap of the dynamics or violation of a constraint, in natural units, with which a claim of success is
+        believed.
     """
 
     tolerance: float = 1e-8
