@@ -15,6 +15,10 @@ import numpy as np
 from ocpkit.arrays import Array
 
 
+ORDINARY = 1e5
+"""Factor by which units may be off and still be taken as they are for the programs of plugins."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """Natural units of a problem at a guess, in the user's units.
@@ -32,6 +36,12 @@ class Scaling:
     controls: tuple[Array, ...] = ()
     states: tuple[Array, ...] = ()
     rows: tuple[Array, ...] = ()
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether the user's units are within a factor of `ORDINARY` of these, so that they serve as well."""
+        found = np.concatenate([[self.cost], *self.controls, *self.states, *self.rows])
+        return bool(((found >= 1 / ORDINARY) & (found <= ORDINARY)).all())
 
     def flat(self) -> dict[str, Array]:
         """Arrays by name, each series as its entries and their sizes, for a file."""

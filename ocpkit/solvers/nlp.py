@@ -109,14 +109,16 @@ class NLPSolver(Solver):
         start = Guess.choose(problem, guess, controls, states).trajectory(NumpyEngine(problem))
         if not start.finite:
             return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, {}, clock, None)
-        watch = Watch(Program(problem, self._units(problem, start)), start, callback, clock, self.time_limit)
+        units = self._units(problem, start)
+        program = Program(problem, None if units is None or units.ordinary else units)
+        watch = Watch(program, start, callback, clock, self.time_limit, units)
         status, details = self._run(watch)
         if watch.error is not None:
             raise watch.error
         if status in (Status.INFEASIBLE, Status.GAVE_UP):
             details |= self._worst(watch)
         status = watch.stop or status
-        return self._solution(problem, watch.iterate, watch.history, status, details, clock, watch.program.scaling)
+        return self._solution(problem, watch.iterate, watch.history, status, details, clock, watch.units)
 
     def _units(self, problem: Problem, at: Trajectory) -> Scaling | None:
         """Return the natural units at a trajectory; None: the user's are asked for."""
@@ -130,16 +132,16 @@ class NLPSolver(Solver):
         rows = problem_rows(problem)
         violation, where = largest_violation(rows, row_values(problem, rows, best.states, best.controls))
         excess, row = broken_at_start(problem, rows[0])
-        reason = {"reason": say_start(excess, row)} if self._broken(watch.program) else {}
+        reason = {"reason": say_start(excess, row)} if self._broken(watch) else {}
         return {"violation": say_violation(violation, where)} | reason
 
-    def _broken(self, program: Program) -> bool:
+    def _broken(self, watch: Watch) -> bool:
         """Whether x0 violates a row of stage 0 that no control can change."""
-        rows = problem_rows(program.problem)[0]
-        excess, row = broken_at_start(program.problem, rows)
+        rows = problem_rows(watch.program.problem)[0]
+        excess, row = broken_at_start(watch.program.problem, rows)
         if excess == 0:
             return False
-        unit = 1.0 if program.scaling is None else float(program.scaling.rows[0][rows.names.index(row)])
+        unit = 1.0 if watch.units is None else float(watch.units.rows[0][rows.names.index(row)])
         return not excess <= self.feasibility_tolerance * unit
 
     def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
@@ -205,17 +207,17 @@ class NLPSolver(Solver):
         return Status.STALLED if self._feasible(watch) else self._not_feasible(watch)
 
     def _feasible(self, watch: Watch) -> bool:
-        return watch.iterate.errors(watch.program.scaling)[1] <= self.feasibility_tolerance
+        return watch.iterate.errors(watch.units)[1] <= self.feasibility_tolerance
 
     def _not_feasible(self, watch: Watch) -> Status:
-        return Status.INFEASIBLE if self._broken(watch.program) else Status.GAVE_UP
+        return Status.INFEASIBLE if self._broken(watch) else Status.GAVE_UP
 
     def _onward(self, watch: Watch) -> _Onward | None:
         """Return from where to go on although the plugin calls a point optimal; None where its claim is believed."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
         engine, units = NumpyEngine(problem), self._units(problem, nominal)
-        if units is not None and watch.program.scaling is not None:
-            units = replace(units, cost=max(units.cost, LEAST_UNIT * watch.program.scaling.cost))
+        if units is not None and watch.units is not None:
+            units = replace(units, cost=max(units.cost, LEAST_UNIT * watch.units.cost))
         slope, violation = watch.iterate.errors(units)
         cost_unit, losses = 1.0 if units is None else units.cost, watch.iterate.losses
         loose = (

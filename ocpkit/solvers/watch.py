@@ -51,10 +51,16 @@ class Watch(ca.Callback):  # type: ignore[misc]
     """Called by the plugin in every iteration: keeps the last finite iterate and the history, and may stop it."""
 
     def __init__(
-        self, program: Program, start: Trajectory, callback: Callback | None, clock: Clock, time_limit: float
+        self,
+        program: Program,
+        start: Trajectory,
+        callback: Callback | None,
+        clock: Clock,
+        time_limit: float,
+        units: Scaling | None,
     ) -> None:
         ca.Callback.__init__(self)
-        self.callback, self.clock, self.time_limit = callback, clock, time_limit
+        self.callback, self.clock, self.time_limit, self.units = callback, clock, time_limit, units
         self.history = list[Iteration]()
         self.stop: Status | None = None
         self.error: Exception | None = None
@@ -77,7 +83,7 @@ class Watch(ca.Callback):  # type: ignore[misc]
         self.finite = trajectory.finite
         if not self.finite:
             return
-        slope, gap = program.errors(point, trajectory.gaps)
+        slope, gap = program.errors(point, trajectory.gaps, self.units)
         self.iterate = Iterate(trajectory, program, point)
         known = bool(self.history) and self.history[-1].index == index
         before = self.history[-1].cost if self.history else trajectory.cost
