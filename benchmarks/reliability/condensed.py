@@ -19,34 +19,38 @@ import numpy as np
 
 from ocpkit import Problem, Solution
 from ocpkit.problem import Stage
-from ocpkit.trace import trace_stage, trace_terminal
+from ocpkit.trace import trace_constraints, trace_stage, trace_terminal
 
 Array = Any
 
 NEAR = 1e-6
 
 
-def gap(problem: Problem, solution: Solution) -> float:
-    """Largest |f(x_t, u_t) − x_{t+1}| and |x_0 − x̄_0|, relative to 1 + |x|."""
-    stage, p = problem.stages[0], problem.parameters
+def gap(problem: Problem, solution: Solution, unit: float = 1.0) -> float:
+    """Largest |f(x_t, u_t) − x_{t+1}| and |x_0 − x̄_0|, relative to the unit of x and the largest |x| on the way."""
+    stage, p, size = problem.stages[0], problem.parameters, np.maximum(unit, np.abs(np.stack(solution.states)).max())
     following = [problem.x0, *(stage.dynamics.step(x, u, p) for x, u in zip(solution.states, solution.controls))]
-    return max(float(np.max(np.abs(f - x) / (1 + np.abs(x)))) for f, x in zip(following, solution.states, strict=True))
+    return max(float(np.max(np.abs(f - x)) / size) for f, x in zip(following, solution.states, strict=True))
 
 
 def cost(problem: Problem, solution: Solution) -> float:
     """J of the states and controls, summed anew."""
+    return sum(_parts(problem, solution))
+
+
+def magnitude(problem: Problem, solution: Solution) -> float:
+    """Σ |ℓ_t| + |φ|."""
+    return sum(map(abs, _parts(problem, solution)))
+
+
+def _parts(problem: Problem, solution: Solution) -> list[float]:
     p, pairs = problem.parameters, zip(solution.states, solution.controls)
-    running = sum(float(problem.stages[0].cost.value(x, u, p)) for x, u in pairs)
-    return running + float(problem.terminal_cost.value(solution.states[-1], p))
+    running = [float(problem.stages[0].cost.value(x, u, p)) for x, u in pairs]
+    return [*running, float(problem.terminal_cost.value(solution.states[-1], p))]
 
 
-def gradient(
-    problem: Problem, solution: Solution, gains: Any = None, complementarity: float = 0.0
-) -> tuple[Array, Array]:
-    """g (T, m) along the solution's own states, and its part that the control bounds do not block.
-
-    A bound blocks where the control is at it, or as an interior point holds it: distance · |g| ≤ `complementarity`.
-    """
+def gradient(problem: Problem, solution: Solution, gains: Any = None) -> Array:
+    """g (T, m) along the solution's own states."""
     along, end = _derivatives(problem)
     p, K = problem.parameters, np.zeros((problem.horizon, 1, 1)) if gains is None else gains
     costate, slopes = end(solution.states[-1], p).full()[:, 0], []
@@ -54,31 +58,52 @@ def gradient(
         slope, before = (value.full()[:, 0] for value in along(x, u, p, costate))
         slopes.insert(0, slope)
         costate = before if gains is None else before + of_stage.T @ slope
-    g = np.stack(slopes)
-    distance = complementarity / np.maximum(np.abs(g), np.finfo(float).tiny)
-    at_lower, at_upper = _held(problem, solution, distance)
-    return g, np.where((at_lower & (g > 0)) | (at_upper & (g < 0)), 0.0, g)
+    return np.stack(slopes)
 
 
-def _held(problem: Problem, solution: Solution, distance: Any = 0.0) -> tuple[Array, Array]:
-    """Which controls (T, m) are at their bounds, up to rounding or a distance."""
+def blocked(problem: Problem, solution: Solution, g: Array, negligible: float) -> Array:
+    """Which controls (T, m) g presses on a bound that they are at, or from which it gains at most `negligible` of J."""
     stage, u = problem.stages[0], np.stack(solution.controls)
-    near = np.maximum(NEAR * (1 + np.abs(u)), distance)
-    return u - stage.control_lower <= near, stage.control_upper - u <= near
+    way = np.where(g > 0, u - stage.control_lower, stage.control_upper - u)
+    span = np.minimum(np.asarray(stage.control_upper) - stage.control_lower, np.abs(u).max(initial=0.0))
+    return (g != 0) & (way < np.inf) & ((way <= NEAR * span) | (way * np.abs(g) <= negligible))
 
 
-def newton_decrease(problem: Problem, solution: Solution) -> float:
-    """Return ½ gᵀ|H|⁻¹g over the controls strictly inside their bounds, in coordinates that make |H_ii| = 1."""
-    at_lower, at_upper = _held(problem, solution)
-    free = ~(at_lower | at_upper).ravel()
-    H, g = _whole(problem)(np.concatenate(solution.controls), problem.x0, problem.parameters)
-    H, g = H.full()[np.ix_(free, free)], g.full()[free, 0]
+def newton_decrease(problem: Problem, solution: Solution, inside: Array) -> float:
+    """Return ½ gᵀ|H|⁻¹g over the controls (T m,) that are inside their bounds, in coordinates with |H_ii| = 1."""
+    H, g = hessian(problem, np.concatenate(solution.controls))
+    H, g = H[np.ix_(inside, inside)], g[inside]
     if not (np.isfinite(H).all() and np.isfinite(g).all()):
         return float("nan")
     scale = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(scale[:, None] * H * scale)
     slopes = vectors.T @ (scale * g)
     return float(0.5 * np.sum(slopes**2 / np.maximum(np.abs(values), np.finfo(float).eps)))
+
+
+def hessian(problem: Problem, v: Array) -> tuple[Array, Array]:
+    """H (T m, T m) and ∇J (T m,) of J as one function of all controls v."""
+    H, g = _whole(problem)(v, problem.x0, problem.parameters)
+    return H.full(), g.full()[:, 0]
+
+
+def rows(problem: Problem, v: Array) -> tuple[Array, Array, Array, Array]:
+    """All rows (k,) as functions of all controls v, their bounds, and their Jacobian (k, T m)."""
+    stage, p = problem.stages[0], problem.parameters
+    sizes = (stage.dynamics.state_size, stage.dynamics.control_size, p.size)
+    if not stage.constraints and not problem.terminal_constraints:
+        return np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, v.size))
+    along = trace_constraints(stage.constraints, sizes, "rows")
+    end = trace_constraints(problem.terminal_constraints, sizes[::2], "end")
+    x, V, found = ca.MX(problem.x0), ca.MX.sym("V", v.size), []
+    step = trace_stage(Stage(stage.dynamics, stage.cost), p.size).f
+    for u in ca.vertsplit(V, sizes[1]):
+        found.append(along.function(x, u, p))
+        x = step(x, u, p)
+    g = ca.vertcat(*found, end.function(x, p))
+    value, jacobian = ca.Function("rows", [V], [g, ca.jacobian(g, V)])(v)
+    lower, upper = (np.concatenate([*[getattr(along, s)] * problem.horizon, getattr(end, s)]) for s in ("lower", "upper"))
+    return value.full()[:, 0], lower, upper, jacobian.full()
 
 
 def _derivatives(problem: Problem) -> tuple[ca.Function, ca.Function]:

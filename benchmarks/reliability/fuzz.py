@@ -5,26 +5,28 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.page import markdown
-from benchmarks.reliability import condensed
+from benchmarks.reliability import kinds
+from benchmarks.reliability.judge import objection
 from benchmarks.reliability.problems import FAMILIES, Draw, draw
-from ocpkit import ProblemError, Solution, Status
+from ocpkit import DDP, ProblemError, Solution, Status
+from ocpkit.batch import solve_batch
 from ocpkit.solvers import registry
 
 SOLVERS = ("ddp", "ilqr", "fddp", "al", "gd", "ipopt")
+OTHERS = ("ip", "msa", "emsa", "batch")
+CONSTRAINED = ("al", "ip", "ipopt")
+BATCH = 3
 ENGINES = ("numpy", "vm", "c")
-COMPILED = ("smooth", "undefined", "jumps")  # families of one size that also run in C; each takes a compiler's second
+COMPILED = ("smooth", "undefined", "jumps", "saddle", "units")  # families of one size that also run in C; each takes a compiler's second
 LIMITS = {"max_iterations": 100, "time_limit": 60.0}
-FAILURES = ("WRONG", "CRASH", "HUNG")
+FAILURES = ("WRONG", "NOT INFEASIBLE", "CRASH", "HUNG")
 LONGEST = 30.0  # processor seconds of a solve beyond which it counts as hung
-SLACK = 10.0  # of a tolerance
-NEGLIGIBLE = 1e-8  # a decrease of J, relative to 1 + |J|, that nobody misses
-DIFFERENCES = 1e-4  # error of central differences, relative to the gradients at the guess
 
 
 @dataclass(frozen=True)
@@ -48,76 +50,78 @@ class Outcome:
 
 
 def solve_and_judge(seed: int) -> Outcome:
-    """Draw a problem, a solver and an engine; solve; check what is claimed."""
+    """Draw a problem that breaks solvers, one of `SOLVERS` and an engine; solve; check what is claimed."""
     drawn, rng = draw(seed), np.random.default_rng([seed, 1])
     black_box = drawn.given is not drawn.clean
     solver = str(rng.choice(["ddp", "ilqr", "fddp", "gd"] if black_box else SOLVERS))
+    return _judged(seed, drawn, solver, rng)
+
+
+def solve_and_judge_others(seed: int) -> Outcome:
+    """Do the same with one of `OTHERS`; a black box is for those that need no derivatives of it."""
+    drawn, rng = draw(seed), np.random.default_rng([seed, 3])
+    return _judged(seed, drawn, "msa" if drawn.given is not drawn.clean else str(rng.choice(OTHERS)), rng)
+
+
+def solve_and_judge_kind(seed: int) -> Outcome:
+    """Draw a problem of `kinds` and any solver that can treat it; solve; check what is claimed."""
+    drawn, rng = kinds.draw(seed), np.random.default_rng([seed, 4])
+    solvers = CONSTRAINED if drawn.family in kinds.CONSTRAINED else (*SOLVERS, *OTHERS)
+    return _judged(seed, drawn, str(rng.choice(solvers)), rng)
+
+
+def _judged(seed: int, drawn: Draw, solver: str, rng: np.random.Generator) -> Outcome:
     options: dict[str, Any] = dict(LIMITS)
-    if solver in ("ddp", "ilqr", "fddp") and not black_box:
-        compiled = drawn.family in COMPILED and len(drawn.clean.x0) == 2
+    if solver in ("ddp", "ilqr", "fddp") and drawn.given is drawn.clean:
+        shared = not (drawn.clean.stages[0].constraints or drawn.clean.terminal_constraints)
+        compiled = shared and drawn.family in COMPILED and len(drawn.clean.x0) == 2
         options["engine"] = str(rng.choice(ENGINES if compiled else ENGINES[:2]))
-    began, note = time.process_time(), ""
+    elif solver in ("al", "ip") and drawn.family in kinds.CONSTRAINED:
+        options["engine"] = str(rng.choice(ENGINES[:2]))  # rows are traced anew with every seed
+    began, notes = time.process_time(), list[str]()
     try:
-        method = registry.make(solver, **options)
-        solution = method.solve(drawn.given)
-        verdict = solution.status.name
+        solutions = _batch(drawn, rng) if solver == "batch" else [registry.make(solver, **options).solve(drawn.given)]
+        verdict = solutions[0].status.name
     except ProblemError as error:
-        verdict, note = "REFUSED", str(error)
+        verdict, notes = "REFUSED", [str(error)]
     except Exception as error:
-        verdict, note = "CRASH", f"{type(error).__name__}: {error}"
+        verdict, notes = "CRASH", [f"{type(error).__name__}: {error}"]
     else:
-        if solution.success and (note := objection(drawn, solution, _tolerance(method, drawn, solution))):
-            verdict = "WRONG"
-        elif not solution.success:
-            note = nonsense(solution)
-            verdict = "CRASH" if note else verdict
+        for solution in solutions:
+            if note := objection(drawn, solution):
+                verdict, notes = "NOT INFEASIBLE" if solution.status is Status.INFEASIBLE else "WRONG", [*notes, note]
+            elif note := nonsense(solution):
+                verdict, notes = "CRASH", [*notes, note]
     seconds = time.process_time() - began
-    return Outcome(seed, drawn.family, solver, "HUNG" if seconds > LONGEST else verdict, seconds, note)
+    return Outcome(seed, drawn.family, solver, "HUNG" if seconds > LONGEST else verdict, seconds, "; ".join(notes))
 
 
-def objection(drawn: Draw, solution: Solution, tolerance: float) -> str:
-    """Say why a claimed optimum is none, or nothing."""
-    problem = drawn.clean
-    stage, scale = problem.stages[0], 1 + abs(solution.cost)
-    if not ((solution.controls >= stage.control_lower) & (solution.controls <= stage.control_upper)).all():
-        return "a control is outside its bounds"
-    if not (gap := condensed.gap(problem, solution)) <= 1e-6:
-        return f"the dynamics are violated by {gap:.1e}"
-    if not (apart := abs(condensed.cost(problem, solution) - solution.cost) / scale) <= 1e-6:
-        return f"J is wrong by {apart:.1e}"
-    policies = [None] if solution.feedback_gains is None else [None, solution.feedback_gains]
-    product = SLACK * tolerance if solution.solver == "IPOPT" else 0.0
-    slope = min(float(np.abs(condensed.gradient(problem, solution, K, product)[1]).max()) for K in policies)
-    if slope <= SLACK * tolerance:
-        return ""
-    promise = condensed.newton_decrease(problem, solution)
-    return "" if promise <= NEGLIGIBLE * scale else f"gradient {slope:.1e}, J could fall by {promise:.1e}"
+def _batch(drawn: Draw, rng: np.random.Generator) -> list[Solution]:
+    """Solve the problem from its guess and from others near it, by DDP at once."""
+    problem, u = drawn.clean, np.stack(drawn.clean.controls)
+    guesses = np.stack([u, *(u + 0.1 * drawn.units.controls * rng.normal(size=(BATCH - 1, *u.shape)))])
+    found = solve_batch(problem, controls=guesses, solver=DDP(max_iterations=LIMITS["max_iterations"]))
+    return [
+        Solution(
+            problem_name=problem.name,
+            solver="batch",
+            states=found.states[i],
+            controls=found.controls[i],
+            cost=float(found.cost[i]),
+            status=found.status[i],
+            history=(),
+            feedback_gains=found.feedback_gains[i],
+        )
+        for i in range(BATCH)
+    ]
 
 
 def nonsense(solution: Solution) -> str:
     """Say what is not finite in an answer that claims nothing but must be usable, or nothing."""
-    if solution.status is Status.INVALID_INPUT:
+    if solution.success or solution.status is Status.INVALID_INPUT:
         return ""
     finite = all(np.isfinite(x).all() for x in (*solution.states, *solution.controls)) and np.isfinite(solution.cost)
     return "" if finite else f"{solution.status.name} returns an iterate that is not finite"
-
-
-def _tolerance(method: Any, drawn: Draw, solution: Solution) -> float:
-    """What ‖∇J‖_∞ may be: the solver's tolerance; IPOPT scales the cost and divides by the co-states' mean size."""
-    if drawn.given is not drawn.clean:
-        largest = np.abs(condensed.gradient(drawn.clean, solution)[0]).max()
-        return float(method.gradient_tolerance + DIFFERENCES * largest)
-    if not hasattr(method, "tolerance"):
-        return float(method.gradient_tolerance)
-    steepest = np.abs(condensed.gradient(drawn.clean, _guess(drawn, solution))[0]).max()
-    costates = np.mean([np.abs(p).mean() for p in solution.value_gradients])
-    return float(method.tolerance * max(1.0, steepest / 100) * max(1.0, costates / 100))
-
-
-def _guess(drawn: Draw, solution: Solution) -> Solution:
-    controls = np.stack(drawn.clean.controls)
-    states, cost = drawn.clean.rollout(controls)
-    return replace(solution, states=states, controls=controls, cost=cost)
 
 
 def section(outcomes: Sequence[Outcome]) -> str:

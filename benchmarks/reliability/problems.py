@@ -37,6 +37,16 @@ LIMIT = 1.5  # of the bounded controls, in v
 
 
 @dataclass(frozen=True)
+class Units:
+    """What a problem was multiplied by: J, states, controls and rows of size 1 have these sizes."""
+
+    states: float
+    controls: float
+    cost: float
+    rows: float = 1.0
+
+
+@dataclass(frozen=True)
 class Draw:
     """A problem that is given to a solver, and the one that its answer is held against.
 
@@ -48,11 +58,23 @@ class Draw:
         The same without them, traced.
     family
         Where it belongs in the table.
+    feasible
+        Whether a trajectory that keeps every row and bound is known.
+    regular
+        Whether the gradients of the rows are independent where the rows hold, so that an optimum has multipliers.
     """
 
     given: Problem
     clean: Problem
     family: str
+    feasible: bool = True
+    regular: bool = True
+    rows: float = 1.0
+
+    @property
+    def units(self) -> Units:
+        """Those that were drawn."""
+        return Units(*map(float, self.clean.parameters[-3:]), self.rows)
 
 
 def draw(seed: int, family: str = "") -> Draw:
@@ -64,10 +86,10 @@ def draw(seed: int, family: str = "") -> Draw:
     sigma_x, sigma_u = p[-3], p[-2]
     guess = sigma_u * rng.choice([0.0, 0.0, 1.0]) * rng.normal(size=(horizon, size))
     x0 = sigma_x * rng.normal(size=n)
-    template = _template(family, n, size)
+    one = template(family, n, size)
     limit = LIMIT * sigma_u if bounded else np.inf
-    stage = replace(template.stages[0], control_lower=-limit, control_upper=limit)
-    clean = template.replace(stages=(stage,) * horizon, x0=x0, parameters=p, controls=guess)
+    stage = replace(one.stages[0], control_lower=-limit, control_upper=limit)
+    clean = one.replace(stages=(stage,) * horizon, x0=x0, parameters=p, controls=guess)
     if rng.integers(8) == 0 and horizon <= 7 and np.abs(np.log10(p[-3:-1])).max() <= MEASURABLE:
         return Draw(_failing(rng, family, clean), clean, "failing at random")
     return Draw(clean, clean, family)
@@ -88,7 +110,7 @@ def parameters(rng: np.random.Generator, n: int, size: int) -> Array:
 
 
 @cache
-def _template(family: str, n: int, size: int) -> Problem:
+def template(family: str, n: int, size: int) -> Problem:
     """One stage, traced once."""
     step, cost, end = _functions(family, n, size)
     some = parameters(np.random.default_rng(0), n, size)
