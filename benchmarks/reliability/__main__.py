@@ -28,6 +28,8 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     parser.add_argument("--count", type=int, default=2000, help="random problems")
+    parser.add_argument("--others", type=int, default=200, help="of these, how many by one of the other solvers too")
+    parser.add_argument("--known", type=int, default=500, help="random saddles, units and rows")
     parser.add_argument("--kills", type=int, default=100, help="random moments at which a training run is killed")
     parser.add_argument("--jobs", type=int, default=1, help="processes that solve random problems")
     parser.add_argument("--first", type=int, default=0, help="first seed")
@@ -46,10 +48,16 @@ def main() -> None:
 
 def _fuzz(options: argparse.Namespace) -> str:
     os.environ.setdefault("OCPKIT_CFLAGS", "-O1")  # twenty structures are compiled, for a few solves each
-    seeds = range(options.first, options.first + options.count)
+    parts = {
+        fuzz.solve_and_judge: options.count,
+        fuzz.solve_and_judge_others: options.others,
+        fuzz.solve_and_judge_kind: options.known,
+    }
     quiet = {"initializer": warnings.simplefilter, "initargs": ("ignore",)}  # of the models' own arithmetic
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), **quiet) as pool:
-        return fuzz.section(list(pool.map(fuzz.solve_and_judge, seeds, chunksize=20)))
+        first = options.first
+        found = [list(pool.map(solve, range(first, first + n), chunksize=20)) for solve, n in parts.items()]
+        return fuzz.section(*found)
 
 
 def _kills(options: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.page import markdown
 from benchmarks.reliability import kinds
-from benchmarks.reliability.judge import objection
+from benchmarks.reliability.judge import NOT_INFEASIBLE, UNDECIDED, WRONG, objection
 from benchmarks.reliability.problems import FAMILIES, Draw, draw
 from ocpkit import DDP, ProblemError, Solution, Status
 from ocpkit.batch import solve_batch
@@ -25,7 +25,7 @@ BATCH = 3
 ENGINES = ("numpy", "vm", "c")
 COMPILED = ("smooth", "undefined", "jumps", "saddle", "units")  # families of one size that also run in C; each takes a compiler's second
 LIMITS = {"max_iterations": 100, "time_limit": 60.0}
-FAILURES = ("WRONG", "NOT INFEASIBLE", "CRASH", "HUNG")
+FAILURES = (WRONG, NOT_INFEASIBLE, "CRASH", "HUNG")
 LONGEST = 30.0  # processor seconds of a solve beyond which it counts as hung
 
 
@@ -88,8 +88,9 @@ def _judged(seed: int, drawn: Draw, solver: str, rng: np.random.Generator) -> Ou
         verdict, notes = "CRASH", [f"{type(error).__name__}: {error}"]
     else:
         for solution in solutions:
-            if note := objection(drawn, solution):
-                verdict, notes = "NOT INFEASIBLE" if solution.status is Status.INFEASIBLE else "WRONG", [*notes, note]
+            found, note = objection(drawn, solution)
+            if found:
+                verdict, notes = found, [*notes, note]
             elif note := nonsense(solution):
                 verdict, notes = "CRASH", [*notes, note]
     seconds = time.process_time() - began
@@ -124,30 +125,34 @@ def nonsense(solution: Solution) -> str:
     return "" if finite else f"{solution.status.name} returns an iterate that is not finite"
 
 
-def section(outcomes: Sequence[Outcome]) -> str:
-    """Say what was done and what came out, as Markdown."""
+def section(outcomes: Sequence[Outcome], others: Sequence[Outcome] = (), known: Sequence[Outcome] = ()) -> str:
+    """Say what was done and what came out, as Markdown: problems that break solvers, and those of `kinds`."""
+    rows, families = (*SOLVERS, *OTHERS), [*FAMILIES, "failing at random"]
+    parts = ["## Random problems", *_counted(outcomes, SOLVERS, families)]
+    if others:
+        parts += ["The same problems, each by one of the other solvers.", *_counted(others, OTHERS, families)]
+    if known:
+        parts += ["## Saddles, units and rows", *_counted(known, rows, kinds.KINDS)]
+    return "\n\n".join(parts)
+
+
+def _counted(outcomes: Sequence[Outcome], solvers: Sequence[str], families: Sequence[str]) -> list[str]:
     counts = Counter(outcome.verdict for outcome in outcomes)
     slowest = max(outcomes, key=lambda outcome: outcome.seconds)
-    failures = [
-        f"seed {o.seed}, {o.family}, {o.solver}: {o.verdict}, {o.note}" for o in outcomes if o.verdict in FAILURES
-    ]
-    lines = [
-        "## Random problems",
-        f"Seeds {outcomes[0].seed} to {outcomes[-1].seed}, one solve each of at most {LIMITS['max_iterations']} "
-        f"iterations. {counts['WRONG']} of {counts['CONVERGED'] + counts['WRONG']} claims of an optimum were wrong, "
-        f"{counts['CRASH']} solves crashed or returned what is not finite, {counts['HUNG']} took more than "
-        f"{LONGEST:.0f} s; the slowest took {slowest.seconds:.1f} s of the processor (seed {slowest.seed}).",
-        table(outcomes, "solver", SOLVERS),
-        table(outcomes, "family", [*FAMILIES, "failing at random"]),
-        *failures,
-    ]
-    return "\n\n".join(lines)
+    said = f"Seeds {outcomes[0].seed} to {outcomes[-1].seed}, one solve each of at most {LIMITS['max_iterations']} "
+    said += f"iterations. {counts[WRONG]} of {sum(counts[v] for v in ('CONVERGED', WRONG, UNDECIDED))} claims of an "
+    said += f"optimum were wrong, {counts[UNDECIDED]} could not be decided, {counts[NOT_INFEASIBLE]} of "
+    said += f"{counts['INFEASIBLE'] + counts[NOT_INFEASIBLE]} answers said infeasible of what is not, "
+    said += f"{counts['CRASH']} solves crashed or returned what is not finite, {counts['HUNG']} took more than "
+    said += f"{LONGEST:.0f} s; the slowest took {slowest.seconds:.1f} s of the processor (seed {slowest.seed})."
+    failures = [f"seed {o.seed}, {o.family}, {o.solver}: {o.verdict}, {o.note}" for o in outcomes if o.verdict in FAILURES]
+    return [said, table(outcomes, "solver", solvers), table(outcomes, "family", families), *failures]
 
 
 def table(outcomes: Sequence[Outcome], by: str, rows: Sequence[str]) -> str:
     """Count verdicts by solver or family, as Markdown."""
     counts = Counter((getattr(outcome, by), outcome.verdict) for outcome in outcomes)
-    verdicts = [status.name for status in Status] + ["REFUSED", *FAILURES]
+    verdicts = [status.name for status in Status] + ["REFUSED", UNDECIDED, *FAILURES]
     shown = [v for v in verdicts if v in FAILURES or any(counts[row, v] for row in rows)]
     lines = [[row, *(str(counts[row, v]) for v in shown)] for row in rows]
     total = ["all", *(str(sum(counts[row, v] for row in rows)) for v in shown)]

@@ -3,10 +3,10 @@
 Units, `Draw.units`, are known because they were drawn; J counts in Σ |ℓ_t| + |φ| and `FLOOR` of its drawn unit. A
 claimed optimum must keep bounds, dynamics and rows, state its own J, and leave nothing to gain:
 
-* first order: with A the rows and bounds that are active and y ≥ 0 on them, r = ∇J + Aᵀy is small, or ½ rᵀ|H|⁻¹r is;
-* second order, without rows: J does not fall along the eigenvector of H with the smallest eigenvalue, or along
-  −|H|⁻¹∇J, both among the controls that no bound holds. Rollouts decide; they go on only as long as J falls, so that
-  a lower J behind a hill is no objection.
+* with rows: with A those nearby and the bounds, y ≥ 0 on them, r = ∇J + Aᵀy is small, or ½ rᵀ|H|⁻¹r is;
+* without rows: ∇J is small, or ½ ∇Jᵀ|H|⁻¹∇J; and J does not fall along the eigenvector of H with the smallest
+  eigenvalue, −|H|⁻¹∇J or −∇J, all among the controls that no bound holds. Rollouts decide; they go on only as long as
+  J falls, so that a lower J behind a hill is no objection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Array = Any
 NEGLIGIBLE = 1e-8  # a decrease of J, in its unit, that nobody misses
 STEEP = 1e-5  # ‖r‖_∞, in units of J and of the controls
 ROWS_HOLD = 1e-6  # of the unit of a row
-ACTIVE = 1e-5  # of the unit of a row; an interior point keeps a distance
+NEARBY = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # of the unit of a row
+COMPLEMENTARY = 1e-6  # of J's unit
 CONSISTENT = 1e-6  # of states, and of J
 FLOOR = 1e-8
 ROUNDING = 1e-13
@@ -33,14 +34,38 @@ DIFFERENCES = 1e-4  # error of central differences, relative to the largest slop
 LENGTHS = 2.0 ** np.arange(-16, 4)  # of a step of the unit of the controls
 
 
-def objection(drawn: Draw, solution: Solution) -> str:
-    """Say why what an answer claims is false, or nothing."""
+WRONG, NOT_INFEASIBLE, UNDECIDED = "WRONG", "NOT INFEASIBLE", "UNDECIDED"
+
+
+def objection(drawn: Draw, solution: Solution) -> tuple[str, str]:
+    """Return `WRONG`, `NOT_INFEASIBLE` or `UNDECIDED`, and why; two empty words where nothing speaks against a claim.
+
+    Undecided is a slope that is not small where no rollout shows a lower J: open-loop rollouts and slopes of unstable
+    systems are made of rounding.
+    """
     if solution.status is Status.INFEASIBLE and drawn.feasible:
-        return "INFEASIBLE, but a trajectory that keeps every row is known"
+        return NOT_INFEASIBLE, "a trajectory that keeps every row is known"
     if not solution.success:
-        return ""
+        return "", ""
+    unit = cost_unit(drawn, solution)
+    if note := _broken(drawn, solution, unit):
+        return WRONG, note
+    if not drawn.regular:
+        return "", ""  # there need be no multipliers
+    if drawn.clean.stages[0].constraints or drawn.clean.terminal_constraints:
+        note = stationary_under_rows(drawn, solution, unit)
+        return (WRONG, note) if note else ("", "")
+    steep, inside = steepest(drawn, solution, unit)
+    note = _say_slope(steep, condensed.newton_decrease(drawn.clean, solution, inside) / unit)
+    if fall := lower(drawn, solution, unit, inside):
+        return WRONG, fall
+    return (UNDECIDED, note) if note else ("", "")
+
+
+def _broken(drawn: Draw, solution: Solution, unit: float) -> str:
+    """Say what does not hold of bounds, dynamics, rows and J, or nothing."""
     problem = drawn.clean
-    stage, unit = problem.stages[0], cost_unit(drawn, solution)
+    stage = problem.stages[0]
     if not ((solution.controls >= stage.control_lower) & (solution.controls <= stage.control_upper)).all():
         return "a control is outside its bounds"
     if not (gap := condensed.gap(problem, solution, drawn.units.states)) <= CONSISTENT:
@@ -49,13 +74,7 @@ def objection(drawn: Draw, solution: Solution) -> str:
         return f"J is wrong by {apart:.1e}"
     if not (excess := rows_excess(drawn, solution)) <= ROWS_HOLD:
         return f"a row is violated by {excess:.1e}"
-    if not drawn.regular:
-        return ""  # there need be no multipliers
-    if problem.stages[0].constraints or problem.terminal_constraints:
-        return _say_slope(*kkt_residual(drawn, solution, unit))
-    slopes, inside = steepest(drawn, solution, unit)
-    promise = condensed.newton_decrease(problem, solution, inside)
-    return _say_slope(slopes, promise / unit) or second_order(drawn, solution, unit, inside)
+    return ""
 
 
 def _say_slope(steep: float, promise: float) -> str:
@@ -90,31 +109,39 @@ def steepest(drawn: Draw, solution: Solution, unit: float) -> tuple[float, Array
     return min(found, key=lambda each: each[0])
 
 
-def kkt_residual(drawn: Draw, solution: Solution, unit: float) -> tuple[float, float]:
-    """‖r‖_∞ in units of J and of the controls, and ½ rᵀ|diag H|⁻¹r in the unit of J, r = ∇J + Aᵀy with the y that makes |r| least."""
-    problem, v = drawn.clean, np.concatenate(solution.controls)
+def stationary_under_rows(drawn: Draw, solution: Solution, unit: float) -> str:
+    """Say that r = ∇J + Aᵀy is not small for any y ≥ 0 on the rows and bounds nearby, or nothing.
+
+    What counts as nearby grows until it is small, but Σ y · distance, which is what J could fall by in the convex case,
+    may be `COMPLEMENTARY` at most: an interior point keeps a distance.
+    """
+    problem, v, size = drawn.clean, np.concatenate(solution.controls), drawn.units.controls
     H, gradient = condensed.hessian(problem, v)
     g, lower, upper, jacobian = condensed.rows(problem, v)
-    stage, size = problem.stages[0], drawn.units.controls
-    bounds = (np.tile(side, problem.horizon) for side in (stage.control_lower, stage.control_upper))
-    sides = [(g, lower, upper, jacobian * size / drawn.units.rows, drawn.units.rows), (v, *bounds, np.eye(len(v)), size)]
-    columns, least, most = [], [], []
-    for value, low, high, slopes, of_row in sides:
-        at_low, at_high = value - low <= ACTIVE * of_row, high - value <= ACTIVE * of_row
-        for i in np.flatnonzero(at_low | at_high):
-            columns.append(slopes[i])
-            least.append(-np.inf if at_low[i] else 0.0)
-            most.append(np.inf if at_high[i] else 0.0)
-    r = gradient * size / unit
-    if columns:
-        A = np.stack(columns, axis=1)
-        r = r + A @ lsq_linear(A, -r, (least, most)).x
-    bends = np.maximum(np.abs(np.diag(H)) * size**2 / unit, np.finfo(float).tiny)
-    return float(np.abs(r).max()), float(0.5 * np.sum(r**2 / bends))
+    stage = problem.stages[0]
+    bounds = [np.tile(side, problem.horizon) for side in (stage.control_lower, stage.control_upper)]
+    A = np.concatenate([jacobian * size / drawn.units.rows, np.eye(len(v))])
+    below = np.concatenate([(g - lower) / drawn.units.rows, (v - bounds[0]) / size])
+    above = np.concatenate([(upper - g) / drawn.units.rows, (bounds[1] - v) / size])
+    slopes, bends = gradient * size / unit, np.maximum(np.abs(np.diag(H)) * size**2 / unit, np.finfo(float).tiny)
+    for near in NEARBY:
+        some = (below <= near) | (above <= near)
+        y, r = np.zeros(0), slopes
+        if some.any():
+            y = lsq_linear(
+                A[some].T, -slopes, (np.where(below <= near, -np.inf, 0.0)[some], np.where(above <= near, np.inf, 0.0)[some])
+            ).x
+            r = slopes + A[some].T @ y
+        left = float(np.sum(np.abs(y) * np.maximum(np.where(y > 0, above[some], below[some]), 0.0)))
+        steep, promise = float(np.abs(r).max()), float(0.5 * np.sum(r**2 / bends))
+        note = _say_slope(steep, promise)
+        if left <= COMPLEMENTARY and not note:
+            return ""
+    return note or f"rows leave {left:.1e} of J's unit"
 
 
-def second_order(drawn: Draw, solution: Solution, unit: float, free: Array) -> str:
-    """Say by how much J falls from a claimed optimum along a direction of negative curvature, or nothing."""
+def lower(drawn: Draw, solution: Solution, unit: float, free: Array) -> str:
+    """Say by how much J falls from a claimed optimum along a direction of Newton or negative curvature, or nothing."""
     problem, v, size = drawn.clean, np.concatenate(solution.controls), drawn.units.controls
     H, gradient = condensed.hessian(problem, v)
     H, gradient = H[np.ix_(free, free)] * size**2, gradient[free] * size
@@ -124,25 +151,26 @@ def second_order(drawn: Draw, solution: Solution, unit: float, free: Array) -> s
     slopes = vectors.T @ gradient
     newton = -vectors @ (slopes / np.maximum(np.abs(values), np.finfo(float).eps * np.abs(values).max() + 1e-300))
     newton /= max(1.0, np.abs(newton).max())
-    for direction in (vectors[:, 0], -vectors[:, 0], newton):
+    steep = -gradient / max(np.abs(gradient).max(), 1e-300)
+    for direction in (vectors[:, 0], -vectors[:, 0], newton, steep):
         move = np.zeros_like(v)
         move[free] = direction * size
-        if (fall := _fall(problem, v, move, unit)) > NEGLIGIBLE * unit:
+        if (fall := _fall(problem, v, move, unit, solution.cost)) > NEGLIGIBLE * unit:
             return f"J falls by {fall / unit:.1e} of its unit along curvature {values[0] / unit:.1e}"
     return ""
 
 
-def _fall(problem: Problem, v: Array, move: Array, unit: float) -> float:
-    """By how much J falls on the way along a move, until it rises."""
+def _fall(problem: Problem, v: Array, move: Array, unit: float, claimed: float) -> float:
+    """By how much J falls below what is claimed on the way along a move, until it rises."""
     stage, m = problem.stages[0], problem.control_sizes[0]
-    first = lowest = _cost(problem, v.reshape(-1, m))
+    lowest = _cost(problem, v.reshape(-1, m))
     for length in LENGTHS:
         controls = np.clip((v + length * move).reshape(-1, m), stage.control_lower, stage.control_upper)
         J = _cost(problem, controls)
         if not lowest + ROUNDING * unit >= J:
             break
         lowest = J
-    return first - lowest
+    return claimed - lowest
 
 
 def _cost(problem: Problem, controls: Array) -> float:

@@ -41,7 +41,7 @@ SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of 
 LEAST_DECREASE = 1e-10  # share of the price of the rows below which a decrease does not lower the violation
 SEARCH_FACTOR = 100.0  # of ρ between two searches for the least violation
 FINEST = 1e-4  # share of the gradient tolerance down to which inner solves go that a new y leaves where they are
-SETTLED = 0.01  # share by which that may fall with ρ and still count as the least
+SETTLED = 0.01  # share by which that may fall with ρ and still count as the least; of J that its price must be
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class AugmentedLagrangianRun(Run):
 
     def leave(self, controls: Sequence[Array]) -> None:
         assert self.inner is not None
-        self.inner = replace(self.inner, controls=controls, states=self.augmented.template.simulate(controls))
+        self.inner = replace(self.inner, controls=controls, states=self.problem.simulate(controls))
         self.status = None
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
@@ -277,7 +277,8 @@ class AugmentedLagrangianRun(Run):
         if self.searching == 1 and violated:
             self._search(measured)
             return
-        found = violated and inner.status is Status.CONVERGED
+        noticed = inner.cost - measured.cost >= SETTLED * abs(measured.cost)  # else J says where the search ends
+        found = violated and noticed and inner.status is Status.CONVERGED
         settled = measured.squares >= (1 - SETTLED) * self.least_squares
         self.status = Status.INFEASIBLE if found and settled else Status.GAVE_UP
 

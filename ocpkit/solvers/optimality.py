@@ -19,7 +19,7 @@ from ocpkit.problem import Array
 from ocpkit.trajectory import Trajectory
 
 ROUNDING = 16 * float(np.finfo(float).eps)
-SPREAD = 1e-6
+SPREAD = 1e-24
 """Share of J's spread that J is measured against at least."""
 LENIENCE = 1e3
 """Multiple of what each control alone may still promise that the whole step may."""

@@ -148,7 +148,8 @@ static void conclude(augmented *a) {
   if (a->searching == 1 && a->violation > a->constraint_tolerance)
     search(a);
   else if (a->searching) {
-    const int found = a->violation > a->constraint_tolerance && s->status == CONVERGED;
+    const int noticed = s->cost - a->cost >= SETTLED * fabs(a->cost); /* else J says where the search ends */
+    const int found = a->violation > a->constraint_tolerance && noticed && s->status == CONVERGED;
     a->status = found && a->squares >= (1 - SETTLED) * a->least_squares ? INFEASIBLE : GAVE_UP;
   } else if (last && s->status == CONVERGED && fmax(residual, show_inside(a)) <= a->constraint_tolerance)
     a->status = CONVERGED;
