@@ -66,7 +66,8 @@ def blocked(problem: Problem, solution: Solution, g: Array, negligible: float) -
     stage, u = problem.stages[0], np.stack(solution.controls)
     way = np.where(g > 0, u - stage.control_lower, stage.control_upper - u)
     span = np.minimum(np.asarray(stage.control_upper) - stage.control_lower, np.abs(u).max(initial=0.0))
-    return (g != 0) & (way < np.inf) & ((way <= NEAR * span) | (way * np.abs(g) <= negligible))
+    gain = np.multiply(way, np.abs(g), out=np.full_like(g, np.inf), where=(g != 0) & (way < np.inf))
+    return (gain < np.inf) & ((way <= NEAR * span) | (gain <= negligible))
 
 
 def newton_decrease(problem: Problem, solution: Solution, inside: Array) -> float:
@@ -102,7 +103,9 @@ def rows(problem: Problem, v: Array) -> tuple[Array, Array, Array, Array]:
         x = step(x, u, p)
     g = ca.vertcat(*found, end.function(x, p))
     value, jacobian = ca.Function("rows", [V], [g, ca.jacobian(g, V)])(v)
-    lower, upper = (np.concatenate([*[getattr(along, s)] * problem.horizon, getattr(end, s)]) for s in ("lower", "upper"))
+    lower, upper = (
+        np.concatenate([*[getattr(along, s)] * problem.horizon, getattr(end, s)]) for s in ("lower", "upper")
+    )
     return value.full()[:, 0], lower, upper, jacobian.full()
 
 

@@ -23,7 +23,13 @@ OTHERS = ("ip", "msa", "emsa", "batch")
 CONSTRAINED = ("al", "ip", "ipopt")
 BATCH = 3
 ENGINES = ("numpy", "vm", "c")
-COMPILED = ("smooth", "undefined", "jumps", "saddle", "units")  # families of one size that also run in C; each takes a compiler's second
+COMPILED = (
+    "smooth",
+    "undefined",
+    "jumps",
+    "saddle",
+    "units",
+)  # families of one size that also run in C; each takes a compiler's second
 LIMITS = {"max_iterations": 100, "time_limit": 60.0}
 FAILURES = (WRONG, NOT_INFEASIBLE, "CRASH", "HUNG")
 LONGEST = 30.0  # processor seconds of a solve beyond which it counts as hung
@@ -145,7 +151,9 @@ def _counted(outcomes: Sequence[Outcome], solvers: Sequence[str], families: Sequ
     said += f"{counts['INFEASIBLE'] + counts[NOT_INFEASIBLE]} answers said infeasible of what is not, "
     said += f"{counts['CRASH']} solves crashed or returned what is not finite, {counts['HUNG']} took more than "
     said += f"{LONGEST:.0f} s; the slowest took {slowest.seconds:.1f} s of the processor (seed {slowest.seed})."
-    failures = [f"seed {o.seed}, {o.family}, {o.solver}: {o.verdict}, {o.note}" for o in outcomes if o.verdict in FAILURES]
+    failures = [
+        f"seed {o.seed}, {o.family}, {o.solver}: {o.verdict}, {o.note}" for o in outcomes if o.verdict in FAILURES
+    ]
     return [said, table(outcomes, "solver", solvers), table(outcomes, "family", families), *failures]
 
 

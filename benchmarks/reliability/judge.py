@@ -129,7 +129,9 @@ def stationary_under_rows(drawn: Draw, solution: Solution, unit: float) -> str:
         y, r = np.zeros(0), slopes
         if some.any():
             y = lsq_linear(
-                A[some].T, -slopes, (np.where(below <= near, -np.inf, 0.0)[some], np.where(above <= near, np.inf, 0.0)[some])
+                A[some].T,
+                -slopes,
+                (np.where(below <= near, -np.inf, 0.0)[some], np.where(above <= near, np.inf, 0.0)[some]),
             ).x
             r = slopes + A[some].T @ y
         left = float(np.sum(np.abs(y) * np.maximum(np.where(y > 0, above[some], below[some]), 0.0)))

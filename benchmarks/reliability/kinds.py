@@ -1,4 +1,4 @@
-"""Random problems of which something is known: saddles, other units, and rows that can be kept, cannot, or are degenerate.
+"""Random problems of which something is known: saddles, other units, rows that can be kept, cannot, or are degenerate.
 
 All are harmless draws of `problems`, in units of 10^k of J, x, u and rows, each with its own k = −8 … 8.
 
@@ -93,7 +93,9 @@ def _feasible(rng: np.random.Generator, problem: Problem, row: float) -> Problem
     (z, v), p = _known(rng, problem), problem.parameters
     a, b = rng.normal(size=z.shape[1]) * rng.integers(2), rng.normal(size=v.shape[1])
     mixed = z[:-1] @ a + v @ b
-    along = [Constraint(lambda x, u: row * (m.dot(a, x / p[-3]) + m.dot(b, u / p[-2])), -np.inf, row * mixed.max(), "mixed")]
+    along = [
+        Constraint(lambda x, u: row * (m.dot(a, x / p[-3]) + m.dot(b, u / p[-2])), -np.inf, row * mixed.max(), "mixed")
+    ]
     end = []
     if rng.integers(2):
         fixed = np.sort(rng.permutation(z.shape[1])[: int(rng.integers(1, v.shape[1] + 1))])
@@ -126,10 +128,14 @@ def _degenerate(rng: np.random.Generator, problem: Problem, row: float) -> Probl
     a = z[-1, :1]
     way = rng.integers(4)
     if way == 0:
-        return _with(problem, [], [Constraint(lambda x: row * m.dot(x[:1] / p[-3] - a, x[:1] / p[-3] - a), 0, 0, "square")])
+        return _with(
+            problem, [], [Constraint(lambda x: row * m.dot(x[:1] / p[-3] - a, x[:1] / p[-3] - a), 0, 0, "square")]
+        )
     if way == 1:
         return _with(problem, [], [Constraint(lambda x: row * (x[:1] / p[-3] - a) ** 3, 0, 0, "cube")])
     if way == 2:
         once = Constraint(lambda x: row * x[:1] / p[-3], row * a, row * a, "once")
-        return _with(problem, [], [once, Constraint(lambda x: 2 * row * x[:1] / p[-3], 2 * row * a, 2 * row * a, "twice")])
+        return _with(
+            problem, [], [once, Constraint(lambda x: 2 * row * x[:1] / p[-3], 2 * row * a, 2 * row * a, "twice")]
+        )
     return _with(problem, [Constraint(lambda x, u: row * (u[0] / p[-2]) ** 2, -np.inf, 0.0, "nothing")])
