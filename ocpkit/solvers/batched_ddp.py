@@ -150,7 +150,7 @@ class BatchedDDP:
 
     def _floor(self) -> Tensor:
         """What the rounding of controls and states makes of J, (B,)."""
-        return torch.nan_to_num(self.rounding**2 * self.progress.policy.rounding)
+        return torch.nan_to_num(self.rounding**2 * self.progress.policy.rounding, posinf=0.0)
 
     def _retire(self) -> None:
         """Let the problems that are over leave."""

@@ -50,6 +50,8 @@ class Optimality:
             for V, x in zip(() if hessians is None else hessians, trajectory.states):
                 rounding += float(np.abs(np.diagonal(V)) @ np.square(x))
         metric = {size: _geometric_mean(np.stack(bends)) for size, bends in seen.items()}
+        if not np.isfinite(rounding):
+            rounding = 0.0  # a V_xx that is not finite excuses nothing
         return cls(decrement, ROUNDING**2 * rounding, metric)
 
 

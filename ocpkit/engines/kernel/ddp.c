@@ -233,7 +233,7 @@ static long backward_sweep(ddp *s, int second_order) {
     put_away(Vxx, kept, n * n);
   }
   s->gradient_norm = found.slope, s->expected_change = found.change;
-  s->decrement = found.decrement, s->rounding = ROUNDING * ROUNDING * found.rounding;
+  s->decrement = found.decrement, s->rounding = isfinite(found.rounding) ? ROUNDING * ROUNDING * found.rounding : 0;
   settle_metrics(s);
   return -1;
 }
