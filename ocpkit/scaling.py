@@ -14,7 +14,6 @@ import numpy as np
 
 from ocpkit.arrays import Array
 
-
 ORDINARY = 1e5
 """Factor by which units may be off and still be taken as they are for the programs of plugins."""
 

@@ -68,7 +68,7 @@ class DDP(Solver):
         most this [cost per unit of control].
     cost_tolerance
         Converged also when no gap is open and the undamped quadratic model promises a decrease of at most this times
-        S = Σ |ℓ_t| + |φ| + a millionth of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
+        S = Σ |ℓ_t| + |φ| + 1e-24 of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
     gap_tolerance
         Share of the guess's gaps that counts as closed; they all shrink by the same factor.
     regularize
