@@ -14,8 +14,8 @@ import numpy as np
 
 from ocpkit.arrays import Array
 
-ORDINARY = 1e5
-"""Factor by which units may be off and still be taken as they are for the programs of plugins."""
+ORDINARY, ORDINARY_COST = 1e3, 1e5
+"""Factors by which units, and that of J, may be off and still be taken as they are for the programs of plugins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,10 @@ class Scaling:
 
     @property
     def ordinary(self) -> bool:
-        """Whether the user's units are within a factor of `ORDINARY` of these, so that they serve as well."""
-        found = np.concatenate([[self.cost], *self.controls, *self.states, *self.rows])
-        return bool(((found >= 1 / ORDINARY) & (found <= ORDINARY)).all())
+        """Whether the user's units are within `ORDINARY` factors of these, so that they serve as well."""
+        others = np.concatenate([*self.controls, *self.states, *self.rows])
+        of_cost = 1 / ORDINARY_COST <= self.cost <= ORDINARY_COST
+        return of_cost and bool(((others >= 1 / ORDINARY) & (others <= ORDINARY)).all())
 
     def flat(self) -> dict[str, Array]:
         """Arrays by name, each series as its entries and their sizes, for a file."""

@@ -146,8 +146,13 @@ class NLPSolver(Solver):
 
     def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
         """Call the plugin, and again from where a point that it calls optimal can be left."""
+        start = watch.iterate.trajectory
         for _ in range(ATTEMPTS):
             status, details = self._call(watch)
+            again = watch.program.scaling is None and watch.units is not None and watch.stop is None
+            if status in _FAILED and again and self._left(watch) > 0:  # the user's units may be what it fails by
+                watch.begin(Program(watch.program.problem, watch.units), start)
+                continue
             if status is not Status.CONVERGED:
                 return status, details
             try:
@@ -392,6 +397,7 @@ def _reason(error: RuntimeError) -> str:
 
 
 _CONVEXIFY = ("eigen-clip", "eigen-reflect", "regularize", "none")
+_FAILED = (Status.STALLED, Status.INFEASIBLE, Status.GAVE_UP, Status.DIVERGED)
 _STATUS = {
     "Solved_To_Acceptable_Level": Status.STALLED,
     "Maximum_Iterations_Exceeded": Status.ITERATION_LIMIT,
