@@ -38,6 +38,7 @@ STATUSES = (
     Status.DIVERGED,
     Status.INVALID_INPUT,
     Status.GAVE_UP,
+    Status.SADDLE,
 )
 REASONS = ("", "derivatives are not finite at stage {}", "Q_uu is not positive definite at stage {}")
 

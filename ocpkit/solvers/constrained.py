@@ -131,10 +131,19 @@ class AugmentedLagrangian(Solver):
         else:
             run = AugmentedLagrangianRun(self, augmented, guess)
         excess, row = broken_at_start(problem, augmented.rows[0])
-        if excess > self.constraint_tolerance:
+        if excess > 0 and excess > self.constraint_tolerance * self._unit_at_start(augmented, guess, row):
             run.status = Status.INFEASIBLE
             run.details["reason"] = say_start(excess, row)
         return run
+
+    def _unit_at_start(self, augmented: Augmented, guess: Guess, row: str) -> float:
+        """Natural unit of a row of stage 0."""
+        units = first_units(augmented, guess, scaling=self.scaling)
+        if units is None:
+            controls = augmented.problem.clip(guess.controls)
+            states, cost = augmented.problem.rollout(controls)
+            units = measure_units(augmented, guess.states or states, controls, cost) or Units.of_user(augmented)
+        return float(units.rows[0][augmented.rows[0].names.index(row)])
 
 
 class AugmentedLagrangianRun(Run):

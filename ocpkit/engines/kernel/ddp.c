@@ -1,7 +1,7 @@
 /* The whole DDP iteration (ocpkit/solvers/ddp.py, which says what and why) on memory that the caller owns.
    Before this text stand `kinds` (a table of the kinds of stages) and the terminal cost: FINAL (its size),
    terminal_prepare, terminal_cost, terminal_derive, terminal_derive_gauss_newton. */
-enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP };
+enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP, SADDLE };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SECONDS, COLUMNS };
 static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-24, LENIENCE = 1e3;

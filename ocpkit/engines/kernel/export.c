@@ -30,6 +30,7 @@ static long run(ddp *s, SOLVER(workspace) *w, long max_iterations, double *first
     ocpkit_advance(s, 1, 0, INFINITY, INFINITY);
     if (iterations < 0) *first_gap = s->max_gap;
   } while (++iterations < max_iterations && s->status == RUNNING);
+  if (s->status == CONVERGED && !ocpkit_certify(s)) s->status = SADDLE;
   if (s->u != w->u) memcpy(w->u, s->u, sizeof w->u), memcpy(w->x, s->x, sizeof w->x);
   return iterations;
 }

@@ -33,7 +33,7 @@ static SOLVER(command) renew(SOLVER(mpc) *c, const double *x, const double *para
   memset(w->gap, 0, STATE * sizeof *w->gap);
   memcpy(w->x, x, STATE * sizeof *w->x);
   const long taken = run(&s, w, c->planned ? iterations : SOLVER(MAX_ITERATIONS), &allowed);
-  const int stopped_early = s.status == RUNNING || s.status == STALLED;
+  const int stopped_early = s.status == RUNNING || s.status == STALLED || s.status == SADDLE;
   const int close = s.max_gap <= fmax(FEASIBILITY_TOLERANCE, allowed);
   const int usable = isfinite(s.cost) && (s.status == CONVERGED || (stopped_early && close));
   if (usable) {

@@ -23,7 +23,7 @@ typedef struct {
 
 /* ${name}_result.status */
 enum { ${name}_RUNNING, ${name}_CONVERGED, ${name}_STALLED, ${name}_INFEASIBLE, ${name}_DIVERGED, ${name}_INVALID_INPUT,
-       ${name}_GAVE_UP };
+       ${name}_GAVE_UP, ${name}_SADDLE /* stationary, and not known to be a minimum */ };
 
 typedef struct {
   long status, iterations;
