@@ -272,6 +272,8 @@ class BatchedDDP:
             alone = max(options.gradient_tolerance**2, self.rounding) * unit
             flat = now.policy.decrement <= alone + floor
             flat &= ~undamped | (promised <= LENIENCE * alone + floor)
+            if options.regularize == "state":
+                flat &= now.damping == 0  # else Q_uu itself is damped
             settled = promised <= tolerance * unit + floor
         else:
             flat = now.policy.gradient_norm <= options.gradient_tolerance

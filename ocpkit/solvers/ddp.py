@@ -101,7 +101,7 @@ class DDP(Solver):
     gap_tolerance: float = 1e-9
     regularize: str = "control"
     initial_regularization: float = 0.0
-    min_regularization: float = 1e-6
+    min_regularization: float = 1e-5
     max_regularization: float = 1e12
     regularization_factor: float = 2.0
     tikhonov: float = 0.0
@@ -382,6 +382,7 @@ class DDPRun(Run):
             rounding, alone = self.optimality.rounding, options.gradient_tolerance**2 * self.unit
             flat = self.optimality.decrement <= alone + rounding
             flat &= not undamped or promised <= LENIENCE * alone + rounding
+            flat &= options.regularize == "control" or self.regularization.value == 0  # else Q_uu itself is damped
             settled = undamped and promised <= options.cost_tolerance * self.unit + rounding
         else:
             flat = self.policy.gradient_norm <= options.gradient_tolerance

@@ -301,6 +301,7 @@ static void check_convergence(ddp *s) {
   if (s->scaling) {
     const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
     flat = s->decrement <= alone + s->rounding && (!undamped || promised <= LENIENCE * alone + s->rounding);
+    if (s->on_state && s->regularization > 0) flat = 0; /* Q_uu itself is damped */
     settled = undamped && promised <= s->cost_tolerance * s->unit + s->rounding;
   } else {
     flat = s->gradient_norm <= s->gradient_tolerance;
