@@ -35,7 +35,7 @@ class Status(Enum):
     CONVERGED = "converged: the optimality conditions hold to the tolerances"
     STALLED = (
         "stalled: no step of this solver lowers the cost any more, yet the optimality conditions do not hold; "
-        "rescale the cost, loosen the tolerance, or start elsewhere"
+        "loosen the tolerance, or start elsewhere"
     )
     ITERATION_LIMIT = (
         "iteration limit: stopped before convergence; raise max_iterations or warm-start from this solution"

@@ -53,7 +53,7 @@ def solve_command(
             show_default="auto",
         ),
     ] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Gradient at which the solver has converged.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="The solver's main tolerance, in natural units.")] = None,
     warm_start: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Start from a saved solution.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the trajectory.")] = None,
     animate: Annotated[
