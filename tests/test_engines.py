@@ -125,7 +125,7 @@ def test_every_task(name: str, engine: str) -> None:
     problem = models.get(name).build()
     if name in UNDER_LIMITS:
         augmented = Augmented(problem)
-        problem = augmented.lagrangian(augmented.zeros(), 10.0)
+        problem = augmented.lagrangian(augmented.extended(None, 10.0))
     for solver in (DDP(max_iterations=5), ILQR(max_iterations=5)):
         ours = replace(solver, engine=engine).solve(problem)
         assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))

@@ -74,6 +74,8 @@ LIMITED = declare(
     terminal_constraints=(Constraint(lambda x: x[0] - 2.5, 0, 0, "goal"),),
 )
 CONVEX = declare(cost=lambda x, u: u[0] ** 2 + m.dot(x, x), terminal_cost=lambda x: m.dot(x, x))
+HARD = declare(controls=[15.0])
+"""Far from an optimum, so that full steps are refused."""
 SHORT = declare(cost=lambda x, u: u[0] ** 2 + m.dot(x, x), terminal_cost=lambda x: m.dot(x, x), horizon=3)
 NOISY = declare(cost=lambda x, u: u[0] ** 2 + m.dot(x, x), noise=growing)
 
@@ -86,7 +88,11 @@ def kalman() -> KalmanFilter:
 Row = tuple[Problem, dict[str, Any], Any]
 """A problem, other options, and the value of this one that must matter there."""
 
-OF_EVERY: dict[str, Row] = {"max_iterations": (SHORT, {}, 1), "time_limit": (SHORT, {}, 1e-9)}
+OF_EVERY: dict[str, Row] = {
+    "max_iterations": (SHORT, {}, 1),
+    "time_limit": (SHORT, {}, 1e-9),
+    "scaling": (HARD, {}, False),
+}
 OF_DDP: dict[str, Row] = OF_EVERY | {
     "second_order": (SWING, {}, False),
     "feedback": (SWING, {"max_iterations": 3}, False),
@@ -101,8 +107,8 @@ OF_DDP: dict[str, Row] = OF_EVERY | {
     "regularization_factor": (SWING, {"initial_regularization": 1.0}, 5.0),
     "tikhonov": (SWING, {}, 1.0),
     "line_search": (SWING, {"max_iterations": 5}, False),
-    "min_step_size": (SWING, {}, 0.9),
-    "armijo": (SWING, {}, 0.9),
+    "min_step_size": (HARD, {}, 0.9),
+    "armijo": (HARD, {}, 0.9),
     "infeasible_start": (SWING, {}, True),
     "engine": (SWING, {}, "vm"),
 }
@@ -110,6 +116,7 @@ OF_FIRST_ORDER: dict[str, Row] = OF_EVERY | {"gradient_tolerance": (SWING, {"max
 OF_AUGMENTED: dict[str, Row] = {
     "max_iterations": (LIMITED, {}, 1),
     "time_limit": (LIMITED, {}, 1e-9),
+    "scaling": (LIMITED, {}, False),
     "inner": (LIMITED, {}, DDP(engine="numpy", max_iterations=1)),
     "constraint_tolerance": (LIMITED, {}, 1e9),
     "gradient_tolerance": (LIMITED, {"max_iterations": 2, "constraint_tolerance": 1e9}, 1e9),
@@ -125,11 +132,12 @@ OF_PLUGINS: dict[str, Row] = OF_EVERY | {
 }
 TABLE: dict[type[Solver], dict[str, Row]] = {
     DDP: OF_DDP,
-    ILQR: OF_DDP | {"second_order": (SWING, {}, True)},
+    ILQR: OF_DDP | {"second_order": (SWING, {}, True), "line_search": (HARD, {"max_iterations": 5}, False)},
     FDDP: OF_DDP | {"infeasible_start": (SWING, {}, False)},
     ILQG: {
         "max_iterations": (NOISY, {}, 1),
         "time_limit": (NOISY, {}, 1e-9),
+        "scaling": (NOISY, {}, False),
         "inner": (NOISY, {}, DDP(engine="numpy", max_iterations=1)),
         "hessian_tolerance": (NOISY, {}, 1e9),
         "estimator": (NOISY, {"max_iterations": 3}, kalman()),
@@ -162,8 +170,8 @@ TABLE: dict[type[Solver], dict[str, Row]] = {
     | {
         "learning_rate": (SWING, {"max_iterations": 3}, 1e-4),
         "rule": (SWING, {"max_iterations": 3}, "adam"),
-        "line_search": (SWING, {"max_iterations": 3}, False),
-        "armijo": (SWING, {"max_iterations": 20}, 0.9),
+        "line_search": (HARD, {"max_iterations": 3}, False),
+        "armijo": (HARD, {"max_iterations": 20}, 0.9),
     },
     IPOPT: OF_PLUGINS,
     Fatrop: OF_PLUGINS | {"max_iterations": (SWING, {}, 1)},
@@ -374,6 +382,8 @@ def test_an_option_matters_in_exported_c(name: str, tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------ controllers
 STEADY = Constraint(lambda x, u: x[1] - 0.5, -np.inf, 0.0, "slow")
+TOO_FAST = declare(x0=[0.3, 4.0], constraints=(Constraint(lambda x, u: x[1], -3, 3, "speed"),))
+"""x_0 breaks a row that no control of stage 0 can mend."""
 MOVED = declare(
     dynamics=rk4(lambda x, u: m.stack([x[1], u[0] - 9.81 * m.sin(x[0])]), 0.2),
     terminal_cost=lambda x, p: 30 * (x[0] - p[0]) ** 2 + x[1] ** 2,
@@ -386,6 +396,7 @@ OF_MPC: dict[str, tuple[Problem, dict[str, Any], Any]] = {
     "warm_up": (SWING, {"solver": DDP(max_iterations=1, engine="numpy")}, DDP(max_iterations=2, engine="numpy")),
     "delay": (SWING, {}, 2),
     "feasibility_tolerance": (MOVED, {"solver": IPOPT(max_iterations=1), "warm_up": IPOPT()}, 1e9),
+    "ask_at_start": (TOO_FAST, {"solver": AugmentedLagrangian()}, True),
 }
 
 
@@ -447,6 +458,7 @@ OF_DECLARATION: dict[str, Any] = {
     "states": np.ones((T + 1, 2)),
     "derivatives": "central",
     "name": "other",
+    "angles": (0,),
 }
 
 
@@ -464,6 +476,7 @@ def test_an_option_of_a_declaration_matters(name: str) -> None:
                 np.ravel(problem.controls).tolist(),
             ),
             *(None if states is None else np.ravel(states).tolist(), first.dynamics.traced_function is None),
+            problem.angles,
         )
 
     start = {"controls": None} if name == "control_size" else {}

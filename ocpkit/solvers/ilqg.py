@@ -62,6 +62,8 @@ class ILQG(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "hessian_tolerance")
+        if not self.scaling:
+            raise ProblemError("ILQG measures nothing itself: set scaling=False on the inner solver")
         if not isinstance(self.inner, DDP):
             raise ProblemError(f"inner must be a DDP solver, got {type(self.inner).__name__}")
 
@@ -96,7 +98,8 @@ class ILQGRun(Run):
         if self.inner is None:
             inner = self.options.inner.solve(problem, controls=self.guess.controls, states=self.guess.states)
         else:
-            inner = self.options.inner.solve(problem, self.inner, states=self.inner.states)  # no open-loop rollout
+            # no open-loop rollout, and no jump to another minimum, which would give another W in turn
+            inner = self.options.inner.find_stationary(problem, self.inner, states=self.inner.states)
         self.inner_iterations += inner.iterations
         self.details["inner iterations"] = str(self.inner_iterations)
         if inner.value_hessians is None or not np.isfinite(inner.cost):

@@ -32,6 +32,7 @@ class InteriorPoint(AugmentedLagrangian):
         What μ is multiplied by after each inner solve.
     """
 
+    gradient_tolerance: float = 1e-7  # the barrier's own curvature makes slopes look small that y can feel
     first_barrier: float = 1e-3
     last_barrier: float = 1e-9
     barrier_factor: float = 0.1
