@@ -75,7 +75,7 @@ def test_a_terminal_set_of_any_size(solver: Any, half: float, middle: float) -> 
     )
     solution = solver.solve(problem)
     if isinstance(solver, SQP) and half < 1e-6 * middle:  # its QPs have no digits left, and find no direction
-        assert solution.status in (Status.CONVERGED, Status.GAVE_UP)
+        assert solution.status in (Status.CONVERGED, Status.STALLED, Status.GAVE_UP)
         return
     assert solution.status is Status.CONVERGED
     assert solution.cost == pytest.approx(half**2, rel=1e-4)  # u = −half/2 four times

@@ -248,9 +248,8 @@ def test_an_option_of_an_inner_solver_matters(outer: type[Any], name: str) -> No
         with pytest.raises(ProblemError):
             outer(inner=DDP(**{name: value}))
         return
-    problem = replace(
-        declare(noise=growing) if outer is ILQG else LIMITED, states=GAPS.states if name == "gap_tolerance" else None
-    )
+    states = GAPS.states if name == "gap_tolerance" else None
+    problem = replace(declare(noise=growing, controls=[15.0]) if outer is ILQG else LIMITED, states=states)
     value = "numpy" if name == "engine" else value
     start = {} if name == "engine" else {"engine": "numpy"}
     options = start | limited({key: each for key, each in options.items() if "tolerance" not in key}, name)

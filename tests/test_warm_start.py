@@ -74,17 +74,19 @@ def test_a_solve_cut_in_pieces_ends_where_the_whole_does(method: Any) -> None:
 def test_options_that_ask_for_more_are_kept() -> None:
     solved = AugmentedLagrangian().solve(cart())
     assert solved.warm_start is not None
-    strong = AugmentedLagrangian(initial_penalty=1e5, gradient_tolerance=1e-4).solve(cart(), solved)
-    assert strong.history[0].regularization == 1e5
-    weak = AugmentedLagrangian(max_penalty=1e3).solve(cart(), solved)
-    assert weak.history[0].regularization == 10.0  # two powers below the largest, which leaves it room to grow
+    assert 1e3 < solved.warm_start.penalty < 1e6
+    strong = AugmentedLagrangian(initial_penalty=1e6, gradient_tolerance=1e-4).solve(cart(), solved)
+    assert strong.history[0].regularization == 1e6
+    weak = AugmentedLagrangian(max_penalty=1e5).solve(cart(), solved)
+    assert weak.history[0].regularization == 1e3  # two powers below the largest, which leaves it room to grow
 
 
 def test_another_structure_begins_anew() -> None:
     """Multipliers that do not fit are left out, and the penalty that belongs to them."""
     solved = AugmentedLagrangian().solve(cart())
     two = cart(constraints=(*cart().stages[0].constraints, Constraint(lambda x, u: x[0], -9.0, 9.0, "rail")))
-    assert AugmentedLagrangian().solve(two, solved).history[0].regularization == 10.0
+    solver = AugmentedLagrangian()
+    assert solver.solve(two, solved).history[0].regularization == solver.initial_penalty
 
 
 def test_a_barrier_begins_at_its_first_value_behind_a_method_without() -> None:

@@ -298,7 +298,7 @@ WRONG_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "warm start an array": (lambda: solve(guess=np.zeros((5, 1))), "a warm start must be a Solution, got ndarray"),
     "warm start of another horizon": (
         lambda: DDP().solve(declare(horizon=3), solve()),
-        "controls has 5 entries, expected 3, one per stage",
+        "the warm start has 5 entries, expected 3, one per stage",
     ),
     "warm start of another horizon, NLP": (
         lambda: IPOPT().solve(declare(horizon=3), solve()),

@@ -146,12 +146,12 @@ class NLPSolver(Solver):
 
     def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
         """Call the plugin, and again from where a point that it calls optimal can be left."""
-        start = watch.iterate.trajectory
+        start, in_one = watch.iterate.trajectory, watch.units is not None and watch.stop is None
         for _ in range(ATTEMPTS):
             status, details = self._call(watch)
-            again = watch.program.scaling is None and watch.units is not None and watch.stop is None
-            if status in _FAILED and again and self._left(watch) > 0:  # the user's units may be what it fails by
-                watch.begin(Program(watch.program.problem, watch.units), start)
+            if status in _FAILED and in_one and watch.stop is None and self._left(watch) > 0:
+                in_one = False  # the units may be what it fails by: once more in the others, natural or the user's
+                watch.begin(Program(watch.program.problem, None if watch.program.scaling else watch.units), start)
                 continue
             if status is not Status.CONVERGED:
                 return status, details
