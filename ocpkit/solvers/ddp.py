@@ -230,13 +230,8 @@ class DDPRun(Run):
         exact = options.second_order and options.feedback and options.curvature is None and options.tikhonov == 0
         if exact and self.regularization.value == 0:
             return True
-        bounded = self.engine.problem.bounded
-        room = self.engine.problem.room(self.trajectory.controls) if bounded else None
-        stages, terminal = self.engine.expand(self.trajectory, second_order=True)
-        try:
-            undamped = Exact() if room is None else Boxed(room, dict(self.held))
-            policy = self.engine.backward_pass(stages, terminal, undamped, feedback=True, tikhonov=0.0)
-        except NotPositiveDefinite:
+        policy = self._undamped(second_order=True)
+        if policy is None:
             return False
         if exact:
             self.policy = policy
@@ -388,8 +383,32 @@ class DDPRun(Run):
             flat = self.policy.gradient_norm <= options.gradient_tolerance
             settled = undamped and promised <= options.cost_tolerance * (1 + abs(self.trajectory.cost))
         closed = self.trajectory.gaps is None  # else what closing the gaps costs can hide what the controls save
-        if flat or (settled and closed):
+        if (flat and not self._promises_more()) or (settled and closed):
             self.status = Status.CONVERGED
+
+    def _promises_more(self) -> bool:
+        """Whether the whole undamped step promises more than its controls alone, which a stiff Q_uu hides from them."""
+        options = self.options
+        if (
+            not options.scaling
+            or self.regularization.value == 0
+            or not options.feedback
+            or options.curvature is not None
+        ):
+            return False
+        policy = self._undamped(second_order=options.second_order and self._closed)
+        alone = options.gradient_tolerance**2 * self.unit
+        return policy is not None and -policy.expected_change > LENIENCE * alone + self.optimality.rounding
+
+    def _undamped(self, *, second_order: bool) -> AnyPolicy | None:
+        """Backward pass without damping; None where Q_uu is not positive definite."""
+        room = self.engine.problem.room(self.trajectory.controls) if self.engine.problem.bounded else None
+        stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
+        try:
+            undamped = Exact() if room is None else Boxed(room, dict(self.held))
+            return self.engine.backward_pass(stages, terminal, undamped, feedback=True, tikhonov=0.0)
+        except NotPositiveDefinite:
+            return None
 
     def _record(self, regularization: float | None = None, **numbers: float) -> Iteration:
         return Iteration(

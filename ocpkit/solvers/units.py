@@ -54,6 +54,9 @@ class Units:
         return Scaling(self.cost, rows=tuple([kinds[group] for group in sides.groups.tolist()]))
 
 
+LARGEST_COST = 10.0  # of |J| at the guess: rows that only a far greater J could move are out of reach
+
+
 def first_units(augmented: Augmented, guess: Guess, *, scaling: bool) -> Units | None:
     """Return the units that a warm start brings, or without scaling the user's; None: they are to be measured."""
     units, given = Units.of_user(augmented), guess.scaling
@@ -78,6 +81,7 @@ def measure_units(
         rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
         sums = at.backward(sides.weights / rows)
     unit = sums.cost_unit(float(np.sum(sides.weights**2)), cost)
+    unit = min(unit, LARGEST_COST * abs(cost)) if cost != 0 else unit
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
 
 

@@ -293,6 +293,20 @@ static int backward_pass(ddp *s) {
   }
 }
 
+/* Whether the whole undamped step promises more than its controls alone, which a stiff Q_uu hides from them. */
+static int promises_more(ddp *s) {
+  const double regularization = s->regularization;
+  if (!s->scaling || regularization == 0 || !s->feedback) return 0;
+  const int second_order = s->second_order && closed(s);
+  s->regularization = 0;
+  const int certain = backward_sweep(s, second_order) < 0;
+  const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
+  const int more = certain && -s->expected_change > LENIENCE * alone + s->rounding;
+  s->regularization = regularization;
+  backward_sweep(s, second_order);
+  return more;
+}
+
 static void check_convergence(ddp *s) {
   if (!isfinite(s->cost) || !closed(s) || !(s->magnitude <= BLOWN_UP) || isnan(s->gradient_norm)) return;
   const int undamped = s->regularization == 0 && s->feedback;
@@ -308,7 +322,7 @@ static void check_convergence(ddp *s) {
     settled = undamped && promised <= s->cost_tolerance * (1 + fabs(s->cost));
   }
   /* where gaps are open, what closing them costs can hide what the controls save */
-  if (flat || (settled && !s->has_gaps)) s->status = CONVERGED;
+  if ((flat && !promises_more(s)) || (settled && !s->has_gaps)) s->status = CONVERGED;
 }
 
 /* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */

@@ -1,4 +1,5 @@
 /* The natural units of rows and of J (ocpkit/solvers/units.py, which says what and why), measured on s->x and s->u. */
+static const double LARGEST_COST = 10;
 static const double OFF = 1e-150, NARROWEST = 1e-3;
 
 typedef struct {
@@ -219,6 +220,7 @@ static void measure_units(augmented *a, double cost) {
     sum_up(a, &w);
   }
   a->cost_unit = unit_of_cost(a, &w, cost);
+  if (cost != 0) a->cost_unit = fmin(a->cost_unit, LARGEST_COST * fabs(cost));
   a->has_units = isfinite(a->cost_unit) && all_finite(a->units, count);
   if (!a->has_units) forget_units(a);
 }
