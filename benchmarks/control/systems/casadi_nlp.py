@@ -64,7 +64,8 @@ class Nlp:
             raise Unavailable(f"this build of CasADi has no {self.solver.plugin}")
         problem = task.problem
         program = Program(problem)
-        options = replace(self.solver, tolerance=task.tolerance).options(program) | SETTINGS[self.setting]
+        solver = replace(self.solver, tolerance=task.tolerance)
+        options = solver.options(program, int(solver.max_iterations)) | SETTINGS[self.setting]
         options["show_eval_warnings"] = False
         if self.setting == "adaptive":
             options["ipopt"]["mu_strategy"] = "adaptive"
