@@ -57,8 +57,8 @@ def swing_up(sigma: float) -> Problem:
 
 # %%
 def upright(states: np.ndarray) -> bool:
-    """Whether a run ended near the top."""
-    return bool(abs(states[-1, 0] - np.pi) < TOLERANCE)
+    """Whether a run ended near the top, to whichever side it swung."""
+    return bool(abs(abs(states[-1, 0]) - np.pi) < TOLERANCE)
 
 
 def policies(problem: Problem) -> dict[str, Callable[[int, Any], Any]]:
