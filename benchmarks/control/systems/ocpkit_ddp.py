@@ -36,7 +36,9 @@ class Ocpkit:
         batch = compiled_batch(problem.horizon) if self.engine == "c" else 8
         self.first_solve(problem)
         endless = {
-            k: self.solver(max_iterations=k, line_search=False, gradient_tolerance=NEVER, cost_tolerance=NEVER)
+            k: self.solver(
+                max_iterations=k, line_search=False, scaling=False, gradient_tolerance=NEVER, cost_tolerance=NEVER
+            )
             for k in (0, batch)
         }
 
