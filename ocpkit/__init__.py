@@ -3,10 +3,10 @@
 Everything in ``__all__`` is loaded when it is first used, so that the import costs little more than CasADi's.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocpkit import math
+from ocpkit.lazy import lazily
 
 if TYPE_CHECKING:
     from ocpkit.batch import BatchSolution as BatchSolution
@@ -114,16 +114,5 @@ __all__ = [  # `torch_layer` and `solve_batch` are left out, since they need tor
     "without_noise",
 ]
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(f"ocpkit.{home}"), name)
-            return value
-    raise AttributeError(f"module 'ocpkit' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # else every name would pass the type checker
+    __getattr__, __dir__ = lazily(__name__, _HOMES)

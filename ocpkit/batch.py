@@ -20,8 +20,8 @@ from ocpkit.engines.torch import TorchEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line, unknown_name
 from ocpkit.problem import Array, Problem
 from ocpkit.solution import Status
-from ocpkit.solvers import DDP, ILQR
 from ocpkit.solvers.batched_ddp import STATUSES, BatchedDDP
+from ocpkit.solvers.ddp import DDP, ILQR
 from ocpkit.solvers.driver import Clock
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 Rows = Sequence[tuple[str, str]]
 
@@ -15,5 +14,7 @@ def as_text(rows: Rows) -> str:
 
 def as_html(rows: Rows) -> str:
     """Return a table without a header."""
+    from html import escape  # notebooks alone need it
+
     cells = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
     return f"<table>{''.join(cells)}</table>"
