@@ -89,7 +89,9 @@ def damping_unit(known: Any, Q: ActionValue, magnitude: Any) -> Any:
 
 def damped(Q: ActionValue, regularization: float, metric: Metric | None) -> Any:
     """Q_uu + μ D (m, m), or Q_uu + μ I without a metric."""
-    if metric is None or not regularization:
+    if not regularization:
+        return Q.uu
+    if metric is None:
         return Q.uu + regularization * identity_like(Q.uu)
     return Q.uu + diagonal_matrix(regularization * metric.diagonal(Q))
 

@@ -10,6 +10,7 @@ to zero, as at a regulator's rest, J's own spread since the guess stands behind 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,20 +40,28 @@ class Optimality:
     @classmethod
     def of(cls, policy: AnyPolicy, trajectory: Trajectory) -> Optimality:
         """Measure a trajectory by the result of its backward pass."""
-        decrement, rounding = 0.0, 0.0
-        seen = defaultdict[int, list[Array]](list)
+        decrement, rounding, metric = 0.0, 0.0, dict[int, Array]()
         with np.errstate(all="ignore"):
-            for slope, bend, u in zip(policy.slopes, map(np.abs, policy.curvatures), trajectory.controls):
+            for slope, bend, u in _stacked(policy.slopes, policy.curvatures, trajectory.controls):
+                bend = np.abs(bend)
                 decrement = float(np.maximum(decrement, _largest_ratio(slope**2, bend)))  # a NaN stays one
-                rounding += float(bend @ np.square(u))
-                seen[len(u)].append(bend)
+                rounding += float((bend * u**2).sum())
+                metric[u.shape[1]] = _geometric_mean(bend)
             hessians = policy.value_hessians
-            for V, x in zip(() if hessians is None else hessians, trajectory.states):
-                rounding += float(np.abs(np.diagonal(V)) @ np.square(x))
-        metric = {size: _geometric_mean(np.stack(bends)) for size, bends in seen.items()}
+            for V, x in () if hessians is None else _stacked(hessians, trajectory.states):
+                rounding += float((np.abs(np.diagonal(V, axis1=1, axis2=2)) * x**2).sum())
         if not np.isfinite(rounding):
             rounding = 0.0  # a V_xx that is not finite excuses nothing
         return cls(decrement, ROUNDING**2 * rounding, metric)
+
+
+def _stacked(*series: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
+    """Yield the stages of one size after those of another, each series as an array (stages, …)."""
+    groups = defaultdict[int, list[tuple[Array, ...]]](list)
+    for stage in zip(*series):
+        groups[len(stage[0])].append(stage)
+    for stages in groups.values():
+        yield tuple(np.stack(each) for each in zip(*stages))
 
 
 def _geometric_mean(values: Array) -> Array:
