@@ -60,13 +60,18 @@ def checked_vector(value: ArrayLike, size: int, what: str, *, finite: bool = Tru
 
 
 def checked_series(values: Any, sizes: Sequence[int], what: str) -> tuple[Array, ...]:
-    """Check a sequence of vectors, one per stage."""
-    expected = (len(sizes), *{*sizes})  # of an array with a row per stage, which has two dimensions, if sizes agree
+    """Check and copy a sequence of vectors, one per stage."""
+    return tuple(checked_rows(values, sizes, what))
+
+
+def checked_rows(values: Any, sizes: Sequence[int], what: str) -> Any:
+    """Check and copy a sequence of vectors, one per stage; an array with a row per stage stays one, else a tuple."""
+    expected = (len(sizes), *{*sizes})  # of such an array, which has two dimensions, if sizes agree
     whole = isinstance(values, np.ndarray) and values.dtype == float and values.ndim == 2 and values.shape == expected
     if whole and np.isfinite(values).all():
         copied = values.copy()  # the common case at once; any other is named entry by entry below
         copied.setflags(write=False)
-        return tuple(copied)
+        return copied
     try:
         count = len(values)
     except TypeError as error:

@@ -312,8 +312,10 @@ class MPC:
         if self.plan is None or self.offset >= self.problem.horizon:
             return None
         stage = self.problem.stages[self.offset]
-        control = self.plan.controls[self.offset] if state is None else self.plan.policy(self.offset, state)
-        return np.clip(control, stage.control_lower, stage.control_upper) if np.isfinite(control).all() else None
+        control = self.plan.controls[self.offset].copy() if state is None else self.plan.policy(self.offset, state)
+        if not np.isfinite(control).all():
+            return None
+        return np.clip(control, stage.control_lower, stage.control_upper) if stage.bounded else control
 
 
 class _Verdict(NamedTuple):

@@ -47,6 +47,17 @@ def test_the_next_tick_starts_as_far_as_the_last_one_came(method: Any, engine: s
     assert warm.history[0].regularization == solved.history[-1].regularization
 
 
+@pytest.mark.parametrize("engine", ["numpy", "c"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_guess_may_be_vectors_or_the_rows_of_an_array(method: Any, engine: str) -> None:
+    problem, solver = cart(), method(max_iterations=2, inner=DDP(engine=engine))
+    controls, states = np.full((30, 1), -0.1), np.linspace([1.0, 0.0], [0.8, 0.0], 31)
+    rows = solver.solve(problem, controls=controls, states=states)
+    vectors = solver.solve(problem, controls=[*controls], states=[*states])
+    np.testing.assert_array_equal(rows.controls, vectors.controls)
+    assert rows.cost == vectors.cost
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_c_and_python_go_on_alike(method: Any) -> None:
     problem = cart()

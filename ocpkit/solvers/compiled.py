@@ -232,7 +232,7 @@ class CompiledRun(RunInC):
     @property
     def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
         """Those of the control bounds."""
-        return bound_multipliers(self.problem, self.policy)
+        return bound_multipliers(self.problem, self.policy) if self.state.y else None
 
     def _view(self, name: str) -> Any:
         """Return an array of the current iterate; x and u change places with x_new and u_new."""
@@ -244,7 +244,7 @@ class CompiledRun(RunInC):
         return self.block[series.offset : series.offset + series.size]
 
     def _write(self, name: str, series: Sequence[Array]) -> None:
-        self.flat(name)[:] = np.concatenate(series)
+        self.flat(name)[:] = series.ravel() if isinstance(series, np.ndarray) else np.concatenate(series)
 
 
 @lru_cache(maxsize=32)

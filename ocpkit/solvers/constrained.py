@@ -142,7 +142,8 @@ class AugmentedLagrangian(Solver):
         if units is None:
             controls = augmented.problem.clip(guess.controls)
             states, cost = augmented.problem.rollout(controls)
-            units = measure_units(augmented, guess.states or states, controls, cost) or Units.of_user(augmented)
+            start = states if guess.states is None else guess.states
+            units = measure_units(augmented, start, controls, cost) or Units.of_user(augmented)
         return float(units.rows[0][augmented.rows[0].names.index(row)])
 
 
@@ -217,7 +218,7 @@ class AugmentedLagrangianRun(Run):
     def start(self) -> Iteration:
         controls, guess = self.guess.controls, self.guess.states
         states, cost = self.problem.rollout(controls)
-        self.units = self.units or measure_units(self.augmented, guess or states, controls, cost)
+        self.units = self.units or measure_units(self.augmented, states if guess is None else guess, controls, cost)
         measured = self._take(states, controls)
         if guess is None and not np.isfinite([measured.cost, measured.violation]).all():
             self.status = Status.INVALID_INPUT

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.angles import continued
-from ocpkit.arrays import checked_series, whole_number
+from ocpkit.arrays import checked_rows, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
@@ -188,10 +188,13 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Guess:
-    """Where a run starts: controls, states if the start may be infeasible, and what a warm start has beside them."""
+    """Where a run starts: controls, states if the start may be infeasible, and what a warm start has beside them.
 
-    controls: tuple[Array, ...]
-    states: tuple[Array, ...] | None
+    Controls and states are a tuple of vectors, one per stage, or one array with a row per stage.
+    """
+
+    controls: Sequence[Array]
+    states: Sequence[Array] | None
     multipliers: tuple[Array, ...] | None = None
     scaling: Scaling | None = None
     warm_start: WarmStart | None = None
@@ -207,11 +210,11 @@ class Guess:
                     "horizon moves on or shrinks, take ocpkit.shifted(problem, solution), else give controls="
                 )
         own_states = problem.states if solution is None else None
-        chosen = own_states if states is None else checked_series(states, problem.state_sizes, "states")
+        chosen = own_states if states is None else checked_rows(states, problem.state_sizes, "states")
         if chosen is not None and problem.angles:
             chosen = tuple(continued([problem.x0, *chosen[1:]], problem.angles))
         return cls(
-            problem.controls if controls is None else checked_series(controls, problem.control_sizes, "controls"),
+            problem.controls if controls is None else checked_rows(controls, problem.control_sizes, "controls"),
             chosen,
             None if solution is None else solution.multipliers,
             None if solution is None else solution.scaling,
