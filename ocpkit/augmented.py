@@ -111,11 +111,9 @@ class Augmented:
         structure = self._structure
         if given is None or [len(y) for y in given] != np.diff(structure.cuts).tolist():
             return None
-        found = []
-        for y, rows, source in zip(given, self.rows, structure.sources):
-            negative, positive = np.isfinite(rows.traced.lower), np.isfinite(rows.traced.upper)
-            found.append(np.clip(y[source], np.where(negative, -np.inf, 0.0), np.where(positive, np.inf, 0.0)))
-        return found
+        places, lowest, highest = structure.of_given
+        y = np.clip(np.concatenate(given)[places], lowest, highest)
+        return [y[a:b] for a, b in pairwise(structure.row_cuts)]
 
     def multipliers(self, extended: Array, of_controls: Array) -> list[Array]:
         """Return y of the constraints as declared and then of the bounds.
@@ -245,6 +243,20 @@ class _Structure:
     sources: list[Indices]
     places: Indices
     cuts: list[int]
+
+    @cached_property
+    def row_cuts(self) -> list[int]:
+        """Where the priced rows of each stage begin among those of all, and where the last ones end."""
+        cuts: list[int] = np.cumsum([0, *(rows.count for rows in self.rows)]).tolist()
+        return cuts
+
+    @cached_property
+    def of_given(self) -> tuple[Indices, Array, Array]:
+        """Which of a Solution's multipliers is y of each priced row, and what y lies between (rows,)."""
+        lower = np.concatenate([rows.traced.lower for rows in self.rows])
+        upper = np.concatenate([rows.traced.upper for rows in self.rows])
+        places = np.concatenate([cut + source for cut, source in zip(self.cuts, self.sources)])
+        return places, np.where(np.isfinite(lower), -np.inf, 0.0), np.where(np.isfinite(upper), np.inf, 0.0)
 
 
 @lru_cache(maxsize=32)

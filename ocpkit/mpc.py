@@ -406,7 +406,7 @@ def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
     stages = np.minimum(points[:-1], last - 1)
     multipliers = plan.multipliers
     if multipliers is not None:
-        pairs = [(multipliers[t], multipliers[min(place, last - 1)]) for place, t in enumerate(stages)]
+        pairs = [(multipliers[t], multipliers[min(place, last - 1)]) for place, t in enumerate(stages.tolist())]
         fitting = (y if len(y) == len(own) else np.zeros(len(own)) for y, own in pairs)  # a first stage may have fewer
         multipliers = (*fitting, multipliers[-1])
     controls, states = plan.controls[stages], plan.states[points]  # copies
