@@ -101,10 +101,11 @@ class WeightAndBias(Layer):
         self.bias = biases[0] if biases else None
 
     def split(self, control: Tensor) -> list[Tensor]:
-        shape = self.weight.shape[1:]
-        if self.bias is None:
-            return [control.unflatten(1, shape)]
-        return [control[:, :-1].unflatten(1, shape), control[:, -1]]
+        shape, size = self.weight.shape[1:], control.shape[1]
+        weight = control if self.bias is None else control.narrow(1, 0, size - 1)  # half the price of [:, :-1]
+        if len(shape) > 1:
+            weight = weight.unflatten(1, shape)
+        return [weight] if self.bias is None else [weight, control.select(1, size - 1)]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         weight = parts[0].flatten(1)

@@ -111,9 +111,9 @@ class Loss(ABC):
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.ndim != 2 or not outputs.is_floating_point():
             raise ValueError(f"outputs must be floats (B, C), got {outputs.dtype} {tuple(outputs.shape)}")
-        if not len(outputs):
+        if not outputs.shape[0]:
             raise ValueError(f"the batch is empty: outputs have shape {tuple(outputs.shape)}; leave such a batch out")
-        if targets.ndim < 1 or len(targets) != len(outputs):
+        if targets.ndim < 1 or targets.shape[0] != outputs.shape[0]:
             raise ValueError(f"{len(outputs)} outputs need as many targets, got {tuple(targets.shape)}")
 
     @abstractmethod
@@ -363,7 +363,7 @@ def check_classes(targets: Tensor, classes: int) -> None:
     """Refuse targets (B,) that are no classes 0 … classes − 1."""
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (B,), got {targets.dtype} {tuple(targets.shape)}")
-    least, largest = targets.aminmax()
+    least, largest = map(int, targets.aminmax())
     if least < 0 or largest >= classes:
         index = int(((targets < 0) | (targets >= classes)).nonzero()[0])
         raise ValueError(f"target {int(targets[index])} of sample {index} is not in 0 … {classes - 1}")

@@ -113,8 +113,8 @@ class Stage:
             y, pull = self.tail[0](h), self._pull
 
             def by_output(cotangents: Tensor) -> Tensor:
-                if len(cotangents) == 1:  # as the activation's own shape, which is the faster one
-                    return pull(cotangents[0], y)[None]
+                if cotangents.shape[0] == 1:  # as the activation's own shape, which is the faster one
+                    return pull(cotangents.select(0, 0), y).unsqueeze(0)
                 return pull(cotangents, y.expand_as(cotangents))
 
             return y, Linearisation(self.layer, x, pull=by_output)

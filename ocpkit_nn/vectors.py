@@ -190,7 +190,7 @@ class OuterBase(ControlBase):
     def combined(self, coefficients: Tensor) -> Tensor:
         """v_i c_i, (B, o)."""
         if self.cotangents.shape[0] == 1:
-            return self.cotangents[0] * coefficients
+            return self.cotangents.select(0, 0) * coefficients
         return (coefficients[:, None] @ self.cotangents.transpose(0, 1))[:, 0]
 
     def parts(self, coefficients: Tensor, layer: Layer) -> list[Tensor]:
@@ -199,11 +199,11 @@ class OuterBase(ControlBase):
         return [weight, combined.sum(0)] if self.bias else [weight]
 
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
-        combined = self.combined(coefficients / len(coefficients))
+        combined, n = self.combined(coefficients / coefficients.shape[0]), self.inputs.shape[1]
         mean = combined.new_empty(self.shape) if out is None else out
-        torch.mm(combined.T, self.inputs, out=mean[:, : self.inputs.shape[1]])
+        torch.mm(combined.T, self.inputs, out=mean.narrow(1, 0, n))
         if self.bias:
-            torch.sum(combined, 0, out=mean[:, -1])
+            torch.sum(combined, 0, out=mean.select(1, n))
         return mean
 
     def inner(self, matrix: Tensor) -> Tensor:
