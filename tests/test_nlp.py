@@ -24,7 +24,7 @@ from ocpkit import (
     UnsupportedProblem,
     rk4,
 )
-from ocpkit.solvers import nlp, registry
+from ocpkit.solvers import finishing, nlp, registry
 from ocpkit.trace import trace_stage
 
 ALL = [IPOPT(), Fatrop(), SQP()]
@@ -168,7 +168,7 @@ def test_interrupt_returns_the_iterate(solver: Any) -> None:
 
 
 def test_interrupt_while_the_answer_is_checked_returns_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the probe, and in DDP, which keeps the interrupt as its own status."""
+    """In DDP, which keeps the interrupt as its own status, and around it."""
     problem = BY_NAME["pendulum"].problem()
     optimum = IPOPT().solve(problem)
 
@@ -176,7 +176,7 @@ def test_interrupt_while_the_answer_is_checked_returns_it(monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     doubt = replace(optimum, status=Status.INTERRUPTED)
-    for owner, name, patch in ((nlp.DDP, "solve", lambda *_, **__: doubt), (nlp, "descent", interrupted)):
+    for owner, name, patch in ((finishing.DDP, "solve", lambda *_, **__: doubt), (nlp, "finish", interrupted)):
         monkeypatch.setattr(owner, name, patch)
         solution = IPOPT().solve(problem)
         assert solution.status is Status.INTERRUPTED

@@ -22,6 +22,7 @@ import numpy as np
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.trace import TracedConstraints, TracedStage, TracedTerminal, trace_stage, trace_terminal
+from ocpkit.trajectory import Trajectory
 
 RELAXATION = 1e-8
 """By how much IPOPT and fatrop widen bounds, relative to max(1, |bound|) of the scaled program."""
@@ -174,6 +175,17 @@ class Program:
         """Return states and controls of w̃; controls are put back inside bounds that a solver relaxed by 1e-8."""
         pieces = np.split(self._origin + self._unit * w, self._cuts[1:-1])
         return pieces[0::2], self.problem.clip(pieces[1::2])
+
+    def point(self, trajectory: Trajectory, costates: Sequence[Array], of_controls: Sequence[Array] | None) -> Point:
+        """Return a trajectory of a problem without rows as a point, with V_x at 0 … T and y of the bounded controls."""
+        problem, n = self.problem, self.problem.state_sizes
+        multipliers = [np.zeros(size) for size in problem.control_sizes]
+        for y, stage, found in zip(multipliers, problem.stages, of_controls or ()):
+            y[stage.bounded_controls] = found
+        y = _interleave([np.zeros(size) for size in n], multipliers) * self._unit / self._cost_unit
+        along = np.concatenate(list(_by_row(costates, [np.zeros(0)] * len(n))))
+        w = self.join(trajectory.states, trajectory.controls)
+        return Point(w, y, -along * self._row_unit / self._cost_unit)
 
     def _of_stages(self, of_rows: Array) -> tuple[list[Array], list[Array]]:
         """Cut what belongs to rows into that of x_0 … x_T and that of the constraints."""

@@ -2,11 +2,10 @@
 
 They treat everything that a Problem can declare (control bounds, constraints at stages and at the end) in
 the form that `multiple_shooting` writes down, and return co-states but no feedback gains. What a plugin
-claims is checked: success is believed only where the Problem itself finds the point feasible, where the optimality
-conditions hold in the natural units that J has there, and where neither a probe nor DDP lowers J by more than what a
-barrier leaves; else the plugin is called again from there. (Where Jacobians are huge a plugin may call a point
-optimal that is not: some co-states solve their equations to a tolerance there, and are far from those that the end
-determines.)
+claims is checked: success is believed only where the Problem itself finds the point feasible, and, without rows, where
+DDP converges from there in a few steps, which then are the answer (`finishing`); under rows, where the optimality
+conditions hold in the natural units that J has there, and a probe does not lower the augmented Lagrangian by more than
+what a barrier leaves; else the plugin is called again from there.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from ocpkit.problem import Problem
 from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_values, say_start, say_violation
 from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Solution, Status, as_series
-from ocpkit.solvers.ddp import DDP
+from ocpkit.solvers import finishing
 from ocpkit.solvers.driver import MOST_DEPARTURES, Callback, Clock, Guess, Run, Solver, check_call, positive
+from ocpkit.solvers.finishing import finish
 from ocpkit.solvers.multiple_shooting import Point, Program
 from ocpkit.solvers.natural_units import natural_units
 from ocpkit.solvers.second_order import leave_saddle
@@ -54,8 +54,8 @@ ATTEMPTS = 1 + MOST_DEPARTURES
 COARSE = 10.0
 """What the optimality conditions may be off in the units at the solution, as a multiple of the tolerance."""
 
-DOUBTING_STEPS = 3
-"""Iterations of DDP that try to lower J further."""
+TOO_COARSE, CAN_FALL = "in units that are too coarse for it", "J can fall from there"
+"""What is said of a point that the plugin alone calls optimal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ class NLPSolver(Solver):
     feasibility_tolerance: float = 1e-6
 
     plugin: ClassVar[str]
+    can_be_stopped: ClassVar[bool] = True  # else a call from far away may never return
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,24 +148,37 @@ class NLPSolver(Solver):
     def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
         """Call the plugin, and again from where a point that it calls optimal can be left."""
         start, in_one = watch.iterate.trajectory, watch.units is not None and watch.stop is None
+        onward: _Onward | None = None
         for _ in range(ATTEMPTS):
             status, details = self._call(watch)
             if status in _FAILED and in_one and watch.stop is None and self._left(watch) > 0:
                 in_one = False  # the units may be what it fails by: once more in the others, natural or the user's
+                start = start if onward is None else onward.start
                 watch.begin(Program(watch.program.problem, None if watch.program.scaling else watch.units), start)
                 continue
             if status is not Status.CONVERGED:
-                return status, details
+                break
             try:
                 onward = self._onward(watch)
             except KeyboardInterrupt:
                 return Status.INTERRUPTED, {}
-            if onward is None or self._left(watch) <= 0:
+            if onward is None:
+                return Status.CONVERGED, {}
+            if onward.last or self._left(watch) <= 0:
                 break
             watch.begin(Program(watch.program.problem, onward.units), onward.start)
-        if onward is None:
-            return Status.CONVERGED, {}
+        if onward is None or (status is not Status.CONVERGED and not self._lost(watch, status, onward.start)):
+            return status, details
+        if status is not Status.CONVERGED:
+            watch.go_back(onward.start)
         return onward.otherwise, {"reason": f"{self.plugin} calls this point optimal, but {onward.reason}"}
+
+    def _lost(self, watch: Watch, status: Status, start: Trajectory) -> bool:
+        """Whether a plugin that went on has failed, at a point worse than where it went on from."""
+        if status not in _FAILED or watch.stop is not None or start.gaps is not None:
+            return False
+        worse = not self._feasible(watch) or not watch.iterate.trajectory.cost <= start.cost
+        return worse and not _constrained(watch.program.problem)  # else the start may break rows
 
     def _left(self, watch: Watch) -> int:
         """Iterations that are left for the next call of the plugin."""
@@ -220,40 +234,50 @@ class NLPSolver(Solver):
     def _onward(self, watch: Watch) -> _Onward | None:
         """Return from where to go on although the plugin calls a point optimal; None where its claim is believed."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
-        engine, units = NumpyEngine(problem), self._units(problem, nominal)
+        if not _constrained(problem):
+            return self._onward_without_rows(watch)
+        units = self._units(problem, nominal)
         if units is not None and watch.units is not None:
             units = replace(units, cost=max(units.cost, LEAST_UNIT * watch.units.cost))
-        slope, violation = watch.iterate.errors(units)
-        cost_unit, losses = 1.0 if units is None else units.cost, watch.iterate.losses
-        loose = (
-            max(slope, losses.max(initial=0.0) / cost_unit) > COARSE * self.tolerance
-            or violation > self.feasibility_tolerance
-        )
-        if units is not None and loose:
-            return _Onward(nominal, units, Status.STALLED, "in units that are too coarse for it")
-        least = 2 * float(losses.sum()) + NEGLIGIBLE * cost_unit
-        lower = self._lower(watch, engine, nominal, least)
-        if lower is None:
-            return None
-        constrained = any(rows.count for rows in problem_rows(problem, bounds=False))
-        saddle = constrained or hidden_decrease(engine, nominal) > least
-        otherwise = Status.SADDLE if saddle else Status.STALLED
-        return _Onward(lower, self._units(problem, lower), otherwise, "J can fall from there")
+        if self._loose(watch, units):
+            return _Onward(nominal, units, Status.STALLED, TOO_COARSE)
+        unit = 1.0 if units is None else units.cost
+        lower = self._lower_lagrangian(watch, 2 * float(watch.iterate.losses.sum()) + NEGLIGIBLE * unit)
+        return None if lower is None else _Onward(lower, self._units(problem, lower), Status.SADDLE, CAN_FALL)
 
-    def _lower(self, watch: Watch, engine: NumpyEngine, nominal: Trajectory, least: float) -> Trajectory | None:
-        """Return where J, or under constraints the augmented Lagrangian, is lower by more than `least`."""
-        problem = engine.problem
-        if any(rows.count for rows in problem_rows(problem, bounds=False)):
-            return self._lower_lagrangian(watch, least)
-        left = leave_saddle(engine, engine.rollout(list(nominal.controls)))
+    def _onward_without_rows(self, watch: Watch) -> _Onward | None:
+        """Let the exact recursion finish a point; where it can neither confirm nor lower it, a probe decides."""
+        problem, nominal, engine = watch.program.problem, watch.iterate.trajectory, NumpyEngine(watch.program.problem)
+        found = finish(problem, nominal, self._left(watch), self.time_limit - watch.clock())
+        if found.confirmed and found.differs:
+            watch.finish(found.trajectory, found.solution)
+        if found.confirmed:
+            return None
+        if found.differs and found.trajectory.finite:
+            saddle = hidden_decrease(engine, nominal) > finishing.NEGLIGIBLE * nominal.magnitude
+            otherwise = Status.SADDLE if saddle else Status.STALLED
+            units, last = self._units(problem, found.trajectory), not self.can_be_stopped
+            return _Onward(found.trajectory, units, otherwise, CAN_FALL, last)
+        if found.solution.status is Status.SADDLE:
+            return _Onward(nominal, self._units(problem, nominal), Status.SADDLE, "its curvature is negative", True)
+        units = self._units(problem, nominal)
+        if found.cut_short:
+            return _Onward(nominal, units, found.solution.status, "the limit leaves nothing to confirm it with", True)
+        if found.differs or self._loose(watch, units):
+            return _Onward(nominal, units, Status.STALLED, TOO_COARSE)
+        left = leave_saddle(engine, replace(nominal, gaps=None))
         lowest = min([descent(engine, nominal), *([] if left is None else [left])], key=lambda each: each.cost)
-        if nominal.cost - lowest.cost > least:
-            return lowest
-        doubt = DDP(max_iterations=DOUBTING_STEPS, engine="numpy").solve(problem, controls=nominal.controls)
-        if doubt.status is Status.INTERRUPTED:
-            raise KeyboardInterrupt
-        falls = doubt.status is not Status.INVALID_INPUT and nominal.cost - doubt.cost > least
-        return engine.rollout(list(doubt.controls)) if falls else None
+        if nominal.cost - lowest.cost <= finishing.NEGLIGIBLE * nominal.magnitude:
+            return None
+        return _Onward(lowest, self._units(problem, lowest), Status.STALLED, CAN_FALL)
+
+    def _loose(self, watch: Watch, units: Scaling | None) -> bool:
+        """Whether the optimality conditions do not hold in units measured at the point itself."""
+        if units is None:
+            return False
+        slope, violation = watch.iterate.errors(units)
+        off = max(slope, watch.iterate.losses.max(initial=0.0) / units.cost)
+        return off > COARSE * self.tolerance or violation > self.feasibility_tolerance
 
     def _lower_lagrangian(self, watch: Watch, least: float) -> Trajectory | None:
         """Return where the augmented Lagrangian at the plugin's multipliers, with a stiff penalty, is lower."""
@@ -301,12 +325,13 @@ class NLPSolver(Solver):
 
 @dataclass(frozen=True)
 class _Onward:
-    """A start from which a plugin goes on, in which units, and what is said where it no longer may."""
+    """A start from which a plugin goes on, in which units, and what is said where it no longer may (or need not)."""
 
     start: Trajectory
     units: Scaling | None
     otherwise: Status
     reason: str
+    last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +355,7 @@ class Fatrop(NLPSolver):
     """
 
     plugin = "fatrop"
+    can_be_stopped = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -387,6 +413,11 @@ class SQP(NLPSolver):
             "qpsol": self.qp_solver,
             "qpsol_options": {"error_on_fail": False, "print_iter": False, "print_header": False},
         }
+
+
+def _constrained(problem: Problem) -> bool:
+    """Whether there are rows beside the control bounds."""
+    return any(rows.count for rows in problem_rows(problem, bounds=False))
 
 
 def _reason(error: RuntimeError) -> str:

@@ -81,9 +81,11 @@ def held(stage: Stage, u: Array, gradient: Array, negligible: float = 0.0) -> ND
 def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array, unit: Array, nudge: float) -> Array:
     """−|∇²_{u_t} J|⁻¹ ∇_{u_t} J of the controls that are free to move, in their units at most 1 + ‖u_t‖_∞ long."""
     free, direction = np.flatnonzero(~held(stage, u, gradient)), np.zeros_like(u)
-    if free.size:
-        s = unit[free]
-        eigenvalues, vectors = eigh(hessian[np.ix_(free, free)] * np.outer(s, s))
+    s = unit[free]
+    with np.errstate(all="ignore"):
+        scaled = hessian[np.ix_(free, free)] * np.outer(s, s)
+    if free.size and np.isfinite(scaled).all():  # of numbers near the largest, units may make infinite ones
+        eigenvalues, vectors = eigh(scaled)
         slopes, bends, reach = vectors.T @ (s * gradient[free]), np.abs(eigenvalues), 1 + np.abs(u / unit).max()
         lengths = np.divide(np.abs(slopes), bends, out=np.zeros_like(slopes), where=bends > 0)
         lengths = np.clip(lengths, np.where(eigenvalues < 0, nudge * reach, 0.0), reach)

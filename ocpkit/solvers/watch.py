@@ -11,7 +11,7 @@ import numpy as np
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem import Array
 from ocpkit.scaling import Scaling
-from ocpkit.solution import Iteration, Status
+from ocpkit.solution import Iteration, Solution, Status
 from ocpkit.solvers.driver import Callback, Clock
 from ocpkit.solvers.multiple_shooting import Point, Program
 from ocpkit.trajectory import Trajectory
@@ -76,10 +76,13 @@ class Watch(ca.Callback):  # type: ignore[misc]
         self.program, self.iterate, self.finite, self.calls = program, Iterate(start), True, 0
         self.first = self.history[-1].index + 1 if self.history else 0
 
-    def record(self, point: Point, index: int) -> None:
-        """Keep an iterate and tell the user's callback; an index that is there already is replaced silently."""
+    def record(self, point: Point, index: int, trajectory: Trajectory | None = None) -> None:
+        """Keep an iterate and tell the user's callback; an index that is there already is replaced silently.
+
+        The trajectory is that of the point, or what it was written down from.
+        """
         program, index = self.program, self.first + index
-        trajectory = NumpyEngine(program.problem).with_gaps(*program.split(point.w))
+        trajectory = trajectory or NumpyEngine(program.problem).with_gaps(*program.split(point.w))
         self.finite = trajectory.finite
         if not self.finite:
             return
@@ -98,6 +101,18 @@ class Watch(ca.Callback):  # type: ignore[misc]
         self.history[-1 if known else len(self.history) :] = [line]
         if not known and self.callback is not None and self.callback(line) is False:
             self.stop = Status.STOPPED
+
+    def finish(self, trajectory: Trajectory, solution: Solution) -> None:
+        """Keep a solution of the same problem, which counts as one iteration."""
+        assert solution.value_gradients is not None
+        point = self.program.point(trajectory, solution.value_gradients, solution.multipliers)
+        self.record(point, self.history[-1].index + 1 - self.first, trajectory)
+
+    def go_back(self, start: Trajectory) -> None:
+        """Keep a trajectory again, of which no multipliers are known."""
+        self.begin(self.program, start)
+        self.record_guess()
+        self.iterate = Iterate(start)
 
     def record_guess(self) -> None:
         """Write the first line of the history for a plugin that does not call from inside."""
