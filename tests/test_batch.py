@@ -163,8 +163,7 @@ def test_problems_without_a_minimum_or_without_derivatives_end_as_they_do_alone(
         single = DDP(engine="numpy").solve(problem.replace(parameters=[p]))
         assert single.status is expected[i]
         assert batch.status[i] is single.status
-        slack = 5 if single.status is Status.DIVERGED else 0  # of hundreds, where J runs beyond what floats hold
-        assert abs(batch.iterations[i] - single.iterations) <= slack
+        assert batch.iterations[i] == single.iterations
     narrow = solve_batch(problem, parameters=[[1.0], [-1.0]], solver=DDP(), dtype="float32")
     assert list(narrow.status) == [Status.CONVERGED, Status.DIVERGED]  # −1e20 is far in float32
 

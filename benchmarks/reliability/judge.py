@@ -32,6 +32,7 @@ FLOOR = 1e-8
 ROUNDING = 1e-13
 DIFFERENCES = 1e-4  # error of central differences, relative to the largest slope
 LENGTHS = 2.0 ** np.arange(-16, 4)  # of a step of the unit of the controls
+SHORTEST = 2.0 ** np.arange(-48, -16)  # where curvature is so large that the steps above begin behind a hill
 
 
 WRONG, NOT_INFEASIBLE, UNDECIDED = "WRONG", "NOT INFEASIBLE", "UNDECIDED"
@@ -164,15 +165,24 @@ def lower(drawn: Draw, solution: Solution, unit: float, free: Array) -> str:
 
 def _fall(problem: Problem, v: Array, move: Array, unit: float, claimed: float) -> float:
     """By how much J falls below what is claimed on the way along a move, until it rises."""
-    stage, m = problem.stages[0], problem.control_sizes[0]
-    lowest = _cost(problem, v.reshape(-1, m))
+    lowest = _cost(problem, v.reshape(-1, problem.control_sizes[0]))
     for length in LENGTHS:
-        controls = np.clip((v + length * move).reshape(-1, m), stage.control_lower, stage.control_upper)
-        J = _cost(problem, controls)
+        J = _cost_along(problem, v, length * move)
         if not lowest + ROUNDING * unit >= J:
             break
         lowest = J
-    return claimed - lowest
+    fall = claimed - lowest
+    if fall > NEGLIGIBLE * unit and any(
+        _cost_along(problem, v, length * move) > claimed + NEGLIGIBLE * unit for length in SHORTEST
+    ):
+        return 0.0
+    return fall
+
+
+def _cost_along(problem: Problem, v: Array, move: Array) -> float:
+    stage = problem.stages[0]
+    controls = (v + move).reshape(-1, problem.control_sizes[0])
+    return _cost(problem, np.clip(controls, stage.control_lower, stage.control_upper))
 
 
 def _cost(problem: Problem, controls: Array) -> float:

@@ -20,7 +20,7 @@ from ocpkit.problem import Array, Problem
 from ocpkit.solution import Status
 from ocpkit.solvers.ddp import BLOWN_UP, DDP, IDLE_LIMIT
 from ocpkit.solvers.driver import MOST_DEPARTURES, Clock
-from ocpkit.solvers.optimality import LENIENCE, SPREAD
+from ocpkit.solvers.optimality import BOTTOMLESS, LENIENCE, SPREAD
 from ocpkit.solvers.second_order import SLIGHT, examine
 
 STATUSES = tuple(Status)
@@ -39,8 +39,9 @@ class Progress(PerProblem):
         Trajectories and policies at them.
     damping, growth
         μ and the last factor of its schedule (B,).
-    unit, highest
-        D of the damping, zero where it is not known (1, B, m), and the highest J so far (B,).
+    unit, highest, first
+        D of the damping, zero where it is not known (1, B, m), the highest J so far and the first |J| that was not
+        zero, both (B,).
     held
         Multipliers (T, B, m) from which the next search in the box begins; None without bounds.
     idle, iterations, departures
@@ -56,6 +57,7 @@ class Progress(PerProblem):
     growth: Tensor
     unit: Tensor
     highest: Tensor
+    first: Tensor
     held: Tensor | None
     idle: Tensor
     departures: Tensor
@@ -80,6 +82,7 @@ class BatchedDDP:
         limits = torch.finfo(engine.dtype)
         self.rounding = 16 * float(limits.eps)  # in float64 that of `ddp`
         self.blown_up = min(BLOWN_UP, float(limits.max) ** 0.5)
+        self.bottomless = min(BOTTOMLESS, float(limits.max) ** 0.5)
         count = start.states.shape[1]
         zeros = torch.zeros(count, dtype=torch.int64, device=engine.device)
         self.progress = Progress(
@@ -90,6 +93,7 @@ class BatchedDDP:
             growth=torch.ones_like(start.cost),
             unit=torch.zeros_like(start.controls[:1]),
             highest=torch.full_like(start.cost, -torch.inf),
+            first=torch.zeros_like(start.cost),
             held=None if engine.bounds is None else torch.zeros_like(start.controls),
             idle=zeros,
             departures=zeros.clone(),
@@ -139,6 +143,8 @@ class BatchedDDP:
         now.idle = torch.where(changed, torch.where(accepted, 0, now.idle), now.idle + 1)
         if options.line_search:
             self._end_of_progress((accepted & (now.status == RUNNING) & (now.idle >= IDLE_LIMIT)).nonzero()[:, 0])
+        falling = (now.first > 0) & (now.along.cost < -self.bottomless * now.first)
+        now.end((falling & (now.status == RUNNING)).nonzero()[:, 0], Status.DIVERGED)
         now.iterations += 1
 
     def _noise(self) -> Tensor:
@@ -263,15 +269,18 @@ class BatchedDDP:
     def _stationary(self) -> Tensor:
         """Where the conditions of first order hold, (B,)."""
         now, options = self.progress, self.options
+        now.highest = torch.maximum(now.highest, now.along.cost)
+        now.first = torch.where(now.first == 0, now.along.cost.abs(), now.first)
         tolerance, promised = max(options.cost_tolerance, self.rounding), -now.policy.expected_change
         undamped = (now.damping == 0) & options.feedback
         if options.scaling:
-            now.highest = torch.maximum(now.highest, now.along.cost)
             unit, floor = self._unit(), self._floor()
+            # V_xx of a policy that hardly feeds back can be anything
+            floor = torch.where(undamped, floor, torch.minimum(floor, SLIGHT * now.along.magnitude))
             # no finer than J itself, in which float32 matters
             alone = max(options.gradient_tolerance**2, self.rounding) * unit
             flat = now.policy.decrement <= alone + floor
-            flat &= ~undamped | (promised <= LENIENCE * alone + floor)
+            flat &= (promised <= LENIENCE * alone + floor) | (not options.feedback)
             if options.regularize == "state":
                 flat &= now.damping == 0  # else Q_uu itself is damped
             settled = promised <= tolerance * unit + floor

@@ -179,7 +179,8 @@ class CompiledRun(RunInC):
             run.flat("gap")[: len(problem.x0)] = 0
             run.state.has_gaps = 1
         run.state.gap_weight, run.state.idle = other.gap_weight, other.idle
-        run.state.highest, run.state.open = other.spread.highest, trajectory.open
+        run.state.open = trajectory.open
+        run.state.highest, run.state.first = other.spread.highest, other.spread.first
         run.state.regularization, run.state.growth = other.regularization.value, other.regularization.growth
         run.details |= other.details
         library.handle.ocpkit_resume(ctypes.byref(run.state))

@@ -68,7 +68,7 @@ class DDP(Solver):
         most this [cost per unit of control].
     cost_tolerance
         Converged also when no gap is open and the undamped quadratic model promises a decrease of at most this times
-        S = Σ |ℓ_t| + |φ| + 1e-24 of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
+        S = Σ |ℓ_t| + |φ| + 1e-60 of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
     gap_tolerance
         Share of the guess's gaps that counts as closed; they all shrink by the same factor.
     regularize
@@ -307,6 +307,8 @@ class DDPRun(Run):
             return
         self._check_convergence()
         self.idle = 0 if lowered or self.policy.gradient_norm < 0.9 * slope else self.idle + 1
+        if self.status is None and self.spread.bottomless(candidate.cost):
+            self.status = Status.DIVERGED
         if self.status is None and self.options.line_search and self.idle >= IDLE_LIMIT:
             self.status = self._end_of_progress()
 
@@ -372,11 +374,14 @@ class DDPRun(Run):
         options, promised = self.options, -self.policy.expected_change
         if not self._closed or not self.trajectory.magnitude <= BLOWN_UP:
             return
-        undamped = self.regularization.value == 0 and options.curvature is None and options.feedback
+        newton = options.curvature is None and options.feedback
+        undamped = newton and self.regularization.value == 0
         if options.scaling:
             rounding, alone = self.optimality.rounding, options.gradient_tolerance**2 * self.unit
+            if not undamped:  # V_xx of a policy that hardly feeds back can be anything
+                rounding = min(rounding, SLIGHT * self.trajectory.magnitude)
             flat = self.optimality.decrement <= alone + rounding
-            flat &= not undamped or promised <= LENIENCE * alone + rounding
+            flat &= not newton or promised <= LENIENCE * alone + rounding
             flat &= options.regularize == "control" or self.regularization.value == 0  # else Q_uu itself is damped
             settled = undamped and promised <= options.cost_tolerance * self.unit + rounding
         else:

@@ -20,10 +20,12 @@ from ocpkit.problem import Array
 from ocpkit.trajectory import Trajectory
 
 ROUNDING = 16 * float(np.finfo(float).eps)
-SPREAD = 1e-24
+SPREAD = 1e-60
 """Share of J's spread that J is measured against at least."""
 LENIENCE = 1e3
 """Multiple of what each control alone may still promise that the whole step may."""
+BOTTOMLESS = 1e60
+"""Multiple of the first |J| that is not zero, below whose negative J counts as falling for ever."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ class Spread:
     """Range that J has covered on trajectories without gaps."""
 
     def __init__(self) -> None:
-        self.highest = -float("inf")
+        self.highest, self.first = -float("inf"), 0.0
 
     def unit(self, trajectory: Trajectory) -> float:
         """Return what J's tolerances are shares of, [J]; takes note of this trajectory."""
         if trajectory.gaps is not None:
             return trajectory.magnitude
         self.highest = max(self.highest, trajectory.cost)
+        self.first = self.first or abs(trajectory.cost)
         return trajectory.magnitude + SPREAD * (self.highest - trajectory.cost)
+
+    def bottomless(self, cost: float) -> bool:
+        """Whether J has fallen so far that there is no minimum in reach."""
+        return self.first > 0 and cost < -BOTTOMLESS * self.first

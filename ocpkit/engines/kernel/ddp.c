@@ -4,7 +4,8 @@
 enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP, SADDLE };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SECONDS, COLUMNS };
-static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-24, LENIENCE = 1e3;
+static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-60, LENIENCE = 1e3,
+                    BOTTOMLESS = 1e60;
 static const double SLIGHT = 1e-9;
 enum { IDLE_LIMIT = 10 };
 
@@ -23,8 +24,8 @@ typedef struct {
   const double *lower, *upper;
   double *y;
   /* what the iteration knows */
-  double cost, cost_new, magnitude, magnitude_new, highest, unit, open, max_gap, regularization, growth, gap_weight;
-  double gradient_norm, expected_change, decrement, rounding;
+  double cost, cost_new, magnitude, magnitude_new, highest, first, unit, open, max_gap, regularization, growth;
+  double gap_weight, gradient_norm, expected_change, decrement, rounding;
   long has_gaps, has_policy, started, idle, status, reason, reason_stage, rows, handed_on;
 } ddp;
 
@@ -134,6 +135,7 @@ static void measure_cost(ddp *s) {
   s->unit = s->magnitude;
   if (s->has_gaps) return;
   if (s->cost > s->highest) s->highest = s->cost;
+  if (s->first == 0) s->first = fabs(s->cost);
   s->unit += SPREAD * (s->highest - s->cost);
 }
 
@@ -314,9 +316,11 @@ static void check_convergence(ddp *s) {
   int flat, settled;
   if (s->scaling) {
     const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
-    flat = s->decrement <= alone + s->rounding && (!undamped || promised <= LENIENCE * alone + s->rounding);
+    /* V_xx of a policy that hardly feeds back can be anything */
+    const double rounding = undamped ? s->rounding : fmin(s->rounding, SLIGHT * s->magnitude);
+    flat = s->decrement <= alone + rounding && (!s->feedback || promised <= LENIENCE * alone + rounding);
     if (s->on_state && s->regularization > 0) flat = 0; /* Q_uu itself is damped */
-    settled = undamped && promised <= s->cost_tolerance * s->unit + s->rounding;
+    settled = undamped && promised <= s->cost_tolerance * s->unit + rounding;
   } else {
     flat = s->gradient_norm <= s->gradient_tolerance;
     settled = undamped && promised <= s->cost_tolerance * (1 + fabs(s->cost));
@@ -331,7 +335,7 @@ static void prepare(ddp *s) {
   terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
-  s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY;
+  s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY, s->first = 0;
   begin_metrics(s, 1);
   evaluate_guess(s);
 }
@@ -368,6 +372,7 @@ static void accept(ddp *s, double alpha, double actual, double noise) {
   if (alpha >= 0.5) decrease_regularization(s);
   if (backward_pass(s)) check_convergence(s);
   s->idle = actual > noise || s->gradient_norm < 0.9 * slope ? 0 : s->idle + 1;
+  if (s->status == RUNNING && s->first > 0 && s->cost < -BOTTOMLESS * s->first) s->status = DIVERGED;
   if (s->status == RUNNING && s->line_search && s->idle >= IDLE_LIMIT) s->status = end_of_progress(s);
 }
 
@@ -425,10 +430,11 @@ ENTRY long ocpkit_certify(ddp *s) {
 
 /* Take up a solve that another engine has begun: x and `open` (where there are gaps), u and the schedules are set. */
 ENTRY void ocpkit_resume(ddp *s) {
-  const double highest = s->highest, open = s->open;
+  const double highest = s->highest, first = s->first, open = s->open;
   prepare(s);
   s->highest = fmax(s->highest, highest), s->open = s->has_gaps ? open : 0;
+  if (first > 0) s->first = first;
   measure_cost(s);
-  backward_pass(s);
+  if (backward_pass(s)) check_convergence(s);
   s->started = 1;
 }
