@@ -20,7 +20,7 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers import nlp
 
 IPOPT_100 = IPOPT(max_iterations=100)
-HUGE = (834, 2908, 3750, 12355)  # J falls from 1e153, 1e41, …; the plugin stops after an iteration
+HUGE = (834, 2908, 3750, 4177, 12355)  # J falls from 1e153, 1e41, …; the plugin stops after an iteration
 GAPS = (2227, 9383, 10405, 17460)  # relative to the states that the guess visits there are none
 BARRIER = (1278, 2199, 2209, 3195)  # controls stay away from their bounds
 SADDLES = (586, 2971, 3266)

@@ -269,6 +269,8 @@ class NLPSolver(Solver):
         lowest = min([descent(engine, nominal), *([] if left is None else [left])], key=lambda each: each.cost)
         if nominal.cost - lowest.cost <= finishing.NEGLIGIBLE * nominal.magnitude:
             return None
+        if not lowest.finite:
+            return _Onward(nominal, units, Status.DIVERGED, "J falls beyond all numbers from there", True)
         return _Onward(lowest, self._units(problem, lowest), Status.STALLED, CAN_FALL)
 
     def _loose(self, watch: Watch, units: Scaling | None) -> bool:
