@@ -20,6 +20,7 @@ from ocpkit import (
     Stage,
     Status,
 )
+from ocpkit.batch import solve_batch
 from ocpkit.curvature import Identity
 from ocpkit.solvers import registry
 
@@ -147,6 +148,26 @@ def test_status_of_a_problem_without_a_minimum() -> None:
     solution = DDP().solve(problem)
     assert solution.status is Status.DIVERGED
     assert np.isfinite(solution.cost)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "vm", "c"])
+def test_there_is_no_minimum_in_any_unit(engine: str) -> None:
+    """J that falls to −1e60 times what it was ends all engines and batches, after as many iterations."""
+    scaled = Problem.from_functions(
+        dynamics=lambda x, u: x + u,
+        cost=lambda x, u, p: -p[0] * u @ u,
+        terminal_cost=lambda x, p: p[0] * x[0],
+        x0=[0.5],
+        horizon=3,
+        control_size=1,
+        parameters=[1.0],
+    )
+    units = [[1e-30], [1.0], [1e30]]
+    alone = [DDP(engine=engine).solve(scaled.replace(parameters=p)) for p in units]
+    assert [solution.status for solution in alone] == [Status.DIVERGED] * 3
+    together = solve_batch(scaled, parameters=units, solver=DDP())
+    assert list(together.status) == [Status.DIVERGED] * 3
+    assert {*together.iterations.tolist(), *(solution.iterations for solution in alone)} == {alone[0].iterations}
 
 
 def test_status_diverged_by_a_large_learning_rate() -> None:
