@@ -253,6 +253,19 @@ static long first_not_finite(ddp *s) {
   return finite ? -1 : s->horizon;
 }
 
+/* Whether the derivatives of a stage and the value behind it are finite, so that a sweep fails there by curvature. */
+static int finite_at(ddp *s, long failed) {
+  const double *x = s->x, *u = s->u, *p = s->p, *shared = s->shared, *Vx = s->Vx, *Vxx = s->Vxx;
+  for (long t = 0; t < failed; t++, p += s->stride) {
+    const kind *const stage = stage_kind(s, t);
+    x += stage->n, u += stage->m, shared += stage->shared, Vx += stage->n, Vxx += stage->n * stage->n;
+  }
+  const kind *const stage = stage_kind(s, failed);
+  const long n = stage->n, next = states_at(s, failed + 1);
+  return stage->finite(x, u, p, shared, model_of(s, s->kind_of_stage[failed])) && all_finite(Vx + n, next) &&
+         all_finite(Vxx + n * n, next * next);
+}
+
 static int increase_regularization(ddp *s) {
   const double base = s->regularization_factor;
   s->growth = fmax(base, s->growth * base);
@@ -280,8 +293,9 @@ static int backward_pass(ddp *s) {
   for (int looked = 0;;) {
     const long failed = backward_sweep(s, second_order);
     if (failed < 0) return s->has_policy = 1, 1;
-    const long bad = looked ? -1 : first_not_finite(s);
-    looked = 1;
+    const int look = !looked && !finite_at(s, failed);
+    const long bad = look ? first_not_finite(s) : -1;
+    looked |= look;
     if (bad >= 0) {
       s->reason = NOT_FINITE, s->reason_stage = bad;
       s->status = s->has_policy ? DIVERGED : INVALID_INPUT;
