@@ -42,6 +42,15 @@ class Trajectory:
         return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).max())
 
     @property
+    def widest(self) -> tuple[float, str]:
+        """Largest defect, and where it is."""
+        sizes = [np.abs(gap).max(initial=0.0) for gap in self.gaps or ()]
+        if not sizes:
+            return 0.0, ""
+        t = int(np.argmax(sizes))
+        return float(sizes[t]), f"the dynamics of stage {t}, state {int(np.abs((self.gaps or ())[t]).argmax())}"
+
+    @property
     def finite(self) -> bool:
         """Whether J and every state and gap are finite numbers."""
         series = [self.states] if self.gaps is None else [self.states, self.gaps]

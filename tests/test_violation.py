@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from random_problems import random_problem
 
 import ocpkit.math as m
-from ocpkit import DDP, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Status
+from ocpkit import (
+    DDP,
+    IPOPT,
+    AugmentedLagrangian,
+    Constraint,
+    InteriorPoint,
+    Problem,
+    Status,
+    rk4,
+    with_free_parameters,
+)
 from ocpkit.solvers import registry
 from ocpkit.solvers.driver import Solver
 
@@ -133,3 +143,28 @@ def test_controls_are_inside_their_bounds_on_every_way_out(name: str, way: str) 
             states, cost = problem.rollout(solution.controls)
             np.testing.assert_allclose(solution.states, states, atol=1e-12)
             assert solution.cost == pytest.approx(cost, rel=1e-12, nan_ok=True)
+
+
+def test_gaps_that_a_plugin_leaves_are_named() -> None:
+    """From a far guess of the time IPOPT keeps the goal and tears the dynamics."""
+    goal = (3.0, -1.0)
+    problem = Problem.from_functions(
+        dynamics=rk4(lambda x, u: m.stack([u[0], m.cos(x[0]), m.sin(x[0])]), dt=lambda p: p[0] / 40),
+        cost=lambda x, u: 0.0 * u[0],
+        terminal_cost=lambda x, p: p[0],
+        x0=[np.pi / 2, 0, 0],
+        horizon=40,
+        control_size=1,
+        control_bounds=(-1.5, 1.5),
+        parameters=[10.0],
+        terminal_constraints=(Constraint(lambda x: x[1:], goal, goal, "goal"),),
+    )
+    free = with_free_parameters(problem, [0], lower=0.1, upper=100.0)
+    solution = IPOPT().solve(free)
+    assert solution.status is Status.INFEASIBLE
+    steps = zip(free.stages, solution.states, solution.controls, solution.states[1:])
+    gaps = [float(np.abs(stage.dynamics.step(x, u, free.parameter(0)) - after).max()) for stage, x, u, after in steps]
+    assert max(gaps) > 0.1
+    assert solution.details["violation"].startswith(
+        f"{max(gaps):.2e} (largest: the dynamics of stage {np.argmax(gaps)},"
+    )

@@ -128,10 +128,11 @@ class NLPSolver(Solver):
         return natural_units(NumpyEngine(problem), at, problem_rows(problem, bounds=False))
 
     def _worst(self, watch: Watch) -> dict[str, str]:
-        """Return the row that fails most, and the one that x0 breaks for good."""
+        """Return the row or the dynamics that fail most, and the row that x0 breaks for good."""
         problem, best = watch.program.problem, watch.iterate.trajectory
         rows = problem_rows(problem)
-        violation, where = largest_violation(rows, row_values(problem, rows, best.states, best.controls))
+        values = row_values(problem, rows, best.states, best.controls)
+        violation, where = max(largest_violation(rows, values), best.widest)
         excess, row = broken_at_start(problem, rows[0])
         reason = {"reason": say_start(excess, row)} if self._broken(watch) else {}
         return {"violation": say_violation(violation, where)} | reason
