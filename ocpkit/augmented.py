@@ -204,14 +204,25 @@ class Sides:
         groups = [known.setdefault(id(rows), len(known)) for rows in declared]
         return cls(span, lower, upper, weights, np.array(groups), [groups.index(group) for group in known.values()])
 
-    def units(self, sizes: Array) -> Array:
-        """Return the units of rows that come to sizes (T + 1, k) on a trajectory; 0 where nothing tells."""
+    def shared(self, sizes: Array) -> Array:
+        """Return the largest of sizes (T + 1, k) of the rows of each kind of stage."""
         shared = sizes.copy()
         for group in range(len(self.first)):
             shared[self.groups == group] = sizes[self.groups == group].max(axis=0)
-        found = np.minimum(np.maximum(self.lower_size, shared), np.maximum(self.upper_size, shared))
-        found = np.minimum(found, np.maximum(self.span, NARROWEST * shared))
+        return shared
+
+    def wide(self, shared: Array) -> Array:
+        """Return the units of rows that come to these sizes on a trajectory, however near two bounds are."""
+        return np.minimum(np.maximum(self.lower_size, shared), np.maximum(self.upper_size, shared))
+
+    def units(self, shared: Array) -> Array:
+        """Return the units of rows that come to these sizes on a trajectory; 0 where nothing tells."""
+        found = np.minimum(self.wide(shared), np.maximum(self.span, NARROWEST * shared))
         return np.where(np.isinf(found), 1.0, found)
+
+    def at_rest(self, shared: Array) -> Array:
+        """Whether there are two bounds, and a trajectory does not tell whether they are near to each other."""
+        return (shared == 0) & np.isfinite(self.span)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from random_problems import random_problem
 from rescaling import Rescaling
 from test_constrained import CASES, bryson_denham, swing
 
-from ocpkit import DDP, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Solution
+import ocpkit.math as m
+from ocpkit import DDP, IPOPT, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Solution
 from ocpkit.augmented import Augmented
 from ocpkit.solvers.driver import Solver
 from ocpkit.solvers.units import measure_units
@@ -167,3 +168,23 @@ def test_without_scaling_the_units_are_the_users() -> None:
         solution = solver.solve(bryson_denham(0.1, horizon=20))
         assert solution.success
         assert solution.scaling is None
+
+
+@pytest.mark.parametrize("engine", ["numpy", "c"])
+@pytest.mark.parametrize("method", [AugmentedLagrangian, InteriorPoint])
+@pytest.mark.parametrize("width", [1e-8, 1e-6, 1e-3])
+def test_a_narrow_set_for_what_is_at_rest_at_the_guess(width: float, method: Any, engine: str) -> None:
+    """The rate is zero on the way of the guess, so that its bounds alone say nothing of how far it moves."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: m.stack([x[0] + 0.1 * x[1], x[1] + 0.1 * u[0]]),
+        cost=lambda x, u: 0.5 * u @ u,
+        terminal_cost=lambda x: 0.0 * x[0],
+        x0=[1.0, 0.0],
+        horizon=20,
+        control_size=1,
+        terminal_constraints=(Constraint(lambda x: x, -width, width, "set"),),
+    )
+    solution = method(inner=DDP(engine=engine)).solve(problem)
+    assert solution.success, str(solution)
+    assert np.abs(solution.states[-1]).max() <= 1.01 * width
+    assert solution.cost == pytest.approx(IPOPT().solve(problem).cost, rel=1e-5)

@@ -4,7 +4,7 @@ All are measured on a trajectory, so that they change with the user's units as w
 
 * a row counts in the larger of its bound and of G = max_t (|g| + |g_x| X), with X the largest |x| on the way, and in no
   more than half the distance between two bounds (or G/1000); stages of one kind share theirs. Where all that is zero,
-  G is what controls of natural size do to the row by the linearised dynamics;
+  or G alone is, between two bounds, G is what controls of natural size do to the row by the linearised dynamics;
 * J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
   H the Hessian of J, that is S_j = 1 / a_jᵀH⁻¹a_j, and the multiplier of the row converges by 1 / (1 + ρ S/S_j) with
   each outer iteration. S is the harmonic mean of all S_j. Where H tells nothing, S is |J| and what its gradient
@@ -74,12 +74,13 @@ def measure_units(
 ) -> Units | None:
     """Measure the units on a trajectory, which may have gaps, of that J; None where the model is not finite there."""
     at, sides = _Point(augmented, states, controls), augmented.sides
-    rows = sides.units(at.sizes())
-    sums = at.backward(np.where(rows > 0, sides.weights / np.where(rows > 0, rows, 1.0), 0.0))
+    shared = sides.shared(at.sizes())
+    rows = np.where(sides.at_rest(shared), 0.0, sides.units(shared))
     if not rows.all():
-        reached = sides.units(at.reached(sums))
+        wide = np.where(rows > 0, sides.wide(shared), np.inf)  # what is narrow tells nothing of how far others move
+        reached = sides.units(sides.shared(at.reached(at.backward(sides.weights / wide))))
         rows = np.where(rows > 0, rows, np.where(reached > 0, reached, 1.0))
-        sums = at.backward(sides.weights / rows)
+    sums = at.backward(sides.weights / rows)
     unit = sums.cost_unit(float(np.sum(sides.weights**2)), cost)
     unit = min(unit, LARGEST_COST * abs(cost)) if cost != 0 else unit
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None

@@ -73,8 +73,9 @@ static void measure_sizes(augmented *a, sums *w) {
   }
 }
 
-/* Units of the rows that have none yet, from the sizes in `updated`; whether all have one now. */
-static int take_units(augmented *a) {
+/* Units of the rows that have none yet, from the sizes in `updated`; whether all have one now. A row between two bounds
+   that is zero at first does not tell whether these are near to each other. */
+static int take_units(augmented *a, int first) {
   int all = 1;
   for (long i = 0; i < a->group_count * a->widest; i++) a->group_sizes[i] = 0;
   for (long t = 0; t <= a->inner->horizon; t++)
@@ -89,8 +90,8 @@ static int take_units(augmented *a) {
       const double size = a->group_sizes[a->groups[t] * a->widest + i];
       const double both = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
       const double unit = isnan(size) ? size : fmin(both, fmax(a->span[place], NARROWEST * size));
-      a->units[place] = isinf(unit) ? 1 : unit;
-      all &= unit > 0 || isnan(unit);
+      a->units[place] = first && size == 0 && isfinite(a->span[place]) ? 0 : isinf(unit) ? 1 : unit;
+      all &= a->units[place] > 0 || isnan(unit);
     }
   return all;
 }
@@ -185,6 +186,17 @@ static void factors_of_weights(augmented *a) {
     a->factors[i] = a->units[i] > 0 ? a->weights[i] / a->units[i] : 0;
 }
 
+/* Factors for units that do not mind how near two bounds are: a narrow row tells nothing of how far others move. */
+static void wide_factors(augmented *a) {
+  for (long t = 0; t <= a->inner->horizon; t++)
+    for (long i = 0; i < a->widest; i++) {
+      const long place = t * a->widest + i;
+      const double size = i < row_count(a, t) ? a->group_sizes[a->groups[t] * a->widest + i] : 0;
+      const double wide = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
+      a->factors[place] = a->units[place] > 0 ? a->weights[place] / wide : 0;
+    }
+}
+
 static double unit_of_cost(const augmented *a, const sums *w, double cost) {
   double count = 0, by_slope = 0;
   for (long i = 0; i < (a->inner->horizon + 1) * a->widest; i++) count += a->weights[i] * a->weights[i];
@@ -207,18 +219,17 @@ static void measure_units(augmented *a, double cost) {
   for (long t = 0; t <= a->inner->horizon; t++)
     for (long i = 0; i < a->widest; i++) a->units[t * a->widest + i] = i < row_count(a, t) ? 0 : 1;
   measure_sizes(a, &w);
-  const int all = take_units(a);
-  factors_of_weights(a);
-  sum_up(a, &w);
-  if (!all) {
+  if (!take_units(a, 1)) {
+    wide_factors(a);
+    sum_up(a, &w);
     size_controls(a, &w);
     measure_reached(a, &w);
-    take_units(a);
+    take_units(a, 0);
     for (long i = 0; i < count; i++)
       if (a->units[i] == 0) a->units[i] = 1;
-    factors_of_weights(a);
-    sum_up(a, &w);
   }
+  factors_of_weights(a);
+  sum_up(a, &w);
   a->cost_unit = unit_of_cost(a, &w, cost);
   if (cost != 0) a->cost_unit = fmin(a->cost_unit, LARGEST_COST * fabs(cost));
   a->has_units = isfinite(a->cost_unit) && all_finite(a->units, count);
