@@ -36,6 +36,7 @@ from ocpkit.trace import trace_cost
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
 NARROWEST = 1e-3  # distance of two bounds beside the size of their row, below which rounding would count as violation
+ALIKE = 1 + 1e-9  # of rows that are as far from holding, but for rounding, the first is named
 Indices = NDArray[np.intp]
 
 
@@ -153,7 +154,7 @@ class Augmented:
         self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
     ) -> Measured:
         """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
-        updated, squares, cost, violation, amount, where = list[Array](), 0.0, 0.0, 0.0, 0.0, ""
+        updated, squares, cost, violation, named, amount, where = list[Array](), 0.0, 0.0, 0.0, 0.0, 0.0, ""
         arguments = [*zip(states, controls), (states[-1],)]
         for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
             numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
@@ -161,9 +162,10 @@ class Augmented:
             cost += float(numbers[-1])
             relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
             squares += float(relative @ relative)
-            if k and not (worst := float(relative.max())) <= violation:  # also where it is not a number
-                i = int(relative.argmax())
-                violation, amount, where = worst, float(numbers[k + i]), say_row(self.rows, t, i)
+            for i, distance in enumerate(relative.tolist()):  # `not <=`: also where it is not a number
+                violation = violation if distance <= violation else distance
+                if not distance <= ALIKE * named:
+                    named, amount, where = distance, float(numbers[k + i]), say_row(self.rows, t, i)
         return Measured(updated, violation, squares, amount, where, cost)
 
 

@@ -14,14 +14,17 @@ from ocpkit import DDP, ILQR, AugmentedLagrangian, Constraint, InteriorPoint, Pr
 
 PYTHON = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="numpy"))
 COMPILED = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="c"))
+GRAPHS = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="vm"))
 INSIDE, INSIDE_COMPILED = (InteriorPoint(inner=each.inner) for each in (PYTHON, COMPILED))
 SLOW = {"quadrotor-gate"}
 SMOOTH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()
-    if models.get(name).solver == "al" and name not in ("goddard", "minimum-time")
+    if models.get(name).solver == "al"
 ]
-"""Goddard's inner solves are long and damped, those for least time have Q_uu = 0: they amplify rounding."""
+SINGULAR = {"minimum-time"}
+"""Between two free controls Q_uu = 0: its sign is rounding, ±1e-16, and decides about the damping. On the virtual
+machine the outer iteration in Python has the same expressions as C, and the same rounding of them."""
 
 
 def assert_equal(ours: Solution, expected: Solution) -> None:
@@ -47,7 +50,7 @@ def assert_equal(ours: Solution, expected: Solution) -> None:
 @pytest.mark.parametrize("name", SMOOTH)
 def test_every_constrained_task(name: str) -> None:
     problem = models.get(name).build()
-    assert_equal(COMPILED.solve(problem), PYTHON.solve(problem))
+    assert_equal(COMPILED.solve(problem), (GRAPHS if name in SINGULAR else PYTHON).solve(problem))
 
 
 @pytest.mark.parametrize(("name", "declaration"), [("goddard", {"horizon": 30}), ("minimum-time", {})])
@@ -55,8 +58,14 @@ def test_damped_solves_reach_the_same_optimum(name: str, declaration: dict[str, 
     problem = models.get(name).build(**declaration)
     ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
     assert ours.success
-    assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
+    assert ours.cost == pytest.approx(expected.cost, rel=1e-9)
     assert ours.history[-1].gap <= 1e-8
+
+
+@pytest.mark.parametrize("name", sorted(SINGULAR))
+def test_the_first_outer_iteration_of_singular_tasks(name: str) -> None:
+    problem = models.get(name).build()
+    assert_equal(*(replace(solver, max_iterations=1).solve(problem) for solver in (COMPILED, PYTHON)))
 
 
 @pytest.mark.parametrize("name", ["mixed", "curved obstacle", "parameters at each stage", "stages that differ"])
@@ -121,10 +130,9 @@ def test_infeasible_problems_are_named_alike(name: str) -> None:
     problem = swing(**INFEASIBLE[name])
     ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
     assert ours.status is expected.status is Status.INFEASIBLE
-    assert abs(ours.iterations - expected.iterations) <= 1  # under penalties of 1e9 rounding is felt
-    assert ours.details.get("reason") == expected.details.get("reason")
-    amounts = [each.details["violation"].partition(" ")[0] for each in (ours, expected)]
-    assert amounts[0] == amounts[1]  # of several rows that fail alike, rounding names one
+    assert ours.iterations == expected.iterations
+    for key in ("violation", "reason"):
+        assert ours.details.get(key) == expected.details.get(key)
 
 
 def blowing_up() -> Problem:

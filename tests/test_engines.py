@@ -121,14 +121,26 @@ UNDER_LIMITS = [name for name in models.names() if models.get(name).solver != "d
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", [*sorted({*models.names()} - {*UNDER_LIMITS}), "bryson-denham", "unicycle-obstacles"])
 def test_every_task(name: str, engine: str) -> None:
-    """Five iterations from the task's guess: later ones amplify rounding where the path to the optimum is chaotic."""
+    """Six iterations from the task's guess: later ones amplify rounding where the path to the optimum is chaotic."""
     problem = models.get(name).build()
     if name in UNDER_LIMITS:
         augmented = Augmented(problem)
         problem = augmented.lagrangian(augmented.extended(None, 10.0))
-    for solver in (DDP(max_iterations=5), ILQR(max_iterations=5)):
+    for solver in (DDP(max_iterations=6), ILQR(max_iterations=6)):
         ours = replace(solver, engine=engine).solve(problem)
         assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_look_at_the_undamped_step_leaves_the_damped_one(engine: str) -> None:
+    """Least time under its prices ends damped; policy and |Q_u| are still those of the damping that was."""
+    augmented = Augmented(models.get("minimum-time").build())
+    problem = augmented.lagrangian(augmented.extended(None, 120.0))
+    solver = DDP(gradient_tolerance=1e-2, cost_tolerance=1e-300)
+    ours, expected = (replace(solver, engine=each).find_stationary(problem) for each in (engine, "numpy"))
+    assert expected.history[-1].regularization > 0
+    assert_equal_solves(ours, expected)
+    assert ours.history[-1].gradient_norm == pytest.approx(expected.history[-1].gradient_norm, rel=1e-7)
 
 
 def coasting(pushes: tuple[int, ...]) -> Problem:

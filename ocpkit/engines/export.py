@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ocpkit.solvers.ddp import DDP
 
 PROGRAMS = ("main", "closed_loop")
+METRIC = 5  # numbers per control of what ddp.c keeps for the damping
 
 
 def export_c(
@@ -139,7 +140,7 @@ def _scratch_size(graph: ProblemGraph, code: str) -> int:
         n, m, following = stage.state_size, stage.control_size, stage.next_state_size
         width = _rounded(n + m + 1)
         models += (following + n + m) * width
-        metrics += 4 * m
+        metrics += METRIC * m
         work = max(work, _rounded(following) + (following + n + 2 * m) * width)
     hessian = max(stage.state_size for stage in graph.kinds) ** 2
     return sum(map(_rounded, (models, hessian, hessian, work, handed_on, handed_on, metrics)))
@@ -158,7 +159,7 @@ def _scratch(graph: ProblemGraph) -> str:
     models = " + ".join(f"model_size_{i}" for i in kinds)
     shared = " + ".join(f"{graph.kind_of_stage.count(i)} * shared_size_{i}" for i in kinds)
     hessian = max(kind.state_size for kind in graph.kinds) ** 2
-    metrics = sum(4 * kind.control_size for kind in graph.kinds)
+    metrics = sum(METRIC * kind.control_size for kind in graph.kinds)
     parts = f"ROUND_UP({models}) + 2 * ROUND_UP({hessian}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
     return f"{parts} + ROUND_UP({metrics})"
 

@@ -322,8 +322,9 @@ class AugmentedLagrangianRun(Run):
         options, finest = self.options, FINEST * self.options.gradient_tolerance
         tried = moved or self.tolerance <= finest
         near = residual <= options.constraint_tolerance
+        last = options.gradient_tolerance if moved else finest
         wanted = options.gradient_tolerance if near else self.tolerance / 10
-        self.tolerance = min(self.tolerance, max(options.gradient_tolerance if moved else finest, wanted))
+        self.tolerance = min(self.tolerance, last if wanted < 2 * last else wanted)  # rounding asks for no other solve
         if tried and residual > max(options.constraint_tolerance, options.enough * self.residual):
             self.penalty *= options.penalty_factor
             if self.penalty > options.max_penalty:

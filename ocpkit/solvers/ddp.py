@@ -235,7 +235,7 @@ class DDPRun(Run):
             return False
         if exact:
             self.policy = policy
-        return -policy.expected_change <= SLIGHT * self.unit + self.optimality.rounding
+        return -policy.expected_change <= SLIGHT * self.unit + Optimality.of(policy, self.trajectory).rounding
 
     def leave(self, controls: Sequence[Array]) -> None:
         self.trajectory = self.engine.rollout(controls)
@@ -402,8 +402,10 @@ class DDPRun(Run):
         ):
             return False
         policy = self._undamped(second_order=options.second_order and self._closed)
-        alone = options.gradient_tolerance**2 * self.unit
-        return policy is not None and -policy.expected_change > LENIENCE * alone + self.optimality.rounding
+        if policy is None:
+            return False
+        alone, rounding = options.gradient_tolerance**2 * self.unit, Optimality.of(policy, self.trajectory).rounding
+        return -policy.expected_change > LENIENCE * alone + rounding
 
     def _undamped(self, *, second_order: bool) -> AnyPolicy | None:
         """Backward pass without damping; None where Q_uu is not positive definite."""

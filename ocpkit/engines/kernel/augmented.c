@@ -2,17 +2,18 @@
    inner one of ddp.c. The parameters of stages 0 … T are rows (p, y, rho, mu) of `stride` numbers; y begins at `own`,
    the rho of each row `widest` later. mu belongs to the barrier of ocpkit/solvers/interior.py; it is zero without one. */
 static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300, SETTLED = 0.01;
-static const double SEARCH_FACTOR = 100, FINEST = 1e-4;
+static const double SEARCH_FACTOR = 100, FINEST = 1e-4, ALIKE = 1 + 1e-9;
 
-/* Keep the largest distance of all rows, in their units, and where it is; return how far a multiplier of this stage moves
-   at most, in the inverse units. */
+/* Keep the largest distance of all rows, in their units, and the first row that is as far but for rounding; return how
+   far a multiplier of this stage moves at most, in the inverse units. */
 static double compare(augmented *a, long t, int rows, const double *y, const double *updated) {
   const double *const units = a->units + t * a->widest;
   double moved = 0;
   for (int i = 0; i < rows; i++) {
     const double distance = a->distance[i] / units[i];
-    if (!(distance <= a->violation))
-      a->violation = distance, a->amount = a->distance[i], a->worst_stage = t, a->worst_row = i;
+    if (!(distance <= a->violation)) a->violation = distance;
+    if (!(distance <= ALIKE * a->named))
+      a->named = distance, a->amount = a->distance[i], a->worst_stage = t, a->worst_row = i;
     moved = fmax(moved, fabs(updated[i] - y[i]) * units[i]), a->squares += distance * distance;
   }
   return moved;
@@ -23,7 +24,7 @@ static double measure(augmented *a) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u, *p = a->p;
   double *updated = a->updated + a->own, cost = 0, moved = 0;
-  a->violation = a->amount = a->squares = 0;
+  a->violation = a->named = a->amount = a->squares = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
     cost += stage->price(x, u, p, updated, a->distance);
@@ -67,8 +68,9 @@ static void search(augmented *a) {
 static void tighten(augmented *a, double residual, int moved) {
   const double finest = FINEST * a->gradient_tolerance;
   const int tried = moved || a->tolerance <= finest;
-  const double wanted = residual <= a->constraint_tolerance ? a->gradient_tolerance : a->tolerance / 10;
-  a->tolerance = fmin(a->tolerance, fmax(moved ? a->gradient_tolerance : finest, wanted));
+  const double last = moved ? a->gradient_tolerance : finest, next = a->tolerance / 10;
+  const double wanted = residual <= a->constraint_tolerance ? a->gradient_tolerance : next;
+  a->tolerance = fmin(a->tolerance, wanted < 2 * last ? last : wanted); /* no rounding may ask for one more solve */
   if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) {
     a->penalty *= a->penalty_factor;
     if (a->penalty > a->max_penalty) search(a);

@@ -7,7 +7,7 @@ enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SE
 static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-60, LENIENCE = 1e3,
                     BOTTOMLESS = 1e60;
 static const double SLIGHT = 1e-9;
-enum { IDLE_LIMIT = 10 };
+enum { IDLE_LIMIT = 10, METRIC = 5 };
 
 typedef struct {
   /* options of DDP, as in Python */
@@ -79,7 +79,7 @@ static long shared_size(const ddp *s) {
 
 static long metrics_size(void) {
   long size = 0;
-  for (int i = 0; i < KINDS; i++) size += 4 * kinds[i]->m;
+  for (int i = 0; i < KINDS; i++) size += METRIC * kinds[i]->m;
   return ROUND_UP(size);
 }
 
@@ -89,18 +89,18 @@ ENTRY long ocpkit_scratch_size(const ddp *s) {
 
 static double *metric_of(const ddp *s, long which) {
   double *metric = s->scratch + models_size() + 2 * hessian_size() + work_size() + 2 * ROUND_UP(s->handed_on);
-  for (long i = 0; kinds[i]->m != kinds[which]->m; i++) metric += 4 * kinds[i]->m;
+  for (long i = 0; kinds[i]->m != kinds[which]->m; i++) metric += METRIC * kinds[i]->m;
   return metric;
 }
 
-/* Forget what was seen of Q_uu (`all`: D as well). */
+/* Forget what was seen of Q_uu (`all`: D as well), and keep the D that a sweep begins with. */
 static void begin_metrics(ddp *s, int all) {
   for (int i = 0; i < KINDS; i++) {
     double *const metric = metric_of(s, i);
     const int m = kinds[i]->m;
     for (int a = 0; a < m; a++) {
       if (all) metric[a] = s->scaling ? 0 : 1;
-      metric[m + a] = 1, metric[2 * m + a] = metric[3 * m + a] = 0;
+      metric[m + a] = 1, metric[2 * m + a] = metric[3 * m + a] = 0, metric[4 * m + a] = metric[a];
     }
   }
 }
@@ -240,6 +240,16 @@ static long backward_sweep(ddp *s, int second_order) {
   return -1;
 }
 
+/* Another sweep along the trajectory of the last one, with the D that this began with: it leaves the same behind. */
+static long sweep_again(ddp *s, int second_order) {
+  for (int i = 0; i < KINDS; i++) {
+    double *const metric = metric_of(s, i);
+    const int m = kinds[i]->m;
+    for (int a = 0; a < m; a++) metric[a] = metric[4 * m + a];
+  }
+  return backward_sweep(s, second_order);
+}
+
 /* First stage (T: the terminal cost) whose derivatives are not finite, or -1. */
 static long first_not_finite(ddp *s) {
   const double *x = s->x, *u = s->u, *p = s->p, *shared = s->shared;
@@ -315,11 +325,11 @@ static int promises_more(ddp *s) {
   if (!s->scaling || regularization == 0 || !s->feedback) return 0;
   const int second_order = s->second_order && closed(s);
   s->regularization = 0;
-  const int certain = backward_sweep(s, second_order) < 0;
+  const int certain = sweep_again(s, second_order) < 0;
   const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
   const int more = certain && -s->expected_change > LENIENCE * alone + s->rounding;
   s->regularization = regularization;
-  backward_sweep(s, second_order);
+  sweep_again(s, second_order);
   return more;
 }
 
@@ -350,7 +360,7 @@ static void prepare(ddp *s) {
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
   s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY, s->first = 0;
-  begin_metrics(s, 1);
+  begin_metrics(s, !s->started); /* one that has left a point goes on with its D */
   evaluate_guess(s);
 }
 
@@ -434,11 +444,11 @@ ENTRY long ocpkit_certify(ddp *s) {
   const long feedback = s->feedback, exact = s->second_order && feedback && tikhonov == 0;
   if (exact && regularization == 0) return 1;
   s->regularization = s->tikhonov = 0, s->feedback = 1;
-  const int certain = backward_sweep(s, 1) < 0 && -s->expected_change <= SLIGHT * s->unit + s->rounding;
+  const int certain = sweep_again(s, 1) < 0 && -s->expected_change <= SLIGHT * s->unit + s->rounding;
   s->tikhonov = tikhonov, s->feedback = feedback;
   if (exact && certain) return 1;
   s->regularization = regularization;
-  backward_sweep(s, s->second_order != 0);
+  sweep_again(s, s->second_order != 0);
   return certain;
 }
 

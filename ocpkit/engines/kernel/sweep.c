@@ -17,8 +17,8 @@ static void raise_to(double *largest, double value) {
   if (value > *largest || isnan(value)) *largest = value;
 }
 
-/* D of the damping (ocpkit/curvature.py), m numbers each: D itself, zero where it is not known, and for the next D the
-   product of |Q_uu|'s diagonal over the stages as fraction and exponent, and how many they were. */
+/* D of the damping (ocpkit/curvature.py), m numbers each: D itself, zero where it is not known; for the next D the
+   product of |Q_uu|'s diagonal over the stages as fraction and exponent, and how many they were; and the last D. */
 static double unit_of_damping(double known, double bend, double slope, double magnitude) {
   if (known > 0) return known;
   if (bend > 0) return bend;

@@ -17,7 +17,7 @@ typedef struct {
   const double *span, *lower_size, *upper_size, *weights, *lower, *upper;
   const long *groups;
   /* what the iteration knows */
-  double penalty, damping, barrier, barrier_unit, cost_unit, tolerance, residual, violation, amount, squares, least_squares;
+  double penalty, damping, barrier, barrier_unit, cost_unit, tolerance, residual, violation, named, amount, squares, least_squares;
   double cost, inside_cost, gradient_norm;
   long has_units, kept, searching, has_gaps, count, inner_iterations, worst_stage, worst_row, started, status, rows, group_count;
 } augmented;
