@@ -21,15 +21,16 @@ from ocpkit import (
     Problem,
     Status,
 )
-from ocpkit.differences import central_jacobian
+from ocpkit.differences import FIRST_STEP, central_jacobian
 from ocpkit.solvers import registry
 
 
 def gradient(problem: Problem, controls: Any) -> np.ndarray:
-    """∇_u J by central differences of rollouts: knows no adjoint."""
+    """∇_u J by differences of rollouts, to O(h⁴) by Richardson's extrapolation: knows no adjoint."""
     cuts = np.cumsum(problem.control_sizes)[:-1]
     cost = lambda flat: np.asarray(problem.rollout(np.split(flat, cuts))[1])  # noqa: E731
-    return central_jacobian(cost, np.concatenate(list(controls)))
+    whole, half = (central_jacobian(cost, np.concatenate(list(controls)), h) for h in (FIRST_STEP, FIRST_STEP / 2))
+    return (4 * half - whole) / 3
 
 
 # ------------------------------------------------------------------------------------------- optimality
@@ -152,11 +153,8 @@ def check_random(solver: DDP, problem: Problem) -> None:
     assert solution.cost == costs[-1]
     assert problem.rollout(solution.controls)[1] == pytest.approx(solution.cost, rel=1e-10, abs=1e-10)
     if solution.success:
-        slope, u = gradient(problem, solution.controls).ravel(), np.concatenate(list(solution.controls))
-        lengths = 10.0 ** np.arange(-8, 3)  # where the system alone is steep, a slope says little of what is left
-        cuts = np.cumsum(problem.control_sizes)[:-1]
-        lowest = np.nanmin([problem.rollout(np.split(u - s * slope, cuts))[1] for s in lengths])
-        assert solution.cost - lowest <= 1e-9 * (1 + abs(solution.cost)), np.abs(slope).max()
+        slope = np.abs(gradient(problem, solution.controls)).max()
+        assert slope <= 1e-4 * (1 + abs(solution.cost)), slope
     else:
         assert solution.status in (Status.ITERATION_LIMIT, Status.STALLED)
 
