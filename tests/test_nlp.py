@@ -52,7 +52,7 @@ def test_costates_are_the_riccati_value_gradients(solver: Any) -> None:
     lqr = LQRS[4, 2, 50]
     solution, (P, _) = solver.solve(lqr.problem()), lqr.riccati()
     expected = np.stack([P_t @ x for P_t, x in zip(P, solution.states)])
-    np.testing.assert_allclose(solution.value_gradients, expected, atol=1e-7 * np.abs(expected).max())
+    np.testing.assert_allclose(solution.value_gradients, expected, rtol=1e-7, atol=1e-8)
 
 
 def bounded_pendulum(**changes: Any) -> Problem:

@@ -250,9 +250,8 @@ class NLPSolver(Solver):
         """Let the exact recursion finish a point; where it can neither confirm nor lower it, a probe decides."""
         problem, nominal, engine = watch.program.problem, watch.iterate.trajectory, NumpyEngine(watch.program.problem)
         found = finish(problem, nominal, self._left(watch), self.time_limit - watch.clock())
-        if found.confirmed and found.differs:
-            watch.finish(found.trajectory, found.solution)
-        if found.confirmed:
+        if found.confirmed:  # also where J is the same, the co-states are known better
+            watch.finish(found.trajectory, found.solution, another=found.differs)
             return None
         if found.differs and found.trajectory.finite:
             saddle = hidden_decrease(engine, nominal) > finishing.NEGLIGIBLE * nominal.magnitude

@@ -102,11 +102,11 @@ class Watch(ca.Callback):  # type: ignore[misc]
         if not known and self.callback is not None and self.callback(line) is False:
             self.stop = Status.STOPPED
 
-    def finish(self, trajectory: Trajectory, solution: Solution) -> None:
-        """Keep a solution of the same problem, which counts as one iteration."""
+    def finish(self, trajectory: Trajectory, solution: Solution, *, another: bool) -> None:
+        """Keep a solution of the same problem, which counts as one iteration if it is another one."""
         assert solution.value_gradients is not None
         point = self.program.point(trajectory, solution.value_gradients, solution.multipliers)
-        self.record(point, self.history[-1].index + 1 - self.first, trajectory)
+        self.record(point, self.history[-1].index + int(another) - self.first, trajectory)
 
     def go_back(self, start: Trajectory) -> None:
         """Keep a trajectory again, of which no multipliers are known."""
