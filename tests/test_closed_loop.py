@@ -63,7 +63,7 @@ def test_with_a_preview_and_a_delay_each_stage_is_planned_with_the_row_of_its_ti
     for delay in range(3):
         controller = MPC(tracking(p[: HORIZON + 1]), DDP(engine="numpy"), delay=delay)
         loop = simulate(controller, TICKS, parameters=lambda k: p[k : k + HORIZON + 1])
-        for k, command in enumerate(loop.commands[: TICKS - delay - 1]):
+        for k, command in enumerate(loop.commands[: TICKS - delay]):
             assert command.plan is not None
             np.testing.assert_allclose(command.plan.states[:2], loop.states[k + delay :][:2], atol=1e-9)
 

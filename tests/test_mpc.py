@@ -267,7 +267,9 @@ def test_a_state_outside_its_bounds_is_named() -> None:
         assert command.plan is not None
         if ask:
             assert (command.health, command.status, command.cause) == (Health.HELD, Status.INFEASIBLE, Cause.VIOLATION)
-            assert "x0 violates 'rate' at stage 0 by 0.5, which no control can change" in command.reason
+            plan, start = command.reason.split("; ")
+            assert plan.startswith("the plan breaks 'rate' at stage ")
+            assert start == "x0 violates 'rate' at stage 0 by 0.5, which no control can change"
         else:
             assert command.health is Health.OPTIMAL
             assert np.abs(command.plan.states[1:-1, 1]).max() < 1 + 1e-6
@@ -338,8 +340,10 @@ def test_wrong_declarations(declaration: dict[str, Any], message: str) -> None:
 def test_measurements_of_the_wrong_shape_are_refused_and_change_nothing(x: Any) -> None:
     controller = MPC(upright())
     controller.step([3.0, 0.0])
+    before = replace(controller)
     with pytest.raises(ProblemError, match="measured state"):
         controller.step(x)
     with pytest.raises(ProblemError, match=r"parameters has shape \(2,\), expected \(0,\) or \(31, 0\)"):
         controller.step([3.0, 0.0], [1.0, 2.0])
+    assert before.problem is controller.problem
     assert (controller.offset, controller.tick) == (0, 1)

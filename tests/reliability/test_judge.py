@@ -78,7 +78,8 @@ def test_rows_are_asked_for_in_their_unit(seed: int) -> None:
     """The optimum without rows is denied where it breaks one, and the optimum under rows passes."""
     drawn = kinds.draw(seed, "feasible")
     solution = AugmentedLagrangian().solve(drawn.clean)
-    assert solution.success or seed == 3  # which has a single stage, and no room between its rows
+    # seed 3: no room between a row and a set 4e-4 of its unit wide, whose prices ρ S/s² are 10⁷ apart
+    assert solution.status is (Status.GAVE_UP if seed == 3 else Status.CONVERGED)
     assert objection(drawn, solution) == ("", "")
     stage = replace(drawn.clean.stages[0], constraints=())
     free = drawn.clean.replace(stages=(stage,) * drawn.clean.horizon, terminal_constraints=())
