@@ -33,6 +33,10 @@ EVENTS: dict[str, tuple[Callable[[], Problem], set[Status]]] = {
         lambda: problem(cost=lambda x, u: m.sqrt(u[0] - 1) + u[0] ** 2),
         {Status.INVALID_INPUT},
     ),
+    "a derivative that is infinite at the guess": (
+        lambda: problem(cost=lambda x, u: m.sqrt(x[1]) + u[0] ** 2),
+        {Status.INVALID_INPUT},
+    ),
     "a cost without a lower bound": (
         lambda: problem(cost=lambda x, u: -(u[0] ** 2) + u[0], terminal_cost=lambda x: 0 * x[0]),
         {Status.DIVERGED, Status.ITERATION_LIMIT},

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.augmented import Augmented
-from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.engines.numpy import NumpyEngine, first_not_finite
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.problem import Problem
 from ocpkit.rows import broken_at_start, largest_violation, problem_rows, row_values, say_start, say_violation
@@ -30,7 +30,7 @@ from ocpkit.solvers import finishing
 from ocpkit.solvers.driver import MOST_DEPARTURES, Callback, Clock, Guess, Run, Solver, check_call, positive
 from ocpkit.solvers.finishing import finish
 from ocpkit.solvers.multiple_shooting import Point, Program
-from ocpkit.solvers.natural_units import natural_units
+from ocpkit.solvers.natural_units import Sweep, natural_units, sweep
 from ocpkit.solvers.second_order import leave_saddle
 from ocpkit.solvers.stationarity import descent, hidden_decrease
 from ocpkit.solvers.watch import Iterate, Watch
@@ -107,10 +107,14 @@ class NLPSolver(Solver):
         clock = Clock()
         if guess is not None and controls is None and states is None:
             states = guess.states
-        start = Guess.choose(problem, guess, controls, states).trajectory(NumpyEngine(problem))
-        if not start.finite:
-            return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, {}, clock, None)
-        units = self._units(problem, start)
+        engine = NumpyEngine(problem)
+        start = Guess.choose(problem, guess, controls, states).trajectory(engine)
+        found = sweep(engine, start) if start.finite else None
+        bad = None if found is None else first_not_finite(found.stages, found.values[-1])
+        if found is None or bad is not None:  # fatrop would not return
+            reason = {} if bad is None else {"reason": f"derivatives are not finite at stage {bad}"}
+            return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, reason, clock, None)
+        units = self._units(problem, start, found)
         program = Program(problem, None if units is None or units.ordinary else units)
         watch = Watch(program, start, callback, clock, self.time_limit, units)
         status, details = self._run(watch)
@@ -121,11 +125,11 @@ class NLPSolver(Solver):
         status = watch.stop or status
         return self._solution(problem, watch.iterate, watch.history, status, details, clock, watch.units)
 
-    def _units(self, problem: Problem, at: Trajectory) -> Scaling | None:
+    def _units(self, problem: Problem, at: Trajectory, found: Sweep | None = None) -> Scaling | None:
         """Return the natural units at a trajectory; None: the user's are asked for."""
         if not self.scaling:
             return None
-        return natural_units(NumpyEngine(problem), at, problem_rows(problem, bounds=False))
+        return natural_units(NumpyEngine(problem), at, problem_rows(problem, bounds=False), found)
 
     def _worst(self, watch: Watch) -> dict[str, str]:
         """Return the row or the dynamics that fail most, and the row that x0 breaks for good."""
