@@ -241,6 +241,7 @@ class DDPRun(Run):
         self.trajectory = self.engine.rollout(controls)
         self.unit = self.spread.unit(self.trajectory)
         self.regularization = Regularization(self.options, self.options.initial_regularization)
+        self.optimality = Optimality(float("nan"), 0.0, {})  # |Q_uu| there tells nothing of the one here
         self.idle, self.status = 0, None
         if self._backward_pass():
             self._check_convergence()
