@@ -43,9 +43,9 @@ class Health(Enum):
 class Cause(Enum):
     """Why a command is HELD or LOST; the value is the sentence that a user reads."""
 
-    MEASUREMENT = "the measured state is missing or not finite; the plan goes on without feedback"
+    MEASUREMENT = "the measured state is missing or not finite, so that no feedback acts"
     PARAMETERS = "the parameters of the tick are not finite"
-    PREDICTION = "the state predicted over the delay is not finite; the plan goes on without feedback"
+    PREDICTION = "the state predicted over the delay is not finite, so that no feedback acts"
     ERROR = "the model or the solver raised an error"
     SOLVER = "the solver failed"
     VIOLATION = "the plan breaks a constraint by more than the tolerance"

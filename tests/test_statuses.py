@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ocpkit.math as m
-from ocpkit import Constraint, Iteration, Problem, Status
+from ocpkit import Constraint, Iteration, Problem, Sensitivity, Status
 from ocpkit.solvers import registry
 
 NAMES = registry.names()
@@ -55,6 +55,25 @@ def test_events_of_the_problem(name: str, event: str) -> None:
     solution = registry.make(name).solve(build())
     assert solution.status in expected
     assert event != "a strict maximum at the guess" or solution.cost == pytest.approx(-2.5, rel=1e-6)
+
+
+def test_gradient_descent_that_falls_without_end_is_not_stalled() -> None:
+    """−u⁴ overflowed at −1e292, where no step was accepted any more."""
+    solution = registry.make("gd").solve(problem(cost=lambda x, u: -(u[0] ** 4), controls=[0.1]))
+    assert solution.status is Status.DIVERGED
+    assert np.isfinite(solution.cost)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ilqg"])  # which is for problems with noise
+def test_bounds_that_hold_have_multipliers_in_every_solver(name: str) -> None:
+    bounded = problem(dynamics=lambda x, u: m.stack([0.9 * x[0] + 0.05 * u[0], x[1]]), control_bounds=(-1, 1.0))
+    solution, reference = registry.make(name).solve(bounded), registry.make("ddp").solve(bounded)
+    assert solution.success and reference.multipliers is not None
+    assert solution.multipliers is not None and len(solution.multipliers) == 11
+    assert max(y[0] for y in reference.multipliers[:-1]) > 0.1
+    for ours, theirs in zip(solution.multipliers, reference.multipliers):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    Sensitivity(bounded, solution)
 
 
 @pytest.mark.parametrize("name", CONSTRAINED)

@@ -124,6 +124,15 @@ class FirstOrderRun(Run):
         assert self.policy is not None
         return [step.Q.u for step in self.policy.steps]
 
+    @property
+    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+        """Those of the control bounds: what holds ∇_{u_t} J in balance where a bound holds the control."""
+        bounded = [stage.bounded_controls for stage in self.problem.stages]
+        if self.policy is None or not any(len(controls) for controls in bounded):
+            return None
+        free = zip(self._free_gradients(), self.gradients(), bounded)
+        return [*((f - g)[controls] for f, g, controls in free), np.zeros(0)]
+
     def costate_after(self, t: int) -> Array:
         """p_{t+1}, the co-state that the Hamiltonian of stage t uses."""
         costates = self.costates()

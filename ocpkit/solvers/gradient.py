@@ -20,6 +20,7 @@ from ocpkit.linalg import dot
 from ocpkit.problem import Array, Problem
 from ocpkit.scaling import Scaling
 from ocpkit.solution import Iteration, Status
+from ocpkit.solvers.ddp import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order import FirstOrderRun, FirstOrderSolver
 from ocpkit.solvers.optimality import ROUNDING
@@ -126,6 +127,8 @@ class GradientRun(FirstOrderRun):
         self.trajectory = candidate
         self.step_size = 2 * step_size if self.options.line_search else 1.0
         self.adjoint_sweep()
+        if abs(candidate.cost) > BLOWN_UP:
+            self.status = Status.DIVERGED
         return self.record(expected_decrease=expected, actual_decrease=actual, step_size=step_size)
 
     def _linear_decrease(self, candidate: Trajectory) -> float:
