@@ -10,21 +10,25 @@ from torch import Tensor
 
 from ocpkit_nn.distributed import Processes
 
+LARGE = 0.25
+"""Numbers up to the largest one to this power have products of four factors that do not overflow."""
 
-def finite_mean(inputs: Tensor, values: Tensor, others: Sequence[Tensor], processes: Processes) -> float:
-    """Return the mean of the losses (B,) over all samples, for one sum of each of the others and one synchronisation.
+
+def finite_mean(inputs: Tensor, values: Tensor, others: Sequence[Tensor], processes: Processes) -> tuple[float, bool]:
+    """Return the mean of the losses (B,) over all samples, and whether the others are small enough to multiply.
 
     Raises
     ------
     FloatingPointError
         If that mean or one of the others is not finite, in all processes.
     """
-    numbers = processes.average(torch.stack([values.mean(), *(tensor.sum() for tensor in others)])).tolist()
-    if not all(map(math.isfinite, numbers)):  # a sum may overflow where no number has
+    sizes = [torch.linalg.vector_norm(tensor, math.inf).to(values.dtype) for tensor in others]
+    mean, *largest = processes.average(torch.stack([values.mean(), *sizes])).tolist()
+    if not all(map(math.isfinite, (mean, *largest))):  # a mean may overflow where no number has
         wrong = any(not tensor.isfinite().all() for tensor in (values, *others))
         if processes.any(wrong, inputs.device):
             raise refusal(inputs, values)
-    return float(numbers[0])
+    return mean, all(size <= torch.finfo(values.dtype).max ** LARGE for size in largest)
 
 
 def first_not_finite(samples: Tensor | None) -> int | None:
@@ -42,5 +46,5 @@ def refusal(inputs: Tensor, values: Tensor | None) -> FloatingPointError:
     elif values is not None and (sample := first_not_finite(values)) is not None:
         what = f"the loss of sample {sample} is {float(values[sample])}; look at its target, or lower lr"
     else:
-        what = "its loss is finite, but not its derivatives; lower lr, or look at where a derivative is infinite"
+        what = "its loss is finite, but not its derivatives; lower lr, or look for huge inputs and infinite derivatives"
     return FloatingPointError(f"the step is refused: {what}. Weights, moments and buffers are as before")

@@ -275,9 +275,10 @@ class DDPNOpt(StageOptimizer):
         try:
             return self._advance(inputs, targets)
         except BaseException as error:
+            finite = self._undo.all_finite(moments=True)
             self._undo.restore()
             self._policies, self._aimed = [], []
-            spoiled = first_not_finite(inputs) is not None or first_not_finite(self._values) is not None
+            spoiled = not finite or any(first_not_finite(each) is not None for each in (inputs, self._values))
             if spoiled and isinstance(error, (RuntimeError, ValueError)):
                 raise refusal(inputs, self._values) from error  # drawing from, or decomposing, what is not finite
             raise
@@ -289,7 +290,9 @@ class DDPNOpt(StageOptimizer):
         with without_autocast(outputs):
             self._values, gradient = self.loss.value_and_gradient(outputs, targets)
         known = gradient.element_size() >= 4 and all([stage.is_regular for stage in self.stages])
-        loss = finite_mean(inputs, self._values, [states[0], gradient] if known else [], self.processes)
+        seen = [states[0], outputs, gradient] if known else []
+        loss, small = finite_mean(inputs, self._values, seen, self.processes)
+        known = known and small
         if self.line_search or not known:
             self._undo.keep_controls(self._parameters(), [self._memory(stage) for stage in self.stages])
         if self.gains == "separable":
@@ -304,7 +307,7 @@ class DDPNOpt(StageOptimizer):
             if self.curvature in FACTORED:
                 with without_autocast(outputs):
                     eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
-        if not known and not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
+        if not known and not self._undo.all_finite(moments=self.curvature in FACTORED):
             raise refusal(inputs, self._values)
         return loss
 

@@ -33,7 +33,7 @@ class Undo:
 
     def keep_buffers(self) -> None:
         """Copy the buffers, before a step's first forward pass."""
-        self._memories, self._controls.count = [], 0
+        self._memories, self._controls.count, self._moved = [], 0, 0
         self._homes = [
             (inner._buffers, name, buffer)
             for inner in self._modules
@@ -45,18 +45,16 @@ class Undo:
     def keep_controls(self, parameters: Sequence[Tensor], memories: Sequence[Memory]) -> None:
         """Copy parameters and what the baselines' rules remember of the layers, before a step changes them."""
         self._memories, self._moved = [(memory, memory.copy()) for memory in memories], len(parameters)
-        live = list(parameters)
-        for memory in memories:
-            for value in memory.values():
-                if isinstance(value, Tensor):
-                    live.append(value)
-                elif isinstance(value, list):
-                    live += [part for part in value if isinstance(part, Tensor)]  # others are numbers of steps
-        self._controls.take(live)
+        self._controls.take([*parameters, *(tensor for memory in memories for tensor in _tensors(memory))])
 
     def restore_parameters(self) -> None:
         """Take back what the step has done to the parameters, and nothing else."""
         self._controls.put_back(self._moved)
+
+    def all_finite(self, *, moments: bool) -> bool:
+        """Whether the parameters that were copied are finite now, and so are the moments if they count."""
+        remembered = [tensor for memory, _ in self._memories for tensor in _tensors(memory)] if moments else []
+        return all(bool(tensor.isfinite().all()) for tensor in [*self._controls.live(self._moved), *remembered])
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -68,6 +66,12 @@ class Undo:
             memory.update(kept)
         for home, name, buffer in self._homes:
             home[name] = buffer
+
+
+def _tensors(memory: Memory) -> list[Tensor]:
+    """Tensors of a layer's memory; what else it holds are numbers of steps."""
+    lists = [value if isinstance(value, list) else [value] for value in memory.values()]
+    return [part for parts in lists for part in parts if isinstance(part, Tensor)]
 
 
 class _Copies:
@@ -92,6 +96,10 @@ class _Copies:
         if not known or live[0].dtype is not self._copies[0].dtype:  # `model.double()` keeps the tensors
             self._live, self._copies = live, [torch.empty_like(tensor, requires_grad=False) for tensor in live]
         torch._foreach_copy_(self._copies, live)
+
+    def live(self, count: int) -> list[Tensor]:
+        """Return the first so many tensors that are to be put back, as they are now."""
+        return self._live[: min(count, self.count)]
 
     def put_back(self, count: int | None = None) -> None:
         """Write the first so many back, by default all that were taken last."""

@@ -71,7 +71,8 @@ def test_without_a_measurement_the_plan_goes_on_and_the_tick_counts(missing: Any
 def test_a_dropout_longer_than_the_plan_is_a_loss_and_the_next_measurement_ends_it() -> None:
     controller = MPC(drift(horizon=3), NUMPY)
     lost = controller.step(None)
-    assert lost.health is Health.LOST and "plan" not in lost.reason  # there is none that could go on
+    assert lost.health is Health.LOST
+    assert "plan" not in lost.reason
     controller.step([1.0])
     told = [controller.step(None) for _ in range(4)]
     assert [command.health for command in told] == [Health.HELD] * 2 + [Health.LOST] * 2

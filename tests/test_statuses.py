@@ -72,8 +72,10 @@ def test_gradient_descent_that_falls_without_end_is_not_stalled() -> None:
 def test_bounds_that_hold_have_multipliers_in_every_solver(name: str) -> None:
     bounded = problem(dynamics=lambda x, u: m.stack([0.9 * x[0] + 0.05 * u[0], x[1]]), control_bounds=(-1, 1.0))
     solution, reference = registry.make(name).solve(bounded), registry.make("ddp").solve(bounded)
-    assert solution.success and reference.multipliers is not None
-    assert solution.multipliers is not None and len(solution.multipliers) == 11
+    assert solution.success
+    assert reference.multipliers is not None
+    assert solution.multipliers is not None
+    assert len(solution.multipliers) == 11
     assert max(y[0] for y in reference.multipliers[:-1]) > 0.1
     for ours, theirs in zip(solution.multipliers, reference.multipliers):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

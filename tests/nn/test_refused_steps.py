@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -236,3 +237,34 @@ def test_the_line_search_weighs_the_decay_of_the_weights() -> None:
         optimizer.step(x, 3 * x)
     power = float(x.square().mean())
     assert_near(model[0].weight.detach(), torch.full((1, 1), 3 * power / (power + 0.5), dtype=torch.float64), 1e-6)
+
+
+@pytest.mark.parametrize("feedback", ["full", "none"])
+@pytest.mark.parametrize("place", ["input", "target"])
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_finite_numbers_whose_products_overflow_spoil_neither_weights_nor_moments(
+    curvature: str, place: str, feedback: str
+) -> None:
+    """A factor with an infinite entry made every later step fail; "exact" overwrote the weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = DDPNOpt(model, MeanSquaredError(), lr=0.01, curvature=curvature, feedback=feedback)
+    inputs, targets = batch()[0].float(), batch(1)[0][:, :2].float()
+    optimizer.step(inputs, targets)
+    for size in (1e12, 1e17, 1e25):
+        before = everything(optimizer, model)
+        spoiled = {"input": inputs.clone(), "target": targets.clone()}
+        spoiled[place][0] *= size
+        taken = False
+        with contextlib.suppress(FloatingPointError):
+            optimizer.step(*spoiled.values())
+            taken = True
+        weights, moments = everything(optimizer, model)
+        assert taken or same([weights, moments], before)
+        assert all(weight.isfinite().all() for weight in weights)
+        if curvature in ("kronecker", "ekfac"):  # an element that is infinite only holds its own weight
+            assert all(
+                part.isfinite().all() for memory in moments for part in memory.values() if isinstance(part, Tensor)
+            )
+        model.load_state_dict(dict(zip(model.state_dict(), before[0])))
+        optimizer.step(inputs, targets)
