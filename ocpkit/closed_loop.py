@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import checked_vector, whole_number
+from ocpkit.arrays import checked_vector, real_array, whole_number
 from ocpkit.errors import ProblemError
 from ocpkit.estimator import KalmanFilter
 from ocpkit.mpc import Command, Health
@@ -255,7 +255,8 @@ def simulate(
             control = delay.pop(0)
             if sensor is not None:
                 sensor.predict(control)
-            following = move(states[-1], control, tick, t, now) + process_noise * rng.normal(size=states[-1].shape)
+            following = _moved(move, states[-1], control, tick, t, now)
+            following += process_noise * rng.normal(size=following.shape)
             if not np.isfinite(following).all():
                 broken_off = f"the plant's state is not finite after tick {tick}"
                 break
@@ -277,7 +278,18 @@ def simulate(
     )
 
 
-def _mover(problem: Problem, plant: Plant | Dynamics | None) -> Callable[[Array, Array, int, int, Array], Array]:
+Mover = Callable[[Array, Array, int, int, Array], Array]
+
+
+def _moved(move: Mover, x: Array, u: Array, tick: int, t: int, p: Array) -> Array:
+    """Return a copy of the plant's next state, which NumPy would spread where it has one entry for all."""
+    following = real_array(move(x, u, tick, t, p), "the plant's next state")
+    if following.size != x.size:
+        raise ProblemError(f"the plant's next state has shape {following.shape}, expected {x.shape}")
+    return following.reshape(x.shape)
+
+
+def _mover(problem: Problem, plant: Plant | Dynamics | None) -> Mover:
     """Return (x, u, tick, stage, p) → next state of a plant, by default of the problem's own model."""
     if plant is None:
         return lambda x, u, tick, t, p: problem.stages[t].dynamics.step(x, u, p)

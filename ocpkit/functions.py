@@ -312,7 +312,7 @@ def problem_from_functions(
         states=None if states is None else tuple(states),
         terminal_constraints=terminal_constraints,
         name=name,
-        angles=tuple(angles),
+        angles=angles,  # type: ignore[arg-type]  # Problem makes them a tuple, also of one index
     )
 
 

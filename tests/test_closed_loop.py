@@ -121,6 +121,14 @@ def test_dynamics_as_a_plant_get_the_parameters_of_the_tick() -> None:
     assert_moved_by(loop, p * [1.0, 1.0, 0.5])
 
 
+@pytest.mark.parametrize("plant", [lambda x, u: x[:1], lambda x, u: 0.5, lambda x, u: x[:, None] + x])
+def test_a_plant_whose_state_has_another_shape_is_refused(plant: Any) -> None:
+    """NumPy spread one number over all states."""
+    problem = tracking(dynamics=lambda x, u, p: p[2] * x + 0.5 * u[0], x0=[0.3, 0.1])
+    with pytest.raises(ProblemError, match=r"the plant's next state has shape .*, expected \(2,\)"):
+        simulate(MPC(problem, DDP(engine="numpy")), 3, plant=plant)
+
+
 @pytest.mark.parametrize("plant", [3.0, lambda x: x, lambda x, u, tick, p: x], ids=["number", "one", "four"])
 def test_a_plant_that_is_none_is_refused(plant: Any) -> None:
     with pytest.raises(ProblemError, match=r"\(x, u\) or \(x, u, tick\)"):
