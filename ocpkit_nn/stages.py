@@ -146,6 +146,12 @@ class Stage:
                 y = module(y)
         return y
 
+    @property
+    def _in_full(self) -> str:
+        """The name of the layer, and of the modules after it, any of which may do what is complained of."""
+        tail = ", ".join(type(module).__name__ for module in self.tail)
+        return f"{self.name} with {tail}" if tail else self.name
+
     def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
         """Compare once what each sample gives in the batch x (B, …) that gave y and beside other samples.
 
@@ -161,7 +167,7 @@ class Stage:
             return
         if y.ndim == 0 or len(y) != len(x):
             raise ValueError(
-                f"stage {self.name}: {len(x)} samples came in and {tuple(y.shape)} came out; every stage must keep "
+                f"stage {self._in_full}: {len(x)} samples came in and {tuple(y.shape)} came out; every stage must keep "
                 "axis 0, the samples"
             )
         if len(x) < 2 or torch.is_autocast_enabled(x.device.type) or not y.isfinite().all():
@@ -172,7 +178,7 @@ class Stage:
                 kept = (numbers >> digit) % 2 == value
                 twins = torch.where(kept, numbers, numbers ^ (1 << digit))
                 twins = torch.where(twins < len(x), twins, numbers[kept][0])
-                check_alike(y, self.forward_again(x[twins]), self.name, kept)
+                check_alike(y, self.forward_again(x[twins]), self._in_full, kept)
         self.layer.check_derivatives(x[:1])
         self.is_checked = True
 

@@ -194,8 +194,12 @@ def test_refuses_what_the_c_code_does_not_have(tmp_path: Path) -> None:
     problem: Problem = BY_NAME["pendulum"].problem()
     with pytest.raises(UnsupportedProblem, match="starts from controls"):
         export_c(problem, FDDP(), tmp_path, "case")
-    with pytest.raises(UnsupportedProblem, match="constraints of stage 0"):
-        export_c(models.get("bryson-denham").build(), DDP(), tmp_path, "case")
+    wall = models.get("bryson-denham").build()
+    with pytest.raises(UnsupportedProblem, match="keeps control bounds, but not the constraints of stage 0"):
+        export_c(wall, DDP(), tmp_path, "case")
+    free = wall.replace(stages=tuple(replace(stage, constraints=()) for stage in wall.stages))
+    with pytest.raises(UnsupportedProblem, match="not the terminal constraints"):
+        export_c(free, DDP(), tmp_path, "case")
     with pytest.raises(UnsupportedProblem, match="black box"):
         export_c(BY_NAME["black-box"].problem(), DDP(), tmp_path, "case")
     noisy = replace(problem.stages[0], noise=lambda x, u: np.eye(2))

@@ -52,7 +52,7 @@ def export_c(
         If the problem or the options need more than the compiled iteration has.
     """
     solver.check_noise(problem)
-    solver.check(problem)
+    _check_rows(problem)
     if solver.curvature is not None or solver.infeasible_start or problem.states is not None:
         raise UnsupportedProblem(
             "an exported solver starts from controls and uses the exact Q_uu: take 'ddp' or 'ilqr'"
@@ -80,6 +80,16 @@ def export_c(
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
+
+
+def _check_rows(problem: Problem) -> None:
+    """Refuse constraints by the place where they stand; no other solver would help."""
+    held = [f"the constraints of stage {t} ({s.name!r})" for t, s in problem.distinct_stages if s.constraints]
+    held += ["the terminal constraints"] if problem.terminal_constraints else []
+    if held:
+        raise UnsupportedProblem(
+            f"exported C keeps control bounds, but not {held[0]}; price them in the costs, or solve in Python by 'al'"
+        )
 
 
 def _filled(template: str, words: dict[str, Any]) -> str:

@@ -62,8 +62,8 @@ def test_a_module_that_overwrites_its_input_is_told_how_not_to() -> None:
     ("block", "stage"),
     [
         (Centred(nn.Linear(3, 3)), "1 (Centred)"),
-        (nn.Softmax(0), "0 (Linear)"),
-        (Ranks(), "0 (Linear)"),
+        (nn.Softmax(0), "0 (Linear) with Softmax"),
+        (Ranks(), "0 (Linear) with Ranks"),
     ],
 )
 def test_mixing_is_an_error_before_anything_changes(block: nn.Module, stage: str, micro_batch: int | None) -> None:
@@ -101,7 +101,7 @@ def test_any_sample_that_reads_any_other_is_found(batch: int, reader: int, read:
 
     model = nn.Sequential(nn.Linear(3, 3), Reads(), nn.Linear(3, 2))
     generator = randomise(model, 0)
-    with pytest.raises(ValueError, match=rf"stage 0 \(Linear\): .* output of sample {reader} differs"):
+    with pytest.raises(ValueError, match=rf"stage 0 \(Linear\) with Reads: .* output of sample {reader} differs"):
         DDPNOpt(model).step(randn(generator, batch, 3), torch.zeros(batch, dtype=torch.int64))
 
 
