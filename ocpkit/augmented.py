@@ -52,16 +52,23 @@ class Measured:
         The largest |g − Π_C(g)| and Σ |g − Π_C(g)|² [units of the rows].
     amount, where
         The largest again in the user's units, and whose it is.
+    distances
+        |g − Π_C(g)| of all stages and the end, in the user's units.
     cost
         J.
     """
 
     updated: list[Array]
+    distances: list[Array]
     violation: float
     squares: float
     amount: float
     where: str
     cost: float
+
+    def in_units(self, rows: Array) -> float:
+        """Return the largest distance in units (T + 1, k) of the rows."""
+        return max(float((each / unit[: len(each)]).max(initial=0.0)) for each, unit in zip(self.distances, rows))
 
 
 class Augmented:
@@ -154,7 +161,8 @@ class Augmented:
         self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
     ) -> Measured:
         """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
-        updated, squares, cost, violation, named, amount, where = list[Array](), 0.0, 0.0, 0.0, 0.0, 0.0, ""
+        updated, distances = list[Array](), list[Array]()
+        squares, cost, violation, named, amount, where = 0.0, 0.0, 0.0, 0.0, 0.0, ""
         arguments = [*zip(states, controls), (states[-1],)]
         for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
             numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
@@ -166,7 +174,8 @@ class Augmented:
                 violation = violation if distance <= violation else distance
                 if not distance <= ALIKE * named:
                     named, amount, where = distance, float(numbers[k + i]), say_row(self.rows, t, i)
-        return Measured(updated, violation, squares, amount, where, cost)
+            distances.append(numbers[k:-1])
+        return Measured(updated, distances, violation, squares, amount, where, cost)
 
 
 @dataclass(frozen=True)

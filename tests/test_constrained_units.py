@@ -188,3 +188,51 @@ def test_a_narrow_set_for_what_is_at_rest_at_the_guess(width: float, method: Any
     assert solution.success, str(solution)
     assert np.abs(solution.states[-1]).max() <= 1.01 * width
     assert solution.cost == pytest.approx(IPOPT().solve(problem).cost, rel=1e-5)
+
+
+def runaway(growth: float) -> Problem:
+    """Controls of zero let x_T grow to growth¹⁰/10; the end that is asked for is at x = 0.278."""
+    return Problem.from_functions(
+        dynamics=lambda x, u: growth * x + u + 0.1 * m.sin(x),
+        cost=lambda x, u: x[0] ** 2 + u[0] ** 2 + m.exp(u[0]),
+        terminal_cost=lambda x: 0.0 * x[0],
+        x0=[0.1],
+        horizon=10,
+        control_size=1,
+        terminal_constraints=(Constraint(lambda x: x[0] + x[0] ** 3, 0.3, 0.3, "end"),),
+    )
+
+
+@pytest.mark.parametrize("engine", ["numpy", "c"])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("growth", [1.5, 2.0, 3.0, 4.0])
+def test_a_guess_that_is_far_away_sets_no_unit(growth: float, solver: str, engine: str) -> None:
+    """The row came to 10³ … 10¹⁵ on it, of which 1e-9 was more than the row itself: any end was "converged"."""
+    method = replace(SOLVERS[solver], inner=DDP(max_iterations=300, engine=engine))
+    solution = method.solve(runaway(growth))
+    assert solution.success
+    x = solution.states[-1][0]
+    assert abs(x + x**3 - 0.3) <= 1e-9
+    other = Rescaling(rows=1e6, cost=1e-5, controls=1e4, states=1e-3)
+    again = method.solve(other(runaway(growth)))
+    assert again.status is solution.status
+    assert again.cost / other.cost == pytest.approx(solution.cost, rel=1e-8)
+
+
+def test_what_vanishes_keeps_a_unit() -> None:
+    """The guess moves both states, the optimum leaves the second where it is, at zero: nothing else says how large."""
+    problem = Problem.from_functions(
+        dynamics=lambda x, u: x + 0.1 * u,
+        cost=lambda x, u: 0.1 * u @ u,
+        terminal_cost=lambda x: (x[0] - 1) ** 2,
+        x0=[0.3, 0.0],
+        horizon=10,
+        control_size=2,
+        controls=[[1.0, 3.0]] * 10,
+        terminal_constraints=(Constraint(lambda x: x[1], 0.0, 0.0, "side"),),
+    )
+    for engine in ("numpy", "c"):
+        for solver in SOLVERS.values():
+            solution = replace(solver, inner=DDP(engine=engine)).solve(problem)
+            assert solution.success
+            assert abs(solution.states[-1][1]) <= 1e-9

@@ -74,7 +74,8 @@ class CompiledAugmentedRun(RunInC):
             has_gaps=inner.has_gaps,
         )
         sizes = {"updated": self.p.size, "distance": self.p.shape[1], "line": len(History.columns)}
-        sizes |= {"factors": sides.weights.size, "group_sizes": len(sides.first) * augmented.widest}
+        sizes |= dict.fromkeys(("here", "factors"), sides.weights.size)
+        sizes["group_sizes"] = len(sides.first) * augmented.widest
         sizes["work"] = self.p.shape[1] + (augmented.widest + 6) * (1 + states + controls) + 4 * controls
         for name, memory in {name: np.empty(size) for name, size in sizes.items()}.items():
             self._own(name, memory)

@@ -33,7 +33,7 @@ from ocpkit.solution import History, Iteration, Solution, Status, WarmStart
 from ocpkit.solvers.compiled_augmented import CompiledAugmentedRun
 from ocpkit.solvers.ddp import DDP
 from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
-from ocpkit.solvers.units import Units, first_units, measure_units
+from ocpkit.solvers.units import FAR, Units, first_units, measure_units, rows_here
 from ocpkit.trajectory import Trajectory
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
@@ -232,16 +232,19 @@ class AugmentedLagrangianRun(Run):
         if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
             self._fail(inner)
             return self._record(before, self.violation)
-        residual, self.damping = self._residual(measured), options.inner.initial_regularization
+        first, known = self.inner is None, self._known_units.rows
+        here = self._rows_here(inner) if first or self._stationary(inner) else known
+        residual, self.damping = self._residual(measured, here), options.inner.initial_regularization
         self.inner = self.policy = inner
         self.of_rows = measured.updated
-        self.units = self.units or measure_units(self.augmented, inner.states, inner.controls, measured.cost)
+        if self.units is None or (first and (here < FAR * known).any()):
+            self.units = measure_units(self.augmented, inner.states, inner.controls, measured.cost)
         inside = self._take(inner.states, inner.controls, measured)
         if inner.status is Status.INTERRUPTED:
             self.status = inner.status
         elif self.searching:
             self._judge(inner, measured)
-        elif self._stationary(inner) and max(residual, inside.violation) <= options.constraint_tolerance:
+        elif self._stationary(inner) and max(residual, inside.in_units(here)) <= options.constraint_tolerance:
             self.status = Status.CONVERGED
         else:
             self._tighten(residual, measured, moved=inner.iterations > 0)
@@ -256,12 +259,19 @@ class AugmentedLagrangianRun(Run):
     def _measure(self, states: Sequence[Array], controls: Sequence[Array]) -> Measured:
         return self.augmented.measure(states, controls, self._parameters(), self._known_units.rows)
 
-    def _residual(self, measured: Measured) -> float:
-        """Return r = max |y⁺ − y|/ρ [units of the rows]."""
+    def _residual(self, measured: Measured, here: Array) -> float:
+        """Return r = max |y⁺ − y|/ρ [units of the rows here]."""
         units, largest = self._known_units, 0.0
-        for new, old, row in zip(measured.updated, self.of_rows, units.rows):
+        for new, old, row in zip(measured.updated, self.of_rows, units.rows * (units.rows / here)):
             largest = max(largest, float((np.abs(new - old) * row[: len(new)]).max(initial=0.0)))
         return largest / (self.penalty * units.cost)
+
+    def _rows_here(self, inner: Solution) -> Array:
+        """Units in which the rows must hold where an inner solve ends."""
+        known = self._known_units.rows
+        if self.units is None or not self.options.scaling:
+            return known
+        return rows_here(self.augmented, inner.states, inner.controls, known)
 
     def _take(self, states: Sequence[Array], controls: Sequence[Array], measured: Measured | None = None) -> Measured:
         """Keep a trajectory, moved inside the bounds of the controls, and return what is measured on it."""

@@ -4,7 +4,9 @@ All are measured on a trajectory, so that they change with the user's units as w
 
 * a row counts in the larger of its bound and of G = max_t (|g| + |g_x| X), with X the largest |x| on the way, and in no
   more than half the distance between two bounds (or G/1000); stages of one kind share theirs. Where all that is zero,
-  or G alone is, between two bounds, G is what controls of natural size do to the row by the linearised dynamics;
+  or G alone is, between two bounds, G is what controls of natural size do to the row by the linearised dynamics.
+  Whether it holds in the end is asked in its unit there, if that is smaller (`rows_here`); where that is less than
+  1/1000 after the first inner solve, the guess was far away, and all units are measured again;
 * J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
   H the Hessian of J, that is S_j = 1 / a_jᵀH⁻¹a_j, and the multiplier of the row converges by 1 / (1 + ρ S/S_j) with
   each outer iteration. S is the harmonic mean of all S_j. Where H tells nothing, S is |J| and what its gradient
@@ -54,6 +56,8 @@ class Units:
         return Scaling(self.cost, rows=tuple([kinds[group] for group in sides.groups.tolist()]))
 
 
+SMALLEST = 1e-3  # of a row's first unit; what is left of a size that vanishes is rounding
+FAR = 1e-3  # of a row's first unit: a guess on which it came to more was too far away to tell
 LARGEST_COST = 10.0  # of |J| at the guess: rows that only a far greater J could move are out of reach
 
 
@@ -84,6 +88,18 @@ def measure_units(
     unit = sums.cost_unit(float(np.sum(sides.weights**2)), cost)
     unit = min(unit, LARGEST_COST * abs(cost)) if cost != 0 else unit
     return Units(rows, unit) if np.isfinite(unit) and np.isfinite(rows).all() else None
+
+
+def rows_here(augmented: Augmented, states: Sequence[Array], controls: Sequence[Array], rows: Array) -> Array:
+    """Units of the rows (T + 1, k) on a trajectory, no larger than the given ones.
+
+    What is zero at x_0 and has no bound may vanish on the way: it keeps `SMALLEST` of its unit.
+    """
+    at, sides = _Point(augmented, states, controls), augmented.sides
+    found = sides.units(sides.shared(at.sizes()))
+    certain = sides.units(sides.shared(at.sizes(start_alone=True))) > 0
+    here: Array = np.where(found < rows, np.maximum(found, np.where(certain, 0.0, SMALLEST * rows)), rows)
+    return here
 
 
 @dataclass
@@ -117,14 +133,15 @@ class _Point:
         self.p = augmented.extended(None, OFF, OFF)
         self.slopes = augmented.slopes(states, controls, self.p)
 
-    def sizes(self) -> Array:
-        """Return |g| + |g_x| X (T + 1, k)."""
+    def sizes(self, *, start_alone: bool = False) -> Array:
+        """Return |g| + |g_x| X (T + 1, k), or |g_x| |x_0|."""
         largest = np.zeros(max(map(len, self.states)))
-        for x in self.states:
+        for x in self.states[:1] if start_alone else self.states:
             largest[: len(x)] = np.maximum(largest[: len(x)], np.abs(x))
         found = np.zeros_like(self.augmented.sides.weights)
         for row, x, slopes in zip(found, self.states, self.slopes):
-            row[: len(slopes)] = np.abs(slopes[:, 0]) + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
+            own = 0.0 if start_alone else np.abs(slopes[:, 0])
+            row[: len(slopes)] = own + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
         return found
 
     def backward(self, factors: Array) -> _Sums:

@@ -7,24 +7,25 @@ static const double SEARCH_FACTOR = 100, FINEST = 1e-4, ALIKE = 1 + 1e-9;
 /* Keep the largest distance of all rows, in their units, and the first row that is as far but for rounding; return how
    far a multiplier of this stage moves at most, in the inverse units. */
 static double compare(augmented *a, long t, int rows, const double *y, const double *updated) {
-  const double *const units = a->units + t * a->widest;
+  const double *const units = a->units + t * a->widest, *const here = a->here + t * a->widest;
   double moved = 0;
   for (int i = 0; i < rows; i++) {
     const double distance = a->distance[i] / units[i];
     if (!(distance <= a->violation)) a->violation = distance;
+    if (!(a->distance[i] / here[i] <= a->violation_here)) a->violation_here = a->distance[i] / here[i];
     if (!(distance <= ALIKE * a->named))
       a->named = distance, a->amount = a->distance[i], a->worst_stage = t, a->worst_row = i;
-    moved = fmax(moved, fabs(updated[i] - y[i]) * units[i]), a->squares += distance * distance;
+    moved = fmax(moved, fabs(updated[i] - y[i]) * units[i] * (units[i] / here[i])), a->squares += distance * distance;
   }
   return moved;
 }
 
-/* New multipliers along the trajectory, the violation, and J; returns r = |y+ - y| / rho in units of the rows. */
+/* New multipliers along the trajectory, the violation, and J; returns r = |y+ - y| / rho in units of the rows here. */
 static double measure(augmented *a) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u, *p = a->p;
   double *updated = a->updated + a->own, cost = 0, moved = 0;
-  a->violation = a->named = a->amount = a->squares = 0;
+  a->violation = a->violation_here = a->named = a->amount = a->squares = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
     cost += stage->price(x, u, p, updated, a->distance);
@@ -109,7 +110,7 @@ static void begin_inner(augmented *a) {
   s->gap_weight = 0, s->idle = s->status = s->reason = s->started = s->has_policy = 0;
 }
 
-/* Move the controls inside the bounds that the rows price; return the violation of that trajectory. What the iteration
+/* Move the controls inside the bounds that the rows price; return the violation there, in units there. What the iteration
    itself knows stays. */
 static double show_inside(augmented *a) {
   ddp *const s = a->inner;
@@ -121,7 +122,7 @@ static double show_inside(augmented *a) {
       outside |= s->u[i] != nearest, s->u[i] = nearest;
     }
   if (outside) s->has_gaps = 0, evaluate_guess(s), measure(a);
-  const double inside = a->violation;
+  const double inside = a->violation_here;
   a->inside_cost = a->cost, a->cost = cost, a->violation = violation;
   return inside;
 }
@@ -138,6 +139,8 @@ static void conclude(augmented *a) {
   ddp *const s = a->inner;
   const int moved = a->count > 1;
   a->inner_iterations += a->count - 1, a->count = 0;
+  const int last = a->tolerance <= a->gradient_tolerance && a->barrier <= a->last_barrier;
+  const int far = measure_here(a, !a->kept || (last && s->status == CONVERGED)) && !a->kept;
   const double before = a->violation, residual = measure(a);
   const int finite = isfinite(s->cost) && isfinite(a->cost) && isfinite(a->violation);
   if (!s->has_policy || !finite || ran_off(a, before)) {
@@ -145,8 +148,7 @@ static void conclude(augmented *a) {
     return;
   }
   keep(a);
-  if (!a->has_units) measure_units(a, a->cost);
-  const int last = a->tolerance <= a->gradient_tolerance && a->barrier <= a->last_barrier;
+  if (!a->has_units || far) measure_units(a, a->cost);
   if (a->searching == 1 && a->violation > a->constraint_tolerance)
     search(a);
   else if (a->searching) {
@@ -163,6 +165,7 @@ static void conclude(augmented *a) {
 static void start_augmented(augmented *a) {
   ddp *const s = a->inner;
   const int on_states = a->has_gaps && !a->has_units;
+  measure_here(a, 0);
   if (on_states) memcpy(s->x, a->x, (size_t)s->states * sizeof *a->x);
   s->has_gaps = on_states;
   prepare(s);

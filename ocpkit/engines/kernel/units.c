@@ -1,6 +1,6 @@
 /* The natural units of rows and of J (ocpkit/solvers/units.py, which says what and why), measured on s->x and s->u. */
 static const double LARGEST_COST = 10;
-static const double OFF = 1e-150, NARROWEST = 1e-3;
+static const double OFF = 1e-150, NARROWEST = 1e-3, SMALLEST = 1e-3, FAR = 1e-3;
 
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
@@ -11,14 +11,15 @@ typedef struct {
      and the history of one inner iteration */
   double *p, *updated, *distance, *x, *u, *line, *history;
   ddp *inner;
-  /* of all rows (T + 1, widest): units, what they follow from, and factors; of each group of stages, sizes of its rows;
+  /* of all rows (T + 1, widest): units, those where an inner solve ends, what they follow from, and factors; of each
+     group of stages, sizes of its rows;
      bounds of the controls that the rows price; scratch */
-  double *units, *factors, *group_sizes, *work;
+  double *units, *here, *factors, *group_sizes, *work;
   const double *span, *lower_size, *upper_size, *weights, *lower, *upper;
   const long *groups;
   /* what the iteration knows */
-  double penalty, damping, barrier, barrier_unit, cost_unit, tolerance, residual, violation, named, amount, squares, least_squares;
-  double cost, inside_cost, gradient_norm;
+  double penalty, damping, barrier, barrier_unit, cost_unit, tolerance, residual, violation, violation_here, named, amount;
+  double squares, least_squares, cost, inside_cost, gradient_norm;
   long has_units, kept, searching, has_gaps, count, inner_iterations, worst_stage, worst_row, started, status, rows, group_count;
 } augmented;
 
@@ -49,12 +50,12 @@ static int row_count(const augmented *a, long t) {
   return t < a->inner->horizon ? stage_kind(a->inner, t)->rows : FINAL_ROWS;
 }
 
-/* |g| + |g_x| X of all rows, into `updated`. */
-static void measure_sizes(augmented *a, sums *w) {
+/* |g| + |g_x| X of all rows, or |g_x| |x_0|, into `updated`. */
+static void measure_sizes(augmented *a, sums *w, int start_alone) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u;
   for (long i = 0; i < a->largest_n; i++) w->size[i] = 0;
-  for (long t = 0; t <= s->horizon; t++) {
+  for (long t = 0; t <= (start_alone ? 0 : s->horizon); t++) {
     const int n = t < s->horizon ? stage_kind(s, t)->n : FINAL;
     for (int i = 0; i < n; i++) w->size[i] = fmax(w->size[i], fabs(x[i]));
     x += n;
@@ -65,7 +66,7 @@ static void measure_sizes(augmented *a, sums *w) {
     const double *const p = take_off(a, w, t), *row = w->rows;
     last ? terminal_slopes(x, p, w->rows) : stage_kind(s, t)->slopes(x, u, p, w->rows);
     for (int i = 0; i < row_count(a, t); i++, row += 1 + m + n) {
-      double size = fabs(row[0]);
+      double size = start_alone ? 0 : fabs(row[0]);
       for (int j = 0; j < n; j++) size += fabs(row[1 + m + j]) * w->size[j];
       a->updated[t * a->widest + i] = size;
     }
@@ -75,7 +76,7 @@ static void measure_sizes(augmented *a, sums *w) {
 
 /* Units of the rows that have none yet, from the sizes in `updated`; whether all have one now. A row between two bounds
    that is zero at first does not tell whether these are near to each other. */
-static int take_units(augmented *a, int first) {
+static int take_units(augmented *a, double *units, int first) {
   int all = 1;
   for (long i = 0; i < a->group_count * a->widest; i++) a->group_sizes[i] = 0;
   for (long t = 0; t <= a->inner->horizon; t++)
@@ -86,12 +87,12 @@ static int take_units(augmented *a, int first) {
   for (long t = 0; t <= a->inner->horizon; t++)
     for (int i = 0; i < row_count(a, t); i++) {
       const long place = t * a->widest + i;
-      if (a->units[place] > 0) continue;
+      if (units[place] > 0) continue;
       const double size = a->group_sizes[a->groups[t] * a->widest + i];
       const double both = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
       const double unit = isnan(size) ? size : fmin(both, fmax(a->span[place], NARROWEST * size));
-      a->units[place] = first && size == 0 && isfinite(a->span[place]) ? 0 : isinf(unit) ? 1 : unit;
-      all &= a->units[place] > 0 || isnan(unit);
+      units[place] = first && size == 0 && isfinite(a->span[place]) ? 0 : isinf(unit) ? 1 : unit;
+      all &= units[place] > 0 || isnan(unit);
     }
   return all;
 }
@@ -218,13 +219,13 @@ static void measure_units(augmented *a, double cost) {
   sums w = scratch_of(a);
   for (long t = 0; t <= a->inner->horizon; t++)
     for (long i = 0; i < a->widest; i++) a->units[t * a->widest + i] = i < row_count(a, t) ? 0 : 1;
-  measure_sizes(a, &w);
-  if (!take_units(a, 1)) {
+  measure_sizes(a, &w, 0);
+  if (!take_units(a, a->units, 1)) {
     wide_factors(a);
     sum_up(a, &w);
     size_controls(a, &w);
     measure_reached(a, &w);
-    take_units(a, 0);
+    take_units(a, a->units, 0);
     for (long i = 0; i < count; i++)
       if (a->units[i] == 0) a->units[i] = 1;
   }
@@ -234,4 +235,27 @@ static void measure_units(augmented *a, double cost) {
   if (cost != 0) a->cost_unit = fmin(a->cost_unit, LARGEST_COST * fabs(cost));
   a->has_units = isfinite(a->cost_unit) && all_finite(a->units, count);
   if (!a->has_units) forget_units(a);
+}
+
+/* The units in which the rows must hold on this trajectory; whether that of the guess was far away. */
+static int measure_here(augmented *a, int asked) {
+  const long count = (a->inner->horizon + 1) * a->widest;
+  memcpy(a->here, a->units, (size_t)count * sizeof *a->here);
+  if (!asked || !a->scaled || !a->has_units) return 0;
+  sums w = scratch_of(a);
+  double *const certain = a->factors;
+  int far = 0;
+  for (long i = 0; i < count; i++) a->here[i] = certain[i] = 0;
+  measure_sizes(a, &w, 1);
+  take_units(a, certain, 0);
+  measure_sizes(a, &w, 0);
+  take_units(a, a->here, 0);
+  for (long t = 0; t <= a->inner->horizon; t++)
+    for (long i = 0; i < a->widest; i++) {
+      const double known = a->units[t * a->widest + i], least = certain[t * a->widest + i] > 0 ? 0 : SMALLEST * known;
+      double *const here = a->here + t * a->widest + i;
+      *here = i < row_count(a, t) && *here < known ? fmax(*here, least) : known;
+      far |= *here < FAR * known;
+    }
+  return far;
 }
