@@ -13,6 +13,7 @@ from benchmarks.control.contestant import Contestant, Outcome, Unavailable, comp
 from benchmarks.control.tasks import Task
 from ocpkit import DDP, ILQR, Problem, Solution
 from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.solvers.driver import Guess
 
 NEVER = 1e-300  # a tolerance that no iterate meets
 
@@ -35,6 +36,7 @@ class Ocpkit:
         problem, solver = task.problem, self.solver()
         batch = compiled_batch(problem.horizon) if self.engine == "c" else 8
         self.first_solve(problem)
+        # what natural units cost counts: nothing in C, but sums over the stages in Python
         endless = {
             k: self.solver(
                 max_iterations=k, line_search=False, scaling=False, gradient_tolerance=NEVER, cost_tolerance=NEVER
@@ -51,7 +53,14 @@ class Ocpkit:
             if done != k:
                 raise RuntimeError(f"{self.name} stopped after {done} of {k} iterations on {task.name}")
 
-        return Contestant(solve, iterate, batch)
+        def step(k: int, controls: Sequence[np.ndarray]) -> None:
+            run = self.solver(line_search=False).begin(problem, Guess(tuple(controls), None))
+            run.start()
+            for _ in range(k):
+                run.status = None  # whatever it has found
+                run.step()
+
+        return Contestant(solve, iterate if self.engine == "c" else step, batch)
 
     def solver(self, **options: Any) -> DDP:
         """Return a solver that runs on this engine."""
