@@ -210,7 +210,8 @@ def test_a_budget_keeps_the_limits_that_the_converged_controller_keeps(method: A
 @pytest.mark.parametrize("method", METHODS)
 def test_pushes_do_not_wear_the_penalty_out(method: Any) -> None:
     """Through pushes far beyond the limit, which last for several ticks: later ticks do as well as the first."""
-    controller, rng = MPC(cart(), method(max_iterations=3, inner=DDP(engine="c"))), np.random.default_rng(0)
+    controller = MPC(cart(), method(max_iterations=3, inner=DDP(engine="c")))
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(100, 2))  # the same for the first ticks and the last
     x, healths = np.array([1.0, 0.0]), list[Health]()
     for tick in range(500):
         command = controller.step(x)
@@ -218,11 +219,11 @@ def test_pushes_do_not_wear_the_penalty_out(method: Any) -> None:
         if tick % 50 in range(20):
             assert command.health is not Health.HELD
             assert abs(x[1]) < 0.055
-        x = A @ x + B @ command.control + 1e-3 * rng.normal(size=2)
+        x = A @ x + B @ command.control + noise[tick % 100]
         x = x + np.array([0.0, 0.3]) if tick % 50 == 25 else np.array([1.0, 0.0]) if tick % 50 == 49 else x
     first, last = healths[:200], healths[300:]
-    assert last.count(Health.OPTIMAL) >= 0.9 * first.count(Health.OPTIMAL)
-    assert last.count(Health.HELD) <= first.count(Health.HELD) + 3
+    assert last.count(Health.OPTIMAL) >= first.count(Health.OPTIMAL)
+    assert last.count(Health.HELD) <= first.count(Health.HELD)
 
 
 @settings(max_examples=12, deadline=None)
