@@ -46,12 +46,12 @@ class Optimality:
         with np.errstate(all="ignore"):
             for slope, bend, u in _stacked(policy.slopes, policy.curvatures, trajectory.controls):
                 bend = np.abs(bend)
-                decrement = float(np.maximum(decrement, _largest_ratio(slope**2, bend)))  # a NaN stays one
-                rounding += float((bend * u**2).sum())
+                decrement = float(np.maximum(decrement, _largest_ratio(slope * slope, bend)))  # a NaN stays one
+                rounding += float(np.vdot(bend, u * u))
                 metric[u.shape[1]] = _geometric_mean(bend)
             hessians = policy.value_hessians
             for V, x in () if hessians is None else _stacked(hessians, trajectory.states):
-                rounding += float((np.abs(np.diagonal(V, axis1=1, axis2=2)) * x**2).sum())
+                rounding += float(np.vdot(np.abs(V.diagonal(axis1=1, axis2=2)), x * x))
         if not np.isfinite(rounding):
             rounding = 0.0  # a V_xx that is not finite excuses nothing
         return cls(decrement, ROUNDING**2 * rounding, metric)
@@ -59,6 +59,9 @@ class Optimality:
 
 def _stacked(*series: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
     """Yield the stages of one size after those of another, each series as an array (stages, …)."""
+    if all(isinstance(each, np.ndarray) for each in series):  # whose stages are of one size
+        yield series  # type: ignore[misc]
+        return
     groups = defaultdict[int, list[tuple[Array, ...]]](list)
     for stage in zip(*series):
         groups[len(stage[0])].append(stage)
@@ -68,6 +71,9 @@ def _stacked(*series: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
 
 def _geometric_mean(values: Array) -> Array:
     """Return that of the positive entries of each column, or 0."""
+    mean = np.exp(np.log(values).sum(0) / len(values))
+    if (mean > 0).all():
+        return mean
     positive = values > 0
     logs = np.log(values, out=np.zeros_like(values), where=positive).sum(0) / np.maximum(positive.sum(0), 1)
     return np.where(positive.any(0), np.exp(logs), 0.0)
@@ -75,6 +81,9 @@ def _geometric_mean(values: Array) -> Array:
 
 def _largest_ratio(squares: Array, bends: Array) -> float:
     """Return max a/b with 0/0 = 0."""
+    largest = float((squares / bends).max(initial=0.0))
+    if largest == largest:
+        return largest
     ratios = np.divide(squares, bends, out=np.where(squares == 0, 0.0, np.inf), where=bends > 0)
     return float(np.where(np.isnan(squares), np.nan, ratios).max(initial=0.0))
 
