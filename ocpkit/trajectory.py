@@ -44,11 +44,11 @@ class Trajectory:
     @property
     def widest(self) -> tuple[float, str]:
         """Largest defect, and where it is."""
-        sizes = [np.abs(gap).max(initial=0.0) for gap in self.gaps or ()]
-        if not sizes:
+        if self.gaps is None:
             return 0.0, ""
+        sizes = [float(np.abs(gap).max(initial=0.0)) for gap in self.gaps]
         t = int(np.argmax(sizes))
-        return float(sizes[t]), f"the dynamics of stage {t}, state {int(np.abs((self.gaps or ())[t]).argmax())}"
+        return sizes[t], f"the dynamics of stage {t}, state {int(np.abs(self.gaps[t]).argmax())}"
 
     @property
     def finite(self) -> bool:

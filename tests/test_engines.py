@@ -28,9 +28,11 @@ from ocpkit import (
     Stage,
     Status,
     models,
+    rk4,
     with_free_parameters,
 )
 from ocpkit.augmented import Augmented
+from ocpkit.batch import solve_batch
 from ocpkit.curvature import Identity
 from ocpkit.solvers import registry
 
@@ -256,6 +258,29 @@ def test_no_gradient_is_not_taken_for_none(feedback: bool, engine: str) -> None:
         solution = ILQR(engine=engine, feedback=feedback, max_iterations=3).solve(no_gradient())
     assert not solution.success
     assert np.isnan(solution.history[0].gradient_norm)
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "batch"])
+def test_the_same_way_on_from_a_saddle(engine: str) -> None:
+    """What damped the steps before tells nothing of |Q_uu| where the saddle was left."""
+    problem = Problem.from_functions(
+        dynamics=rk4(lambda x, u: m.stack([x[1], -9.81 * m.sin(x[0]) + u[0]]), dt=0.05),
+        cost=lambda x, u: 0.005 * u @ u,
+        terminal_cost=lambda x: 50 * (1 + m.cos(x[0])) + x[1] ** 2,
+        x0=[0, 0],
+        horizon=60,
+        control_size=1,
+    )
+    expected = DDP(engine="numpy").solve(problem)
+    assert expected.details["stationary points left"] == "1"
+    if engine == "batch":
+        together = solve_batch(problem, x0=[[0, 0]], solver=DDP())
+        iterations, cost = together.iterations[0], together.cost[0]
+    else:
+        alone = DDP(engine=engine).solve(problem)
+        iterations, cost = alone.iterations, alone.cost
+    assert iterations == expected.iterations
+    assert cost == pytest.approx(expected.cost, rel=1e-9)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -339,6 +339,7 @@ class BatchedDDP:
             along = now.along.take(moved)
             now.along.put(moved, self.engine.rollout(along.states[0], along.controls, along.parameters))
             now.damping[moved], now.growth[moved] = self.options.initial_regularization, 1.0
+            now.unit[:, moved] = 0.0  # |Q_uu| there tells nothing of the one here
             now.idle[moved] = 0
             now.departures[moved] += 1
         return moved, torch.tensor(saddles, dtype=torch.int64, device=self.engine.device)

@@ -360,7 +360,7 @@ static void prepare(ddp *s) {
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
   s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY, s->first = 0;
-  begin_metrics(s, !s->started); /* one that has left a point goes on with its D */
+  begin_metrics(s, 1);
   evaluate_guess(s);
 }
 
