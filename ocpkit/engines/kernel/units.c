@@ -74,6 +74,11 @@ static void measure_sizes(augmented *a, sums *w, int start_alone) {
   }
 }
 
+/* The unit of a row that comes to this size, however near two bounds are. */
+static double wide_unit(const augmented *a, long place, double size) {
+  return fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
+}
+
 /* Units of the rows that have none yet, from the sizes in `updated`; whether all have one now. A row between two bounds
    that is zero at first does not tell whether these are near to each other. */
 static int take_units(augmented *a, double *units, int first) {
@@ -89,8 +94,8 @@ static int take_units(augmented *a, double *units, int first) {
       const long place = t * a->widest + i;
       if (units[place] > 0) continue;
       const double size = a->group_sizes[a->groups[t] * a->widest + i];
-      const double both = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
-      const double unit = isnan(size) ? size : fmin(both, fmax(a->span[place], NARROWEST * size));
+      const double narrow = fmax(a->span[place], NARROWEST * size);
+      const double unit = isnan(size) ? size : fmin(wide_unit(a, place, size), narrow);
       units[place] = first && size == 0 && isfinite(a->span[place]) ? 0 : isinf(unit) ? 1 : unit;
       all &= units[place] > 0 || isnan(unit);
     }
@@ -193,8 +198,7 @@ static void wide_factors(augmented *a) {
     for (long i = 0; i < a->widest; i++) {
       const long place = t * a->widest + i;
       const double size = i < row_count(a, t) ? a->group_sizes[a->groups[t] * a->widest + i] : 0;
-      const double wide = fmin(fmax(a->lower_size[place], size), fmax(a->upper_size[place], size));
-      a->factors[place] = a->units[place] > 0 ? a->weights[place] / wide : 0;
+      a->factors[place] = a->units[place] > 0 ? a->weights[place] / wide_unit(a, place, size) : 0;
     }
 }
 
