@@ -28,9 +28,9 @@ import ocpkit.math as m
 from benchmarks import page
 from benchmarks.machine import describe
 from ocpkit import ILQR, Problem, models, rk4
-from ocpkit.batch import solve_batch
-from ocpkit.engines.elementwise import elementwise
-from ocpkit.symbol import symbols, to_casadi
+from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.engines.batch.elementwise import elementwise
+from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 SIZES = tuple(4**i for i in range(9))  # 1 … 65536
 ITERATIONS = 10

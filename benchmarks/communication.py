@@ -21,9 +21,9 @@ from torch import nn
 
 from benchmarks import page
 from benchmarks.machine import describe
-from ocpkit_nn import eigenbases
 from ocpkit_nn.distributed import Processes
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes import eigenbases
 
 METHODS = (
     *(("diagonal", "none"), ("diagonal", "value"), ("diagonal", "full"), ("adam", "full")),

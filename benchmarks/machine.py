@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import version
 
-from ocpkit.cli.machine import processor_name
+from ocpkit.boundary.machine import processor_name
 
 
 def describe(*packages: str) -> dict[str, str]:

@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.machine import describe
 from ocpkit import DDP, MPC, Command, Health, Problem, models
+from ocpkit.problem.graphs import trace_stage, trace_terminal
 from ocpkit.solvers.driver import Solver
-from ocpkit.trace import trace_stage, trace_terminal
 
 NOISE = 0.01
 

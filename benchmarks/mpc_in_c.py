@@ -22,8 +22,8 @@ from benchmarks import page
 from benchmarks.machine import describe
 from benchmarks.mpc import bounded_quadrotor, cartpole
 from ocpkit import DDP, Problem
-from ocpkit.engines.compiler import find_compiler
-from ocpkit.engines.export import export_c
+from ocpkit.control.export import export_c
+from ocpkit.engines.c.compiler import find_compiler
 
 ROUNDS = 5
 USABLE = (0, 1)  # NAME_OPTIMAL, NAME_IMPROVING

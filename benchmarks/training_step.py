@@ -31,11 +31,13 @@ from torch import Tensor, nn
 
 from benchmarks import page
 from benchmarks.machine import describe
-from ocpkit_nn import fused, networks, separable
 from ocpkit_nn.experiments.cost import Step, peak_memory
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.optimizers import BASIS_EVERY
-from ocpkit_nn.pmp import EMSA
+from ocpkit_nn.optim import fused
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA
+from ocpkit_nn.passes import separable
+from ocpkit_nn.training import networks
+from ocpkit_nn.training.optimizers import BASIS_EVERY
 
 SEED = 0
 

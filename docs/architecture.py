@@ -1,6 +1,6 @@
 """Draw the import graph from the code alone; the build of the site puts it on its page, a call of this file prints it.
 
-What counts is what a module imports when it is itself imported: not under TYPE_CHECKING, not inside functions.
+Every import counts, those inside functions and under TYPE_CHECKING included, and of a package the names in its stub.
 """
 
 from __future__ import annotations
@@ -13,14 +13,29 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ocpkit", "ocpkit_nn")
 PLACE = "<!-- the import graph -->"
+ROOMS = (
+    *("ocpkit/boundary", "ocpkit/autodiff", "ocpkit/recursion", "ocpkit/problem", "ocpkit/solution"),
+    *("ocpkit/engines", "ocpkit/engines/c", "ocpkit/engines/batch"),
+    *("ocpkit/solvers/verdicts", "ocpkit/solvers", "ocpkit/solvers/ddp", "ocpkit/solvers/first_order"),
+    *("ocpkit/solvers/constrained", "ocpkit/solvers/nlp", "ocpkit/control"),
+    *("ocpkit/models", "ocpkit/robots", "ocpkit/plotting"),
+    *("ocpkit_nn/data", "ocpkit_nn/layers", "ocpkit_nn/passes", "ocpkit_nn/optim", "ocpkit_nn/training"),
+    *("ocpkit_nn/experiments", "ocpkit/cli"),
+)
+"""Every folder of the packages, in the order of their table on the page: a room imports only from those before it."""
 Graph = dict[str, set[str]]
-"""Each module, and the modules that its import imports."""
+"""Each module, and the modules that it imports."""
 
 
 def sources() -> dict[str, ast.Module]:
     """Every module by its dotted name."""
     files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    return {_name(path): ast.parse(_text(path)) for path in files}
+
+
+def _text(path: Path) -> str:
+    stub = path.with_suffix(".pyi")
+    return path.read_text(encoding="utf-8") + (stub.read_text(encoding="utf-8") if stub.exists() else "")
 
 
 def _name(path: Path) -> str:
@@ -34,23 +49,12 @@ def import_graph(trees: Mapping[str, ast.Module]) -> Graph:
 
 
 def _imports(tree: ast.Module, known: Mapping[str, ast.Module]) -> Iterator[str]:
-    for node in _run_at_import(tree.body):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module in known:
             members = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (member if member in known else node.module for member in members)
-
-
-def _run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that an import runs, those inside try and if included."""
-    for node in body:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        for part in ("body", "orelse", "finalbody"):
-            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                yield from _run_at_import(getattr(node, part, []))
 
 
 def levels(graph: Graph) -> dict[str, int]:
@@ -71,7 +75,7 @@ def levels(graph: Graph) -> dict[str, int]:
 
 
 def coarse(graph: Graph) -> Graph:
-    """The same with each folder below the top of a package as one node."""
+    """The same with each folder as one node, its own subfolders apart."""
     merged: Graph = {}
     for name, below in graph.items():
         merged.setdefault(_folder(name), set()).update(_folder(other) for other in below)
@@ -79,9 +83,9 @@ def coarse(graph: Graph) -> Graph:
 
 
 def _folder(name: str) -> str:
-    package, *rest = name.split(".")
-    is_folder = bool(rest) and (ROOT / package / rest[0]).is_dir()
-    return ".".join([package, *rest[:1]]) + "/" * is_folder
+    """Return the folder of a module below the top of its package, or the module itself at the top."""
+    folder = name if ROOT.joinpath(*name.split(".")).is_dir() else name.rpartition(".")[0]
+    return name if folder in PACKAGES or folder == "" else f"{folder}/"
 
 
 def drawing() -> str:

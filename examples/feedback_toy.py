@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 
 import ocpkit.math as m
 from ocpkit import DDP, Problem
-from ocpkit.curvature import Identity, Proximal
 from ocpkit.engines.numpy import NumpyEngine, Policy
-from ocpkit.trajectory import Trajectory
+from ocpkit.recursion.curvature import Identity, Proximal
+from ocpkit.solution.trajectory import Trajectory
 
 LEARNING_RATE = 0.65
 TARGET = np.array([2.0, 1.0])

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from ocpkit import Solution, models
+from ocpkit import Solution, models, registry
 from ocpkit.models.task import Task
-from ocpkit.plot import animate
-from ocpkit.solvers import registry
+from ocpkit.plotting.plot import animate
 from ocpkit_nn.experiments.registry import ITEMS, find
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

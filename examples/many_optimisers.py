@@ -2,7 +2,7 @@
 """One recursion, many optimisers: ``python examples/many_optimisers.py [folder]``.
 
 A pendulum is pushed from its side towards the top; every method runs the same backward pass
-(`ocpkit.bellman`), with other parts: which derivatives go in, what stands for Q_uu, and whether Q_ux stays.
+(`ocpkit.recursion.bellman`), with other parts: which derivatives go in, what stands for Q_uu, and whether Q_ux stays.
 """
 
 # %%

@@ -1,33 +1,44 @@
-"""Names of a package that are loaded from its modules when they are first used (PEP 562)."""
+"""Public names of a package, said once in its stub and loaded from their modules when first used (PEP 562)."""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` of a package.
+def lazily(
+    package: str, *, without: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` of a package, from the imports in its ``__init__.pyi``.
 
     Parameters
     ----------
     package
         Its dotted name.
-    homes
-        The public names by the module, below the package, that defines them.
+    without
+        Public names that ``from package import *`` leaves out.
     """
-    home_of = {name: f"{package}.{home}" for home, names in homes.items() for name in names}
-    namespace = vars(sys.modules[package])
+    module = sys.modules[package]
+    stub = Path(str(module.__file__)).with_suffix(".pyi")
+    imports = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    home_of = {alias.name: str(node.module) for node in imports for alias in node.names}
+    submodules = {name for name, home in home_of.items() if home == package}
+    namespace = vars(module)
+    exported = sorted(home_of.keys() - set(without))
 
     def get(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name in submodules:
+            return import_module(f"{package}.{name}")
         value = namespace[name] = getattr(import_module(home_of[name]), name)
         return value
 
     def names() -> list[str]:
-        return sorted({*namespace, *namespace["__all__"]})
+        return sorted({*namespace, *exported})
 
-    return get, names
+    return get, names, exported

@@ -18,8 +18,8 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.intermediate import recording
-from ocpkit.symbol import Symbol, from_casadi, symbols, to_casadi
+from ocpkit.autodiff.intermediate import recording
+from ocpkit.autodiff.symbol import Symbol, from_casadi, symbols, to_casadi
 
 pi = float(np.pi)
 
@@ -161,6 +161,6 @@ def jacobian(function: Callable[[Any], Any], x: Any) -> Any:
         with recording(None):  # intermediate vectors would hide what the function depends on
             graph = ca.jacobian(to_casadi(function(variable)), column)
         return from_casadi(ca.densify(ca.substitute(graph, column, to_casadi(x))))
-    from ocpkit.differences import central_jacobian
+    from ocpkit.autodiff.differences import central_jacobian
 
     return central_jacobian(function, np.asarray(x, dtype=float))

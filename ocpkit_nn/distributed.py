@@ -7,7 +7,7 @@ step. V_x, V_xx, K_i and both trajectories belong to samples and stay where thes
 
 This is the only module that communicates. `torchrun` sets up the processes (gloo between CPUs, NCCL between GPUs):
 
-    torchrun --nproc-per-node 4 -m ocpkit_nn.train digits --out runs/digits
+    torchrun --nproc-per-node 4 -m ocpkit train digits --out runs/digits
 """
 
 from __future__ import annotations

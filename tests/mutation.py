@@ -1,7 +1,7 @@
 """How much of the mathematics do the tests hold fast? Break one piece at a time and see whether they notice.
 
     python tests/mutation.py                          every mutant of the default files
-    python tests/mutation.py --file bellman.py        of one file
+    python tests/mutation.py --file recursion/bellman.py  of one file
     python tests/mutation.py --sample 40 --jobs 2     a random sample, two at a time
 
 A mutant is the source with one small change inside a function: a sign flipped, a transpose or a term of a sum
@@ -32,15 +32,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "bellman.py": ["representations", "proposition_2", "newton", "feedback", "bellman_principle", "bellman", "box"],
-    "value.py": ["representations", "proposition_3", "newton"],
-    "curvature.py": ["representations", "proposition_2", "proposition_3", "gradient_descent", "options"],
-    "box.py": ["box"],
-    "linalg.py": ["representations", "proposition_3"],
-    "solvers/pmp.py": ["pontryagin", "gradient_descent", "options"],
-    "solvers/first_order.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
-    "solvers/stationarity.py": ["stationarity"],
-    "solvers/gradient.py": ["gradient_descent", "stationarity", "options"],
+    "recursion/bellman.py": [
+        "representations",
+        "proposition_2",
+        "newton",
+        "feedback",
+        "bellman_principle",
+        "bellman",
+        "box",
+    ],
+    "recursion/value.py": ["representations", "proposition_3", "newton"],
+    "recursion/curvature.py": ["representations", "proposition_2", "proposition_3", "gradient_descent", "options"],
+    "recursion/box.py": ["box"],
+    "recursion/linalg.py": ["representations", "proposition_3"],
+    "solvers/first_order/pmp.py": ["pontryagin", "gradient_descent", "options"],
+    "solvers/first_order/adjoint.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
+    "solvers/verdicts/stationarity.py": ["stationarity"],
+    "solvers/first_order/gradient.py": ["gradient_descent", "stationarity", "options"],
 }
 """Which tests answer for which file of ocpkit, the likeliest to fail first."""
 PRELOAD = [
@@ -55,13 +63,13 @@ PRELOAD = [
     "numpy",
 ]
 
-PMP = "solvers/pmp.py"
+PMP = "solvers/first_order/pmp.py"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (PMP, "costate @ stage.dynamics.step(x, u, p)", "stage.dynamics.step(x, u, p) @ costate"): "two vectors commute",
     (PMP, "1e-15", "2e-15"): "a tolerance of L-BFGS at the level of rounding",
     (PMP, "1e-10", "2e-10"): "a tolerance of L-BFGS, ten thousand times below what is asked of the gradient",
-    ("solvers/first_order.py", "0", "1"): "the driver numbers the iterations",
-    ("solvers/first_order.py", "0.0", "1"): "there is no V_xx that ε I could be added to",
+    ("solvers/first_order/adjoint.py", "0", "1"): "the driver numbers the iterations",
+    ("solvers/first_order/adjoint.py", "0.0", "1"): "there is no V_xx that ε I could be added to",
 }
 """(file, before, after) → why no test can tell the two apart."""
 

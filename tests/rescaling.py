@@ -9,8 +9,8 @@ import casadi as ca
 import numpy as np
 
 from ocpkit import Constraint, FunctionCost, FunctionDynamics, FunctionTerminalCost, Problem, Solution, Stage
-from ocpkit.symbol import to_casadi
-from ocpkit.trace import trace_constraints, trace_stage, trace_terminal
+from ocpkit.autodiff.symbol import to_casadi
+from ocpkit.problem.graphs import trace_constraints, trace_stage, trace_terminal
 
 
 @dataclass(frozen=True)

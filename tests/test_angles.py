@@ -24,9 +24,9 @@ from ocpkit import (
     Solution,
     simulate,
 )
-from ocpkit.angles import TURN, continued, difference, nearest
-from ocpkit.engines.export import export_c
-from ocpkit.plan_feedback import PlanFeedback
+from ocpkit.control.export import export_c
+from ocpkit.control.plan_feedback import PlanFeedback
+from ocpkit.problem.angles import TURN, continued, difference, nearest
 
 Array = Any
 H = 0.1
@@ -261,7 +261,7 @@ def test_pictures_have_no_vertical_lines(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'ocpkit[plot]'")
     from dataclasses import replace
 
-    from ocpkit.plot import plot_closed_loop, plot_solution
+    from ocpkit.plotting.plot import plot_closed_loop, plot_solution
 
     problem = turning(angles=(0,))
     jumping = np.array([wrapped(x) for x in POLICIES[0].states])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,38 @@ def test_imports_go_in_no_circle(script: Any) -> None:
     script.levels(script.coarse(graph))
 
 
+def test_a_room_imports_only_from_rooms_before_it(script: Any) -> None:
+    page = (SCRIPT.parent / "architecture.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(ocpkit\S*)/` \|", page, re.MULTILINE)) == script.ROOMS
+    place = {f"{room.replace('/', '.')}/": i for i, room in enumerate(script.ROOMS)}
+    rooms = {name: below for name, below in script.coarse(script.import_graph(script.sources())).items() if "/" in name}
+    assert rooms.keys() == place.keys()
+    wrong = [(name, other) for name, below in rooms.items() for other in below if place.get(other, -1) > place[name]]
+    assert wrong == []
+
+
 def test_a_circle_would_be_named(script: Any) -> None:
-    trees = {"a": ast.parse("import b"), "b": ast.parse("from a import x"), "c": ast.parse("def f():\n    import b")}
+    trees = {"a": ast.parse("import b"), "b": ast.parse("def f():\n    from a import x"), "c": ast.parse("import d")}
     with pytest.raises(ValueError, match=r"\['a', 'b'\]"):
         script.levels(script.import_graph(trees))
 
 
 def test_control_does_not_need_networks(script: Any) -> None:
+    """Nor does a library need its command line."""
     graph = script.import_graph(script.sources())
-    assert not [name for name, below in graph.items() for other in below if name < "ocpkit_nn" <= other]
+    library = {name: below for name, below in graph.items() if not name.startswith(("ocpkit.cli", "ocpkit.__main__"))}
+    assert not [name for name, below in library.items() for other in below if name < "ocpkit_nn" <= other]
+    assert not [name for name, below in library.items() for other in below if other.startswith("ocpkit.cli")]
+
+
+def test_pictures_are_drawn_by_nobody_below_the_command_line(script: Any) -> None:
+    graph = script.import_graph(script.sources())
+    users = {
+        name.partition(".")[2].partition(".")[0]
+        for name, below in graph.items()
+        if any("ocpkit.plotting" in other for other in below)
+    }
+    assert users <= {"plotting", "cli", ""}  # "": the public names
 
 
 def test_every_module_says_what_it_is(script: Any) -> None:
@@ -49,4 +73,4 @@ def test_the_drawing_takes_its_place_on_the_page(script: Any) -> None:
     page = (SCRIPT.parent / "architecture.md").read_text(encoding="utf-8")
     drawn = script.on_page_markdown(page)
     assert script.PLACE not in drawn
-    assert "| `ocpkit.bellman` |" in drawn
+    assert "| `ocpkit.recursion.bellman` |" in drawn

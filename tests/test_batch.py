@@ -17,13 +17,13 @@ from test_engines import coasting, no_gradient
 
 import ocpkit.math as m
 from ocpkit import DDP, FDDP, ILQR, Constraint, Problem, ProblemError, Solution, Status, UnsupportedProblem
-from ocpkit.batch import BatchSolution, solve_batch
-from ocpkit.box import minimise_in_box
-from ocpkit.curvature import Identity
-from ocpkit.engines.batched_box import minimise_in_boxes
-from ocpkit.engines.elementwise import elementwise
+from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.engines.batch.box import minimise_in_boxes
+from ocpkit.engines.batch.elementwise import elementwise
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.symbol import symbols, to_casadi
+from ocpkit.recursion.box import minimise_in_box
+from ocpkit.recursion.curvature import Identity
+from ocpkit.solvers.ddp.solve_batch import BatchSolution, solve_batch
 
 Array = Any
 FIELDS = ("states", "controls", "feedforward", "feedback_gains")

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocpkit.bellman import backward_pass, bellman_step
-from ocpkit.curvature import Exact, Identity
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.expansion import Expansion
-from ocpkit.value import OuterProduct, Value, outer_value
+from ocpkit.recursion.bellman import backward_pass, bellman_step
+from ocpkit.recursion.curvature import Exact, Identity
+from ocpkit.recursion.expansion import Expansion
+from ocpkit.recursion.value import OuterProduct, Value, outer_value
 
 
 def random_lq(seed: int, horizon: int, sizes: list[int], controls: list[int], gaps: bool) -> tuple[Any, Value]:

@@ -26,7 +26,7 @@ from benchmarks.control.systems.ocpkit_constrained import Constrained
 from benchmarks.control.systems.ocpkit_ddp import Ocpkit
 from benchmarks.control.tasks import CONSTRAINED, LQR, TASKS, Task, classic
 from ocpkit import models
-from ocpkit.solvers.nlp import IPOPT, Fatrop
+from ocpkit.solvers.nlp.nlp import IPOPT, Fatrop
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_TURN = Effort(rounds=2, seconds=0.0, budget=0.0)

@@ -16,12 +16,25 @@ from strategies import smooth_problems
 from test_constrained import assert_is_kkt_point, swing
 
 import ocpkit.math as m
-from ocpkit import DDP, FDDP, ILQR, IPOPT, MPC, Health, Problem, ProblemError, Solution, Stage, Status, simulate
-from ocpkit.bellman import ActionValue, minimise
-from ocpkit.box import minimise_in_box
-from ocpkit.curvature import Boxed, Identity
+from ocpkit import (
+    DDP,
+    FDDP,
+    ILQR,
+    IPOPT,
+    MPC,
+    Health,
+    Problem,
+    ProblemError,
+    Solution,
+    Stage,
+    Status,
+    registry,
+    simulate,
+)
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.solvers import registry
+from ocpkit.recursion.bellman import ActionValue, minimise
+from ocpkit.recursion.box import minimise_in_box
+from ocpkit.recursion.curvature import Boxed, Identity
 
 Array = Any
 ENGINES = ("numpy", "vm", "c")

@@ -13,8 +13,7 @@ from random_problems import random_problem
 from rescaling import Rescaling
 
 import ocpkit.math as m
-from ocpkit import IPOPT, SQP, Constraint, Fatrop, Problem, Solution, Status
-from ocpkit.solvers import registry
+from ocpkit import IPOPT, SQP, Constraint, Fatrop, Problem, Solution, Status, registry
 
 DECADES = st.integers(-8, 8)
 PLUGINS = [IPOPT(), Fatrop(), SQP()]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocpkit import DDP, MPC, Dynamics, KalmanFilter, Problem, ProblemError, Stage, simulate
-from ocpkit.closed_loop import ClosedLoop
-from ocpkit.plan_feedback import PlanFeedback
-from ocpkit.plot import plot_closed_loop
+from ocpkit.control.closed_loop import ClosedLoop
+from ocpkit.control.plan_feedback import PlanFeedback
+from ocpkit.plotting.plot import plot_closed_loop
 
 HORIZON, TICKS = 6, 9
 

@@ -29,7 +29,7 @@ from ocpkit import (
     UnsupportedProblem,
     rk4,
 )
-from ocpkit.solvers.multiple_shooting import Point, Program
+from ocpkit.solvers.nlp.multiple_shooting import Point, Program
 
 
 def bryson_denham(limit: float, horizon: int = 100) -> Problem:

@@ -16,9 +16,9 @@ from test_constrained import CASES, bryson_denham, swing
 
 import ocpkit.math as m
 from ocpkit import DDP, IPOPT, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Solution
-from ocpkit.augmented import Augmented
+from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.constrained.units import measure_units
 from ocpkit.solvers.driver import Solver
-from ocpkit.solvers.units import measure_units
 
 VM = DDP(max_iterations=300, engine="vm")
 SOLVERS: dict[str, Solver] = {"al": AugmentedLagrangian(inner=VM), "ip": InteriorPoint(inner=VM)}

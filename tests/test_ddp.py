@@ -20,9 +20,9 @@ from ocpkit import (
     ILQR,
     Problem,
     Status,
+    registry,
 )
-from ocpkit.differences import FIRST_STEP, central_jacobian
-from ocpkit.solvers import registry
+from ocpkit.autodiff.differences import FIRST_STEP, central_jacobian
 
 
 def gradient(problem: Problem, controls: Any) -> np.ndarray:

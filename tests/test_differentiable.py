@@ -10,8 +10,8 @@ import torch
 
 import ocpkit.math as m
 from ocpkit import FunctionCost, LeastSquares, ProblemError
-from ocpkit.differences import central_hessian, central_jacobian, complex_jacobian
-from ocpkit.differentiable import differentiable
+from ocpkit.autodiff.differences import central_hessian, central_jacobian, complex_jacobian
+from ocpkit.autodiff.differentiable import differentiable
 
 SIZES = (3, 2, 1)
 X, U, P = np.array([0.3, -0.4, 0.8]), np.array([0.5, -1.2]), np.array([1.7])

@@ -28,13 +28,13 @@ from ocpkit import (
     Stage,
     Status,
     models,
+    registry,
     rk4,
     with_free_parameters,
 )
-from ocpkit.augmented import Augmented
-from ocpkit.batch import solve_batch
-from ocpkit.curvature import Identity
-from ocpkit.solvers import registry
+from ocpkit.recursion.curvature import Identity
+from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 ENGINES = ("vm", "c")
 TRACED = [case for case in CASES if case.name != "black-box"]

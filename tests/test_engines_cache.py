@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 
 import ocpkit.math as m
 from ocpkit import DDP, AugmentedLagrangian, Problem, ProblemError, Status, UnsupportedProblem, models
+from ocpkit.autodiff.symbol import from_casadi, to_casadi
 from ocpkit.cli import app
-from ocpkit.engines import cache, compiler, library, lock
-from ocpkit.engines.cache import Cache, open_cache
+from ocpkit.engines.c import cache, compiler, library, lock
+from ocpkit.engines.c.cache import Cache, open_cache
+from ocpkit.engines.c.lock import locked
 from ocpkit.engines.graphs import trace_problem
-from ocpkit.engines.lock import locked
-from ocpkit.solvers import switch
-from ocpkit.solvers.compiled import STATUSES, verdict
-from ocpkit.symbol import from_casadi, to_casadi
+from ocpkit.solvers.ddp import switch
+from ocpkit.solvers.ddp.compiled import STATUSES, verdict
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_process_is_free(folder: Path) -> None:
     key = library.library_key(trace_problem(scalar(0.94)))
     hold = (
-        "import sys, time; from ocpkit.engines.cache import open_cache\n"
+        "import sys, time; from ocpkit.engines.c.cache import open_cache\n"
         "with open_cache().claim(sys.argv[1], 0): print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, key], stdout=subprocess.PIPE) as holder:

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from ocpkit import DDP, FDDP, ILQR, Problem, UnsupportedProblem, models
 from ocpkit.cli import app
-from ocpkit.engines.emit import OPERATIONS
-from ocpkit.engines.export import export_c
+from ocpkit.control.export import export_c
+from ocpkit.engines.c.emit import OPERATIONS
 
 STRICT = [
     "-std=gnu11",

@@ -13,7 +13,7 @@ from test_mpc import upright
 
 import ocpkit.math as m
 from ocpkit import DDP, MPC, Health, Problem, Status, models
-from ocpkit.engines.export import export_c
+from ocpkit.control.export import export_c
 
 HEALTHS = list(Health)
 IN_C = (

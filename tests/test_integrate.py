@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 import ocpkit.math as m
 from ocpkit import ProblemError, discretize, euler, implicit_trapezoid, rk4
-from ocpkit.symbol import symbols
+from ocpkit.autodiff.symbol import symbols
 
 ORDERS = {euler: 1, implicit_trapezoid: 2, rk4: 4}
 

@@ -16,12 +16,12 @@ from test_constrained import CASES, bryson_denham, kkt_residual, swing
 from test_random_constrained import assert_honest
 
 import ocpkit.math as m
-from ocpkit import AugmentedLagrangian, Constraint, InteriorPoint, Problem, ProblemError, Status, models
-from ocpkit.augmented import Augmented
-from ocpkit.barrier import barrier_price, one_sided
-from ocpkit.rows import complementarity, problem_rows
-from ocpkit.solvers import registry
-from ocpkit.solvers.multiple_shooting import Program
+from ocpkit import AugmentedLagrangian, Constraint, InteriorPoint, Problem, ProblemError, Status, models, registry
+from ocpkit.problem.constraint_rows import problem_rows
+from ocpkit.solution.complementarity import complementarity
+from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.constrained.barrier import barrier_price, one_sided
+from ocpkit.solvers.nlp.multiple_shooting import Program
 
 sizes = st.floats(-3, 3)
 powers = st.integers(-6, 4).map(lambda e: 10.0**e)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import integrate, rk4
-from ocpkit.differentiable import differentiable
-from ocpkit.intermediate import Point, differentiate, intermediate, recording
-from ocpkit.symbol import symbols, to_casadi
+from ocpkit import rk4
+from ocpkit.autodiff.differentiable import differentiable
+from ocpkit.autodiff.intermediate import Point, differentiate, intermediate, recording
+from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.problem import integrate
 
 
 def rates(x: Any, u: Any, p: Any) -> Any:

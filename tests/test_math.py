@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit.symbol import Symbol, symbols, to_casadi
+from ocpkit.autodiff.symbol import Symbol, symbols, to_casadi
 
 X = np.array([0.3, -0.7, 0.9])
 MATRIX = np.array([[2.0, 0.5, 0.0], [0.1, 3.0, 0.2], [0.0, -0.4, 1.5]])

@@ -12,7 +12,7 @@ import pytest
 import ocpkit
 import ocpkit.math as m
 import ocpkit.models
-import ocpkit.solvers.registry
+import ocpkit.registry
 from ocpkit import DDP, MPC, AugmentedLagrangian, Constraint, Problem, Solution, rk4, simulate
 
 
@@ -72,12 +72,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         r"gradient_tolerance must be a positive number, got -1",
     ),
     "an engine that is none": (lambda: DDP(engine="gpu"), r"engine.*gpu"),
-    "a solver that is none": (lambda: ocpkit.solvers.registry.get("ilq"), r"ilq.*ilqr"),
+    "a solver that is none": (lambda: ocpkit.registry.get("ilq"), r"ilq.*ilqr"),
     "a task that is none": (lambda: ocpkit.models.get("cart-pole"), r"cart-pole.*cartpole"),
     "a time step of zero": (lambda: declare(dynamics=rk4(step, dt=0.0)), r"dt"),
     "a file that is no solution": (lambda: Solution.load(__file__), r"not a solution saved by ocpkit"),
     "a plot for a file type that is none": (
-        lambda: DDP().solve(declare()).animate(ocpkit.models.get("pendulum"), "film.avi"),
+        lambda: ocpkit.animate(DDP().solve(declare()), ocpkit.models.get("pendulum"), "film.avi"),
         r"\.gif, \.html or \.mp4",
     ),
     "an inner solver that is no DDP": (lambda: AugmentedLagrangian(inner=MPC), r"inner must be"),  # type: ignore

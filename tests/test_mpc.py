@@ -27,10 +27,10 @@ from ocpkit import (
     rk4,
     simulate,
 )
-from ocpkit.closed_loop import ClosedLoop
+from ocpkit.control.closed_loop import ClosedLoop
+from ocpkit.control.mpc import shifted
+from ocpkit.control.plan_feedback import PlanFeedback
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.mpc import shifted
-from ocpkit.plan_feedback import PlanFeedback
 
 REAL_TIME = DDP(max_iterations=1)
 

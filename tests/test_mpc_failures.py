@@ -31,8 +31,8 @@ from ocpkit import (
     UnsupportedProblem,
     simulate,
 )
-from ocpkit.engines.export import export_c
-from ocpkit.plan_feedback import PlanFeedback
+from ocpkit.control.export import export_c
+from ocpkit.control.plan_feedback import PlanFeedback
 
 NUMPY = DDP(engine="numpy")
 

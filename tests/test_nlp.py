@@ -22,10 +22,11 @@ from ocpkit import (
     Stage,
     Status,
     UnsupportedProblem,
+    registry,
     rk4,
 )
-from ocpkit.solvers import finishing, nlp, registry
-from ocpkit.trace import trace_stage
+from ocpkit.problem.graphs import trace_stage
+from ocpkit.solvers.nlp import finishing, nlp
 
 ALL = [IPOPT(), Fatrop(), SQP()]
 SHARP = DDP(gradient_tolerance=1e-9, cost_tolerance=1e-300)

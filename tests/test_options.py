@@ -32,13 +32,13 @@ from ocpkit import (
     Problem,
     ProblemError,
     Solution,
+    registry,
     rk4,
     simulate,
     solve_batch,
 )
-from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity, Proximal
-from ocpkit.engines.export import export_c
-from ocpkit.solvers import registry
+from ocpkit.control.export import export_c
+from ocpkit.recursion.curvature import Adam, AdaptiveDiagonal, Identity, Proximal
 from ocpkit.solvers.driver import Solver
 
 Array = Any

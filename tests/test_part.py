@@ -39,7 +39,7 @@ from ocpkit import (
     with_free_parameters,
 )
 from ocpkit.engines.graphs import trace_problem
-from ocpkit.problem import Cost, Dynamics, TerminalCost
+from ocpkit.problem.stage import Cost, Dynamics, TerminalCost
 from ocpkit.solvers.driver import Solver
 
 Array = Any

@@ -29,6 +29,7 @@ from ocpkit import (
     euler,
     implicit_trapezoid,
     models,
+    registry,
     rk4,
     sample,
     simulate,
@@ -36,11 +37,10 @@ from ocpkit import (
     with_free_parameters,
     without_noise,
 )
-from ocpkit.curvature import Adam, Identity
-from ocpkit.integrate import discretize, rk4_rule
-from ocpkit.plan_feedback import PlanFeedback
-from ocpkit.solvers import registry
-from ocpkit.solvers.compiled import RunInC
+from ocpkit.control.plan_feedback import PlanFeedback
+from ocpkit.problem.integrate import discretize, rk4_rule
+from ocpkit.recursion.curvature import Adam, Identity
+from ocpkit.solvers.ddp.compiled import RunInC
 from ocpkit.solvers.driver import Guess
 
 Array = Any

@@ -23,8 +23,8 @@ from ocpkit import (
 )
 from ocpkit import math as m
 from ocpkit.models.task import Task
-from ocpkit.plot import animate, animation_writer, plot_solution
-from ocpkit.solution import Iteration, Status
+from ocpkit.plotting.plot import animate, animation_writer, plot_closed_loop, plot_solution
+from ocpkit.solution.solution import Iteration, Status
 
 
 def build(horizon=40, **options):
@@ -106,7 +106,7 @@ def test_entries_of_one_unit_share_a_panel():
 def test_costs_end_at_the_cost_and_gains_are_those_of_the_policy():
     problem = build()
     solution = DDP().solve(problem)
-    figure = solution.plot(problem=problem)
+    figure = plot_solution(solution, problem=problem)
     assert labels(figure) == ["states", "controls", "gain ‖K‖", "cost", "convergence"]
     running, total = figure.axes[3].lines
     x, u = solution.states, solution.controls
@@ -120,7 +120,7 @@ def test_costs_end_at_the_cost_and_gains_are_those_of_the_policy():
 
 
 def test_without_a_task_entries_are_numbered_and_time_counts_stages():
-    figure = DDP().solve(build()).plot()
+    figure = plot_solution(DDP().solve(build()))
     assert labels(figure) == ["states", "controls", "gain ‖K‖", "convergence"]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["x[0]", "x[1]", "x[2]"]
     assert figure.axes[0].get_xlabel() == "stage"
@@ -162,7 +162,7 @@ def test_a_history_without_numbers_still_draws(tmp_path):
 
 def test_picture_is_saved_and_the_users_figures_are_left_alone(tmp_path):
     backend = matplotlib.get_backend()
-    DDP().solve(build()).plot(make_task(), tmp_path / "a.png")
+    plot_solution(DDP().solve(build()), make_task(), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert min(image.size) > 500
     assert matplotlib.get_backend() == backend
@@ -171,7 +171,7 @@ def test_picture_is_saved_and_the_users_figures_are_left_alone(tmp_path):
 def test_animation_runs_in_real_time_and_holds_its_end(tmp_path):
     seen = []
     solution, task = DDP().solve(build()), make_task(seen)
-    solution.animate(task, tmp_path / "a.gif")
+    animate(solution, task, tmp_path / "a.gif")
     assert seconds_of(tmp_path / "a.gif") == pytest.approx(4.0 + 1.0, rel=0.05)
     assert np.array_equal(seen[0][0], solution.states[0])
     assert np.array_equal(seen[-1][0], solution.states[-1])
@@ -196,7 +196,7 @@ class FakeWriter:
 @pytest.mark.parametrize("time_step", [0.001, 0.02, 0.05, 0.4])
 def test_an_animation_has_at_most_150_frames_in_real_time_if_these_suffice(horizon, time_step, monkeypatch):
     made = []
-    monkeypatch.setattr("ocpkit.plot.animation_writer", lambda *a: made.append(FakeWriter(*a)) or made[0])
+    monkeypatch.setattr("ocpkit.plotting.plot.animation_writer", lambda *a: made.append(FakeWriter(*a)) or made[0])
     seen, states = [], np.arange(horizon + 1.0)[:, None] * np.ones(3)
     animate(still(states), make_task(seen, time_step=time_step), "a.gif")
     (writer,) = made
@@ -235,7 +235,7 @@ def test_formats_that_cannot_be_written(name, message, monkeypatch):
 def test_a_closed_loop_shows_states_controls_bounds_cost_and_the_health_of_each_tick(tmp_path):
     problem = build(horizon=10, control_bounds=(-1.0, [0.5, np.inf]))
     loop = simulate(MPC(problem, AugmentedLagrangian()), 7, time_step=0.1)
-    figure = loop.plot(make_task(), tmp_path / "loop.png", problem=problem)
+    figure = plot_closed_loop(loop, make_task(), tmp_path / "loop.png", problem=problem)
     assert (tmp_path / "loop.png").stat().st_size > 1000
     positions, speeds, force, command, cost, solve = figure.axes
     np.testing.assert_array_equal(positions.lines[0].get_ydata(), loop.states[:, 0])
@@ -251,7 +251,7 @@ def test_a_closed_loop_shows_states_controls_bounds_cost_and_the_health_of_each_
 def test_a_lost_loop_is_drawn_and_says_when():
     problem = build(horizon=2)
     loop = simulate(MPC(problem), 5, plant=lambda x, u: np.full(3, 1e200))
-    figure = loop.plot()
+    figure = plot_closed_loop(loop)
     assert loop.lost_at == 2
     assert "lost at tick 2" in figure.get_suptitle()
     assert [line.get_label() for line in figure.axes[-1].lines] == ["optimal", "held", "lost"]
@@ -260,15 +260,15 @@ def test_a_lost_loop_is_drawn_and_says_when():
 def test_a_loop_has_the_time_unit_of_its_task():
     task = make_task(lambda *_: None, time_unit="year")
     loop = simulate(MPC(build(horizon=2)), 2)
-    assert {axes.get_xlabel() for axes in loop.plot(task).axes} == {"time [year]"}
-    assert {axes.get_xlabel() for axes in loop.plot().axes} == {"time [s]"}
+    assert {axes.get_xlabel() for axes in plot_closed_loop(loop, task).axes} == {"time [year]"}
+    assert {axes.get_xlabel() for axes in plot_closed_loop(loop).axes} == {"time [s]"}
 
 
 def test_a_loop_that_was_lost_at_once_has_a_picture_and_no_animation(tmp_path):
     problem = build(horizon=2).replace(x0=np.full(3, 1e200))
     loop = simulate(MPC(problem), 5)
     assert loop.lost_at == 0
-    assert "lost at tick 0" in loop.plot().get_suptitle()
+    assert "lost at tick 0" in plot_closed_loop(loop).get_suptitle()
     with pytest.raises(ProblemError, match="nothing to animate"):
         animate(loop, make_task(lambda *_: None), tmp_path / "a.gif")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from benchmarks.reliability.problems import draw
 from ocpkit import DDP, IPOPT, Fatrop, Problem, Solution, Status
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.solvers import nlp
+from ocpkit.solvers.nlp import nlp
 
 IPOPT_100 = IPOPT(max_iterations=100)
 HUGE = (834, 2908, 3750, 4177, 12355)  # J falls from 1e153, 1e41, …; the plugin stops after an iteration

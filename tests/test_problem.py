@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ from problems import BY_NAME, declare
 
 import ocpkit.math as m
 from ocpkit import DDP, Problem
-from ocpkit.functions import problem_from_functions
 
 
 def test_arrays_are_copied_and_read_only() -> None:
@@ -78,10 +76,5 @@ def test_parameters_per_stage() -> None:
 
 
 def test_the_short_way_shows_what_it_takes() -> None:
-    """The method's signature is the function's, so that editors and errors name it."""
-    method, function = (inspect.signature(each).parameters for each in (Problem.from_functions, problem_from_functions))
-    assert [(p.name, p.kind, p.default) for p in method.values()] == [
-        (p.name, p.kind, p.default) for p in function.values()
-    ]
     with pytest.raises(TypeError, match=r"from_functions.*'dynamic'"):
         Problem.from_functions(dynamic=abs)  # type: ignore[call-arg]

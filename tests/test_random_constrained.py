@@ -12,14 +12,14 @@ import pytest
 from random_problems import random_problem
 from test_constrained import assert_is_kkt_point
 
-from ocpkit import IPOPT, Problem, Solution, Status
-from ocpkit.augmented import Augmented
-from ocpkit.differentiable import with_parameters
-from ocpkit.rows import complementarity, say_violation
-from ocpkit.solvers import registry
+from ocpkit import IPOPT, Problem, Solution, Status, registry
+from ocpkit.autodiff.differentiable import with_parameters
+from ocpkit.problem.constraint_rows import say_violation
+from ocpkit.solution.complementarity import complementarity
+from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.constrained.units import first_units
 from ocpkit.solvers.driver import Guess
-from ocpkit.solvers.multiple_shooting import Program
-from ocpkit.solvers.units import first_units
+from ocpkit.solvers.nlp.multiple_shooting import Program
 
 SEEDS = range(100)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ocpkit import DDP, ProblemError, Solution, models
+from ocpkit.boundary.sizes import TooLarge, check_npz, in_words, memory
 from ocpkit.cli import app
-from ocpkit.sizes import TooLarge, check_npz, in_words, memory
 
 TERABYTES = (10**6, 10**6)
 
@@ -73,11 +73,11 @@ def test_what_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeyp
     np.savez_compressed(path, states=np.zeros(10**6))
     solution = tmp_path / "solution.npz"
     DDP(engine="numpy").solve(models.get("double-integrator").build()).save(solution)
-    monkeypatch.setattr("ocpkit.sizes.memory", lambda: 10**7)
+    monkeypatch.setattr("ocpkit.boundary.sizes.memory", lambda: 10**7)
     with pytest.raises(ProblemError, match=r"8\.0 MB"):
         Solution.load(path)
     assert Solution.load(solution).success
-    monkeypatch.setattr("ocpkit.sizes.memory", lambda: 10)
+    monkeypatch.setattr("ocpkit.boundary.sizes.memory", lambda: 10)
     with pytest.raises(ProblemError, match="too large"):
         Solution.load(solution)
 

@@ -19,10 +19,10 @@ from ocpkit import (
     Problem,
     Stage,
     Status,
+    registry,
 )
-from ocpkit.batch import solve_batch
-from ocpkit.curvature import Identity
-from ocpkit.solvers import registry
+from ocpkit.recursion.curvature import Identity
+from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 
 class WrongGradient(HandWrittenCost):

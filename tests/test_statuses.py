@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import ocpkit.math as m
-from ocpkit import Constraint, Iteration, Problem, Sensitivity, Status
-from ocpkit.solvers import registry
+from ocpkit import Constraint, Iteration, Problem, Sensitivity, Status, registry
 
 NAMES = registry.names()
 CONSTRAINED = ("al", "ip", "ipopt", "fatrop", "sqp")

@@ -19,10 +19,10 @@ from ocpkit import (
     InteriorPoint,
     Problem,
     Status,
+    registry,
     rk4,
     with_free_parameters,
 )
-from ocpkit.solvers import registry
 from ocpkit.solvers.driver import Solver
 
 SOLVERS: dict[str, Solver] = {

@@ -29,8 +29,8 @@ from ocpkit import (
     Status,
     UnsupportedProblem,
     check_derivatives,
+    registry,
 )
-from ocpkit.solvers import registry
 
 
 def assemble(*stages: Any, **changes: Any) -> Problem:

@@ -11,7 +11,7 @@ from benchmarks.control.clock import Effort, in_turn, once
 from benchmarks.control.row import Row
 from benchmarks.control.systems.ocpkit_ddp import Ocpkit
 from ocpkit import MPC, Problem, models
-from ocpkit.mpc import Health
+from ocpkit.control.mpc import Health
 
 MPC_STEP, OVERHEAD = "mpc-quadrotor", "call-overhead"
 TICKS, NOISE = 40, 0.01  # length of the closed loop; standard deviation of the noise on every state and tick

@@ -11,7 +11,7 @@ from benchmarks.control.clock import Effort, in_turn, ratio
 from benchmarks.control.contestant import Contestant, Outcome, System, Unavailable
 from benchmarks.control.row import Row, judge
 from benchmarks.control.tasks import Task
-from ocpkit.rows import largest_violation, problem_rows, row_values
+from ocpkit.problem.constraint_rows import largest_violation, problem_rows, row_values
 
 Report = Callable[[str], None]
 

@@ -18,8 +18,8 @@ import casadi as ca
 import numpy as np
 
 from ocpkit import Problem, Solution
-from ocpkit.problem import Stage
-from ocpkit.trace import trace_constraints, trace_stage, trace_terminal
+from ocpkit.problem.graphs import trace_constraints, trace_stage, trace_terminal
+from ocpkit.problem.stage import Stage
 
 Array = Any
 

@@ -14,9 +14,8 @@ from benchmarks.page import markdown
 from benchmarks.reliability import kinds
 from benchmarks.reliability.judge import NOT_INFEASIBLE, UNDECIDED, WRONG, objection
 from benchmarks.reliability.problems import FAMILIES, Draw, draw
-from ocpkit import DDP, ProblemError, Solution, Status
-from ocpkit.batch import solve_batch
-from ocpkit.solvers import registry
+from ocpkit import DDP, ProblemError, Solution, Status, registry
+from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 SOLVERS = ("ddp", "ilqr", "fddp", "al", "gd", "ipopt")
 OTHERS = ("ip", "msa", "emsa", "batch")

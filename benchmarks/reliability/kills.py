@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocpkit.atomic import TEMPORARY
-from ocpkit_nn import train as training
-from ocpkit_nn.checkpoint import LATEST, load_model
-from ocpkit_nn.train import TrainOptions, train
+from ocpkit.boundary.atomic import TEMPORARY
+from ocpkit_nn.training import train as training
+from ocpkit_nn.training.checkpoint import LATEST, load_model
+from ocpkit_nn.training.train import TrainOptions, train
 
 EPOCHS = 5
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ocpkit.cli.report import print_json
-from ocpkit.engines.cache import open_cache
+from ocpkit.engines.c.cache import open_cache
 
 cache_app = typer.Typer(no_args_is_help=True, help="List or remove the compiled solvers that are kept on disk.")
 

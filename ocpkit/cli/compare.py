@@ -15,14 +15,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ocpkit import registry
+from ocpkit.boundary.machine import describe
 from ocpkit.cli.exits import INTERRUPTED
 from ocpkit.cli.find import find
-from ocpkit.cli.machine import describe
 from ocpkit.cli.outputs import check_writable
 from ocpkit.cli.report import print_json
 from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.solution import Status
-from ocpkit.solvers import registry
+from ocpkit.solution.solution import Status
 from ocpkit.solvers.driver import Solver
 
 DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "ilqg", "al", "msa", "emsa", "gd", "ipopt", "fatrop")

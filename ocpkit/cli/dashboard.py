@@ -20,7 +20,7 @@ from rich.text import Text
 from ocpkit.cli.sparkline import sparkline
 
 if TYPE_CHECKING:
-    from ocpkit_nn.record import Row, Step
+    from ocpkit_nn.training.record import Row, Step
 
 REFRESH_SECONDS = 0.5
 """A drawing takes some milliseconds of the training's time."""

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ocpkit.cli.machine import CORE, EXTRAS, package_version, processor, program
+from ocpkit.boundary.machine import CORE, EXTRAS, package_version, processor, program
 from ocpkit.cli.report import print_json
-from ocpkit.engines.compiler import CompilerError, find_compiler
+from ocpkit.engines.c.compiler import CompilerError, find_compiler
 
 PLUGINS = {"ipopt": "solver ipopt", "fatrop": "solver fatrop", "sqpmethod": "solver sqp"}
 # All that is written in C: bounds, and constraints that the augmented Lagrangian prices.

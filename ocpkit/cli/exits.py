@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ocpkit.errors import ProblemError
-from ocpkit.solution import Solution, Status
+from ocpkit.solution.solution import Solution, Status
 
 NOT_CONVERGED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ocpkit import registry
 from ocpkit.cli.find import find
 from ocpkit.errors import ProblemError
-from ocpkit.solvers import registry
-from ocpkit.solvers.ddp import DDP
+from ocpkit.solvers.ddp.ddp import DDP
 
 
 def export_command(
@@ -26,7 +26,7 @@ def export_command(
 
     It needs gcc or clang and the mathematical library, no heap, and gives the answers that Python gives.
     """
-    from ocpkit.engines.export import export_c
+    from ocpkit.control.export import export_c
 
     method = registry.make(solver, max_iterations=max_iterations)
     if not isinstance(method, DDP):

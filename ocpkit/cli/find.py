@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem import Problem
+from ocpkit.problem.problem import Problem
 
 if TYPE_CHECKING:
     from ocpkit.models.task import Task

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ocpkit import registry
 from ocpkit.cli.report import print_json
-from ocpkit.solvers import registry
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False) -> None:

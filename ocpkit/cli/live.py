@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ocpkit.solution import Iteration
+from ocpkit.solution.solution import Iteration
 
 ROWS = 15
 REFRESH_SECONDS = 0.1

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from ocpkit import registry
 from ocpkit.cli import exits
 from ocpkit.cli.find import Target, find
 from ocpkit.cli.outputs import check_pictures, check_writable
 from ocpkit.cli.report import print_json
-from ocpkit.closed_loop import INTERRUPTED, ClosedLoop, Controller, simulate
+from ocpkit.control.closed_loop import INTERRUPTED, ClosedLoop, Controller, simulate
+from ocpkit.control.mpc import MPC, Health
+from ocpkit.control.plan_feedback import PlanFeedback
 from ocpkit.errors import ProblemError
-from ocpkit.mpc import MPC, Health
-from ocpkit.plan_feedback import PlanFeedback
-from ocpkit.problem import Dynamics
-from ocpkit.solvers import registry
+from ocpkit.problem.stage import Dynamics
 
 ITERATIONS = 5
 """Per tick, where nobody says how many."""
@@ -124,12 +124,14 @@ def _write(
     if log is not None:
         loop.write_log(log)
     if plot is not None:
-        loop.plot(found.task, plot, problem=found.problem)
+        from ocpkit.plotting.plot import plot_closed_loop
+
+        plot_closed_loop(loop, found.task, plot, problem=found.problem)
     if animate is not None and not len(loop.controls):
         typer.echo("no animation: the controller was lost at once", err=True)
         animate = None
     if animate is not None and found.task is not None:
-        from ocpkit.plot import animate as make_animation
+        from ocpkit.plotting.plot import animate as make_animation
 
         make_animation(loop, found.task, animate)
     if film is not None:

@@ -26,7 +26,7 @@ def check_pictures(plot: Path | None, animation: Path | None) -> None:
     if plot is None and animation is None:
         return
     try:
-        from ocpkit.plot import animation_writer, picture_formats
+        from ocpkit.plotting.plot import animation_writer, picture_formats
     except ImportError as error:
         raise ProblemError(str(error)) from error
     if plot is not None and plot.suffix[1:].lower() not in picture_formats():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from ocpkit.solution import Solution
+from ocpkit.solution.solution import Solution
 
 
 def print_json(value: Any) -> None:

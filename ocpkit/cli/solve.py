@@ -10,15 +10,15 @@ import numpy as np
 import typer
 from typer.core import TyperCommand
 
+from ocpkit import registry
 from ocpkit.cli.exits import exit_status
 from ocpkit.cli.find import Target, find
 from ocpkit.cli.live import IterationTable
 from ocpkit.cli.outputs import check_pictures, check_writable
 from ocpkit.cli.report import as_record, print_json
-from ocpkit.engines.choose import ENGINES
 from ocpkit.errors import ProblemError
-from ocpkit.solution import Solution
-from ocpkit.solvers import registry
+from ocpkit.solution.solution import Solution
+from ocpkit.solvers.choose import ENGINES
 
 NAMED_AFTER_TASK = Path("TASK.gif")
 
@@ -100,8 +100,8 @@ def _write(solution: Solution, found: Target, save: Path | None, plot: Path | No
     if not all(np.isfinite(x).all() for x in solution.states):
         _say("no pictures: the trajectory is not finite")
         return
-    from ocpkit.plot import animate as make_animation
-    from ocpkit.plot import plot_solution
+    from ocpkit.plotting.plot import animate as make_animation
+    from ocpkit.plotting.plot import plot_solution
 
     if plot is not None:
         plot_solution(solution, found.task, plot, problem=found.problem)

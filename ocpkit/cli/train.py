@@ -19,7 +19,7 @@ from ocpkit.cli.report import print_json
 from ocpkit.errors import ProblemError
 
 if TYPE_CHECKING:
-    from ocpkit_nn.train import TrainOptions, TrainResult
+    from ocpkit_nn.training.train import TrainOptions, TrainResult
 
 BY_DATA = "the data's"
 BY_OPTIMIZER = "the optimizer's"
@@ -82,7 +82,7 @@ def train_command(
     given = {name: value for name, value in locals().items() if name not in ("resume", "as_json", "quiet")}
     check_installed()
     from ocpkit_nn.distributed import is_first
-    from ocpkit_nn.train import TrainOptions
+    from ocpkit_nn.training.train import TrainOptions
 
     if resume and out is None:
         raise ProblemError("--resume needs --out, the folder of the run to go on with")
@@ -115,7 +115,7 @@ def _free_folder(data: str) -> Path:
 def _train(options: TrainOptions, resume: bool, *, visible: bool) -> TrainResult:
     """Train under the dashboard; divergence and Ctrl-C end in an exit status and a line of advice."""
     from ocpkit.cli.dashboard import Dashboard
-    from ocpkit_nn.train import TrainingDiverged, TrainingInterrupted, train
+    from ocpkit_nn.training.train import TrainingDiverged, TrainingInterrupted, train
 
     try:
         with Dashboard(f"{options.data}, {options.model}, {options.optimizer}", visible=visible) as dashboard:

@@ -16,13 +16,14 @@ from typing import Any
 
 import casadi as ca
 
-from ocpkit.differentiable import Traced
+from ocpkit.autodiff.differentiable import Traced
+from ocpkit.autodiff.identities import Identities
+from ocpkit.autodiff.symbol import symbols, to_casadi
 from ocpkit.errors import UnsupportedProblem
-from ocpkit.expansion import Expansion
-from ocpkit.identities import Identities
-from ocpkit.part import Part
-from ocpkit.problem import Cost, Dynamics, Problem, Stage, TerminalCost
-from ocpkit.symbol import symbols, to_casadi
+from ocpkit.problem.part import Part
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Cost, Dynamics, Stage, TerminalCost
+from ocpkit.recursion.expansion import Expansion
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class DynamicsGraph:
 class CostGraph:
     """ℓ, or residuals r of ½‖r‖²; hand-written costs bring their own gradient and two Hessians (in z).
 
-    `rows` belongs to costs that price constraints; see `ocpkit.functions.FunctionCost`.
+    `rows` belongs to costs that price constraints; see `ocpkit.problem.functions.FunctionCost`.
     """
 
     g: ca.Function

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ocpkit.problem import Array, Problem
-from ocpkit.trajectory import Trajectory
-from ocpkit.value import Value
+from ocpkit.boundary.arrays import Array
+from ocpkit.problem.problem import Problem
+from ocpkit.recursion.value import Value
+from ocpkit.solution.trajectory import Trajectory
 
 
 class Gains(Protocol):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocpkit.bellman import BellmanStep, Curvature, backward_pass
-from ocpkit.expansion import Expansion, expand, expand_first_order
-from ocpkit.problem import Array, Problem
-from ocpkit.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
-from ocpkit.value import Value
+from ocpkit.boundary.arrays import Array
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Stage
+from ocpkit.recursion.bellman import BellmanStep, Curvature, backward_pass
+from ocpkit.recursion.expansion import Expansion
+from ocpkit.recursion.value import Value
+from ocpkit.solution.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
 
 
 @dataclass(frozen=True)
@@ -184,3 +186,19 @@ def first_not_finite(stages: Sequence[Expansion], terminal: Value) -> int | None
             return t
     finite = np.isfinite(terminal.x).all() and (terminal.xx is None or np.isfinite(terminal.xx).all())
     return None if finite else len(stages)
+
+
+def expand(stage: Stage, x: Array, u: Array, p: Array, *, second_order: bool, gap: Array | None = None) -> Expansion:
+    """Expand a stage at (x, u): to second order in everything that is `curved`, or by Gauss-Newton."""
+    fx, fu = stage.dynamics.jacobians(x, u, p)
+    lx, lu = stage.cost.gradient(x, u, p)
+    hessian = stage.cost.hessian if second_order else stage.cost.gauss_newton_hessian
+    lxx, lux, luu = hessian(x, u, p)
+    curved = second_order and stage.dynamics.curved
+    contract = (lambda v: stage.dynamics.hessian_product(x, u, p, v)) if curved else None
+    return Expansion(fx, fu, lx, lu, lxx, lux, luu, contract, gap)
+
+
+def expand_first_order(stage: Stage, x: Array, u: Array, p: Array) -> Expansion:
+    """Gradients only, for methods that carry a co-state but no value Hessian."""
+    return Expansion(*stage.dynamics.jacobians(x, u, p), *stage.cost.gradient(x, u, p))

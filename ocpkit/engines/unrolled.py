@@ -6,7 +6,7 @@ from typing import Any
 
 import casadi as ca
 
-from ocpkit.box import ROUNDING, BoxMinimum
+from ocpkit.recursion.box import ROUNDING, BoxMinimum
 
 STEPS, STEPS_PER_ENTRY = 2, 2  # of the virtual machine, which goes through all of them
 

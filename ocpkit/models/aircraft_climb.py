@@ -19,11 +19,12 @@ import numpy as np
 from scipy.linalg import expm
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 TIME_STEP, TARGET, SPEED = 0.25, 400.0, 128.2
 ELEVATOR, PITCH, CLIMB, ELEVATOR_RATE = 0.262, 0.349, 30.0, 0.524

@@ -17,11 +17,12 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.arrays import whole_number
+from ocpkit.boundary.arrays import whole_number
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 TIME_STEP, WALL = 0.02, 1 / 9
 

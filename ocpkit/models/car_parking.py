@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, WHEELBASE = 0.03, 2.0
 TERMINAL_WEIGHTS, TERMINAL_SCALES = (0.1, 0.1, 1.0, 0.3), (0.01, 0.01, 0.01, 1.0)

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, LENGTH, GOAL = 0.02, 0.5, 0.0
 WEAK = 8.0  # [N]

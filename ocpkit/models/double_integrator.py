@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, GOAL = 0.1, 1.0
 

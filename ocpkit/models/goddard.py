@@ -7,7 +7,7 @@
 The optimum burns at full thrust, then along a singular arc that trades drag against gravity, then coasts:
 h_T = 1.01283. Units: Earth's radius, its gravity there and the initial mass are 1, so the unit of time is 806 s.
 State x = (height h from Earth's centre, velocity v, mass m, duration T), control u = (thrust,), with the duration
-as one more control of the first stage, see `ocpkit.free_parameters`; c = ½ and D_c = 310.
+as one more control of the first stage, see `ocpkit.problem.free_parameters`; c = ½ and D_c = 310.
 Source: Goddard, "A method of reaching extreme altitudes", 1919; numbers and optimum of Dolan, Moré & Munson,
 "Benchmarking optimization software with COPS 3.0", 2004, problem 10.
 """
@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
-from ocpkit.free_parameters import with_free_parameters
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.free_parameters import with_free_parameters
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 STAGES, DURATION, UNIT_OF_TIME = 100, 0.1989, 806.0  # the duration is the optimum's; the unit in seconds
 THRUST, EMPTY = 3.5, 0.6

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.problem import Problem
 
 ELASTICITY, DISCOUNT, DEPRECIATION = 0.33, 0.96, 0.08
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, LIMIT = 0.02, 1.0
 START = (1 + 3 * np.e) / (2 * (1 - np.e))

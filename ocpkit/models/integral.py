@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.integrate import rk4
+from ocpkit.problem.integrate import rk4
 
 
 def integral(running: Callable[..., Any], rates: Callable[..., Any], time_step: float) -> Callable[..., Any]:

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Array, Constraint, Problem
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 INTEREST, DISCOUNT, AVERSION = 0.03, 0.96, 2.0
 

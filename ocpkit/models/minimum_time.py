@@ -5,7 +5,7 @@
 The optimum is known: full force forward until T*/2, then full force backward, T* = 2 √(d/a). With an even number of
 stages the switch falls between two of them, and the discrete optimum is T* as well.
 State x = (position [m], velocity [m/s], duration T [s]), control u = (acceleration [m/s²],); the duration is one more
-control of the first stage, see `ocpkit.free_parameters`.
+control of the first stage, see `ocpkit.problem.free_parameters`.
 Source: Bushaw 1952; Pontryagin, Boltyanskii, Gamkrelidze & Mishchenko, *The Mathematical Theory of Optimal
 Processes*, 1962, ch. 1, example 1.
 """
@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.free_parameters import with_free_parameters
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.free_parameters import with_free_parameters
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 STAGES, DISTANCE, LIMIT = 40, 1.0, 1.0
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing, planar_body
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, ARM, GOAL = 0.02, 0.25, (2.0, 1.0)
 

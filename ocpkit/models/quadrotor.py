@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
-from ocpkit.arrays import whole_number
-from ocpkit.functions import LeastSquares
-from ocpkit.integrate import rk4
+from ocpkit.boundary.arrays import whole_number
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
 
 TIME_STEP, ARM, ROTOR = 0.02, 0.175, 0.12
 GOAL, FINAL_ANGLES = (1.0, -2.0, 0.5), (2 * np.pi, 0.0, 0.0)

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing, quadrotor
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 GOAL, CENTRE = (2.0, 0.0, 0.0), (1.0, 0.2, 0.4)
 TILT, HALF_WIDTH, HALF_HEIGHT = 0.9, 0.45, 0.06

@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.integral import integral
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 TIME_STEP, LIMIT = 0.045, 1.0
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ocpkit.problem import Dynamics, Problem
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Dynamics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,13 @@ from functools import partial
 from typing import Any
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 TIME_STEP, GOAL, RADIUS = 0.05, (0.0, 2.0, 0.0), 0.25
 FAR_GOAL = (4.0, 1.0, 0.0)

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
-from ocpkit.integrate import rk4
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models import drawing
 from ocpkit.models.integral import integral
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Constraint, Problem
+from ocpkit.problem.integrate import rk4
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint
 
 TIME_STEP, LOWER, UPPER, SLOWEST = 0.05, -0.3, 1.0, -0.4
 

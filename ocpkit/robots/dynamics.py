@@ -21,13 +21,12 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import Array
-from ocpkit.differentiable import BufferedFunction
+from ocpkit.autodiff.differentiable import BufferedFunction
+from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError
-from ocpkit.problem import Dynamics
+from ocpkit.problem.stage import Dynamics, cut_hessian
 from ocpkit.robots.rigid_body import InverseDynamics, inverse_dynamics
 from ocpkit.robots.urdf import Tree
-from ocpkit.stage import cut_hessian
 
 GRAVITY = 9.81
 POSE = 7

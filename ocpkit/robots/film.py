@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocpkit.arrays import Array
+from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError
 from ocpkit.robots.extra import load_mujoco, needs_extra
 from ocpkit.robots.mujoco import MujocoDynamics

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit.arrays import Array, whole_number
+from ocpkit.boundary.arrays import Array, whole_number
 from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.problem import Dynamics
+from ocpkit.problem.stage import Dynamics
 from ocpkit.robots.extra import load_mujoco
 from ocpkit.robots.mujoco_memory import refuse_memory
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ocpkit.arrays import whole_number
+from ocpkit.boundary.arrays import whole_number
 from ocpkit.robots.extra import load_mujoco
 from ocpkit.robots.mujoco import MujocoDynamics
 from ocpkit.robots.urdf import essentials, read_urdf

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from ocpkit import math as m
-from ocpkit.functions import LeastSquares
+from ocpkit.boundary.pickling import built_by_call
 from ocpkit.models.task import Task
-from ocpkit.pickling import built_by_call
-from ocpkit.problem import Problem
+from ocpkit.problem.functions import LeastSquares
+from ocpkit.problem.problem import Problem
 from ocpkit.robots import drawing
 from ocpkit.robots.descriptions import description
 from ocpkit.robots.robot import Robot, from_urdf

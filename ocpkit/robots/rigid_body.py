@@ -24,7 +24,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from ocpkit.arrays import Array
+from ocpkit.boundary.arrays import Array
 
 Spatial = tuple[Any, Any]
 """Linear and angular part, (3,) each."""

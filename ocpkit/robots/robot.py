@@ -12,8 +12,8 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.arrays import Array, checked_vector
-from ocpkit.differentiable import BufferedFunction
+from ocpkit.autodiff.differentiable import BufferedFunction
+from ocpkit.boundary.arrays import Array, checked_vector
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.robots.dynamics import GRAVITY, POSE, RobotDynamics, rotation
 from ocpkit.robots.rigid_body import placements

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit.arrays import Array
+from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.robots.extra import needs_extra
 from ocpkit.robots.rigid_body import Body

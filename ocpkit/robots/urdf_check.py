@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ocpkit.arrays import Array
+from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError, UnsupportedProblem
 
 MOVING = ("revolute", "continuous", "prismatic")

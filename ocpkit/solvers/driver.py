@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.angles import continued
-from ocpkit.arrays import checked_rows, whole_number
+from ocpkit.boundary.arrays import Array, checked_rows, whole_number
 from ocpkit.engines.interface import AnyPolicy, Engine, Gains
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
-from ocpkit.problem import Array, Problem
-from ocpkit.scaling import Scaling
-from ocpkit.solution import History, Iteration, Solution, Status, WarmStart, as_series
-from ocpkit.solvers.second_order import examine
-from ocpkit.trajectory import Trajectory
+from ocpkit.problem.angles import continued
+from ocpkit.problem.problem import Problem
+from ocpkit.solution.scaling import Scaling
+from ocpkit.solution.solution import History, Iteration, Solution, Status, WarmStart, as_series
+from ocpkit.solution.trajectory import Trajectory
+from ocpkit.solvers.verdicts.second_order import examine
 
 MOST_DEPARTURES = 20  # stationary points that a solve leaves behind, each with a lower J than the one before
 
@@ -96,8 +96,8 @@ class Solver(ABC):
     time_limit
         Wall-clock budget [s], checked after every iteration.
     scaling
-        Measure tolerances, penalties and dampings in the problem's natural units (see `ocpkit.scaling`); False: in the
-        user's units of J, x, u and rows.
+        Measure tolerances, penalties and dampings in the problem's natural units (see `ocpkit.solution.scaling`);
+        False: in the user's units of J, x, u and rows.
     """
 
     max_iterations: int = 500

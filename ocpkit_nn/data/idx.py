@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.sizes import TooLarge, refuse_large
+from ocpkit.boundary.sizes import TooLarge, refuse_large
 from ocpkit_nn.data.dataset import Arrays
 from ocpkit_nn.data.errors import DataError, missing
 

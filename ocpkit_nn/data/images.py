@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.atomic import write_atomically
-from ocpkit.sizes import TooLarge, in_words, refuse_large
+from ocpkit.boundary.atomic import write_atomically
+from ocpkit.boundary.sizes import TooLarge, in_words, refuse_large
 from ocpkit_nn.data.dataset import Arrays, split
 from ocpkit_nn.data.errors import DataError
 from ocpkit_nn.data.npz import read_npz

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
-from ocpkit.sizes import check_npz
+from ocpkit.boundary.sizes import check_npz
 from ocpkit_nn.data.dataset import Arrays, split
 from ocpkit_nn.data.errors import DataError
 

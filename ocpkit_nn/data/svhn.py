@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.sizes import refuse_large
+from ocpkit.boundary.sizes import refuse_large
 from ocpkit_nn.data.dataset import Arrays
 from ocpkit_nn.data.errors import DataError, missing
 

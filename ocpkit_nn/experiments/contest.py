@@ -17,7 +17,7 @@ from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.run import Options, Run
 from ocpkit_nn.experiments.trial import WITH_TEST_SET, is_there
 from ocpkit_nn.experiments.twins import QUICK
-from ocpkit_nn.networks import setting
+from ocpkit_nn.training.networks import setting
 
 METHODS = paper.TABLE_3_METHODS
 EPOCHS = {("fcn", "wine"): 50, ("fcn", "digits"): 20, ("fcn", "mnist"): 5, ("fcn", "fashion-mnist"): 5}

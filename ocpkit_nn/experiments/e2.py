@@ -23,10 +23,10 @@ from ocpkit_nn.experiments.methods import NAMES, build
 from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
 from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Result, Run
 from ocpkit_nn.experiments.statistics import group
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.record import machine
-from ocpkit_nn.training import reproducible
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.training.networks import fcn
+from ocpkit_nn.training.record import machine
+from ocpkit_nn.training.training import reproducible
 
 TITLE = "E2: time and memory of a step over batch size, width and depth (Fig. 3, Table 4)"
 CLASSES = 10

@@ -28,9 +28,9 @@ from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, 
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.statistics import estimate, group
 from ocpkit_nn.experiments.twins import QUICK, seeds
-from ocpkit_nn.gains import FeedbackGain
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.gains import FeedbackGain
 
 TITLE = "E6: the images that the feedback responds to (Fig. 5, Alg. 4)"
 PAIRS = ((8, 3), (7, 1), (4, 9), (5, 6))

@@ -23,7 +23,7 @@ from ocpkit_nn.experiments.e7_report import compare
 from ocpkit_nn.experiments.report import Report
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.twins import QUICK, seeds
-from ocpkit_nn.losses import by_name
+from ocpkit_nn.layers.losses import by_name
 
 __all__ = ["TITLE", "report", "runs", "train"]
 

@@ -29,8 +29,8 @@ from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, R
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.statistics import Estimate, estimate
 from ocpkit_nn.experiments.twins import QUICK, seeds
-from ocpkit_nn.losses import by_name
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import by_name
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 TITLE = "E8: spectrum of the prediction layer's feedback on k Gaussian clusters (Fig. 8)"
 CLUSTERS = (5, 8, 12, 15)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn.layers import Layer
-from ocpkit_nn.losses import Loss
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.passes import LayerPolicy
-from ocpkit_nn.stages import Linearisation, as_stages
+from ocpkit_nn.layers.layers import Layer
+from ocpkit_nn.layers.losses import Loss
+from ocpkit_nn.layers.stages import Linearisation, as_stages
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.factored import LayerPolicy
 
 
 class GaussSeidel:

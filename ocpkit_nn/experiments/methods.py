@@ -18,11 +18,11 @@ from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, norm
 from ocpkit_nn.experiments.run import Run
 from ocpkit_nn.experiments.stacked import Stacked
 from ocpkit_nn.experiments.todays import Muon, cosine
-from ocpkit_nn.losses import Loss
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.optimizers import Backpropagation, Stepper
-from ocpkit_nn.pmp import EMSA
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.layers.losses import Loss
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA
+from ocpkit_nn.optim.vanishing import SGDVGR
+from ocpkit_nn.training.optimizers import Backpropagation, Stepper
 
 TWIN: dict[str, dict[str, Any]] = {
     "sgd": {"curvature": "identity"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocpkit.atomic import write_atomically
+from ocpkit.boundary.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import registry
 from ocpkit_nn.experiments.report import Report

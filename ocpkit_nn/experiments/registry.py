@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from ocpkit.atomic import write_atomically
+from ocpkit.boundary.atomic import write_atomically
 from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments.report import NOT_JUDGED, Report, provenance
 from ocpkit_nn.experiments.run import Options, Result, Run

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit_nn.data import Dataset
-from ocpkit_nn.losses import Loss
+from ocpkit_nn.layers.losses import Loss
 
 
 class Regression(Dataset):

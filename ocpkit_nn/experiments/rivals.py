@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from ocpkit_nn.losses import Loss
-from ocpkit_nn.optimizers import Backpropagation
+from ocpkit_nn.layers.losses import Loss
+from ocpkit_nn.training.optimizers import Backpropagation
 
 
 def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:

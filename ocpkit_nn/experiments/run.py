@@ -55,7 +55,7 @@ class Run:
     Attributes
     ----------
     item, dataset, model
-        Which experiment, which data (`ocpkit_nn.data`), which network (`ocpkit_nn.networks.build`).
+        Which experiment, which data (`ocpkit_nn.data`), which network (`ocpkit_nn.training.networks.build`).
     method
         A name of `methods.METHODS`.
     baseline
@@ -67,7 +67,7 @@ class Run:
     seed
         Of the split of the data, the first weights, the order of the batches and all draws.
     epochs, batch_size, loss
-        As in `ocpkit_nn.options.TrainOptions`.
+        As in `ocpkit_nn.training.options.TrainOptions`.
     network
         Arguments of `networks.fcn` that replace the paper's choices for the data set.
     optimizer

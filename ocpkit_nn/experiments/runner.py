@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocpkit.atomic import write_atomically
+from ocpkit.boundary.atomic import write_atomically
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.run import Result, Run
 

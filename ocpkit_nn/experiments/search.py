@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ocpkit.atomic import write_atomically
+from ocpkit.boundary.atomic import write_atomically
 from ocpkit_nn.experiments.contest import (
     METHODS,
     Choice,

@@ -45,14 +45,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.layers import Layer
-from ocpkit_nn.losses import Loss
-from ocpkit_nn.metric import Metric
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.passes import LayerPolicy, LayerRule, layer_gradients
-from ocpkit_nn.stages import Linearisation
-from ocpkit_nn.vectors import Combination, ControlBase, StateBase
+from ocpkit_nn.layers.layers import Layer
+from ocpkit_nn.layers.losses import Loss
+from ocpkit_nn.layers.metric import Metric
+from ocpkit_nn.layers.stages import Linearisation
+from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
+from ocpkit_nn.passes.factored import LayerPolicy, LayerRule, layer_gradients
 
 OPEN_LOOP = ("baseline", "levenberg")
 

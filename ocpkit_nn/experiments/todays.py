@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ocpkit.errors import ProblemError
-from ocpkit_nn.losses import Loss
+from ocpkit_nn.layers.losses import Loss
 
 
 def cosine(optimizer: torch.optim.Optimizer, updates: int) -> None:

@@ -20,12 +20,12 @@ from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.regression import Regression, diabetes, mean_loss_and_explained
 from ocpkit_nn.experiments.run import Result, Run
-from ocpkit_nn.losses import Loss, by_name
-from ocpkit_nn.networks import build as build_network
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.optimizers import Stepper
-from ocpkit_nn.record import machine
-from ocpkit_nn.training import is_finite, mean_loss_and_accuracy, reproducible
+from ocpkit_nn.layers.losses import Loss, by_name
+from ocpkit_nn.training.networks import build as build_network
+from ocpkit_nn.training.networks import fcn
+from ocpkit_nn.training.optimizers import Stepper
+from ocpkit_nn.training.record import machine
+from ocpkit_nn.training.training import is_finite, mean_loss_and_accuracy, reproducible
 
 Watch = Callable[[int, nn.Module, Stepper], object]
 """Gets (number of the update, network, method) after every update."""

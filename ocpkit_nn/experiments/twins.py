@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Run, network_and_data
-from ocpkit_nn.networks import setting
+from ocpkit_nn.training.networks import setting
 
 EPOCHS = {"digits": 8, "wine": 30}
 CNN: dict[str, Any] = {"epochs": 3, "samples": 12800}

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ocpkit import Solution
+from ocpkit import Solution, registry
 from ocpkit.cli import app, doctor
 from ocpkit.cli.live import ROWS, IterationTable
 from ocpkit.cli.report import print_json
-from ocpkit.solution import Iteration
-from ocpkit.solvers import registry
+from ocpkit.solution.solution import Iteration
 
 MODEL = """
 import time
@@ -176,7 +175,7 @@ def test_a_saved_solution_is_a_warm_start():
     ],
 )
 def test_pictures_are_written_and_named(arguments, written, monkeypatch):
-    monkeypatch.setattr("ocpkit.plot.animate", lambda solution, task, path: Path(path).write_text("a film"))
+    monkeypatch.setattr("ocpkit.plotting.plot.animate", lambda solution, task, path: Path(path).write_text("a film"))
     result = ocpkit("solve", *arguments, "--horizon", "5")
     assert result.exit_code == 0
     assert f"wrote {written}" in result.stderr
@@ -251,7 +250,7 @@ def test_missing_ffmpeg_is_told_before_solving(monkeypatch):
 
 
 def test_missing_matplotlib_is_told_before_solving(monkeypatch):
-    monkeypatch.delitem(sys.modules, "ocpkit.plot", raising=False)
+    monkeypatch.delitem(sys.modules, "ocpkit.plotting.plot", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = ocpkit("solve", "model.py:slow", "--plot", "a.png")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from ocpkit.cli import app, dashboard
 from ocpkit.cli.dashboard import COLUMNS, REFRESH_SECONDS, Dashboard
 from ocpkit.cli.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
-from ocpkit_nn.record import Row, Step
+from ocpkit_nn.training.record import Row, Step
 
 finite = st.floats(-1e6, 1e6)
 positive = st.floats(1e-6, 1e6)

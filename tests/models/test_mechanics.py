@@ -13,7 +13,7 @@ from scipy.integrate import simpson
 from scipy.spatial.transform import Rotation
 
 from ocpkit import models
-from ocpkit.differences import central_jacobian
+from ocpkit.autodiff.differences import central_jacobian
 from ocpkit.models.acrobot import LINKS
 from ocpkit.models.growth import DEPRECIATION, DISCOUNT, ELASTICITY, steady_state
 from ocpkit.models.quadrotor import INERTIAS

@@ -13,8 +13,8 @@ import pytest
 from classic import Array, built, every_task, perturbed_controls
 
 from ocpkit import Constraint, Problem, ProblemError, Stage, models
-from ocpkit.differences import central_jacobian
-from ocpkit.differentiable import with_parameters
+from ocpkit.autodiff.differences import central_jacobian
+from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.models.two_link import TwoLink
 
 

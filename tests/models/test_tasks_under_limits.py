@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from ocpkit import IPOPT, Constraint, GradientDescent, Problem, Solution, Status, models
-from ocpkit.differentiable import with_parameters
+from ocpkit import IPOPT, Constraint, GradientDescent, Problem, Solution, Status, models, registry
+from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.models.aircraft_climb import climb_rate
 from ocpkit.models.hager import optimal_cost
 from ocpkit.models.minimum_time import least_time
 from ocpkit.models.van_der_pol import rates
-from ocpkit.solvers import registry
 
 Array = Any
 BOUNDED = ["cartpole-bounded", "acrobot-bounded", "car-parking-bounded", "hager"]

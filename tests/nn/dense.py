@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ocpkit.expansion import Expansion
-from ocpkit_nn.stages import Stage
-from ocpkit_nn.vectors import Combination
+from ocpkit.recursion.expansion import Expansion
+from ocpkit_nn.layers.stages import Stage
+from ocpkit_nn.layers.vectors import Combination
 
 JOINED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 

@@ -1,7 +1,7 @@
 """A network at a batch in two forms, implicit and dense, and random metrics for both.
 
-The dense route is the core's `ocpkit.bellman.backward_pass` on per-sample Jacobians, with V_xx and Q_uu as plain
-matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays, and `by_outputs` `dense_pass`, the
+The dense route is the core's `ocpkit.recursion.bellman.backward_pass` on per-sample Jacobians, with V_xx and Q_uu as
+plain matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays, and `by_outputs` `dense_pass`, the
 same on the outputs' changes as controls.
 """
 
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from nn.dense import DenseStage, assert_near, control_of, kronecker, layer_function
 from nn.strategies import Case, randn
-from ocpkit.bellman import ActionValue, BellmanStep, backward_pass
-from ocpkit.linalg import Cholesky
-from ocpkit.value import Value
-from ocpkit_nn.curvature import LayerGradients
-from ocpkit_nn.dense_pass import dense_pass
-from ocpkit_nn.gains import FeedbackGain
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.metric import Metric, SampleMetric
-from ocpkit_nn.passes import LayerPolicy, bellman_pass
-from ocpkit_nn.stages import Linearisation, as_stages
-from ocpkit_nn.vectors import UnitBase
+from ocpkit.recursion.bellman import ActionValue, BellmanStep, backward_pass
+from ocpkit.recursion.linalg import Cholesky
+from ocpkit.recursion.value import Value
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.layers.metric import Metric, SampleMetric
+from ocpkit_nn.layers.stages import Linearisation, as_stages
+from ocpkit_nn.layers.vectors import UnitBase
+from ocpkit_nn.passes.curvature import LayerGradients
+from ocpkit_nn.passes.dense import dense_pass
+from ocpkit_nn.passes.factored import LayerPolicy, bellman_pass
+from ocpkit_nn.passes.gains import FeedbackGain
 
 TERMINALS: dict[str, dict[str, Any]] = {
     "empirical": {},
@@ -186,7 +186,7 @@ class Recorder:
 def implicit(net: Net, metrics: RandomMetrics) -> tuple[list[LayerPolicy], list[BellmanStep]]:
     """`bellman_pass`, and the steps of the core inside it."""
     recorder = Recorder()
-    with torch.no_grad(), patch("ocpkit_nn.passes.backward_pass", recorder):
+    with torch.no_grad(), patch("ocpkit_nn.passes.factored.backward_pass", recorder):
         policies = bellman_pass(net.linearisations, net.gradient, net.columns, metrics.rule, proximal=metrics.proximal)
     return policies, recorder.steps
 
@@ -194,7 +194,7 @@ def implicit(net: Net, metrics: RandomMetrics) -> tuple[list[LayerPolicy], list[
 def by_outputs(net: Net, metrics: RandomMetrics, tikhonov: float) -> tuple[list[LayerPolicy], list[BellmanStep]]:
     """`dense_pass`, and the steps of the core inside it."""
     recorder = Recorder()
-    with torch.no_grad(), patch("ocpkit_nn.dense_pass.backward_pass", recorder):
+    with torch.no_grad(), patch("ocpkit_nn.passes.dense.backward_pass", recorder):
         policies = dense_pass(
             net.linearisations,
             net.gradient,

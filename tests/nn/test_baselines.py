@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, randn, randomise
-from ocpkit_nn.losses import CrossEntropy, Loss, MeanSquaredError
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.pmp import MSA
+from ocpkit_nn.layers.losses import CrossEntropy, Loss, MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import MSA
 
 # RMSprop's and Adam's first step is ±lr for any gradient above ε = 1e-8, be it rounding in float32: with this seed
 # the smallest entry of all first gradients is 5e-4.

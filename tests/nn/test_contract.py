@@ -16,15 +16,17 @@ from torch.optim import lr_scheduler
 
 from nn.dense import assert_near
 from nn.strategies import Residual, randn
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.fused import CURVATURES
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.optimizers import Backpropagation
-from ocpkit_nn.pmp import EMSA, MSA
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.fused import CURVATURES
+from ocpkit_nn.optim.pmp import EMSA, MSA
+from ocpkit_nn.optim.vanishing import SGDVGR
+from ocpkit_nn.passes.curvature import RULES
+from ocpkit_nn.training.optimizers import Backpropagation
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # see test_lost_options.py
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # see test_lost_options.py
 
 FEEDBACKS = ("full", "value", "none")
 FORMS = [

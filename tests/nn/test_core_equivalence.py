@@ -1,4 +1,4 @@
-"""A network as an ordinary `Problem`: `ocpkit.solvers.DDP` takes DDPNOpt's steps.
+"""A network as an ordinary `Problem`: `ocpkit.solvers.ddp.ddp.DDP` takes DDPNOpt's steps.
 
 The states are the activations of one sample, the controls the rows [W b] of a layer, and the functions are written
 with `ocpkit.math` and differentiated by CasADi, so that torch has no part in this side. A batch is either one Problem
@@ -25,14 +25,14 @@ import ocpkit.math as m
 from nn.dense import assert_near, control_of
 from nn.strategies import few_examples, randn, randomise, seeds
 from ocpkit import DDP, Problem
-from ocpkit.curvature import Adam, AdaptiveDiagonal, Exact, Identity, Proximal
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
-from ocpkit.problem import Stage
-from ocpkit.trajectory import Trajectory
+from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
+from ocpkit.problem.stage import Stage
+from ocpkit.recursion.curvature import Adam, AdaptiveDiagonal, Exact, Identity, Proximal
+from ocpkit.solution.trajectory import Trajectory
 from ocpkit_nn.experiments.stacked import Stacked
-from ocpkit_nn.losses import MeanSquaredError
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 SIZES = (3, 4, 2, 3)
 ETA, GAMMA = 0.01, 0.3  # a rate at which q_uᵀ M⁻¹η q_u stays below one, so that V_xx of the literal formulas is ≥ 0

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import ocpkit.curvature as core
+import ocpkit.recursion.curvature as core
 from nn.dense import assert_near, kronecker
 from nn.strategies import few_examples, randn, seeds
-from ocpkit.bellman import ActionValue
-from ocpkit_nn import eigenbases
-from ocpkit_nn.curvature import RULES, LayerGradients
+from ocpkit.recursion.bellman import ActionValue
 from ocpkit_nn.distributed import ALONE
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.vectors import DenseBase, OuterBase
+from ocpkit_nn.layers.vectors import DenseBase, OuterBase
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes import eigenbases
+from ocpkit_nn.passes.curvature import RULES, LayerGradients
+from ocpkit_nn.training.networks import fcn
 
 ETA = 0.1
 

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from nn.strategies import randomise
 from ocpkit.errors import ProblemError
-from ocpkit_nn import checkpoint, eigenbases
 from ocpkit_nn.distributed import Processes, ProcessLost, processes
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.options import TrainOptions
-from ocpkit_nn.train import train as train_run
-from ocpkit_nn.training import Training, reproducible
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes import eigenbases
+from ocpkit_nn.training import checkpoint
+from ocpkit_nn.training.options import TrainOptions
+from ocpkit_nn.training.train import train as train_run
+from ocpkit_nn.training.training import Training, reproducible
 
 torch.set_num_threads(1)
 TORCHS_OWN = "ignore:You are using `torch.load`:FutureWarning"  # said by torch 2.4 and 2.5 where objects are gathered
@@ -198,7 +199,7 @@ def test_the_loss_of_a_process_is_named(tmp_path: Path) -> None:
 def test_torchrun_ends_when_a_worker_is_killed_and_the_run_goes_on(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["wine", "--model", f"{models}:plain", "--batch-size", "50", "--epochs", "400", "--out", str(out)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ocpkit_nn.train"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ocpkit", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, env=environment)
     for _ in range(1200):

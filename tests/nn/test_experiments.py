@@ -18,7 +18,7 @@ from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.runner import execute, read_results, write_results
 from ocpkit_nn.experiments.statistics import difference, estimate, quartiles
 from ocpkit_nn.experiments.trial import _loaded, dataset, train
-from ocpkit_nn.optimizers import Backpropagation
+from ocpkit_nn.training.optimizers import Backpropagation
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)

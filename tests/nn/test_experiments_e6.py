@@ -12,7 +12,7 @@ from ocpkit_nn.experiments import e6, trial
 from ocpkit_nn.experiments.deconvolution import project
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.networks import cnn
+from ocpkit_nn.training.networks import cnn
 
 torch.set_num_threads(1)
 RUN = e6.runs(Options(seeds=1))[0]

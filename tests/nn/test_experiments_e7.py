@@ -9,7 +9,7 @@ import torch
 from ocpkit_nn.experiments import e7, e7_report
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.losses import by_name
+from ocpkit_nn.layers.losses import by_name
 
 torch.set_num_threads(1)
 RUNS = e7.runs(Options(seeds=3))

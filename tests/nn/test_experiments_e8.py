@@ -11,8 +11,8 @@ from torch import nn
 from ocpkit_nn.experiments import e8, trial
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.losses import by_name
-from ocpkit_nn.networks import fcn
+from ocpkit_nn.layers.losses import by_name
+from ocpkit_nn.training.networks import fcn
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from ocpkit_nn.experiments.forms import GaussSeidel, TrustRegion
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.training.networks import fcn
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()

@@ -10,9 +10,9 @@ from ocpkit_nn.experiments.methods import METHODS, NAMES, TWIN, build
 from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
 from ocpkit_nn.experiments.run import Run
 from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.optimizers import Backpropagation
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.training.networks import fcn
+from ocpkit_nn.training.optimizers import Backpropagation
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()

@@ -25,8 +25,8 @@ from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Result
 from ocpkit_nn.experiments.statistics import capped_loss, percent
 from ocpkit_nn.experiments.todays import Muon, cosine
 from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.losses import CrossEntropy, MeanSquaredError
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ocpkit_nn.experiments.stacked import Stacked
-from ocpkit_nn.losses import CrossEntropy, MeanSquaredError
-from ocpkit_nn.networks import fcn
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.training.networks import fcn
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()

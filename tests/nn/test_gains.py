@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nn.dense import assert_near
 from nn.recursion import TERMINALS, dense_gain
 from nn.strategies import Case, few_examples, networks, randn, seeds
-from ocpkit_nn.gains import FeedbackGain
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.gains import FeedbackGain
 
 
 def gains_of(case: Case, terminal: str) -> list[FeedbackGain]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near, control_of, layer_function
 from nn.strategies import LayerCase, Residual, few_examples, layers, randn, randomise
-from ocpkit_nn.convolution import ConvLayer
-from ocpkit_nn.layers import BatchNormLayer, LinearLayer
-from ocpkit_nn.modules import ModuleLayer, as_layer
+from ocpkit_nn.layers.convolution import ConvLayer
+from ocpkit_nn.layers.layers import BatchNormLayer, LinearLayer
+from ocpkit_nn.layers.modules import ModuleLayer, as_layer
 
 TOLERANCE = 1e-10
 

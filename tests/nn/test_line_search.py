@@ -10,8 +10,8 @@ from torch import nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 SEED = 5  # of dropout
 

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from ocpkit_nn.losses import (
-    CrossEntropy,
-    FunctionLoss,
-    Loss,
-    MaxMahalanobisCenter,
-    MeanSquaredError,
-    by_name,
-)
+from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss, Loss, MaxMahalanobisCenter, MeanSquaredError, by_name
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -13,9 +13,9 @@ from torch.nn.utils import parametrizations, prune
 
 from nn.dense import assert_near
 from nn.strategies import Residual
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.lost_options import TrainingWarning
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.lost_options import TrainingWarning
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
 
 X, Y = torch.randn(8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
@@ -262,7 +262,7 @@ def test_what_vmap_cannot_is_done_sample_by_sample_and_said_once(name: str) -> N
     assert reason in message
 
 
-@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.layers.lost_options.TrainingWarning")
 @pytest.mark.parametrize("terminal", ["empirical", "ggn"])
 def test_sample_by_sample_the_products_are_those_of_vmap(terminal: str) -> None:
     """Feedback included: a residual block, with and without vmap."""

@@ -13,11 +13,13 @@ from torch import nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
-from ocpkit_nn.convolution import ConvLayer
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.convolution import ConvLayer
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 
 
 def assert_same_step(case: Case, micro_batch: int, options: dict[str, Any], tolerance: float = 1e-9) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.strategies import Case, Residual, few_examples, networks, randn, randomise
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 
 class Centred(Residual):

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Residual, randn
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.pmp import EMSA, MSA
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA, MSA
+from ocpkit_nn.optim.vanishing import SGDVGR
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2])
 

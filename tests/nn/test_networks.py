@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ocpkit_nn.data import Dataset, gaussian_clusters, load
-from ocpkit_nn.networks import build, cnn, fcn, setting
+from ocpkit_nn.training.networks import build, cnn, fcn, setting
 
 
 def kinds(network: nn.Module) -> list[str]:

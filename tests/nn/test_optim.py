@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.losses import CrossEntropy, FunctionLoss
-from ocpkit_nn.optim import GAINS, DDPNOpt
+from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss
+from ocpkit_nn.optim.ddpnopt import GAINS, DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 
 FEEDBACKS = ["full", "value", "none"]
 

@@ -13,14 +13,16 @@ from torch import nn
 from nn.dense import assert_near, flat
 from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, Recorder, assert_policies_equal, by_outputs, implicit
 from nn.strategies import Case, few_examples, networks, randn, randomise, seeds
-from ocpkit.bellman import backward_pass
-from ocpkit.value import Value
-from ocpkit_nn.curvature import LayerGradients
-from ocpkit_nn.metric import Metric
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.passes import parallel_pass
+from ocpkit.recursion.bellman import backward_pass
+from ocpkit.recursion.value import Value
+from ocpkit_nn.layers.metric import Metric
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import LayerGradients
+from ocpkit_nn.passes.factored import parallel_pass
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -214,7 +216,7 @@ def test_epsilon_is_not_lost_in_single_precision() -> None:
     generator = torch.Generator().manual_seed(0)
     optimizer = DDPNOpt(model, lr=0.1, curvature="identity", tikhonov=1e-9)
     recorder = Recorder()
-    with patch("ocpkit_nn.dense_pass.backward_pass", recorder):
+    with patch("ocpkit_nn.passes.dense.backward_pass", recorder):
         optimizer.step(torch.randn(3, 3, generator=generator), torch.tensor([0, 1, 23]))
     for V in recorder.steps[0].Q.uu:
         values = torch.linalg.eigvalsh(V)

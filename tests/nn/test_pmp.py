@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from nn.dense import assert_near
 from nn.strategies import Residual, randn, randomise
-from ocpkit_nn.losses import CrossEntropy, MeanSquaredError
-from ocpkit_nn.pmp import EMSA
+from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
+from ocpkit_nn.optim.pmp import EMSA
 
 DECAY = 0.01
 

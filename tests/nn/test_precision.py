@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Residual, randn, randomise
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 
 
 def build() -> nn.Sequential:

@@ -16,10 +16,12 @@ from torch.nn.utils import parametrizations, prune
 
 from nn.dense import assert_near
 from nn.strategies import Residual, few_examples
-from ocpkit_nn.losses import FunctionLoss, MeanSquaredError
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.layers.losses import FunctionLoss, MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no factors
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # blocks have no factors
 CURVATURES = ["identity", "diagonal", "adam", "kronecker", "ekfac", "exact"]
 
 

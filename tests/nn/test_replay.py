@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import few_examples, randn, randomise
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.pmp import EMSA
-from ocpkit_nn.stages import as_stages
+from ocpkit_nn.layers.stages import as_stages
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA
 
 TARGETS = torch.arange(8) % 3
 
@@ -105,7 +105,7 @@ def test_buffers_change_as_in_the_baseline(name: str, micro_batch: int | None) -
     assert_buffers_are_sgds(NETWORKS[name], micro_batch)
 
 
-@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.layers.lost_options.TrainingWarning")
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_so_they_do_in_layers_with_parameters(name: str) -> None:
     assert_buffers_are_sgds(ONE_BY_ONE[name], None)

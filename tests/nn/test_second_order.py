@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near, control_of, flat
 from nn.strategies import Case, few_examples, randn, randomise, seeds
-from ocpkit.bellman import ActionValue, BellmanStep, minimise
-from ocpkit_nn.curvature import RULES
-from ocpkit_nn.losses import CrossEntropy, FunctionLoss, MaxMahalanobisCenter, MeanSquaredError
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit.recursion.bellman import ActionValue, BellmanStep, minimise
+from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss, MaxMahalanobisCenter, MeanSquaredError
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
 
 RATE = 0.07
 LOSSES = {"ce": CrossEntropy(), "mse": MeanSquaredError(), "mmc": MaxMahalanobisCenter(3, 3, 4.0)}
@@ -151,7 +151,7 @@ terminals = st.sampled_from(["empirical", "ggn"])
 def test_derivatives_of_the_bellman_objective_are_torch_funcs(loss: Any, case: Case, terminal: str) -> None:
     """Q_x, Q_u, Q_xx, Q_ux, Q_uu and V at every stage and sample; stage 0's V_h·g_ux is left out, as δx_0 = 0."""
     expected, recorder = oracles(case, loss, terminal, True), Recorder()
-    with patch("ocpkit_nn.second_order.minimise", recorder):
+    with patch("ocpkit_nn.passes.second_order.minimise", recorder):
         optimizer_of(case, loss, terminal, True).step(case.inputs, case.targets)
     last = len(recorder.steps) - 1
     for place, step in enumerate(recorder.steps):
@@ -226,7 +226,7 @@ def test_the_activations_curvature_is_there_and_its_negative_part_is_clipped() -
     bend = loss.gradient(y, torch.tensor([1])) * y * (1 - y) * (1 - 2 * y)
     assert torch.equal(bend.sign(), torch.tensor([[1.0, 1.0, -1.0]]).double())
     optimizer = DDPNOpt(model, loss, curvature="identity", dynamics="second", terminal="empirical")
-    with patch("ocpkit_nn.second_order.minimise", recorder):
+    with patch("ocpkit_nn.passes.second_order.minimise", recorder):
         optimizer.step(inputs, torch.tensor([1]))
     columns = flat(recorder.steps[0].Q.uu.left)[0]
     eigenvalues = torch.linalg.eigvalsh(columns @ columns.T)
@@ -273,7 +273,7 @@ def test_tikhonov_is_added_to_the_dense_value() -> None:
     for tikhonov in (0.0, 0.5):
         model, recorder = nn.Sequential(nn.Linear(2, 3)), Recorder()
         randomise(model, 3)
-        with patch("ocpkit_nn.second_order.minimise", recorder):
+        with patch("ocpkit_nn.passes.second_order.minimise", recorder):
             optimizer = DDPNOpt(model, curvature="identity", dynamics="second", terminal="ggn", tikhonov=tikhonov)
             optimizer.step(inputs, targets)
         columns = flat(recorder.steps[0].Q.uu.left)

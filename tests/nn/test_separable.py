@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise, seeds
-from ocpkit_nn.convolution import ConvLayer
-from ocpkit_nn.metric import Metric
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.separable import EVERY, separated
-from ocpkit_nn.vectors import OuterBase
+from ocpkit_nn.layers.convolution import ConvLayer
+from ocpkit_nn.layers.metric import Metric
+from ocpkit_nn.layers.vectors import OuterBase
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.separable import EVERY, separated
 
 
 def controls(optimizer: DDPNOpt) -> list[Tensor]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nn.dense import DenseStage, assert_near
 from nn.strategies import Case, Residual, few_examples, networks, randn, randomise
-from ocpkit_nn.convolution import ConvLayer
-from ocpkit_nn.layers import BatchNormLayer, LinearLayer
-from ocpkit_nn.modules import ModuleLayer
-from ocpkit_nn.stages import Stage, as_stages
-from ocpkit_nn.vectors import StateBase
+from ocpkit_nn.layers.convolution import ConvLayer
+from ocpkit_nn.layers.layers import BatchNormLayer, LinearLayer
+from ocpkit_nn.layers.modules import ModuleLayer
+from ocpkit_nn.layers.stages import Stage, as_stages
+from ocpkit_nn.layers.vectors import StateBase
 
 
 @torch.no_grad()

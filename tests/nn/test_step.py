@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nn.dense import assert_near, kronecker
 from nn.recursion import TERMINALS, DenseOperator, Net
 from nn.strategies import Case, few_examples, networks, perceptrons
-from ocpkit.bellman import ActionValue, backward_pass
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit.recursion.bellman import ActionValue, backward_pass
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 
 def first_step_metric(

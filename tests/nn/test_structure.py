@@ -17,11 +17,13 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, randn
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.pmp import EMSA
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA
+from ocpkit_nn.optim.vanishing import SGDVGR
 
-pytestmark = pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # see test_lost_options.py
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
+)  # see test_lost_options.py
 
 Change = Callable[[nn.Sequential], object]
 TARGETS = torch.arange(6) % 3

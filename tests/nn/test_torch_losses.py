@@ -18,11 +18,11 @@ from nn.dense import assert_near
 from nn.strategies import few_examples, seeds
 from ocpkit.errors import ProblemError
 from ocpkit_nn.distributed import Processes
-from ocpkit_nn.losses import CrossEntropy, FunctionLoss
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.pmp import EMSA
-from ocpkit_nn.torch_losses import as_loss
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss
+from ocpkit_nn.layers.torch_losses import as_loss
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.pmp import EMSA
+from ocpkit_nn.optim.vanishing import SGDVGR
 
 B, C = 6, 4
 WEIGHT = torch.tensor([1.0, 2.0, 0.5, 0.0], dtype=torch.float64)

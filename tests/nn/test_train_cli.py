@@ -24,7 +24,7 @@ def _folder(tmp_path, monkeypatch, request):
     """Work in a folder that holds data."""
     monkeypatch.chdir(tmp_path)
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("ocpkit_nn.train.draw_learning_curve", lambda folder, title, rows: None)
+        monkeypatch.setattr("ocpkit_nn.training.train.draw_learning_curve", lambda folder, title, rows: None)
     targets = np.arange(60) % 3
     inputs = np.random.default_rng(0).standard_normal((60, 4)) + 2 * np.eye(4)[targets]
     np.savez("data.npz", x_train=inputs, y_train=targets, x_test=inputs[:20], y_test=targets[:20])

@@ -11,8 +11,8 @@ from torch.func import functional_call, vjp
 
 from nn.dense import assert_near
 from nn.strategies import randn, randomise
-from ocpkit_nn.losses import CrossEntropy
-from ocpkit_nn.vanishing import SGDVGR
+from ocpkit_nn.layers.losses import CrossEntropy
+from ocpkit_nn.optim.vanishing import SGDVGR
 
 
 def parts_of(seed: int) -> tuple[list[nn.Sequential], Tensor, Tensor]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from nn.dense import assert_near, flat, kronecker
 from nn.strategies import few_examples, randn, randomise, seeds
-from ocpkit_nn.convolution import ConvLayer
-from ocpkit_nn.curvature import SampleHessian
-from ocpkit_nn.metric import Metric, SampleMetric
-from ocpkit_nn.vectors import Combination, ControlBase, DenseBase, OuterBase, StateBase
+from ocpkit_nn.layers.convolution import ConvLayer
+from ocpkit_nn.layers.metric import Metric, SampleMetric
+from ocpkit_nn.layers.vectors import Combination, ControlBase, DenseBase, OuterBase, StateBase
+from ocpkit_nn.passes.curvature import SampleHessian
 
 METRICS = ["identity", "diagonal", "kronecker"]
 

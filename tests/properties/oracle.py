@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from ocpkit import Problem
-from ocpkit.bellman import Curvature
 from ocpkit.engines.numpy import NumpyEngine, Policy
-from ocpkit.trajectory import Trajectory
+from ocpkit.recursion.bellman import Curvature
+from ocpkit.solution.trajectory import Trajectory
 
 TOLERANCE = 1e-9
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import ocpkit.math as m
 from ocpkit import DDP, Problem
-from ocpkit.curvature import Exact
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.linalg import Cholesky
+from ocpkit.recursion.curvature import Exact
+from ocpkit.recursion.linalg import Cholesky
 from properties.oracle import assert_close, backward
 from properties.strategies import problems, seeds
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ocpkit.bellman import bellman_step
-from ocpkit.curvature import Exact, Identity
+from ocpkit.recursion.bellman import bellman_step
+from ocpkit.recursion.curvature import Exact, Identity
 from properties.oracle import Unrolled, assert_close, backward, tensor, unrolled_cost
 from properties.strategies import any_problem, problems, seeds
 

@@ -12,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ocpkit import DDP, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
-from ocpkit.curvature import Identity
 from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.recursion.curvature import Identity
 from ocpkit.solvers.driver import Guess
-from ocpkit.solvers.pmp import MSARun, hamiltonian
+from ocpkit.solvers.first_order.pmp import MSARun, hamiltonian
 from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import any_problem, networks, problems
 

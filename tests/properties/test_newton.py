@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 import ocpkit.math as m
 from ocpkit import Problem
-from ocpkit.curvature import Exact
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import NotPositiveDefinite
+from ocpkit.recursion.curvature import Exact
 from properties.oracle import Unrolled, assert_close, backward
 from properties.strategies import problems, seeds
 

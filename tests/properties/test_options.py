@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ocpkit import EMSA, MSA, GradientDescent, ProblemError
-from ocpkit.curvature import Adam, AdaptiveDiagonal, Identity
+from ocpkit.recursion.curvature import Adam, AdaptiveDiagonal, Identity
 
 
 @pytest.mark.parametrize(

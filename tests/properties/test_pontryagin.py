@@ -12,7 +12,7 @@ import ocpkit.math as m
 from ocpkit import DDP, EMSA, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
-from ocpkit.solvers.pmp import augmented_hamiltonian, hamiltonian, minimise_control
+from ocpkit.solvers.first_order.pmp import augmented_hamiltonian, hamiltonian, minimise_control
 from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import positive_definite, problems, seeds, times
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocpkit.curvature import Exact, Identity
-from ocpkit.linalg import Cholesky
+from ocpkit.recursion.curvature import Exact, Identity
+from ocpkit.recursion.linalg import Cholesky
 from properties.oracle import Unrolled, assert_close, backward
 from properties.strategies import any_problem, problems_without_coupling
 

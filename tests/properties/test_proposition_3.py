@@ -13,11 +13,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocpkit.bellman import backward_pass
-from ocpkit.curvature import Exact, Proximal
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.linalg import Cholesky
-from ocpkit.value import OuterProduct, Value, outer_value
+from ocpkit.recursion.bellman import backward_pass
+from ocpkit.recursion.curvature import Exact, Proximal
+from ocpkit.recursion.linalg import Cholesky
+from ocpkit.recursion.value import OuterProduct, Value, outer_value
 from properties.oracle import assert_close
 from properties.strategies import positive_definite, problems, seeds
 

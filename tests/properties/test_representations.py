@@ -6,12 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocpkit.bellman import bellman_step
-from ocpkit.curvature import Adam, AdaptiveDiagonal, DiagonalOperator, Exact, Identity, Proximal, ScaledIdentity
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.expansion import Expansion
-from ocpkit.linalg import Cholesky, eigh, psd_root
-from ocpkit.value import OuterProduct, Value, outer_value
+from ocpkit.recursion.bellman import bellman_step
+from ocpkit.recursion.curvature import (
+    Adam,
+    AdaptiveDiagonal,
+    DiagonalOperator,
+    Exact,
+    Identity,
+    Proximal,
+    ScaledIdentity,
+)
+from ocpkit.recursion.expansion import Expansion
+from ocpkit.recursion.linalg import Cholesky, eigh, psd_root
+from ocpkit.recursion.value import OuterProduct, Value, outer_value
 from properties.oracle import assert_close
 from properties.strategies import positive_definite, seeds, sizes
 

@@ -11,7 +11,7 @@ import ocpkit.math as m
 from ocpkit import DDP, EMSA, MSA, Cost, GradientDescent, Problem, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.models import growth
-from ocpkit.solvers.stationarity import hidden_decrease
+from ocpkit.solvers.verdicts.stationarity import hidden_decrease
 from properties.oracle import assert_close
 from properties.strategies import networks, positive_definite, problems, seeds, times
 

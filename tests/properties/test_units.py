@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ocpkit.math as m
-from ocpkit import DDP, Problem, Solution, Status
-from ocpkit.batch import solve_batch
-from ocpkit.solvers import registry
+from ocpkit import DDP, Problem, Solution, Status, registry
+from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 EXPONENTS = st.integers(-8, 8)
 FREE = ("ddp", "ilqr", "fddp")

@@ -15,8 +15,8 @@ import pytest
 from problems import scalar
 
 from ocpkit import DDP, Problem, UnsupportedProblem
-from ocpkit.engines import cache, compiler, library
-from ocpkit.solvers import switch
+from ocpkit.engines.c import cache, compiler, library
+from ocpkit.solvers.ddp import switch
 
 FACTORS = iter(range(1, 100))  # another structure for every test
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from ocpkit import DDP, Solution, models
-from ocpkit.atomic import write_atomically
-from ocpkit_nn import checkpoint
+from ocpkit.boundary.atomic import write_atomically
+from ocpkit_nn.training import checkpoint
 
 
 @pytest.fixture(params=["fsync fails", "file system of 256 KiB"])

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from ocpkit import DDP, Problem, ProblemError, Solution
 from ocpkit.cli import app
-from ocpkit.engines.export import export_c
+from ocpkit.control.export import export_c
 from ocpkit.robots.urdf import essentials
-from ocpkit_nn import checkpoint
 from ocpkit_nn.data import load
-from ocpkit_nn.networks import build
+from ocpkit_nn.training import checkpoint
+from ocpkit_nn.training.networks import build
 
 
 class Bomb:

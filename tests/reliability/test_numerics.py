@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.reliability import conditioning
 from ocpkit import DDP, models
-from ocpkit.solution import Solution
+from ocpkit.solution.solution import Solution
 
 
 def test_converged_is_said_of_the_optimum_only() -> None:

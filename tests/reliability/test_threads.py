@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from ocpkit import DDP, models
-from ocpkit_nn.optim import DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 THREADS = (1, 2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ocpkit import ILQR, AugmentedLagrangian, models
-from ocpkit.differences import central_jacobian
+from ocpkit.autodiff.differences import central_jacobian
 
 pytest.importorskip("adam", reason="adam-robotics is not installed: pip install 'ocpkit[robots]'")
 try:

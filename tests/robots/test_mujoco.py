@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from ocpkit import ILQR, Problem, ProblemError, Solution, Status, models, simulate
-from ocpkit.differences import central_jacobian
+from ocpkit.autodiff.differences import central_jacobian
+from ocpkit.control.plan_feedback import PlanFeedback
 from ocpkit.errors import UnsupportedProblem
-from ocpkit.plan_feedback import PlanFeedback
 
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocpkit.differences import central_jacobian
+from ocpkit.autodiff.differences import central_jacobian
 from ocpkit.errors import UnsupportedProblem
 
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'ocpkit[robots]'")

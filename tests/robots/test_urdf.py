@@ -26,9 +26,9 @@ from ocpkit import (
     models,
     simulate,
 )
-from ocpkit.differences import central_jacobian
-from ocpkit.plan_feedback import PlanFeedback
-from ocpkit.problem import Dynamics
+from ocpkit.autodiff.differences import central_jacobian
+from ocpkit.control.plan_feedback import PlanFeedback
+from ocpkit.problem.stage import Dynamics
 
 pytest.importorskip("adam", reason="adam-robotics is not installed: pip install 'ocpkit[robots]'")
 pytest.importorskip("numpy", "2", reason="adam-robotics needs NumPy 2: pip install 'ocpkit[robots]'")
@@ -245,7 +245,7 @@ def test_a_reach_converges_alike_in_every_engine_within_the_torques():
 
 def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path):
     monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path))
-    monkeypatch.setattr("ocpkit.engines.choose.LARGEST_TO_COMPILE", 1000)
+    monkeypatch.setattr("ocpkit.solvers.choose.LARGEST_TO_COMPILE", 1000)
     robot = from_urdf(ARM, ["turn", "lift"])
     problem = Problem.from_functions(
         dynamics=robot.dynamics(0.0123),
@@ -256,7 +256,7 @@ def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path):
     )
     size = robot.dynamics(0.0123).operations["Jacobian"]
     assert ("takes long to compile" in ILQR().solve(problem).details["engine"]) == (size > 1000)
-    monkeypatch.setattr("ocpkit.engines.choose.LARGEST_TO_COMPILE", 10)
+    monkeypatch.setattr("ocpkit.solvers.choose.LARGEST_TO_COMPILE", 10)
     assert "takes long to compile; engine='c' does it" in ILQR().solve(problem).details["engine"]
 
 

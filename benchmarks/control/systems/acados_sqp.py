@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
 from benchmarks.control.scratch import scratch_folder
 from benchmarks.control.tasks import LQR, Task
-from ocpkit.trace import trace_stage, trace_terminal
+from ocpkit.problem.graphs import trace_stage, trace_terminal
 
 TASKS = ("pendulum", "cartpole", "quadrotor", "car-parking")
 

@@ -1,6 +1,6 @@
 """CasADi's IPOPT (MUMPS), fatrop and sqpmethod on the same Problem, as direct multiple shooting.
 
-The program is that of `ocpkit.solvers.nlp`, with its options, but built once and called without the callback that
+The program is that of `ocpkit.solvers.nlp.nlp`, with its options, but built once and called without the callback that
 records the history. Settings: `expand` (scalar graphs on CasADi's virtual machine), `compiled` (functions as C,
 −O1 −march=native: −O3 compiles three times as long for 5 % of the time) and, for sqpmethod (qrqp, exact Hessians),
 `convexified` (eigenvalues clipped; otherwise none are). fatrop gets the stage structure from ocpkit, which is what its
@@ -20,8 +20,8 @@ import casadi as ca
 from benchmarks.control.contestant import Contestant, Outcome, Unavailable
 from benchmarks.control.scratch import scratch_folder
 from benchmarks.control.tasks import Task
-from ocpkit.solvers.multiple_shooting import Program
-from ocpkit.solvers.nlp import IPOPT, SQP, Fatrop, NLPSolver
+from ocpkit.solvers.nlp.multiple_shooting import Program
+from ocpkit.solvers.nlp.nlp import IPOPT, SQP, Fatrop, NLPSolver
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "expand": {"expand": True},

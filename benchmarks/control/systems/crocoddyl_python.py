@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.control.contestant import Contestant
 from benchmarks.control.systems.crocoddyl_cpp import contestant, load
 from benchmarks.control.tasks import Task
-from ocpkit.trace import trace_stage, trace_terminal
+from ocpkit.problem.graphs import trace_stage, trace_terminal
 
 TASKS = ("pendulum", "cartpole", "quadrotor")
 BOUNDED = ("cartpole-bounded", "acrobot-bounded", "cddp-cartpole-bounded", "cddp-car-bounded")

@@ -8,7 +8,7 @@ from benchmarks.control.contestant import Contestant, Outcome, Unavailable
 from benchmarks.control.tasks import Task
 from ocpkit import AugmentedLagrangian, InteriorPoint
 from ocpkit.errors import UnsupportedProblem
-from ocpkit.rows import complementarity
+from ocpkit.solution.complementarity import complementarity
 
 METHODS: dict[str, AugmentedLagrangian] = {"al": AugmentedLagrangian(), "ip": InteriorPoint()}
 

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from benchmarks.control.contestant import Contestant, Outcome
 from benchmarks.control.tasks import Task
 from ocpkit import Problem
-from ocpkit.trace import trace_stage, trace_terminal
+from ocpkit.problem.graphs import trace_stage, trace_terminal
 
 TASKS = ("pendulum", "lqr-4-1")
 

@@ -17,9 +17,9 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from ocpkit.cli import app
-from ocpkit_nn import checkpoint
 from ocpkit_nn.data import DataError, load
 from ocpkit_nn.data.idx import read_idx
+from ocpkit_nn.training import checkpoint
 
 
 def png(width: int, height: int) -> bytes:
@@ -85,7 +85,7 @@ def test_images_that_together_exceed_the_memory_are_refused(
     zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = images(tmp_path, zipped, small_png())
-    monkeypatch.setattr("ocpkit.sizes.memory", lambda: 100_000)
+    monkeypatch.setattr("ocpkit.boundary.sizes.memory", lambda: 100_000)
     with pytest.raises(DataError, match=r"96\.0 kB"):
         load(path)
 
@@ -126,7 +126,7 @@ def test_other_official_files_that_claim_too_much_are_refused(tmp_path: Path, mo
     with pytest.raises(DataError, match="data_batch_1"):
         load("cifar10", root=tmp_path)
     assert len(load("svhn", root=tmp_path).train_inputs) == 50
-    monkeypatch.setattr("ocpkit.sizes.memory", lambda: 10**5)
+    monkeypatch.setattr("ocpkit.boundary.sizes.memory", lambda: 10**5)
     with pytest.raises(DataError, match=r"153\.7 kB"):
         load("svhn", root=tmp_path)
 

@@ -15,7 +15,7 @@ def _folder(tmp_path, monkeypatch, request):
     """Work in a folder that holds data and networks; draw pictures only where the test is about them."""
     monkeypatch.chdir(tmp_path)
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("ocpkit_nn.train.draw_learning_curve", lambda folder, title, rows: None)
+        monkeypatch.setattr("ocpkit_nn.training.train.draw_learning_curve", lambda folder, title, rows: None)
     write_data("data.npz")
     Path("nets.py").write_text(NETWORKS)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ocpkit_nn.train import TrainOptions
+from ocpkit_nn.training.train import TrainOptions
 
 NETWORKS = """
 import torch

@@ -7,9 +7,10 @@ import pytest
 
 from nn.train.runs import options
 from ocpkit.errors import ProblemError
-from ocpkit_nn import checkpoint, record
-from ocpkit_nn.optimizers import OPTIMIZERS, TAKES
-from ocpkit_nn.train import TrainingDiverged, train
+from ocpkit_nn.training import checkpoint, record
+from ocpkit_nn.training.optimizers import OPTIMIZERS
+from ocpkit_nn.training.options import TAKES
+from ocpkit_nn.training.train import TrainingDiverged, train
 
 DIVERGING = {
     "sgd": {"optimizer": "sgd", "lr": 1e30},
@@ -20,7 +21,7 @@ DIVERGING = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no Kronecker factors
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.layers.lost_options.TrainingWarning")  # blocks have no Kronecker factors
 @pytest.mark.parametrize("changes", DIVERGING.values(), ids=DIVERGING)
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(changes):
     with pytest.raises(TrainingDiverged, match=r"diverged .* epoch .*last good weights.*smaller lr \(now 1e\+3"):

@@ -12,8 +12,8 @@ import torch
 
 from nn.train.runs import NETWORKS, options, weights, write_data
 from ocpkit.errors import ProblemError
-from ocpkit_nn import checkpoint
-from ocpkit_nn.train import TrainingInterrupted, train
+from ocpkit_nn.training import checkpoint
+from ocpkit_nn.training.train import TrainingInterrupted, train
 
 RESUMED = {
     "adam curvature, full feedback": {"curvature": "adam"},
@@ -45,7 +45,7 @@ def kill():
     raise Killed
 
 
-@pytest.mark.filterwarnings("ignore::ocpkit_nn.lost_options.TrainingWarning")  # blocks have no Kronecker factors
+@pytest.mark.filterwarnings("ignore::ocpkit_nn.layers.lost_options.TrainingWarning")  # blocks have no Kronecker factors
 @pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 @pytest.mark.parametrize("action", [kill, lambda: signal.raise_signal(signal.SIGINT)], ids=["killed", "Ctrl-C"])
 def test_a_resumed_run_ends_with_the_very_same_weights(changes, action):
@@ -89,7 +89,7 @@ def test_training_works_outside_the_main_thread():
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been():
     code = (
         "import os, signal\n"
-        "from ocpkit_nn.train import TrainOptions, train\n"
+        "from ocpkit_nn.training.train import TrainOptions, train\n"
         "def on_batch(step):\n"
         "    if (step.epoch, step.batch) == (3, 2):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -15,13 +15,14 @@ from torch import nn
 
 from nn.train.runs import NETWORKS, options, weights
 from ocpkit.errors import ProblemError
-from ocpkit_nn import training
-from ocpkit_nn.checkpoint import load_model
-from ocpkit_nn.curvature import RULES
 from ocpkit_nn.data import load
-from ocpkit_nn.optim import DDPNOpt
-from ocpkit_nn.optimizers import OPTIMIZERS
-from ocpkit_nn.train import train
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.passes.curvature import RULES
+from ocpkit_nn.training import training
+from ocpkit_nn.training.checkpoint import load_model
+from ocpkit_nn.training.optimizers import OPTIMIZERS
+from ocpkit_nn.training.options import TAKES
+from ocpkit_nn.training.train import train
 
 
 def test_a_seed_fixes_the_result_and_another_one_changes_it():
@@ -127,6 +128,7 @@ def test_the_cosine_schedule_falls_from_lr_to_nearly_zero_over_the_whole_run(mon
             return 1.0
 
     monkeypatch.setitem(OPTIMIZERS, "spy", Spy)
+    monkeypatch.setitem(TAKES, "spy", ())
     train(options(optimizer="spy", schedule="cosine", lr=2.0))
     assert rates == pytest.approx([1 + np.cos(np.pi * k / 12) for k in range(12)])
     rates.clear()
@@ -135,6 +137,7 @@ def test_the_cosine_schedule_falls_from_lr_to_nearly_zero_over_the_whole_run(mon
 
 
 def test_an_optimizer_without_a_learning_rate_refuses_a_schedule(monkeypatch):
+    monkeypatch.setitem(TAKES, "fixed", ())
     monkeypatch.setitem(OPTIMIZERS, "fixed", lambda model, loss, options: object())
     with pytest.raises(ProblemError, match="no learning rate to schedule"):
         train(options(optimizer="fixed", schedule="cosine"))

@@ -1,0 +1,1 @@
+"""Solutions at work: MPC, closed loops, estimators, noise, and controllers in C."""

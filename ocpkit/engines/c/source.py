@@ -1,0 +1,271 @@
+"""The C source of a DDP solver for one structure of problem: CasADi's derivatives around the kernel's loops.
+
+Derivatives go straight to their places in the kernel's arrays F and H (see kernel/stage.c). Those that are numbers are
+copied there once from a table. Where whole rows of the table describe a dense linear f_i or a quadratic ℓ, these are
+evaluated by dot products with the table as well, instead of as thousands of lines of arithmetic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import casadi as ca
+import numpy as np
+
+from ocpkit.boundary.arrays import Array
+from ocpkit.engines.c.emit import Program, literal
+from ocpkit.engines.graphs import CostGraph, ProblemGraph, StageGraph, TerminalGraph
+
+PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
+DENSE = 8  # entries of a row from which on a dot product is worth its loop
+DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each kind of stage
+Outputs = list[tuple[str, ca.SX]]
+
+
+@cache
+def kernel(name: str) -> str:
+    """Return one of the hand-written C files."""
+    return files("ocpkit.engines.c").joinpath("kernel", name).read_text(encoding="utf-8")
+
+
+LIBRARY = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>\n#define ENTRY"
+
+
+def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
+    """Return the whole source, one translation unit; `head` comes first and says what an ENTRY is to others."""
+    stages = [_stage(stage, i) for i, stage in enumerate(graph.kinds)]
+    kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.kinds)))  # clang takes no structs as initializers
+    table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
+    parts = [
+        head,
+        "#include <math.h>",
+        "#include <string.h>",
+        f"#define ANGLES {len(graph.angles)}",
+        f"static const int angles[ANGLES + 1] = {{{', '.join(map(str, (*graph.angles, 0)))}}};" * bool(graph.angles),
+        kernel("panel.c"),
+        kernel("box.c"),
+        kernel("sweep.c"),
+        *stages,
+        table,
+        _terminal(graph.terminal),
+        kernel("ddp.c"),
+        *([kernel("units.c"), kernel("augmented.c")] if graph.augmented else []),
+    ]
+    return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The entries of an array of derivatives that are numbers, in both orders of the expansion.
+
+    Attributes
+    ----------
+    values
+        The numbers, zero elsewhere; rows padded as in C.
+    known
+        Where they are.
+    """
+
+    values: Array
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, orders: Iterable[ca.SX], width: int) -> Table:
+        """Find the entries that are the same number in all orders."""
+        first, *others = orders
+        rows, columns = first.shape
+        values, known = np.zeros((rows, width)), np.ones((rows, width), dtype=bool)
+        for i in range(rows):
+            for j in range(columns):
+                entries = [order[i, j] for order in (first, *others)]
+                constant = all(entry.is_constant() for entry in entries)
+                numbers = {float(entry) for entry in entries} if constant else set()
+                if len(numbers) == 1:
+                    values[i, j] = numbers.pop()
+                else:
+                    known[i, j] = False
+        return cls(values, known)
+
+    def dense(self, row: int) -> bool:
+        """Whether a row has only numbers, many of them not zero."""
+        filled = int(np.count_nonzero(self.values[row]))
+        return bool(self.known[row].all()) and filled >= DENSE
+
+    def is_form(self, value: ca.SX, slope: ca.SX) -> bool:
+        """Whether this is the Hessian of ½ zᵀHz, dense; `value` and `slope` are those at z = 0, and must vanish.
+
+        A form around another centre is not expanded: what cancels in (z − c)ᵀH(z − c) would cost digits.
+        """
+        filled = bool(self.known.all()) and int(np.count_nonzero(self.values)) >= DENSE * len(self.values)
+        return filled and bool(value.is_zero()) and bool(slope.is_zero())
+
+    def outputs(self, name: str, array: ca.SX, *, triangle: bool = False) -> Outputs:
+        """Return the places in C and the expressions of what is no number (with `triangle`: from the diagonal on)."""
+        (rows, columns), width = array.shape, self.values.shape[1]
+        return [
+            (f"{name}[{i * width + j}] =", array[i, j])
+            for i in range(rows)
+            for j in range(i if triangle else 0, columns)
+            if not self.known[i, j]
+        ]
+
+
+def _stage(stage: StageGraph, number: int) -> str:
+    """The model of a kind of stage as C functions, and the kernel for its sizes."""
+    n, m, following = stage.state_size, stage.control_size, stage.next_state_size
+    width, (x, u, p, v) = -(-(n + m + 1) // PACK) * PACK, stage.symbols()
+    orders = [stage.expand(x, u, p, v, second_order=second_order) for second_order in (True, False)]
+    F = [ca.horzcat(e.fu, e.fx) for e in orders]
+    H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in orders]
+    slopes = [ca.vertcat(e.lu, e.lx) for e in orders]
+    table_F, table_H = Table.of(F, width), Table.of(H, width)
+    (state, cost), origin = stage.step(x, u, p), stage.step(ca.SX.zeros(n), ca.SX.zeros(m), p)
+    quadratic = table_H.is_form(origin[1], ca.substitute(slopes[0], ca.vertcat(x, u), 0))
+    dense = [i for i in range(following) if table_F.dense(i)]
+    step: Outputs = [
+        (f"f[{i}] +=", origin[0][i]) if i in dense else (f"f[{i}] =", state[i])
+        for i in range(following)
+        if i not in dense or not origin[0][i].is_zero()
+    ]
+    form = "return quadratic(STAGE(fixed) + NEXT * WIDTH, z, Z, WIDTH) +"
+    step.append((form, origin[1]) if quadratic else ("return", cost))
+    parts = [step]
+    for f, h, slope in zip(F, H, slopes):
+        parts.append(table_F.outputs("F", f) + table_H.outputs("H", h, triangle=True))
+        if not quadratic:
+            parts[-1] += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
+    bodies, shared = _cut([("x", x), ("u", u), ("p", p), ("v", v)], parts)
+    gather = ["double z[Z];", "STAGE(gather)(x, u, z);"]
+    if quadratic or dense:
+        bodies[0][:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
+    if quadratic:
+        for body in bodies[1:]:
+            body += [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
+    arguments = "const double *x, const double *u, const double *p"
+    derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
+    return "\n".join(
+        [
+            f"#define STAGE(name) name##_{number}",
+            *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
+            f"#define Z (M + N)\n#define WIDTH {width}\n#define BOUNDED {int(stage.bounded)}",
+            f"#define PRICED {_priced(stage.cost)}",
+            _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
+            kernel("model.c"),
+            _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
+            *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
+            *_price("STAGE(price)", "STAGE(slopes)", stage.cost, [("x", x), ("u", u), ("p", p)]),
+            *([kernel("slopes.c")] if stage.cost.rows else []),
+            kernel("stage.c"),
+            *(f"#undef {name}" for name in DEFINED),
+        ]
+    )
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Join successive numbers to ranges (first, last + 1)."""
+    starts = [i for i in numbers if i - 1 not in numbers]
+    return list(zip(starts, (i + 1 for i in numbers if i + 1 not in numbers)))
+
+
+def _products(first: int, last: int) -> str:
+    return f"for (int i = {first}; i < {last}; i++) f[i] = dot(STAGE(fixed) + i * WIDTH, z, Z);"
+
+
+def _cut(inputs: list[tuple[str, ca.SX]], parts: list[Outputs]) -> tuple[list[list[str]], int]:
+    """Return the bodies of the step and of its derivatives, and how many values the step hands on to these."""
+    program = Program(inputs, [value for outputs in parts for _, value in outputs])
+    numbered, count = list[list[tuple[str, int]]](), 0
+    for outputs in parts:
+        numbered.append([(target, count + i) for i, (target, _) in enumerate(outputs)])
+        count += len(outputs)
+    step, *derivatives = numbered
+    later = [i for outputs in derivatives for _, i in outputs]
+    shared = program.shared([i for _, i in step], later)
+    bodies = [program.statements(step, kept=shared)]
+    return bodies + [program.statements(outputs, given=shared) for outputs in derivatives], len(shared)
+
+
+def _terminal(terminal: TerminalGraph) -> str:
+    """The terminal cost as C functions."""
+    n = terminal.state_size
+    x, p = ca.SX.sym("x", n), ca.SX.sym("p", terminal.parameter_size)
+    orders = [terminal.expand(x, p, second_order=second_order) for second_order in (True, False)]
+    table, cost = Table.of([hessian for _, _, hessian in orders], n), orders[0][0]
+    origin = ca.substitute(cost, x, 0)
+    quadratic = table.is_form(origin, ca.substitute(orders[0][1], x, 0))
+    parts: list[Outputs] = [
+        [("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)]
+    ]
+    for _, gradient, hessian in orders:
+        parts.append(table.outputs("Vxx", hessian))
+        if not quadratic:
+            parts[-1] += [(f"Vx[{i}] =", gradient[i]) for i in range(n)]
+    bodies = [_cut([("x", x), ("p", p)], [outputs, []])[0][0] for outputs in parts]
+    if quadratic:
+        for body in bodies[1:]:
+            body.append("for (int i = 0; i < FINAL; i++) Vx[i] = dot(Vxx + i * FINAL, x, FINAL);")
+    arguments = "const double *x, const double *p"
+    derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
+    return "\n".join(
+        [
+            f"enum {{ FINAL = {n}, FINAL_ROWS = {_row_count(terminal.cost)} }};",
+            _numbers("terminal_fixed", table.values),
+            _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
+            _function(f"double terminal_cost({arguments})", bodies[0]),
+            *_twice("terminal_derive", "terminal_derive_gauss_newton", derivatives, bodies[1:]),
+            *_price("terminal_price", "terminal_slopes", terminal.cost, [("x", x), ("p", p)]),
+        ]
+    )
+
+
+def _price(name: str, slopes_name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
+    """What the augmented Lagrangian asks of a cost that prices constraints.
+
+    Multipliers, distances and the cost itself; the rows g with their gradients.
+    """
+    if cost.rows is None:
+        return []
+    y, distance, value, slopes = cost.rows(*(symbol for _, symbol in inputs))
+    outputs: Outputs = [(f"y[{i}] =", y[i]) for i in range(y.numel())]
+    outputs += [(f"distance[{i}] =", distance[i]) for i in range(y.numel())]
+    arguments, (count, columns) = ", ".join(f"const double *{name}" for name, _ in inputs), slopes.shape
+    head = f"double {name}({arguments}, double *restrict y, double *restrict distance)"
+    places = [(i, j) for i in range(count) for j in range(columns) if not slopes[i, j].is_zero()]
+    entries: Outputs = [(f"g[{i * columns + j}] =", slopes[i, j]) for i, j in places]
+    clear = f"memset(g, 0, {count * columns} * sizeof *g);"
+    return [
+        _function(head, _cut(inputs, [[*outputs, ("return", value)], []])[0][0]),
+        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_cut(inputs, [entries, []])[0][0]]),
+    ]
+
+
+def _row_count(cost: CostGraph) -> int:
+    return cost.rows.numel_out(0) if cost.rows is not None else 0
+
+
+def _priced(cost: CostGraph) -> str:
+    functions = ("price", "slopes", "combine", "move")
+    return ", ".join([str(_row_count(cost)), *(f"STAGE({name})" if cost.rows else "0" for name in functions)])
+
+
+def _twice(exact: str, approximate: str, arguments: str, bodies: list[list[str]]) -> list[str]:
+    """The full and the Gauss-Newton derivatives; where they are the same, the second calls the first."""
+    names = re.findall(r"(\w+)(?:,|$)", arguments)
+    body = [f"{exact}({', '.join(names)});"] if bodies[0] == bodies[1] else bodies[1]
+    return [_function(f"void {exact}({arguments})", bodies[0]), _function(f"void {approximate}({arguments})", body)]
+
+
+def _function(head: str, body: Iterable[str]) -> str:
+    """A static C function; its arguments may go unused."""
+    unused = [f"(void){name};" for name in re.findall(r"(\w+)(?:,|\)$)", head)]
+    return "\n  ".join([f"static {head} {{", *unused, *body]) + "\n}"
+
+
+def _numbers(name: str, values: Array) -> str:
+    """A table of constants, one line for each row."""
+    rows = ",\n  ".join(", ".join(map(literal, row)) for row in values.tolist())
+    return f"static const double {name}[{values.size}] = {{\n  {rows}\n}};"

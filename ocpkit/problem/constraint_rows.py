@@ -1,0 +1,130 @@
+"""Every constraint of a problem as rows lower ≤ g(x, u, p) ≤ upper, bounds of controls included; which fails most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from ocpkit.autodiff.differentiable import BufferedFunction
+from ocpkit.autodiff.identities import Identities
+from ocpkit.boundary.arrays import Array
+from ocpkit.problem.graphs import TracedConstraints, trace_constraints
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Constraint, Stage, TerminalCost
+
+REMEMBERED = 256  # stages whose traced form is kept for the next solve
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows lower ≤ g(x, u, p) ≤ upper of one kind of stage (at the end: of (x, p)), with a name for each."""
+
+    traced: TracedConstraints
+    names: tuple[str, ...]
+
+    @cached_property
+    def evaluate(self) -> BufferedFunction:
+        """(x, u, p), or (x, p), → g (k, 1)."""
+        return BufferedFunction(self.traced.function)
+
+    @property
+    def count(self) -> int:
+        """Number of rows k."""
+        return len(self.names)
+
+    @cached_property
+    def depends_on_control(self) -> Any:
+        """Whether any control enters each row of a stage (k,)."""
+        rows, _ = self.traced.function.jac_sparsity(0, 1).get_triplet()
+        return np.isin(np.arange(self.count), rows)
+
+
+def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[Rows, ...]:
+    """Return the rows of stages 0 … T-1, control bounds included or not, and of the end; equal stages share theirs."""
+    p_size = problem.parameters.shape[-1]
+    return rows_of(problem.stages, problem.terminal_cost, problem.terminal_constraints, p_size, bounds=bounds)
+
+
+def rows_of(
+    stages: Sequence[Stage], cost: TerminalCost, terminal: Sequence[Constraint], p_size: int, *, bounds: bool
+) -> tuple[Rows, ...]:
+    """Return those of the parts of a problem."""
+    end = _terminal_rows(Identities(cost, *terminal), p_size)
+    return (*(_stage_rows(Identities(stage), p_size, bounds) for stage in stages), end)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _stage_rows(parts: Identities, p_size: int, bounds: bool) -> Rows:
+    """Rows of a stage: its constraints as declared, then perhaps each control with a finite bound."""
+    (stage,) = parts.parts
+    n, m = stage.dynamics.state_size, stage.dynamics.control_size
+    lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
+    bounded = stage.bounded_controls
+    limits = Constraint(lambda x, u, p: u[bounded], lower[bounded], upper[bounded], "control bound")
+    constraints = (*stage.constraints, *([limits] if bounds and len(bounded) else []))
+    return _rows(constraints, (n, m, p_size), f"stage {stage.name!r}")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _terminal_rows(parts: Identities, p_size: int) -> Rows:
+    cost, *constraints = parts.parts
+    return _rows(constraints, (cost.state_size, p_size), "the terminal constraints")
+
+
+def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
+    traced, names = trace_constraints(constraints, sizes, where), list[str]()
+    for constraint, count in zip(constraints, traced.counts):
+        names += [constraint.name if count == 1 else f"{constraint.name}[{i}]" for i in range(count)]
+    return Rows(traced, tuple(names))
+
+
+def row_values(
+    problem: Problem, rows: Sequence[Rows], states: Sequence[Array], controls: Sequence[Array]
+) -> list[Array]:
+    """Return g of every stage and of the end along a trajectory."""
+    arguments = [*zip(states, controls), (states[-1],)]
+    return [
+        each.evaluate(*z, problem.parameter(t))[:, 0] if each.count else np.zeros(0)
+        for t, (each, z) in enumerate(zip(rows, arguments))
+    ]
+
+
+def largest_violation(rows: Sequence[Rows], values: Sequence[Array]) -> tuple[float, str]:
+    """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
+    worst, where = 0.0, ""
+    for t, (g, each) in enumerate(zip(values, rows)):
+        if each.count:
+            distance = np.abs(g - each.traced.project(g))
+            i = int(distance.argmax())
+            if not distance[i] <= worst:  # also where it is not a number
+                worst = float(distance[i])
+                where = say_row(rows, t, i)
+    return worst, where
+
+
+def say_row(rows: Sequence[Rows], t: int, i: int) -> str:
+    """Return the name of row i of stage t, and where it is."""
+    return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
+
+
+def broken_at_start(problem: Problem, rows: Rows) -> tuple[float, str]:
+    """Return the largest violation at x0 of a row of stage 0 that no control enters, and the row's name."""
+    if not rows.count:
+        return 0.0, ""
+    g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
+    distance = np.where(rows.depends_on_control, 0.0, np.abs(g - rows.traced.project(g)))
+    return float(distance.max()), rows.names[int(distance.argmax())]
+
+
+def say_violation(violation: float, where: str) -> str:
+    """Return the two in words, for `Solution.details`."""
+    return f"{violation:.2e}" + (f" (largest: {where})" if violation > 0 else "")
+
+
+def say_start(excess: float, row: str) -> str:
+    """Return what `broken_at_start` found in words."""
+    return f"x0 violates {row!r} at stage 0 by {excess:.3g}, which no control can change"

@@ -1,0 +1,117 @@
+"""Quadratic programs in a box: the minimisation of Eq. 4 where the controls have bounds (Tassa et al. 2014).
+
+    minimise ½ kᵀ H k + gᵀ k   subject to   lower ≤ k ≤ upper,   lower ≤ 0 ≤ upper
+
+Where k_i is at a bound and its slope (g + H k)_i pushes outward, k_i is *held*; the others are *free*. Newton's step on
+the free ones is cut at the first bound it meets, which then holds as well; after a whole step, what its slope leads
+inside is released. The objective falls from one whole step to the next, so no set of held ones comes back, and the last
+step solves
+
+    H_ff k_f = −g_f − H_fc k_c,        y_c = −(g + H k)_c,   y_f = 0
+
+exactly: y are the multipliers, positive at an upper bound, negative at a lower one (Nocedal & Wright 2006, ch. 16).
+Tassa, Mansard & Todorov (ICRA 2014) find the same minimiser by projected Newton steps with a line search. The kernel's
+box.c does the same, number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ocpkit.boundary.arrays import Array
+from ocpkit.errors import NotPositiveDefinite
+from ocpkit.recursion.linalg import Cholesky
+
+ROUNDING = 16 * float(np.finfo(float).eps)  # a slope below this, relative to its terms, has no sign
+STEPS, STEPS_PER_ENTRY = 8, 4  # more than these have never been seen to be needed
+
+
+@dataclass(frozen=True)
+class BoxMinimum:
+    """The minimiser in a box, and a matrix H (m, m) inverted as far as the box lets it.
+
+    Attributes
+    ----------
+    matrix
+        H.
+    k, multipliers
+        The minimiser (m,), and y (m,).
+    solve
+        For a vector (m,) or matrix (m, n): H_ff⁻¹ times its free rows, zero on the held ones.
+    """
+
+    matrix: Any
+    k: Any
+    multipliers: Any
+    solve: Callable[[Any], Any]
+
+    def dense(self) -> Any:
+        """Return H."""
+        return self.matrix
+
+
+def minimise_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None = None) -> BoxMinimum:
+    """Minimise ½ kᵀ H k + gᵀ k over lower ≤ k ≤ upper.
+
+    Parameters
+    ----------
+    H, g
+        (m, m) symmetric and (m,).
+    lower, upper
+        (m,), of which 0 is between.
+    previous
+        Multipliers of a similar problem: what they held is where the search begins.
+
+    Raises
+    ------
+    NotPositiveDefinite
+        If H is not positive definite among entries that are free.
+    """
+    k = _start(H, g, lower, upper, previous)
+    slope = g + H @ k
+    held = outward(k, slope, lower, upper)
+    for _ in range(STEPS + STEPS_PER_ENTRY * len(k)):
+        free = np.flatnonzero(~held)
+        factor = Cholesky(H[np.ix_(free, free)])
+        step = np.zeros_like(k)
+        step[free] = -factor.solve(slope[free])
+        bound = np.where(step > 0, upper, lower)
+        lengths = np.divide(bound - k, step, out=np.full_like(k, np.inf), where=step != 0)
+        length = min(1.0, float(lengths.min(initial=np.inf)))
+        k = np.where(lengths <= length, bound, k + length * step)
+        slope = g + H @ k
+        if length < 1:
+            held = held | (lengths <= length)
+            continue
+        wrong = held & ~outward(k, slope, lower, upper, ROUNDING * (np.abs(g) + np.abs(H) @ np.abs(k)))
+        if not wrong.any():
+            inverse = _on(free, factor) if held.any() else factor.solve
+            return BoxMinimum(H, k, np.where(held, -slope, 0.0), inverse)
+        held = held & ~wrong
+    raise NotPositiveDefinite
+
+
+def outward(k: Array, slope: Array, lower: Array, upper: Array, lenience: Any = 0.0) -> Any:
+    """Entries at a bound that their slope, by more than −lenience, pushes against; those without room always."""
+    return ((k <= lower) & (slope > -lenience)) | ((k >= upper) & (slope < lenience)) | (lower == upper)
+
+
+def _start(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None) -> Array:
+    """Return k with what was held before at its bounds, unless k = 0 is better."""
+    if previous is None:
+        return np.zeros_like(g)
+    k = np.where(previous > 0, upper, np.where(previous < 0, lower, 0.0))
+    return k if k @ (2 * g + H @ k) <= 0 else np.zeros_like(g)
+
+
+def _on(free: Any, factor: Cholesky) -> Callable[[Any], Any]:
+    def solve(right: Any) -> Any:
+        solution = np.zeros_like(right)
+        solution[free] = factor.solve(right[free])
+        return solution
+
+    return solve

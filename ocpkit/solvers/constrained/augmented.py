@@ -1,0 +1,457 @@
+"""The augmented Lagrangian of a constrained Problem, as another Problem with no constraints but its control bounds.
+
+Every constraint is rows lower ≤ g(x, u, p) ≤ upper of a set C. With multipliers y and a penalty ρ the stage cost
+becomes (Rockafellar 1973; Nocedal & Wright 2006, ch. 17)
+
+    ℓ(x, u, p) + ½ Σ ρ_i dist²(g_i(x, u, p) + y_i/ρ_i, C_i),        y⁺ = ρ (s − Π_C(s)),  s = g + y/ρ,
+
+which is smooth, covers equalities, one-sided and two-sided rows alike, and whose gradient at y is that of the
+Lagrangian J + Σ y⁺ᵀ g. Or inequalities, control bounds among them, have the price of `barrier`, with its
+own μ.
+
+Multipliers, penalties and barrier enter as parameters, p' = (p, y, ρ, μ), one row per stage, with a ρ_i for every row:
+neither a new y nor other units trace or compile anything. The costs also bring y⁺, |g − Π_C(g)| and ℓ as graphs, which
+the outer iteration needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
+
+import casadi as ca
+import numpy as np
+from numpy.typing import NDArray
+
+from ocpkit.autodiff.differentiable import BufferedFunction, with_parameters
+from ocpkit.autodiff.identities import Identities
+from ocpkit.autodiff.symbol import to_casadi
+from ocpkit.boundary.arrays import Array
+from ocpkit.problem.constraint_rows import REMEMBERED, Rows, rows_of, say_row
+from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.problem.graphs import trace_cost
+from ocpkit.problem.problem import Problem
+from ocpkit.problem.stage import Cost, Dynamics, Stage, TerminalCost
+from ocpkit.solvers.constrained.barrier import barrier_price, one_sided
+
+NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
+NARROWEST = 1e-3  # distance of two bounds beside the size of their row, below which rounding would count as violation
+ALIKE = 1 + 1e-9  # of rows that are as far from holding, but for rounding, the first is named
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the outer iteration asks of a trajectory.
+
+    Attributes
+    ----------
+    updated
+        y⁺ of all stages and the end.
+    violation, squares
+        The largest |g − Π_C(g)| and Σ |g − Π_C(g)|² [units of the rows].
+    amount, where
+        The largest again in the user's units, and whose it is.
+    distances
+        |g − Π_C(g)| of all stages and the end, in the user's units.
+    cost
+        J.
+    """
+
+    updated: list[Array]
+    distances: list[Array]
+    violation: float
+    squares: float
+    amount: float
+    where: str
+    cost: float
+
+    def in_units(self, rows: Array) -> float:
+        """Return the largest distance in units (T + 1, k) of the rows."""
+        return max(float((each / unit[: len(each)]).max(initial=0.0)) for each, unit in zip(self.distances, rows))
+
+
+class Augmented:
+    """A constrained problem's augmented Lagrangian, and the arithmetic of its rows.
+
+    Parameters
+    ----------
+    problem
+        Any problem whose costs and constraints can be traced.
+    barrier
+        Price inequalities by the barrier, control bounds as well.
+
+    Attributes
+    ----------
+    rows
+        The priced `Rows` of stages 0 … T-1 and of the end.
+    own, widest
+        Length of p, and the largest number k of rows of a stage.
+    sides
+        What the natural units of the rows follow from.
+    template
+        The problem that prices them, with numbers (x0, p', guesses) yet to be set.
+
+    Raises
+    ------
+    UnsupportedProblem
+        If a cost is a black box; names the stage.
+    """
+
+    def __init__(self, problem: Problem, *, barrier: bool = False) -> None:
+        self.problem, self.own = problem, problem.parameters.shape[-1]
+        parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
+        self._structure = _structure(parts, self.own, barrier, problem.angles)
+        self.rows, self.template = self._structure.rows, self._structure.template
+        self.widest, self.sides = max(rows.count for rows in self.rows), self._structure.sides
+
+    @cached_property
+    def _unconstrained(self) -> Problem:
+        problem = self.problem
+        return self.template.replace(x0=problem.x0, controls=problem.controls, states=problem.states)
+
+    def zeros(self) -> list[Array]:
+        """Multipliers y = 0, one vector (k_t,) per stage and one for the end."""
+        return [np.zeros(rows.count) for rows in self.rows]
+
+    def first_multipliers(self, given: Sequence[Array] | None) -> list[Array] | None:
+        """Return those of the priced rows from those of a Solution; None if they do not fit."""
+        structure = self._structure
+        if given is None or [len(y) for y in given] != np.diff(structure.cuts).tolist():
+            return None
+        places, lowest, highest = structure.of_given
+        y = np.clip(np.concatenate(given)[places], lowest, highest)
+        return [y[a:b] for a, b in pairwise(structure.row_cuts)]
+
+    def multipliers(self, extended: Array, of_controls: Array) -> list[Array]:
+        """Return y of the constraints as declared and then of the bounds.
+
+        Parameters
+        ----------
+        extended
+            The rows (p, y, ρ, μ).
+        of_controls
+            y of all controls of all stages where the inner solver keeps the bounds, else none (0,).
+        """
+        every = np.concatenate([extended.ravel(), of_controls, np.zeros(1)])
+        y = every[self._structure.places].sum(axis=0)
+        return [y[a:b] for a, b in pairwise(self._structure.cuts)]
+
+    def lagrangian(self, extended: Array) -> Problem:
+        """Return the problem whose J is the augmented Lagrangian with the rows (p, y, ρ, μ)."""
+        return self._unconstrained.replace(parameters=extended)
+
+    def extended(self, multipliers: Sequence[Array] | None, penalty: float | Array, barrier: float = 0.0) -> Array:
+        """Return the rows (p, y, ρ, μ) of stages 0 … T, (T + 1, n_p + 2 k + 1); shorter y, or None, end in zeros.
+
+        `penalty` is one ρ for all rows, or (T + 1, k).
+        """
+        p = np.zeros(self.template.parameters.shape)
+        p[:, : self.own], p[:, self.own + self.widest : -1], p[:, -1] = self.problem.parameters, penalty, barrier
+        for row, y in zip(p, multipliers or ()):
+            row[self.own : self.own + len(y)] = y
+        return p
+
+    def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> list[Array]:
+        """Return [g, g_u, g_x] (k, 1 + m + n) of every stage, and [g, g_x] of the end, along a trajectory."""
+        arguments = [*zip(states, controls), (states[-1],)]
+        return [evaluate(*z, p) for evaluate, z, p in zip(self._structure.slopes, arguments, extended)]
+
+    def measure(
+        self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
+    ) -> Measured:
+        """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
+        updated, distances = list[Array](), list[Array]()
+        squares, cost, violation, named, amount, where = 0.0, 0.0, 0.0, 0.0, 0.0, ""
+        arguments = [*zip(states, controls), (states[-1],)]
+        for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
+            numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
+            updated.append(numbers[:k])
+            cost += float(numbers[-1])
+            relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
+            squares += float(relative @ relative)
+            for i, distance in enumerate(relative.tolist()):  # `not <=`: also where it is not a number
+                violation = violation if distance <= violation else distance
+                if not distance <= ALIKE * named:
+                    named, amount, where = distance, float(numbers[k + i]), say_row(self.rows, t, i)
+            distances.append(numbers[k:-1])
+        return Measured(updated, distances, violation, squares, amount, where, cost)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the natural units of all rows (T + 1, k) follow from; beyond the rows of a stage they are 1.
+
+    Attributes
+    ----------
+    span
+        Half the distance between two bounds; ∞ where there is one, or both are the same.
+    lower_size, upper_size
+        Sizes of the bounds; ∞ where there is none.
+    weights
+        Random numbers of mean 0 and variance 1, for random combinations of rows; 0 beyond.
+    groups, first
+        A number for each stage and the end; stages with the same number share their units. And the first of each.
+    """
+
+    span: Array
+    lower_size: Array
+    upper_size: Array
+    weights: Array
+    groups: Indices
+    first: list[int]
+
+    @classmethod
+    def of(cls, declared: Sequence[Rows], sources: Sequence[Indices]) -> Sides:
+        """Return those of rows that follow from declared ones."""
+        shape = len(declared), max(map(len, sources))
+        span, lower, upper = np.full((3, *shape), np.inf)
+        weights = np.random.default_rng(0).uniform(-np.sqrt(3), np.sqrt(3), shape)
+        for t, (rows, source) in enumerate(zip(declared, sources)):
+            low, high, k = rows.traced.lower[source], rows.traced.upper[source], len(source)
+            span[t, :k] = np.where(high > low, (high - low) / 2, np.inf)
+            lower[t, :k], upper[t, :k], weights[t, k:] = np.abs(low), np.abs(high), 0.0
+        known = dict[int, int]()
+        groups = [known.setdefault(id(rows), len(known)) for rows in declared]
+        return cls(span, lower, upper, weights, np.array(groups), [groups.index(group) for group in known.values()])
+
+    def shared(self, sizes: Array) -> Array:
+        """Return the largest of sizes (T + 1, k) of the rows of each kind of stage."""
+        shared = sizes.copy()
+        for group in range(len(self.first)):
+            shared[self.groups == group] = sizes[self.groups == group].max(axis=0)
+        return shared
+
+    def wide(self, shared: Array) -> Array:
+        """Return the units of rows that come to these sizes on a trajectory, however near two bounds are."""
+        return np.minimum(np.maximum(self.lower_size, shared), np.maximum(self.upper_size, shared))
+
+    def units(self, shared: Array) -> Array:
+        """Return the units of rows that come to these sizes on a trajectory; 0 where nothing tells."""
+        found = np.minimum(self.wide(shared), np.maximum(self.span, NARROWEST * shared))
+        return np.where(np.isinf(found), 1.0, found)
+
+    def at_rest(self, shared: Array) -> Array:
+        """Whether there are two bounds, and a trajectory does not tell whether they are near to each other."""
+        return (shared == 0) & np.isfinite(self.span)
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What all problems of the same parts share.
+
+    Attributes
+    ----------
+    rows
+        Of stages 0 … T-1 and of the end, as they are priced.
+    template
+        See `Augmented`.
+    evaluate, slopes
+        (x, u, p') → y⁺, |g − Π_C(g)|, ℓ of every stage and of the end, in one vector; and [g, g_u, g_x] (k, 1 + m + n).
+    sides
+        What the units of the priced rows follow from.
+    sources
+        Which declared row each priced one belongs to, by stage.
+    places, cuts
+        y of a declared row, or of a bounded control, is the sum of two numbers at `places` (2, rows) in the rows (p, y,
+        ρ, μ), the multipliers of all controls and a zero; `cuts` divide them by stage.
+    """
+
+    rows: tuple[Rows, ...]
+    template: Problem
+    evaluate: list[BufferedFunction]
+    slopes: list[BufferedFunction]
+    sides: Sides
+    sources: list[Indices]
+    places: Indices
+    cuts: list[int]
+
+    @cached_property
+    def row_cuts(self) -> list[int]:
+        """Where the priced rows of each stage begin among those of all, and where the last ones end."""
+        cuts: list[int] = np.cumsum([0, *(rows.count for rows in self.rows)]).tolist()
+        return cuts
+
+    @cached_property
+    def of_given(self) -> tuple[Indices, Array, Array]:
+        """Which of a Solution's multipliers is y of each priced row, and what y lies between (rows,)."""
+        lower = np.concatenate([rows.traced.lower for rows in self.rows])
+        upper = np.concatenate([rows.traced.upper for rows in self.rows])
+        places = np.concatenate([cut + source for cut, source in zip(self.cuts, self.sources)])
+        return places, np.where(np.isfinite(lower), -np.inf, 0.0), np.where(np.isfinite(upper), np.inf, 0.0)
+
+
+@lru_cache(maxsize=32)
+def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int, ...]) -> _Structure:
+    stages, end, terminal_constraints = parts.parts
+    declared = rows_of(stages, end, terminal_constraints, p_size, bounds=barrier)
+    split = [one_sided(each) for each in declared] if barrier else []
+    rows = tuple(each.rows for each in split) if barrier else declared
+    sources = [each.source for each in split] if barrier else [np.arange(each.count) for each in rows]
+    width = p_size + 2 * max(each.count for each in rows) + 1
+    parameters = np.ones((len(rows), width))
+    template = Problem(
+        stages=tuple(_priced_stage(Identities(*pair), p_size, width, barrier) for pair in zip(stages, rows)),
+        terminal_cost=_priced_end(Identities(end, rows[-1]), p_size, width, barrier),
+        x0=np.zeros(stages[0].dynamics.state_size),
+        parameters=parameters,
+        angles=angles,
+    )
+    _ = template.control_bounds  # computed once here, for all problems that are made from it
+    costs: list[Cost | TerminalCost] = [*(stage.cost for stage in template.stages), template.terminal_cost]
+    evaluate, slopes = _evaluations(costs, slice(3)), _evaluations(costs, slice(3, 4))
+    places, counts = _places(declared, sources, [] if barrier else stages, p_size, width)
+    sides = Sides.of(declared, sources)
+    return _Structure(rows, template, evaluate, slopes, sides, sources, places, np.cumsum([0, *counts]).tolist())
+
+
+def _places(
+    declared: Sequence[Rows], sources: Sequence[Indices], bounded: Sequence[Stage], p_size: int, width: int
+) -> tuple[Indices, list[int]]:
+    """Return the places of `_Structure`, and their number by stage; `bounded`: stages whose bounds are not priced."""
+    pairs, control = list[Indices](), len(declared) * width
+    for t, (rows, source) in enumerate(zip(declared, sources)):
+        pair = np.full((2, rows.count), -1)
+        for place, row in enumerate(source.tolist(), t * width + p_size):
+            pair[int(pair[0, row] >= 0), row] = place
+        if t < len(bounded):
+            of_bounds = control + bounded[t].bounded_controls
+            pair = np.concatenate([pair, [of_bounds, np.full_like(of_bounds, -1)]], axis=1)
+            control += bounded[t].dynamics.control_size
+        pairs.append(pair)
+    return np.concatenate(pairs, axis=1), [pair.shape[1] for pair in pairs]
+
+
+def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[BufferedFunction]:
+    """Return the graphs that the costs bring, with some of their results below each other; equal costs share theirs."""
+    known = dict[int, BufferedFunction]()
+    for cost in costs:
+        if id(cost) not in known:
+            assert cost.rows is not None
+            z = cost.rows.sx_in()
+            stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)[results]))])
+            known[id(cost)] = BufferedFunction(stacked)
+    return [known[id(cost)] for cost in costs]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _priced_stage(parts: Identities, p_size: int, width: int, barrier: bool) -> Stage:
+    stage, rows = parts.parts
+    sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
+    price = _Price(rows, (*sizes, p_size), width, barrier, f"stage {stage.name!r}: cost under constraints")
+    cost = FunctionCost(price.cost(stage.cost), *sizes, parameter_size=width, rows=price.graph(stage.cost))
+    dynamics = extend_dynamics(stage.dynamics, p_size, width)
+    lower, upper = (-np.inf, np.inf) if barrier else (stage.control_lower, stage.control_upper)
+    return Stage(dynamics, cost, lower, upper, name=stage.name)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _priced_end(parts: Identities, p_size: int, width: int, barrier: bool) -> TerminalCost:
+    cost, rows = parts.parts
+    price = _Price(rows, (cost.state_size, p_size), width, barrier, "the terminal cost under constraints")
+    return FunctionTerminalCost(price.cost(cost), cost.state_size, parameter_size=width, rows=price.graph(cost))
+
+
+@dataclass(frozen=True)
+class _Price:
+    """The price of some rows, for a cost of (…, p) with `sizes`, as expressions of (…, p'), p' of length `width`.
+
+    `where` is how messages call the cost.
+    """
+
+    rows: Rows
+    sizes: tuple[int, ...]
+    width: int
+    barrier: bool
+    where: str
+
+    def cost(self, cost: Cost | TerminalCost) -> Any:
+        """ℓ and the price; stays least squares where ℓ is and the price can be."""
+        if cost.traced_function is not None and cost.least_squares and not self.barrier:
+            graph = cost.traced_function.graph
+            return LeastSquares(lambda *z: ca.vertcat(graph(*self._own(z)), self._residual(*self._row(z))))
+        value = trace_cost(cost, self.sizes, self.where)
+        return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
+
+    def graph(self, cost: Cost | TerminalCost) -> ca.Function:
+        """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,), [g, g_u, g_x] (k, 1 + m + n), at the end [g, g_x]."""
+        z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
+        g, y, rho, mu = self._row(z)
+        updated = barrier_price(self.rows, g, y, rho, mu)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
+        value = trace_cost(cost, self.sizes, self.where)(*self._own(z))
+        slopes = ca.horzcat(g, *(ca.jacobian(g, each) for each in reversed(z[:-1])))
+        return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value, ca.densify(slopes)])
+
+    def _own(self, arguments: Sequence[Any]) -> list[ca.SX]:
+        """Return (…, p) of (…, p')."""
+        *z, extended = map(to_casadi, arguments)
+        return [*z, extended[: self.sizes[-1]]]
+
+    def _row(self, arguments: Sequence[Any]) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
+        """Return g, y and ρ (k,) each, and μ."""
+        extended, k, p_size = to_casadi(arguments[-1]), self.rows.count, self.sizes[-1]
+        if not k:  # a slice of no entries would be a row
+            return ca.SX(0, 1), ca.SX(0, 1), ca.SX(0, 1), extended[-1]
+        g, of_penalties = self.rows.traced.function(*self._own(arguments)), (p_size + self.width - 1) // 2
+        return g, extended[p_size : p_size + k], extended[of_penalties : of_penalties + k], extended[-1]
+
+    def _residual(self, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> ca.SX:
+        """Return √ρ (s − Π_C(s)) (k,)."""
+        return ca.sqrt(rho) * _outside(self.rows, g + y / rho)
+
+    def _value(self, *row: ca.SX) -> ca.SX:
+        return barrier_price(self.rows, *row)[0] if self.barrier else ca.sumsqr(self._residual(*row)) / 2
+
+
+def _outside(rows: Rows, s: ca.SX) -> ca.SX:
+    """Return s − Π_C(s) (k,)."""
+    bounds = zip(rows.traced.lower.tolist(), rows.traced.upper.tolist())
+    return ca.vertcat(ca.SX(0, 1), *(_beyond(s[i], *pair) for i, pair in enumerate(bounds)))
+
+
+def _beyond(s: ca.SX, lower: float, upper: float) -> ca.SX:
+    """s − Π(s) for the interval; smooth for an equality."""
+    if lower == upper:
+        return s - upper
+    excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
+    return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
+
+
+class _WithLongerParameters(Dynamics):
+    """Hand-written dynamics that read only the first entries of p."""
+
+    def __init__(self, inner: Dynamics, p_size: int) -> None:
+        self.inner, self.p_size = inner, p_size
+        self.state_size, self.control_size = inner.state_size, inner.control_size
+        self.next_state_size, self.curved = inner.next_state_size, inner.curved
+
+    @property
+    def brings_curvature(self) -> bool:
+        return self.inner.brings_curvature
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        return self.inner.step(x, u, p[: self.p_size])
+
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        return self.inner.jacobians(x, u, p[: self.p_size])
+
+    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
+        return self.inner.hessian_product(x, u, p[: self.p_size], costate)
+
+
+def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
+    """Let dynamics of p take a longer p', whose first entries are p."""
+    if dynamics.traced_function is None:
+        return _WithLongerParameters(dynamics, p_size)
+    function = with_parameters(dynamics.sole_function, 3, "dynamics")
+
+    def step(x: Any, u: Any, extended: Any) -> Any:
+        return function(x, u, extended[:p_size])
+
+    sizes = (dynamics.state_size, dynamics.control_size)
+    extended = FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)
+    extended.curved = dynamics.curved
+    return extended

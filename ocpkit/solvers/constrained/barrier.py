@@ -1,0 +1,78 @@
+"""Rows under a logarithmic barrier, with a slack that is always at its best and so never appears.
+
+A row c ≤ 0 with its slack, c + s = 0 and s > 0, has in the mixed logarithmic barrier-augmented Lagrangian (Armand &
+Omheni 2017) the price
+
+    ψ(c) = min_s  −μ log s + y (c + s) + ½ ρ (c + s)².
+
+The minimiser is the positive root of ρ (c + s) + y = μ/s. With it, and up to constants that leave no unit of s,
+
+    ψ(c) = −½ μ log(ρ s²/μ) + (μ/s)² / 2ρ,        ψ'(c) = y⁺ = μ/s > 0,        ψ''(c) = 1 / (s²/μ + 1/ρ),
+
+so s y⁺ = μ and y⁺ − y = ρ (c + s) hold exactly, wherever c is: the start may be infeasible, and no step has to stop
+short of a boundary. ψ is smooth, while the price of the augmented Lagrangian, its limit for μ → 0, has a jump in its
+second derivative. Newton's step on J + Σ ψ is that of the regularised interior-point system, δs eliminated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import casadi as ca
+import numpy as np
+from numpy.typing import NDArray
+
+from ocpkit.problem.constraint_rows import REMEMBERED, Rows
+from ocpkit.problem.graphs import TracedConstraints
+
+
+@dataclass(frozen=True, eq=False)
+class OneSided:
+    """Rows with one bound each, or equalities, of which each follows from a row of `source` (k,) of other rows."""
+
+    rows: Rows
+    source: NDArray[np.intp]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def one_sided(rows: Rows) -> OneSided:
+    """Split lower ≤ g ≤ upper into g ≤ upper and lower ≤ g; equalities stay, and what has no bound goes."""
+    lower, upper = rows.traced.lower, rows.traced.upper
+    equal = lower == upper
+    above, below = np.flatnonzero(np.isfinite(upper)), np.flatnonzero(np.isfinite(lower) & ~equal)
+    source = np.concatenate([above, below])
+    arguments = rows.traced.function.sx_in()
+    g = rows.traced.function(*arguments)
+    function = ca.Function("rows", arguments, [ca.vertcat(ca.SX(0, 1), *(g[i] for i in source.tolist()))])
+    first = np.concatenate([np.where(equal, lower, -np.inf)[above], lower[below]])
+    last = np.concatenate([upper[above], np.full(len(below), np.inf)])
+    names = tuple(rows.names[i] for i in source)
+    return OneSided(Rows(TracedConstraints(function, first, last, (len(names),)), names), source)
+
+
+def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> tuple[ca.SX, ca.SX]:
+    """Return Σ ψ (1,), equalities under ½ ρ (g + y/ρ)² instead, and y⁺ (k,); y is negative at lower bounds.
+
+    g, y and ρ are (k,); μ is one for all.
+    """
+    price, updated = ca.SX(0), list[ca.SX]()
+    for i, (lower, upper) in enumerate(_pairs(rows)):
+        if lower == upper:
+            s = g[i] - upper + y[i] / rho[i]
+            price += rho[i] * s**2 / 2
+            updated.append(rho[i] * s)
+            continue
+        sign = 1 if np.isfinite(upper) else -1
+        shifted = sign * (g[i] - (upper if sign > 0 else lower) + y[i] / rho[i])
+        half = (ca.fabs(shifted) + ca.sqrt(shifted**2 + 4 * mu / rho[i])) / 2  # the root without cancellation
+        s = ca.if_else(shifted > 0, mu / (rho[i] * half), half)
+        push = ca.if_else(shifted > 0, rho[i] * half, mu / half)
+        price += push**2 / (2 * rho[i]) - mu * ca.log(s**2 / (mu / rho[i])) / 2
+        updated.append(sign * push)
+    return price, ca.vertcat(ca.SX(0, 1), *updated)
+
+
+def _pairs(rows: Rows) -> Sequence[tuple[float, float]]:
+    return list(zip(rows.traced.lower.tolist(), rows.traced.upper.tolist()))
