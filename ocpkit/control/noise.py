@@ -14,9 +14,9 @@ W enters as parameters, p' = (p, W), one row per stage: a new W never traces or 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import casadi as ca
 import numpy as np
@@ -26,14 +26,9 @@ from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
 from ocpkit.problem.constraint_rows import REMEMBERED
-from ocpkit.problem.functions import FunctionCost, FunctionTerminalCost
-from ocpkit.problem.graphs import trace_cost
+from ocpkit.problem.longer_parameters import LongerParameters, Price, free_of_charge
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Stage, TerminalCost
-from ocpkit.solvers.constrained.augmented import extend_dynamics
-
-if TYPE_CHECKING:
-    pass
 
 
 def without_noise(problem: Problem) -> Problem:
@@ -57,12 +52,12 @@ class ExpectedCost:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self._p_size = problem, problem.parameters.shape[-1]
-        self._width = self._p_size + max(size**2 for size in problem.state_sizes[1:])
+        self.problem, p_size = problem, problem.parameters.shape[-1]
+        self._longer = LongerParameters(p_size, p_size + max(size**2 for size in problem.state_sizes[1:]))
         self._priced = dataclasses.replace(
             problem,
-            stages=tuple(_priced_stage(Identities(stage), self._p_size, self._width) for stage in problem.stages),
-            terminal_cost=_longer_end(Identities(problem.terminal_cost), self._p_size, self._width),
+            stages=tuple(_priced_stage(Identities(stage), self._longer) for stage in problem.stages),
+            terminal_cost=_longer_end(Identities(problem.terminal_cost), self._longer),
             parameters=self._extended(None),
         )
 
@@ -72,42 +67,38 @@ class ExpectedCost:
 
     def _extended(self, value_hessians: Sequence[Array] | None) -> Array:
         """Return the rows (p, W) of stages 0 … T; W = 0 at first and at the end."""
-        p = np.zeros((self.problem.horizon + 1, self._width))
-        p[:, : self._p_size] = self.problem.parameters
+        own, width = self._longer.p_size, self._longer.width
+        p = np.zeros((self.problem.horizon + 1, width))
+        p[:, :own] = self.problem.parameters
         for row, W in zip(p, () if value_hessians is None else value_hessians):
-            row[self._p_size : self._p_size + W.size] = np.ravel(W)
+            row[own : own + W.size] = np.ravel(W)
         return p
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _priced_stage(parts: Identities, p_size: int, width: int) -> Stage:
+def _priced_stage(parts: Identities, longer: LongerParameters) -> Stage:
     (stage,) = parts.parts
-    sizes, rows = (stage.dynamics.state_size, stage.dynamics.control_size), stage.dynamics.next_state_size
-    own = trace_cost(stage.cost, (*sizes, p_size), f"stage {stage.name!r}: cost under noise")
-    noise = None if stage.noise is None else with_parameters(stage.noise, 3, f"stage {stage.name!r}: noise")
+    where, name = f"stage {stage.name!r}: cost under noise", f"{stage.name}: expected cost"
+    price = Price(free_of_charge if stage.noise is None else _expected(stage, stage.noise, longer))
+    return longer.stage(stage, price, where, name, noise=None)
 
-    def cost(x: Any, u: Any, extended: Any) -> ca.SX:
-        value = own(*map(to_casadi, (x, u, extended[:p_size])))
-        if noise is None:
-            return value
-        F = to_casadi(noise(x, u, extended[:p_size]))
-        W = ca.reshape(to_casadi(extended[p_size : p_size + rows**2]), rows, rows)
-        return value + ca.trace(F.T @ W @ F) / 2
 
-    priced = FunctionCost(cost, *sizes, parameter_size=width, name=f"{stage.name}: expected cost")
-    dynamics = extend_dynamics(stage.dynamics, p_size, width)
-    return dataclasses.replace(stage, dynamics=dynamics, cost=priced, noise=None)
+def _expected(stage: Stage, noise: Callable[..., Any], longer: LongerParameters) -> Callable[..., ca.SX]:
+    """½ tr(Fᵀ W F) as a function of (x, u, p')."""
+    noise, n = with_parameters(noise, 3, f"stage {stage.name!r}: noise"), stage.dynamics.next_state_size
+
+    def price(x: Any, u: Any, extended: Any) -> ca.SX:
+        F = to_casadi(noise(x, u, extended[: longer.p_size]))
+        W = ca.reshape(to_casadi(extended[longer.p_size : longer.p_size + n**2]), n, n)
+        return ca.trace(F.T @ W @ F) / 2
+
+    return price
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _longer_end(parts: Identities, p_size: int, width: int) -> TerminalCost:
+def _longer_end(parts: Identities, longer: LongerParameters) -> TerminalCost:
     (cost,) = parts.parts
-    own = trace_cost(cost, (cost.state_size, p_size), "the terminal cost under noise")
-
-    def value(x: Any, extended: Any) -> ca.SX:
-        return own(to_casadi(x), to_casadi(extended[:p_size]))
-
-    return FunctionTerminalCost(value, cost.state_size, parameter_size=width)
+    return longer.terminal_cost(cost, Price(free_of_charge), "the terminal cost under noise")
 
 
 def noise_jacobians(stage: Stage, x: Array, u: Array, p: Array) -> Array:

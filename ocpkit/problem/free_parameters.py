@@ -25,9 +25,9 @@ from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.boundary.arrays import Array, checked_vector
 from ocpkit.boundary.pickling import CarriesFunctions
 from ocpkit.errors import ProblemError
-from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
+from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, composed
 from ocpkit.problem.problem import Problem
-from ocpkit.problem.stage import Constraint, Cost, Dynamics, Stage, TerminalCost
+from ocpkit.problem.stage import Constraint, Stage, TerminalCost
 
 
 def with_free_parameters(
@@ -165,14 +165,14 @@ def _stage(stage: Stage, sizes: tuple[int, int], bounds: Sequence[ArrayLike], ar
     split = arguments.split
     name, p_size = f"{stage.name}, with free parameters", len(split.given)
     dynamics = FunctionDynamics(
-        _Passing(_function(stage.dynamics), arguments),
+        _Passing(stage.dynamics.value_function, arguments),
         *sizes,
         next_state_size=stage.dynamics.next_state_size + split.count,
         parameter_size=p_size,
         name=f"{name}: dynamics",
     )
     dynamics.curved = stage.dynamics.curved
-    cost = _called(_function(stage.cost), arguments)
+    cost = composed(stage.cost.value_function, lambda function: _Called(function, arguments))
     return replace(
         stage,
         dynamics=dynamics,
@@ -187,25 +187,11 @@ def _stage(stage: Stage, sizes: tuple[int, int], bounds: Sequence[ArrayLike], ar
 def _end(problem: Problem, split: _Split) -> tuple[TerminalCost, tuple[Constraint, ...]]:
     n = problem.terminal_cost.state_size
     arguments = _Later(split, n)
-    cost = _called(_function(problem.terminal_cost), arguments, 2)
+    cost = composed(problem.terminal_cost.value_function, lambda function: _Called(function, arguments, 2))
     name = "the terminal cost, with free parameters"
     constraints = (replace(c, function=_Called(c.function, arguments, 2)) for c in problem.terminal_constraints)
     phi = FunctionTerminalCost(cost, n + split.count, parameter_size=len(split.given), name=name)
     return phi, tuple(constraints)
-
-
-def _function(part: Dynamics | Cost | TerminalCost) -> Any:
-    """Return what a part was made from, or else the method that gives its value, which is called with symbols."""
-    if part.sole_function is not None:
-        return part.sole_function
-    return part.step if isinstance(part, Dynamics) else part.value
-
-
-def _called(function: Any, arguments: _Arguments, count: int = 3) -> Any:
-    """Return the function of the new problem's arguments; residuals stay residuals."""
-    if isinstance(function, LeastSquares):
-        return LeastSquares(_Called(function.residual, arguments, count))
-    return _Called(function, arguments, count)
 
 
 class _Called(CarriesFunctions):

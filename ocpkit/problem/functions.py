@@ -15,6 +15,7 @@ from ocpkit.boundary.arrays import Array
 from ocpkit.boundary.pickling import CarriesFunctions
 from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.problem.stage import Cost, Dynamics, TerminalCost, cut_hessian
+from ocpkit.recursion.linalg import half_square
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,19 @@ class FunctionDynamics(Dynamics):
     def traced_function(self) -> Traced | None:
         return self.f if isinstance(self.f, Traced) and not self.overrides(FunctionDynamics) else None
 
+    def extended(self, p_size: int, width: int) -> Dynamics:
+        if self.traced_function is None:
+            return super().extended(p_size, width)
+        function = with_parameters(self._function, 3, "dynamics")
+
+        def step(x: Any, u: Any, extended: Any) -> Any:
+            return function(x, u, extended[:p_size])
+
+        sizes = (self.state_size, self.control_size)
+        extended = FunctionDynamics(step, *sizes, next_state_size=self.next_state_size, parameter_size=width)
+        extended.curved = self.curved
+        return extended
+
     def step(self, x: Array, u: Array, p: Array) -> Array:
         return self.f.value(x, u, p)
 
@@ -108,7 +122,7 @@ class _ScalarOfFunction(CarriesFunctions):
 
     def value(self, *arguments: Array) -> float:
         g = self.g.value(*arguments)
-        value: Any = 0.5 * g @ g if self.least_squares else g[0]
+        value: Any = half_square(g) if self.least_squares else g[0]
         return value if g.dtype == object else float(value)  # a symbol stays one
 
     def gradient(self, *arguments: Array) -> Array:
@@ -218,6 +232,11 @@ class FunctionTerminalCost(TerminalCost):
 def residual_of(function: Any) -> Any:
     """Return the function itself, or the residual function of `LeastSquares`."""
     return function.residual if isinstance(function, LeastSquares) else function
+
+
+def composed(function: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    """Return a function inside another one; residuals stay residuals."""
+    return LeastSquares(wrap(function.residual)) if isinstance(function, LeastSquares) else wrap(function)
 
 
 def bounds_pair(bounds: Any, what: str) -> tuple[ArrayLike, ArrayLike]:

@@ -7,14 +7,17 @@ value: exact where the new method can be called with symbols, by central differe
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import new_class
 from typing import Any, ClassVar
 
+import casadi as ca
+
 from ocpkit.autodiff.differentiable import BlackBox, Differentiable, Traced
 from ocpkit.boundary.pickling import CarriesFunctions
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.problem.part_graphs import UNTRACED_VALUE, half_squares, trace
 
 
 class Part(CarriesFunctions, ABC):
@@ -26,10 +29,13 @@ class Part(CarriesFunctions, ABC):
         Name of the method that returns the value.
     replacements
         What takes the place of each derivative that belongs to another value; a part defines all of them.
+    least_squares : bool
+        Whether `sole_function` returns residuals r of the value ½‖r‖².
     """
 
     value_method: ClassVar[str]
     replacements: ClassVar[Mapping[str, Callable[..., Any]]]
+    least_squares: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -71,6 +77,55 @@ class Part(CarriesFunctions, ABC):
     def traced_function(self) -> Traced | None:
         """That function with its derivatives as graphs; None where there is none or it was not traced."""
         return None
+
+    @property
+    def value_function(self) -> Any:
+        """What the value can be computed by: `sole_function`, or else the method."""
+        return getattr(self, self.value_method) if self.sole_function is None else self.sole_function
+
+    @property
+    def residual_graph(self) -> ca.Function | None:
+        """Graph of the residuals r of the value ½‖r‖²; None where it is not known as such."""
+        return self.traced_function.graph if self.least_squares and self.traced_function is not None else None
+
+    @abstractmethod
+    def argument_sizes(self, p_size: int) -> tuple[int, ...]:
+        """Lengths of (x, u, p), at the end of (x, p), where p has `p_size` entries."""
+
+    def value_graph(self, p_size: int, where: str) -> ca.Function:
+        """Graph of the value, a function of (x, u, p), at the end of (x, p); `where` is how messages call the part.
+
+        Raises
+        ------
+        UnsupportedProblem
+            If the value cannot be computed with symbols; says what to do.
+        """
+        traced = self.traced_function
+        function = getattr(self, self.value_method) if traced is None else traced.graph
+        graph = trace(function, self.argument_sizes(p_size), where, refusal=UNTRACED_VALUE)
+        return graph if self.residual_graph is None else half_squares(graph)
+
+    @abstractmethod
+    def derivative_graphs(self, p_size: int, where: str) -> Any:
+        """Graphs of the value and of the derivatives that solvers use.
+
+        Raises
+        ------
+        UnsupportedProblem
+            If a method cannot be computed with symbols, or the derivatives are measured by differences.
+        """
+
+    def traced_exactly(self, where: str) -> Traced | None:
+        """`traced_function`; None where the methods are to be called instead.
+
+        Raises
+        ------
+        UnsupportedProblem
+            If neither would do, since the derivatives are measured by differences.
+        """
+        if self.sole_function is not None and self.traced_function is None:
+            raise UnsupportedProblem(f"{where}: the derivatives are measured on a black box, not traced")
+        return self.traced_function
 
     def mark_in_use(self) -> None:
         """Note that the object belongs to a problem."""

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ocpkit.autodiff.differences import central_jacobian
 from ocpkit.autodiff.differentiable import with_parameters
+from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array, checked_vector, real_array
 from ocpkit.boundary.pickling import CarriesFunctions
 from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.problem.part import Part
+from ocpkit.problem.part_graphs import UNTRACED_VALUE, CostGraph, DynamicsGraph, below, beside, square, trace
 
 
 def _jacobians_of_step(f: Dynamics, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
@@ -71,6 +74,45 @@ class Dynamics(Part):
         """Whether `hessian_product` is more than differences of `jacobians`."""
         return type(self).hessian_product is not Dynamics.hessian_product
 
+    def argument_sizes(self, p_size: int) -> tuple[int, ...]:
+        return self.state_size, self.control_size, p_size
+
+    def derivative_graphs(self, p_size: int, where: str) -> DynamicsGraph:
+        traced, sizes = self.traced_exactly(where), self.argument_sizes(p_size)
+        if traced is not None:
+            return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph, self.curved)
+        products = None
+        if self.curved and self.brings_curvature:
+            products = trace(self.hessian_product, (*sizes, self.next_state_size), where, square)
+        f, jacobian = trace(self.step, sizes, where), trace(self.jacobians, sizes, where, beside)
+        return DynamicsGraph(f, jacobian, products, self.curved)
+
+    def extended(self, p_size: int, width: int) -> Dynamics:
+        """Return the same dynamics of a longer p' (width,), whose first `p_size` entries are p."""
+        return _WithLongerParameters(self, p_size)
+
+
+class _WithLongerParameters(Dynamics):
+    """Dynamics that read only the first entries of p."""
+
+    def __init__(self, inner: Dynamics, p_size: int) -> None:
+        self.inner, self.p_size = inner, p_size
+        self.state_size, self.control_size = inner.state_size, inner.control_size
+        self.next_state_size, self.curved = inner.next_state_size, inner.curved
+
+    @property
+    def brings_curvature(self) -> bool:
+        return self.inner.brings_curvature
+
+    def step(self, x: Array, u: Array, p: Array) -> Array:
+        return self.inner.step(x, u, p[: self.p_size])
+
+    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
+        return self.inner.jacobians(x, u, p[: self.p_size])
+
+    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
+        return self.inner.hessian_product(x, u, p[: self.p_size], costate)
+
 
 def _gradient_of_value(cost: Cost, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
     gradient = cost.differentiated(len(x), len(u), len(p)).jacobian(x, u, p)[0]
@@ -87,7 +129,6 @@ class Cost(Part):
 
     state_size: int
     control_size: int
-    least_squares: bool = False  # whether `sole_function` returns residuals
     rows: Any = None  # see `ocpkit.problem.functions.FunctionCost`
 
     value_method = "value"
@@ -114,6 +155,12 @@ class Cost(Part):
         "gauss_newton_hessian": gauss_newton_hessian,
     }
 
+    def argument_sizes(self, p_size: int) -> tuple[int, ...]:
+        return self.state_size, self.control_size, p_size
+
+    def derivative_graphs(self, p_size: int, where: str) -> CostGraph:
+        return _cost_graph(self, p_size, where, below, square)
+
 
 def _final_gradient(cost: TerminalCost, x: Array, p: Array) -> Array:
     return cost.differentiated(len(x), len(p)).jacobian(x, p)[0]
@@ -127,7 +174,6 @@ class TerminalCost(Part):
     """The cost φ(x, p) of the final state."""
 
     state_size: int
-    least_squares: bool = False
     rows: Any = None
 
     value_method = "value"
@@ -153,6 +199,31 @@ class TerminalCost(Part):
         "hessian": _final_hessian,
         "gauss_newton_hessian": gauss_newton_hessian,
     }
+
+    def argument_sizes(self, p_size: int) -> tuple[int, ...]:
+        return self.state_size, p_size
+
+    def derivative_graphs(self, p_size: int, where: str) -> CostGraph:
+        return _cost_graph(self, p_size, where, to_casadi, to_casadi)
+
+
+def _cost_graph(
+    cost: Cost | TerminalCost,
+    p_size: int,
+    where: str,
+    vector: Callable[[Any], ca.SX],
+    matrix: Callable[[Any], ca.SX],
+) -> CostGraph:
+    """Graphs of a cost; `vector` and `matrix` assemble what its gradient and its Hessians return."""
+    traced, sizes = cost.traced_exactly(where), cost.argument_sizes(p_size)
+    if traced is not None:
+        return CostGraph(traced.graph, cost.least_squares, cost.rows)
+    return CostGraph(
+        trace(cost.value, sizes, where),
+        gradient=trace(cost.gradient, sizes, where, vector),
+        hessian=trace(cost.hessian, sizes, where, matrix),
+        gauss_newton=trace(cost.gauss_newton_hessian, sizes, where, matrix),
+    )
 
 
 @dataclass(frozen=True)
@@ -192,6 +263,33 @@ class Constraint(CarriesFunctions):
             at = tuple(contradictory[0].tolist())
             where = at[0] if len(at) == 1 else list(at)
             raise ProblemError(f"{self.name}: lower bound above upper bound at entry {where}: {low[at]} > {high[at]}")
+
+    def graph(self, sizes: Sequence[int], where: str) -> ca.Function:
+        """Graph of g for arguments (x, u, p), at the end (x, p), of these lengths; `where` is how messages call it.
+
+        Raises
+        ------
+        UnsupportedProblem
+            If g cannot be computed with symbols; says what to do.
+        """
+        return trace(with_parameters(self.function, len(sizes), where), sizes, where, refusal=UNTRACED_VALUE)
+
+    def bounds(self, count: int, where: str) -> tuple[Array, Array]:
+        """Both bounds (count,) of g with so many rows.
+
+        Raises
+        ------
+        ProblemError
+            If a bound has another number of entries.
+        """
+        return _spread(self.lower, count, where), _spread(self.upper, count, where)
+
+
+def _spread(bound: ArrayLike, size: int, name: str) -> Array:
+    try:
+        return np.broadcast_to(np.asarray(bound, dtype=float), (size,))
+    except ValueError as error:
+        raise ProblemError(f"{name}: a bound of shape {np.shape(bound)} does not fit {size} entries") from error
 
 
 @dataclass(frozen=True, eq=False)

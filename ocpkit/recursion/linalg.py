@@ -92,6 +92,11 @@ def dot(a: Any, b: Any) -> Any:
     return a.inner_product(b) if hasattr(a, "inner_product") else (a * b).sum(-1)
 
 
+def half_square(residual: Any) -> Any:
+    """½‖r‖² of a vector (k,) of numbers, symbols or CasADi expressions."""
+    return (ca.sumsqr(residual) if isinstance(residual, SYMBOLIC) else residual @ residual) / 2
+
+
 class Cholesky:
     """A symmetric positive definite matrix (m, m), factored once and solved with many times.
 

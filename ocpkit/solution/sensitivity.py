@@ -29,9 +29,8 @@ from ocpkit.autodiff.identities import Identities
 from ocpkit.boundary.arrays import Array, real_array
 from ocpkit.errors import NotPositiveDefinite, ProblemError
 from ocpkit.problem.constraint_rows import REMEMBERED, Rows, problem_rows
-from ocpkit.problem.graphs import trace_stage, trace_terminal
+from ocpkit.problem.graphs import trace_stage
 from ocpkit.problem.problem import Problem
-from ocpkit.problem.stage import Stage
 from ocpkit.recursion.bellman import backward_pass
 from ocpkit.recursion.curvature import Exact
 from ocpkit.recursion.expansion import Expansion
@@ -42,6 +41,7 @@ PENALTY = 1e5  # ρ of the linear problem's rows, relative to its largest curvat
 ROUNDS = 50
 PRECISION = 1e-13
 KEPT = 1e-6  # a row that is missed by more, relative to the data, cannot be kept
+_Derivatives = tuple[BufferedFunction, BufferedFunction]
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,9 @@ class Sensitivity:
 def _linearise(problem: Problem, solution: Solution, rows: Sequence[Rows]) -> list[_Linear]:
     """Second derivatives of the Lagrangian and the Jacobians of dynamics and active rows, stage by stage."""
     p_size, stages = problem.parameters.shape[-1], list[_Linear]()
-    for t, part in enumerate([*problem.stages, problem.terminal_cost]):
-        hessian, jacobian = _derivatives(Identities(part, rows[t]), p_size)
+    derivatives = [_of_stage(Identities(*pair), p_size) for pair in zip(problem.stages, rows)]
+    derivatives.append(_of_end(Identities(problem.terminal_cost, rows[-1]), p_size))
+    for t, (hessian, jacobian) in enumerate(derivatives):
         final = t == problem.horizon
         x, u = solution.states[t], np.zeros(0) if final else solution.controls[t]
         costate = np.zeros(0) if final else solution.value_gradients[t + 1]
@@ -236,21 +237,27 @@ def _linearise(problem: Problem, solution: Solution, rows: Sequence[Rows]) -> li
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _derivatives(parts: Identities, p_size: int) -> tuple[BufferedFunction, BufferedFunction]:
+def _of_stage(parts: Identities, p_size: int) -> _Derivatives:
+    stage, rows = parts.parts
+    x, u, p = (ca.SX.sym("z", size) for size in stage.dynamics.argument_sizes(p_size))
+    traced = trace_stage(stage, p_size)
+    return _derivatives(traced.l(x, u, p), traced.f(x, u, p), rows.traced.function(x, u, p), (x, u, p))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _of_end(parts: Identities, p_size: int) -> _Derivatives:
+    cost, rows = parts.parts
+    x, p = (ca.SX.sym("z", size) for size in cost.argument_sizes(p_size))
+    phi = cost.value_graph(p_size, "the terminal cost")
+    return _derivatives(phi(x, p), ca.SX(0, 1), rows.traced.function(x, p), (x, ca.SX(0, 1), p))
+
+
+def _derivatives(cost: ca.SX, f: ca.SX, g: ca.SX, arguments: tuple[ca.SX, ca.SX, ca.SX]) -> _Derivatives:
     """∇²(ℓ + v·f + y·g) of (x, u, p, v, y) and the Jacobian of (f, g) of (x, u, p), in w = (x, u, p)."""
-    part, rows = parts.parts
-    p, f = ca.SX.sym("p", p_size), ca.SX(0, 1)
-    if isinstance(part, Stage):
-        x, u = ca.SX.sym("x", part.dynamics.state_size), ca.SX.sym("u", part.dynamics.control_size)
-        traced = trace_stage(part, p_size)
-        cost, f, g = traced.l(x, u, p), traced.f(x, u, p), rows.traced.function(x, u, p)
-    else:
-        x, u = ca.SX.sym("x", part.state_size), ca.SX(0, 1)
-        cost, g = trace_terminal(part, (), p_size).phi(x, p), rows.traced.function(x, p)
-    v, y, w = ca.SX.sym("v", f.numel()), ca.SX.sym("y", rows.count), ca.vertcat(x, u, p)
-    lagrangian = cost + (ca.dot(v, f) if f.numel() else 0) + (ca.dot(y, g) if rows.count else 0)
-    hessian = ca.Function("hessian", [x, u, p, v, y], [ca.densify(ca.hessian(lagrangian, w)[0])])
-    jacobian = ca.Function("jacobian", [x, u, p], [ca.densify(ca.jacobian(ca.vertcat(f, g), w))])
+    v, y, w = ca.SX.sym("v", f.numel()), ca.SX.sym("y", g.numel()), ca.vertcat(*arguments)
+    lagrangian = cost + (ca.dot(v, f) if f.numel() else 0) + (ca.dot(y, g) if g.numel() else 0)
+    hessian = ca.Function("hessian", [*arguments, v, y], [ca.densify(ca.hessian(lagrangian, w)[0])])
+    jacobian = ca.Function("jacobian", list(arguments), [ca.densify(ca.jacobian(ca.vertcat(f, g), w))])
     return BufferedFunction(hessian), BufferedFunction(jacobian)
 
 

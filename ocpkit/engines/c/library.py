@@ -20,6 +20,8 @@ from ocpkit.engines.c.source import c_source, kernel
 from ocpkit.engines.graphs import ProblemGraph
 
 GENERATORS = (
+    "../../recursion/linalg.py",
+    "../../problem/part_graphs.py",
     "../graphs.py",
     "emit.py",
     "source.py",

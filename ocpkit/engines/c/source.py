@@ -18,7 +18,8 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.emit import Program, literal
-from ocpkit.engines.graphs import CostGraph, ProblemGraph, StageGraph, TerminalGraph
+from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
+from ocpkit.problem.part_graphs import CostGraph
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop

@@ -26,15 +26,15 @@ import casadi as ca
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.autodiff.differentiable import BufferedFunction, with_parameters
+from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
 from ocpkit.problem.constraint_rows import REMEMBERED, Rows, rows_of, say_row
-from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost, LeastSquares
-from ocpkit.problem.graphs import trace_cost
+from ocpkit.problem.longer_parameters import LongerParameters, Price
 from ocpkit.problem.problem import Problem
-from ocpkit.problem.stage import Cost, Dynamics, Stage, TerminalCost
+from ocpkit.problem.stage import Cost, Stage, TerminalCost
+from ocpkit.recursion.linalg import half_square
 from ocpkit.solvers.constrained.barrier import barrier_price, one_sided
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
@@ -292,10 +292,10 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
     rows = tuple(each.rows for each in split) if barrier else declared
     sources = [each.source for each in split] if barrier else [np.arange(each.count) for each in rows]
     width = p_size + 2 * max(each.count for each in rows) + 1
-    parameters = np.ones((len(rows), width))
+    parameters, longer = np.ones((len(rows), width)), LongerParameters(p_size, width)
     template = Problem(
-        stages=tuple(_priced_stage(Identities(*pair), p_size, width, barrier) for pair in zip(stages, rows)),
-        terminal_cost=_priced_end(Identities(end, rows[-1]), p_size, width, barrier),
+        stages=tuple(_priced_stage(Identities(*pair), longer, barrier) for pair in zip(stages, rows)),
+        terminal_cost=_priced_end(Identities(end, rows[-1]), longer, barrier),
         x0=np.zeros(stages[0].dynamics.state_size),
         parameters=parameters,
         angles=angles,
@@ -338,72 +338,60 @@ def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[B
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _priced_stage(parts: Identities, p_size: int, width: int, barrier: bool) -> Stage:
+def _priced_stage(parts: Identities, longer: LongerParameters, barrier: bool) -> Stage:
     stage, rows = parts.parts
-    sizes = (stage.dynamics.state_size, stage.dynamics.control_size)
-    price = _Price(rows, (*sizes, p_size), width, barrier, f"stage {stage.name!r}: cost under constraints")
-    cost = FunctionCost(price.cost(stage.cost), *sizes, parameter_size=width, rows=price.graph(stage.cost))
-    dynamics = extend_dynamics(stage.dynamics, p_size, width)
-    lower, upper = (-np.inf, np.inf) if barrier else (stage.control_lower, stage.control_upper)
-    return Stage(dynamics, cost, lower, upper, name=stage.name)
+    where, free = f"stage {stage.name!r}: cost under constraints", (-np.inf, np.inf)
+    price = _Rows(rows, longer, barrier).price(stage.cost, where)
+    lower, upper = free if barrier else (stage.control_lower, stage.control_upper)
+    return longer.stage(stage, price, where, control_lower=lower, control_upper=upper, constraints=(), noise=None)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _priced_end(parts: Identities, p_size: int, width: int, barrier: bool) -> TerminalCost:
+def _priced_end(parts: Identities, longer: LongerParameters, barrier: bool) -> TerminalCost:
     cost, rows = parts.parts
-    price = _Price(rows, (cost.state_size, p_size), width, barrier, "the terminal cost under constraints")
-    return FunctionTerminalCost(price.cost(cost), cost.state_size, parameter_size=width, rows=price.graph(cost))
+    where = "the terminal cost under constraints"
+    return longer.terminal_cost(cost, _Rows(rows, longer, barrier).price(cost, where), where)
 
 
 @dataclass(frozen=True)
-class _Price:
-    """The price of some rows, for a cost of (…, p) with `sizes`, as expressions of (…, p'), p' of length `width`.
-
-    `where` is how messages call the cost.
-    """
+class _Rows:
+    """Rows with multipliers, penalties and barrier, as expressions of (…, p')."""
 
     rows: Rows
-    sizes: tuple[int, ...]
-    width: int
+    longer: LongerParameters
     barrier: bool
-    where: str
 
-    def cost(self, cost: Cost | TerminalCost) -> Any:
-        """ℓ and the price; stays least squares where ℓ is and the price can be."""
-        if cost.traced_function is not None and cost.least_squares and not self.barrier:
-            graph = cost.traced_function.graph
-            return LeastSquares(lambda *z: ca.vertcat(graph(*self._own(z)), self._residual(*self._row(z))))
-        value = trace_cost(cost, self.sizes, self.where)
-        return lambda *z: value(*self._own(z)) + self._value(*self._row(z))
+    def price(self, cost: Cost | TerminalCost, where: str) -> Price:
+        """Return what they cost; squares of residuals unless under a barrier."""
+        if self.barrier:
+            return Price(lambda *z: barrier_price(self.rows, *self._row(z))[0], rows=self._graph(cost, where))
+        return Price(
+            lambda *z: half_square(self._residual(*self._row(z))),
+            lambda *z: self._residual(*self._row(z)),
+            self._graph(cost, where),
+        )
 
-    def graph(self, cost: Cost | TerminalCost) -> ca.Function:
+    def _graph(self, cost: Cost | TerminalCost, where: str) -> ca.Function:
         """Return (…, p') → y⁺ (k,), |g − Π_C(g)| (k,), ℓ (1,), [g, g_u, g_x] (k, 1 + m + n), at the end [g, g_x]."""
-        z = [ca.SX.sym("z", size) for size in (*self.sizes[:-1], self.width)]
+        *sizes, p_size = cost.argument_sizes(self.longer.p_size)
+        z = [ca.SX.sym("z", size) for size in (*sizes, self.longer.width)]
         g, y, rho, mu = self._row(z)
         updated = barrier_price(self.rows, g, y, rho, mu)[1] if self.barrier else rho * _outside(self.rows, g + y / rho)
-        value = trace_cost(cost, self.sizes, self.where)(*self._own(z))
+        value = cost.value_graph(p_size, where)(*self.longer.own(*z))
         slopes = ca.horzcat(g, *(ca.jacobian(g, each) for each in reversed(z[:-1])))
         return ca.Function("rows", z, [updated, ca.fabs(_outside(self.rows, g)), value, ca.densify(slopes)])
 
-    def _own(self, arguments: Sequence[Any]) -> list[ca.SX]:
-        """Return (…, p) of (…, p')."""
-        *z, extended = map(to_casadi, arguments)
-        return [*z, extended[: self.sizes[-1]]]
-
     def _row(self, arguments: Sequence[Any]) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
         """Return g, y and ρ (k,) each, and μ."""
-        extended, k, p_size = to_casadi(arguments[-1]), self.rows.count, self.sizes[-1]
+        extended, k, p_size, width = to_casadi(arguments[-1]), self.rows.count, self.longer.p_size, self.longer.width
         if not k:  # a slice of no entries would be a row
             return ca.SX(0, 1), ca.SX(0, 1), ca.SX(0, 1), extended[-1]
-        g, of_penalties = self.rows.traced.function(*self._own(arguments)), (p_size + self.width - 1) // 2
+        g, of_penalties = self.rows.traced.function(*self.longer.own(*arguments)), (p_size + width - 1) // 2
         return g, extended[p_size : p_size + k], extended[of_penalties : of_penalties + k], extended[-1]
 
     def _residual(self, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> ca.SX:
         """Return √ρ (s − Π_C(s)) (k,)."""
         return ca.sqrt(rho) * _outside(self.rows, g + y / rho)
-
-    def _value(self, *row: ca.SX) -> ca.SX:
-        return barrier_price(self.rows, *row)[0] if self.barrier else ca.sumsqr(self._residual(*row)) / 2
 
 
 def _outside(rows: Rows, s: ca.SX) -> ca.SX:
@@ -418,40 +406,3 @@ def _beyond(s: ca.SX, lower: float, upper: float) -> ca.SX:
         return s - upper
     excess = ca.fmax(s - upper, 0.0) if np.isfinite(upper) else ca.SX(0)
     return excess - ca.fmax(lower - s, 0.0) if np.isfinite(lower) else excess
-
-
-class _WithLongerParameters(Dynamics):
-    """Hand-written dynamics that read only the first entries of p."""
-
-    def __init__(self, inner: Dynamics, p_size: int) -> None:
-        self.inner, self.p_size = inner, p_size
-        self.state_size, self.control_size = inner.state_size, inner.control_size
-        self.next_state_size, self.curved = inner.next_state_size, inner.curved
-
-    @property
-    def brings_curvature(self) -> bool:
-        return self.inner.brings_curvature
-
-    def step(self, x: Array, u: Array, p: Array) -> Array:
-        return self.inner.step(x, u, p[: self.p_size])
-
-    def jacobians(self, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
-        return self.inner.jacobians(x, u, p[: self.p_size])
-
-    def hessian_product(self, x: Array, u: Array, p: Array, costate: Array) -> tuple[Array, Array, Array]:
-        return self.inner.hessian_product(x, u, p[: self.p_size], costate)
-
-
-def extend_dynamics(dynamics: Dynamics, p_size: int, width: int) -> Dynamics:
-    """Let dynamics of p take a longer p', whose first entries are p."""
-    if dynamics.traced_function is None:
-        return _WithLongerParameters(dynamics, p_size)
-    function = with_parameters(dynamics.sole_function, 3, "dynamics")
-
-    def step(x: Any, u: Any, extended: Any) -> Any:
-        return function(x, u, extended[:p_size])
-
-    sizes = (dynamics.state_size, dynamics.control_size)
-    extended = FunctionDynamics(step, *sizes, next_state_size=dynamics.next_state_size, parameter_size=width)
-    extended.curved = dynamics.curved
-    return extended

@@ -1,0 +1,147 @@
+"""Graphs of dynamics and costs with their derivatives, and how a method is called with symbols.
+
+Functions written with `ocpkit.math` are differentiated by CasADi. Hand-written parts are called once with symbols,
+their own derivatives included, so that every engine takes the steps that the user's formulas say; the default
+central differences of `Dynamics.hessian_product` become exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import casadi as ca
+
+from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.errors import ProblemError, UnsupportedProblem
+from ocpkit.recursion.linalg import half_square
+
+UNTRACED = "{where} cannot be traced: {error}"
+UNTRACED_VALUE = (
+    "{where} cannot be traced ({method}: {error}); write it with ocpkit.math, without float(), branches and "
+    "assignments into NumPy arrays, or choose a solver that only evaluates it: 'ddp', 'ilqr', 'fddp'"
+)
+
+
+@dataclass(frozen=True)
+class DynamicsGraph:
+    """f and its Jacobian (n', n + m) of (x, u, p), and v ↦ Σ v_i ∇²f_i unless hand-written dynamics lack it.
+
+    Where f is not `curved`, solvers take v·∇²f = 0.
+    """
+
+    f: ca.Function
+    jacobian: ca.Function
+    hessian_product: ca.Function | None
+    curved: bool = True
+
+    def hessian(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
+        """Return v·f_zz (n + m, n + m)."""
+        if not self.curved:
+            return ca.SX(z.numel(), z.numel())
+        if self.hessian_product is not None:
+            return self.hessian_product(*arguments, v)
+        hessian = ca.jacobian(self.jacobian(*arguments).T @ v, z)
+        return (hessian + hessian.T) / 2
+
+
+@dataclass(frozen=True)
+class CostGraph:
+    """ℓ, or residuals r of ½‖r‖²; hand-written costs bring their own gradient and two Hessians (in z).
+
+    `rows` belongs to costs that price constraints; see `ocpkit.problem.functions.FunctionCost`.
+    """
+
+    g: ca.Function
+    least_squares: bool = False
+    rows: ca.Function | None = None
+    gradient: ca.Function | None = None
+    hessian: ca.Function | None = None
+    gauss_newton: ca.Function | None = None
+
+    def value(self, arguments: Sequence[ca.SX]) -> ca.SX:
+        """Return ℓ (1,)."""
+        g = self.g(*arguments)
+        return half_square(g) if self.least_squares else g
+
+    def expand(self, z: ca.SX, arguments: Sequence[ca.SX], second_order: bool) -> tuple[ca.SX, ca.SX]:
+        """Return the gradient (n + m,) and the Hessian (n + m, n + m), full or by Gauss-Newton."""
+        if self.gradient is not None and self.hessian is not None and self.gauss_newton is not None:
+            return self.gradient(*arguments), (self.hessian if second_order else self.gauss_newton)(*arguments)
+        value = self.value(arguments)
+        if second_order or not self.least_squares:
+            hessian, gradient = ca.hessian(value, z)
+            return gradient, hessian
+        jacobian = ca.jacobian(self.g(*arguments), z)
+        return jacobian.T @ self.g(*arguments), jacobian.T @ jacobian
+
+
+def half_squares(residual: ca.Function) -> ca.Function:
+    """Graph of ½‖r‖² from that of r."""
+    arguments = residual.sx_in()
+    return ca.Function("value", arguments, [half_square(residual(*arguments))])
+
+
+def trace(
+    function: Callable[..., Any],
+    sizes: Sequence[int],
+    where: str,
+    assemble: Callable[[Any], ca.SX] = to_casadi,
+    refusal: str = UNTRACED,
+) -> ca.Function:
+    """Graph of a function, called once with symbols; a graph already is its own.
+
+    Parameters
+    ----------
+    function
+        Takes one array per entry of `sizes`.
+    sizes
+        Lengths of its arguments.
+    where
+        How messages call it.
+    assemble
+        One matrix of what it returns.
+    refusal
+        What to say where it cannot be called so: a text with ``{where}``, ``{method}`` and ``{error}``.
+
+    Raises
+    ------
+    UnsupportedProblem
+        If the function fails on symbols.
+    ProblemError
+        If a graph takes arguments of other sizes.
+    """
+    if isinstance(function, ca.Function):
+        traced = tuple(function.numel_in(i) for i in range(function.n_in()))
+        if traced != tuple(sizes):
+            raise ProblemError(f"{where}: traced for arguments of sizes {traced}, but the problem has {tuple(sizes)}")
+        return function
+    columns, arrays = zip(*(symbols(f"v{i}", size) for i, size in enumerate(sizes)))
+    try:
+        return ca.Function("value", columns, [assemble(function(*arrays))])
+    except Exception as error:  # whatever a user's own code raises when it meets a symbol
+        method = getattr(function, "__qualname__", type(function).__name__)
+        raise UnsupportedProblem(refusal.format(where=where, method=method, error=error)) from error
+
+
+def beside(blocks: Sequence[Any]) -> ca.SX:
+    """Matrices beside each other: the Jacobian in z = (x, u)."""
+    return ca.horzcat(*map(_matrix, blocks))
+
+
+def below(blocks: Sequence[Any]) -> ca.SX:
+    """Vectors below each other: the gradient in z = (x, u)."""
+    return ca.vertcat(*map(to_casadi, blocks))
+
+
+def square(blocks: Sequence[Any]) -> ca.SX:
+    """The Hessian in z = (x, u) of its blocks xx, ux, uu."""
+    xx, ux, uu = map(_matrix, blocks)
+    return ca.vertcat(ca.horzcat(xx, ux.T), ca.horzcat(ux, uu))
+
+
+def _matrix(block: Any) -> ca.SX:
+    """Keep the shape of matrices without rows or columns, which nested lists lose."""
+    shape = getattr(block, "shape", None)
+    return ca.SX(*shape) if shape and 0 in shape else to_casadi(block)
