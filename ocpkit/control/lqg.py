@@ -25,7 +25,7 @@ from ocpkit.boundary.arrays import Array
 from ocpkit.control.estimator import Filtering
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.problem import Problem
-from ocpkit.recursion.bellman import action_value
+from ocpkit.recursion.bellman import q_expansion
 from ocpkit.recursion.value import Value
 from ocpkit.solution.solution import Solution
 from ocpkit.solution.trajectory import Trajectory
@@ -69,7 +69,7 @@ def price_of_doubt(problem: Problem, solution: Solution, filtering: Filtering, *
         M = filtering.kept[t + 1]
         cost += float(np.sum(G * (filtering.updated[t + 1] - M @ filtering.predicted[t + 1] @ M.T))) / 2
         hessians.insert(0, M.T @ G @ M)
-        Q = action_value(stages[t], Value(solution.value_gradients[t + 1], V[t + 1]))
+        Q = q_expansion(stages[t], Value(solution.value_gradients[t + 1], V[t + 1]))
         G = L[t].T @ Q.uu @ L[t] + stages[t].fx.T @ hessians[0] @ stages[t].fx
     at_start = float(np.sum(V[0] * filtering.predicted[0]) + np.sum(G * filtering.updated[0])) / 2
     return Doubt(hessians, cost + at_start)

@@ -91,7 +91,7 @@ class BellmanStep:
         return dot(slope, self.k) / 2 + self.gap_change
 
 
-def action_value(stage: Expansion, V: Value) -> ActionValue:
+def q_expansion(stage: Expansion, V: Value) -> ActionValue:
     """Eq. 3, or with an outer product for V_xx Eq. 16-17; a gap first moves V_x to where f really lands."""
     Vx = V.x if stage.gap is None else V.x + matvec(V.xx, stage.gap)
     Qx = stage.lx + matvec(transpose(stage.fx), Vx)
@@ -115,7 +115,7 @@ def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, fe
     NotPositiveDefinite
         If the curvature has no positive definite operator here.
     """
-    step = minimise(t, action_value(stage, V), curvature, feedback=feedback, value=type(V))
+    step = minimise(t, q_expansion(stage, V), curvature, feedback=feedback, value=type(V))
     gap = stage.gap
     if gap is None:
         return step

@@ -23,6 +23,9 @@ from ocpkit.engines.numpy import Policy
 from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Stage
+from ocpkit.recursion.bellman import q_expansion
+from ocpkit.recursion.expansion import Expansion
+from ocpkit.recursion.value import Value
 from ocpkit.solution.solution import Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.ddp import BLOWN_UP
@@ -115,7 +118,8 @@ def hamiltonian(stage: Stage, x: Array, costate: Array, u: Array, p: Array) -> t
     """Eq. 20 with its gradients: H, H_x (n,), H_u (m,); `costate` is p_{t+1}, `p` the problem's parameters."""
     value = stage.cost.value(x, u, p) + float(costate @ stage.dynamics.step(x, u, p))
     (lx, lu), (fx, fu) = stage.cost.gradient(x, u, p), stage.dynamics.jacobians(x, u, p)
-    return value, lx + fx.T @ costate, lu + fu.T @ costate
+    Q = q_expansion(Expansion(fx, fu, lx, lu), Value(costate))
+    return value, Q.x, Q.u
 
 
 def augmented_hamiltonian(

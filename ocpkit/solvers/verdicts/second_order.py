@@ -19,7 +19,7 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.numpy import NumpyEngine, first_not_finite
-from ocpkit.recursion.bellman import ActionValue, action_value
+from ocpkit.recursion.bellman import ActionValue, q_expansion
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.linalg import eigh
 from ocpkit.recursion.value import Value
@@ -115,7 +115,7 @@ def curvatures(engine: NumpyEngine, nominal: Trajectory, stages: Sequence[Expans
     negative, flat = list[Direction](), list[Direction]()
     newton, gains = [np.zeros(0)] * T, [np.zeros((0, 0))] * T
     for t in reversed(range(T)):
-        Q, s = action_value(stages[t], V), scales[t]
+        Q, s = q_expansion(stages[t], V), scales[t]
         free = np.flatnonzero(~held(problem.stages[t], nominal.controls[t], Q.u))
         values, vectors = eigh((s[:, None] * Q.uu * s)[np.ix_(free, free)])
         largest = max(largest, float(np.abs(values).max(initial=0.0)))
@@ -143,7 +143,7 @@ def _scales(engine: NumpyEngine, nominal: Trajectory, stages: Sequence[Expansion
     problem, V = engine.problem, terminal
     gradients, bends = list[Array](), list[Array]()
     for stage in reversed(stages):
-        Q = action_value(stage, V)
+        Q = q_expansion(stage, V)
         gradients.insert(0, Q.u)
         bends.insert(0, np.diagonal(Q.uu))
         V = Value(Q.x, Q.xx)
