@@ -17,6 +17,7 @@ from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Constraint, Stage, TerminalCost
 
 REMEMBERED = 256  # stages whose traced form is kept for the next solve
+ALIKE = 1 + 1e-9  # of rows that are as far from holding, but for rounding, the first is named
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +96,26 @@ def row_values(
 
 def largest_violation(rows: Sequence[Rows], values: Sequence[Array]) -> tuple[float, str]:
     """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
-    worst, where = 0.0, ""
-    for t, (g, each) in enumerate(zip(values, rows)):
-        if each.count:
-            distance = np.abs(g - each.traced.project(g))
-            i = int(distance.argmax())
-            if not distance[i] <= worst:  # also where it is not a number
-                worst = float(distance[i])
-                where = say_row(rows, t, i)
-    return worst, where
+    return worst_row(rows, [each.traced.distance(g) for g, each in zip(values, rows)])[1:]
+
+
+def worst_row(rows: Sequence[Rows], distances: Sequence[Array], units: Array | None = None) -> tuple[float, float, str]:
+    """Return the largest distance, once in units (T + 1, k) of the rows and once in the user's, and whose it is.
+
+    `distances` (k,) are those of all stages and of the end; without units both are the user's. What is not a number is
+    larger than all others.
+    """
+    every = np.concatenate(distances)
+    relative = every
+    if units is not None:
+        relative = every / np.concatenate([unit[: len(each)] for unit, each in zip(units, distances)])
+    largest = float(relative.max(initial=0.0))
+    if largest == 0:
+        return 0.0, 0.0, ""
+    at = int((np.isnan(relative) | (relative * ALIKE >= largest)).argmax())
+    cuts = np.cumsum([len(each) for each in distances])
+    t = int(np.searchsorted(cuts, at, side="right"))
+    return largest, float(every[at]), say_row(rows, t, at - int(cuts[t]) + len(distances[t]))
 
 
 def say_row(rows: Sequence[Rows], t: int, i: int) -> str:
@@ -116,7 +128,7 @@ def broken_at_start(problem: Problem, rows: Rows) -> tuple[float, str]:
     if not rows.count:
         return 0.0, ""
     g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
-    distance = np.where(rows.depends_on_control, 0.0, np.abs(g - rows.traced.project(g)))
+    distance = np.where(rows.depends_on_control, 0.0, rows.traced.distance(g))
     return float(distance.max()), rows.names[int(distance.argmax())]
 
 

@@ -32,9 +32,10 @@ class TracedConstraints:
     upper: Array
     counts: tuple[int, ...]
 
-    def project(self, g: Array) -> Array:
-        """Return the nearest point of the set, Π(g) (k,)."""
-        return np.clip(g, self.lower, self.upper)
+    def distance(self, g: Array) -> Array:
+        """Return |g − Π(g)|, how far the rows are outside of their bounds; g and the result are (k,) or (k, …)."""
+        lower, upper = (side.reshape(-1, *(1,) * (g.ndim - 1)) for side in (self.lower, self.upper))
+        return np.maximum(np.fmax(lower - g, g - upper), 0.0)
 
 
 @dataclass(frozen=True)

@@ -173,15 +173,13 @@ class _Run:
     def __init__(self, first: int, rows: Rows, count: int, *, end: bool) -> None:
         self.stages, self.rows, self.end = slice(first, first + count), rows, end
         self._count, self._values = count, BufferedFunction(rows.traced.function.map(count))
-        self._lower, self._upper = rows.traced.lower[:, None], rows.traced.upper[:, None]
         self.of_bounds = _size_of_bounds(rows.traced.lower, rows.traced.upper)
         self._of_slopes = np.zeros(rows.count)
 
     def distance(self, z: Sequence[Array]) -> Array:
         """|g − Π(g)| (k, count) at the stacked arguments z; infinite where g is not a number."""
         g = self._values(*(each.ravel() for each in z))
-        found: Array = np.fmax(self._lower - g, g - self._upper)
-        return np.where(np.isnan(g), np.inf, np.maximum(found, 0.0))
+        return np.where(np.isnan(g), np.inf, self.rows.traced.distance(g))
 
     def sizes(self, z: Sequence[Array], reach: Array) -> Array:
         """Size (k,) of each row."""

@@ -30,7 +30,7 @@ from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
-from ocpkit.problem.constraint_rows import REMEMBERED, Rows, rows_of, say_row
+from ocpkit.problem.constraint_rows import REMEMBERED, Rows, rows_of, worst_row
 from ocpkit.problem.longer_parameters import LongerParameters, Price
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Cost, Stage, TerminalCost
@@ -39,7 +39,6 @@ from ocpkit.solvers.constrained.barrier import barrier_price, one_sided
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
 NARROWEST = 1e-3  # distance of two bounds beside the size of their row, below which rounding would count as violation
-ALIKE = 1 + 1e-9  # of rows that are as far from holding, but for rounding, the first is named
 Indices = NDArray[np.intp]
 
 
@@ -165,7 +164,7 @@ class Augmented:
     ) -> Measured:
         """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
         updated, distances = list[Array](), list[Array]()
-        squares, cost, violation, named, amount, where = 0.0, 0.0, 0.0, 0.0, 0.0, ""
+        squares, cost = 0.0, 0.0
         arguments = [*zip(states, controls), (states[-1],)]
         for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
             numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
@@ -173,11 +172,8 @@ class Augmented:
             cost += float(numbers[-1])
             relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
             squares += float(relative @ relative)
-            for i, distance in enumerate(relative.tolist()):  # `not <=`: also where it is not a number
-                violation = violation if distance <= violation else distance
-                if not distance <= ALIKE * named:
-                    named, amount, where = distance, float(numbers[k + i]), say_row(self.rows, t, i)
             distances.append(numbers[k:-1])
+        violation, amount, where = worst_row(self.rows, distances, units)
         return Measured(updated, distances, violation, squares, amount, where, cost)
 
 

@@ -117,7 +117,7 @@ def _of_rows(
             jacobian = _jacobian(each)(*z, problem.parameter(t))
             reach = jacobian[:, :n] @ moved
             reach[:, :m] += 0.0 if final else jacobian[:, n:]
-            missed = np.abs(g - each.traced.project(g))
+            missed = each.traced.distance(g)
             room = np.minimum((each.traced.upper - each.traced.lower) / 2, np.abs(g - _nearest(each, g)))
             for kind, length in ((mends, missed), (rooms, np.where(missed > 0, 0.0, room))):
                 kind.append(np.where(reach != 0, length[:, None] / np.abs(reach), 0.0))
