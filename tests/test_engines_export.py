@@ -5,6 +5,7 @@ With gcc and with clang, wherever they are installed, as C and included from C++
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 from dataclasses import replace
@@ -20,6 +21,9 @@ from ocpkit import DDP, FDDP, ILQR, Problem, UnsupportedProblem, models
 from ocpkit.cli import app
 from ocpkit.control.export import export_c
 from ocpkit.engines.c.emit import OPERATIONS
+from ocpkit.engines.c.library import load_library
+from ocpkit.engines.c.source import c_source
+from ocpkit.engines.graphs import trace_problem
 
 STRICT = [
     "-std=gnu11",
@@ -102,6 +106,13 @@ def test_strict_build_and_the_same_answer(name: str, solver: DDP, compiler: str,
     numbers, controls = build_and_run(tmp_path, compiler=compiler)
     assert numbers[0] == 1
     assert_same(numbers, controls, replace(solver, engine="numpy").solve(problem))
+
+
+@pytest.mark.parametrize("name", ["pendulum", "varying-sizes", "reference", "hand-written", "quadrotor"])
+def test_an_exported_workspace_is_as_large_as_the_compiled_solver_asks(name: str) -> None:
+    graph = trace_problem(BY_NAME[name].problem())
+    kinds = np.array(graph.kind_of_stage, dtype=ctypes.c_long)
+    assert c_source(graph).scratch_size == load_library(graph).scratch_size(kinds)
 
 
 def test_solves_again_from_other_states(tmp_path: Path) -> None:

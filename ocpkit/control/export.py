@@ -14,7 +14,7 @@ import numpy as np
 
 from ocpkit.engines.c.emit import literal
 from ocpkit.engines.c.library import FIELD_NAMES
-from ocpkit.engines.c.source import PACK, c_source, kernel
+from ocpkit.engines.c.source import Source, c_source, kernel
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.errors import UnsupportedProblem, refuse_unused
 from ocpkit.problem.problem import Problem
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ocpkit.solvers.ddp.ddp import DDP
 
 PROGRAMS = ("main", "closed_loop")
-METRIC = 5  # numbers per control of what ddp.c keeps for the damping
 
 
 def export_c(
@@ -64,12 +63,12 @@ def export_c(
     name = f"{name}_" if name in ("", *PROGRAMS) else name  # else one file would replace the other
     head = [f'#include "{name}.h"', "#define NO_CLOCK", f"#define SOLVER(name) {name}_##name"]
     head += ["#define ENTRY static __attribute__((unused))"]
-    code = c_source(graph, "\n".join(head))
-    words = _words(problem, solver, name) | {"scratch": _scratch_size(graph, code)}
+    source = c_source(graph, "\n".join(head))
+    words = _words(problem, solver, name) | {"scratch": source.scratch_size}
     words["mpc"] = _filled("mpc.h", words) if problem.uniform else ""
     programs = PROGRAMS if problem.uniform else PROGRAMS[:1]
     texts = {f"{name}.h": _filled("header.h", words)}
-    texts[f"{name}.c"] = "\n".join([code, *_numbers(problem, solver, graph), kernel("export.c")])
+    texts[f"{name}.c"] = "\n".join([source.text, *_numbers(problem, solver, graph, source), kernel("export.c")])
     if problem.uniform:
         tolerance = f"static const double FEASIBILITY_TOLERANCE = {literal(feasibility_tolerance)};"
         sizes = f"enum {{ STATE = {problem.state_sizes[0]}, CONTROL = {problem.control_sizes[0]} }};"
@@ -115,15 +114,11 @@ def _comment(text: str) -> str:
     return re.sub(r"[^\w .,:()+-]", "_", text)
 
 
-def _numbers(problem: Problem, solver: DDP, graph: ProblemGraph) -> list[str]:
+def _numbers(problem: Problem, solver: DDP, graph: ProblemGraph, source: Source) -> list[str]:
     """The problem's numbers and the solver's options, for the functions of `kernel/export.c`."""
     sizes = ", ".join(f"{key} = {size}" for key, size in _sizes(problem).items())
-    scratch, most = "sizeof(((SOLVER(workspace) *)0)->scratch)", "0"
-    for i in range(len(graph.kinds)):
-        most = f"(shared_size_{i} > {most} ? shared_size_{i} : {most})"
     return [
-        f"enum {{ {sizes}, HANDED_ON = {most} }};",
-        f'_Static_assert({scratch} == sizeof(double) * ({_scratch(graph)}), "scratch");',
+        f"enum {{ {sizes}, HANDED_ON = {max(source.handed_on)} }};",
         f"static const long kind_of_stage[HORIZON] = {{{', '.join(map(str, graph.kind_of_stage))}}};",
         _array("own_x0", problem.x0),
         _array("own_parameters", problem.parameters.ravel()),
@@ -140,38 +135,6 @@ def _sizes(problem: Problem) -> dict[str, int]:
     sizes |= {"CONTROLS": max(1, sum(m)), "GAINS": max(1, sum(i * j for i, j in zip(m, n)))}  # C has no empty arrays
     sizes |= {"HESSIANS": sum(i * i for i in n), "LIMITS": sum(m) if problem.bounded else 0}
     return sizes
-
-
-def _scratch_size(graph: ProblemGraph, code: str) -> int:
-    """The number of doubles that `_scratch` says; what a stage hands on is known since the code has been written."""
-    shared = [int(count) for count in re.findall(r"#define SHARED (\d+)", code)]
-    models, work, metrics, handed_on = 0, 0, 0, sum(shared[kind] for kind in graph.kind_of_stage)
-    for stage in graph.kinds:
-        n, m, following = stage.state_size, stage.control_size, stage.next_state_size
-        width = _rounded(n + m + 1)
-        models += (following + n + m) * width
-        metrics += METRIC * m
-        work = max(work, _rounded(following) + (following + n + 2 * m) * width)
-    hessian = max(stage.state_size for stage in graph.kinds) ** 2
-    return sum(map(_rounded, (models, hessian, hessian, work, handed_on, handed_on, metrics)))
-
-
-def _rounded(count: int) -> int:
-    """To whole vectors of the kernel."""
-    return -(-count // PACK) * PACK
-
-
-def _scratch(graph: ProblemGraph) -> str:
-    """What ocpkit_scratch_size computes, as a constant expression."""
-    kinds, work = range(len(graph.kinds)), "0"
-    for i in kinds:
-        work = f"(work_size_{i} > {work} ? work_size_{i} : {work})"
-    models = " + ".join(f"model_size_{i}" for i in kinds)
-    shared = " + ".join(f"{graph.kind_of_stage.count(i)} * shared_size_{i}" for i in kinds)
-    hessian = max(kind.state_size for kind in graph.kinds) ** 2
-    metrics = sum(METRIC * kind.control_size for kind in graph.kinds)
-    parts = f"ROUND_UP({models}) + 2 * ROUND_UP({hessian}) + ROUND_UP({work}) + 2 * ROUND_UP({shared})"
-    return f"{parts} + ROUND_UP({metrics})"
 
 
 def _options(solver: DDP) -> str:

@@ -122,7 +122,7 @@ def _compile(graph: ProblemGraph) -> Library:
 
     def build(target: Path) -> None:
         source = target.with_suffix(".c")
-        source.write_text(c_source(graph), encoding="utf-8")
+        source.write_text(c_source(graph).text, encoding="utf-8")
         compiler.build(source, target)
 
     try:

@@ -8,7 +8,7 @@ evaluated by dot products with the table as well, instead of as thousands of lin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -36,9 +36,31 @@ def kernel(name: str) -> str:
 LIBRARY = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>\n#define ENTRY"
 
 
-def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
-    """Return the whole source, one translation unit; `head` comes first and says what an ENTRY is to others."""
-    stages = [_stage(stage, i) for i, stage in enumerate(graph.kinds)]
+METRIC = 5  # numbers per control of what ddp.c keeps for the damping
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a solver.
+
+    Attributes
+    ----------
+    text
+        One translation unit.
+    handed_on
+        How many values a stage of each kind hands on to its derivatives.
+    scratch_size
+        Doubles of memory, beside its arrays, that a solve needs; what ocpkit_scratch_size says of the compiled solver.
+    """
+
+    text: str
+    handed_on: tuple[int, ...]
+    scratch_size: int
+
+
+def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
+    """Return the whole source; `head` comes first and says what an ENTRY is to others."""
+    stages, handed_on = zip(*(_stage(stage, i) for i, stage in enumerate(graph.kinds)))
     kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.kinds)))  # clang takes no structs as initializers
     table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
     parts = [
@@ -56,7 +78,26 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> str:
         kernel("ddp.c"),
         *([kernel("units.c"), kernel("augmented.c")] if graph.augmented else []),
     ]
-    return "\n".join(parts)
+    return Source("\n".join(parts), handed_on, _scratch_size(graph, handed_on))
+
+
+def _scratch_size(graph: ProblemGraph, handed_on: Sequence[int]) -> int:
+    """Sum of what ddp.c says that its scratch memory holds."""
+    models, work, metrics = 0, 0, 0
+    for stage in graph.kinds:
+        n, m, following = stage.state_size, stage.control_size, stage.next_state_size
+        width = _rounded(n + m + 1)
+        models += (following + n + m) * width
+        metrics += METRIC * m
+        work = max(work, _rounded(following) + (following + n + 2 * m) * width)
+    hessian = max(stage.state_size for stage in graph.kinds) ** 2
+    shared = sum(handed_on[kind] for kind in graph.kind_of_stage)
+    return sum(map(_rounded, (models, hessian, hessian, work, shared, shared, metrics)))
+
+
+def _rounded(count: int) -> int:
+    """To whole vectors of the kernel."""
+    return -(-count // PACK) * PACK
 
 
 @dataclass(frozen=True)
@@ -115,10 +156,10 @@ class Table:
         ]
 
 
-def _stage(stage: StageGraph, number: int) -> str:
-    """The model of a kind of stage as C functions, and the kernel for its sizes."""
+def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
+    """The model of a kind of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
-    width, (x, u, p, v) = -(-(n + m + 1) // PACK) * PACK, stage.symbols()
+    width, (x, u, p, v) = _rounded(n + m + 1), stage.symbols()
     orders = [stage.expand(x, u, p, v, second_order=second_order) for second_order in (True, False)]
     F = [ca.horzcat(e.fu, e.fx) for e in orders]
     H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in orders]
@@ -148,7 +189,7 @@ def _stage(stage: StageGraph, number: int) -> str:
             body += [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
     arguments = "const double *x, const double *u, const double *p"
     derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
-    return "\n".join(
+    text = "\n".join(
         [
             f"#define STAGE(name) name##_{number}",
             *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
@@ -164,6 +205,7 @@ def _stage(stage: StageGraph, number: int) -> str:
             *(f"#undef {name}" for name in DEFINED),
         ]
     )
+    return text, shared
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
