@@ -65,7 +65,7 @@ def time_renewal(rank: int, count: int, folder: str) -> None:
     seconds = {}
     for width in WIDTHS:
         shared, model = Processes(rank, count), network(width)
-        optimizer = DDPNOpt(model, curvature="kronecker", basis_every=2, processes=shared)
+        optimizer = DDPNOpt(model, curvature="kronecker", eigenbasis_interval=2, processes=shared)
         optimizer.step(torch.randn(BATCH, 64), torch.randint(10, (BATCH,)))
         memories = [memory | {"count": 2} for memory in optimizer.state.values()]
         groups = optimizer.param_groups * len(memories)

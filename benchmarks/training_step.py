@@ -32,12 +32,11 @@ from torch import Tensor, nn
 from benchmarks import page
 from benchmarks.machine import describe
 from ocpkit_nn.experiments.cost import Step, peak_memory
-from ocpkit_nn.optim import fused
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.pmp import EMSA
-from ocpkit_nn.passes import separable
+from ocpkit_nn.passes import fused, separable
 from ocpkit_nn.training import networks
-from ocpkit_nn.training.optimizers import BASIS_EVERY
+from ocpkit_nn.training.options import EIGENBASIS_INTERVAL
 
 SEED = 0
 
@@ -90,8 +89,8 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
         "RMSprop": Method(partial(_backpropagation, model, torch.optim.RMSprop, foreach=True), "RMSprop"),
     }
     for curvature, twin in TWINS.items():
-        period = BASIS_EVERY if curvature in ("kronecker", "ekfac") else 1
-        build = partial(_ddpnopt, model, curvature=curvature, basis_every=period)
+        period = EIGENBASIS_INTERVAL if curvature in ("kronecker", "ekfac") else 1
+        build = partial(_ddpnopt, model, curvature=curvature, eigenbasis_interval=period)
         if period > 1:
             every[twin] = Method(partial(build, feedback="none"), twin, period)
         for feedback in ("full", "value"):
@@ -99,7 +98,7 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
             every[name] = Method(partial(build, feedback=feedback), twin, period)
             if curvature in fused.CURVATURES:
                 cheap = partial(build, feedback=feedback, gains="separable")
-                every[f"{name} separable"] = Method(cheap, twin, separable.EVERY)
+                every[f"{name} separable"] = Method(cheap, twin, separable.REFRESH_INTERVAL)
     for terminal in ("montecarlo", "ggn"):
         every[f"DDPNOpt diagonal full {terminal}"] = Method(partial(_ddpnopt, model, terminal=terminal), "RMSprop")
     vanilla = {"curvature": "exact", "control_hessian": "literal", "terminal": "ggn", "damping": 1.0}

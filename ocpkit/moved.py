@@ -90,7 +90,7 @@ MOVED = {
     "ocpkit_nn.dense_pass": "ocpkit_nn.passes.dense",
     "ocpkit_nn.eigenbases": "ocpkit_nn.passes.eigenbases",
     "ocpkit_nn.finite": "ocpkit_nn.optim.finite",
-    "ocpkit_nn.fused": "ocpkit_nn.optim.fused",
+    "ocpkit_nn.fused": "ocpkit_nn.passes.fused",
     "ocpkit_nn.gains": "ocpkit_nn.passes.gains",
     "ocpkit_nn.groups": "ocpkit_nn.optim.groups",
     "ocpkit_nn.interrupt": "ocpkit_nn.training.interrupt",

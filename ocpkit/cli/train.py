@@ -59,9 +59,10 @@ def train_command(
     damping: Annotated[
         float | None, typer.Option(help="Of Kronecker and exact curvature.", show_default=BY_OPTIMIZER)
     ] = None,
-    basis_every: Annotated[
+    eigenbasis_interval: Annotated[
         int | None, typer.Option(help="Steps between eigendecompositions.", show_default=BY_OPTIMIZER)
     ] = None,
+    basis_every: Annotated[int | None, typer.Option(hidden=True)] = None,
     max_grad_norm: Annotated[float | None, typer.Option(help="Clip the gradient at this norm.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches and draws.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")] = "cpu",

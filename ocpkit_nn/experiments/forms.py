@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.losses import Loss
-from ocpkit_nn.layers.stages import Linearisation, as_stages
+from ocpkit_nn.layers.stages import as_stages
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.passes.factored import LayerPolicy
+from ocpkit_nn.passes.backward_pass import LayerPolicy, TerminalValue, Trajectory
+from ocpkit_nn.passes.baseline import Baseline
 
 
 class GaussSeidel:
@@ -82,10 +83,8 @@ class TrustRegion(DDPNOpt):
             raise ValueError("a trust region needs gains='exact': it bounds the feedback, apart from the feedforward")
         self.radius = radius
 
-    def _backward_pass(
-        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor, gradient: Tensor
-    ) -> list[LayerPolicy]:
-        policies = super()._backward_pass(linearisations, outputs, targets, gradient)
+    def _backward_pass(self, trajectory: Trajectory, terminal: TerminalValue, baseline: Baseline) -> list[LayerPolicy]:
+        policies = super()._backward_pass(trajectory, terminal, baseline)
         return [BoundedPolicy(each.direction, each.metric, each.gain, self.radius) for each in policies]
 
 

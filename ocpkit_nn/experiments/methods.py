@@ -20,6 +20,7 @@ from ocpkit_nn.experiments.stacked import Stacked
 from ocpkit_nn.experiments.todays import Muon, cosine
 from ocpkit_nn.layers.losses import Loss
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.groups import renamed
 from ocpkit_nn.optim.pmp import EMSA
 from ocpkit_nn.optim.vanishing import SGDVGR
 from ocpkit_nn.training.optimizers import Backpropagation, Stepper
@@ -87,7 +88,7 @@ def _torch_optimizer(weights: Sequence[torch.Tensor], run: Run) -> torch.optim.O
 
 def _solver(model: nn.Module, loss: Loss, run: Run, kind: type[DDPNOpt] = DDPNOpt, **options: Any) -> DDPNOpt:
     generator = torch.Generator(run.device).manual_seed(run.seed)
-    options = {**TWIN.get(run.baseline, {}), **options}
+    options = renamed({**TWIN.get(run.baseline, {}), **options})  # records keep the names of their time
     return kind(model, loss, _rate(run), tikhonov=run.epsilon or 0.0, generator=generator, **options)
 
 

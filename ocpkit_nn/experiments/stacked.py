@@ -38,6 +38,7 @@ the mean. For B = 1 both are the same, and with s = 0 both are the baseline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,8 @@ from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.layers.stages import Linearisation
 from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.passes.curvature import RULES
-from ocpkit_nn.passes.factored import LayerPolicy, LayerRule, layer_gradients
+from ocpkit_nn.passes.backward_pass import LayerPolicy, LayerRule, TerminalValue, Trajectory, layer_gradients
+from ocpkit_nn.passes.baseline import Baseline
 
 OPEN_LOOP = ("baseline", "levenberg")
 
@@ -78,24 +79,22 @@ class Stacked(DDPNOpt):
         super().__init__(model, loss, lr, **options)
         if open_loop not in OPEN_LOOP:
             raise ValueError(f"open_loop must be one of {', '.join(OPEN_LOOP)}, got {open_loop!r}")
-        plain = self.proximal and not self.tikhonov and self.gains == "exact" and self.dynamics == "first"
-        if not plain or self.rule is RULES["exact"] or self.processes.count > 1:
+        own = self.policy
+        plain = own.proximal and not own.tikhonov and own.gains == "exact" and own.dynamics == "first"
+        if not plain or self.curvature == "exact" or self.processes.count > 1:
             raise ValueError(
                 "the stacked problem needs control_hessian='proximal', tikhonov=0, gains='exact', dynamics='first', "
                 "one process, and another curvature than 'exact'"
             )
         self.open_loop = open_loop
 
-    def _backward_pass(
-        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor, gradient: Tensor
-    ) -> list[LayerPolicy]:
+    def _backward_pass(self, trajectory: Trajectory, terminal: TerminalValue, baseline: Baseline) -> list[LayerPolicy]:
+        linearisations = trajectory.linearisations
         if self.feedback == "none":
-            return super()._backward_pass(linearisations, outputs, targets, gradient)
+            return super()._backward_pass(trajectory, terminal, baseline)
         if any(each.couples_samples for each in linearisations):
             raise ValueError("the stacked problem has no batch norm: f_x would not be block-diagonal")
-        gradient, scale = self._clipped(gradient, linearisations)
-        columns = scale**0.5 * self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
-        return stacked_pass(linearisations, gradient, columns, self._rule, open_loop=self.open_loop)
+        return stacked_pass(linearisations, terminal.gradient, terminal.columns(), baseline, open_loop=self.open_loop)
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class StackedPolicy(LayerPolicy):
 
 
 def stacked_pass(
-    linearisations: list[Linearisation], gradient: Tensor, columns: Tensor, rule: LayerRule, *, open_loop: str
+    linearisations: Sequence[Linearisation], gradient: Tensor, columns: Tensor, rule: LayerRule, *, open_loop: str
 ) -> list[LayerPolicy]:
     """Back-propagate 1 + r vectors of each sample; at each layer O((rB)² dim u + (rB)³) in time beside.
 

@@ -2,4 +2,4 @@
 
 from ocpkit import moved
 
-__getattr__ = moved.members(__name__, "ddpnopt")
+__getattr__ = moved.members(__name__, "ddpnopt", "options")

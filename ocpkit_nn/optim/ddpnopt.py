@@ -15,45 +15,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ocpkit.recursion.value import Value
 from ocpkit_nn.distributed import ALONE, Processes
 from ocpkit_nn.layers.losses import Loss
 from ocpkit_nn.layers.lost_options import TrainingWarning, lost_options, warn_of_unread_options
-from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation, Stage, without_autocast
+from ocpkit_nn.layers.stages import Stage, without_autocast
 from ocpkit_nn.layers.structure import check_no_backward_hooks
 from ocpkit_nn.layers.torch_losses import as_loss
-from ocpkit_nn.layers.vectors import ControlBase, StateBase
-from ocpkit_nn.optim import fused
 from ocpkit_nn.optim.finite import finite_mean, first_not_finite, refusal
-from ocpkit_nn.optim.groups import check_batch, check_name, check_options, check_whole
+from ocpkit_nn.optim.groups import RENAMED_INTERVAL, check_batch, check_options, check_shared, renamed
 from ocpkit_nn.optim.memories import carry
 from ocpkit_nn.optim.micro_batches import MicroBatchedStage
+from ocpkit_nn.optim.options import CurvatureOptions, PolicyOptions, TerminalHessian
 from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights
 from ocpkit_nn.optim.undo import Undo
-from ocpkit_nn.passes import eigenbases, separable
-from ocpkit_nn.passes.curvature import RULES, LayerGradients, Memory
-from ocpkit_nn.passes.dense import dense_pass
-from ocpkit_nn.passes.factored import LayerPolicy, bellman_pass, parallel_pass
+from ocpkit_nn.passes import eigenbases
+from ocpkit_nn.passes.backward_pass import Policy, TerminalValue, Trajectory
+from ocpkit_nn.passes.baseline import Baseline
 from ocpkit_nn.passes.gains import FeedbackGain
-from ocpkit_nn.passes.second_order import check_second_order, second_order_pass
-from ocpkit_nn.passes.separable import AimedGradient
+from ocpkit_nn.passes.moments import MOMENTS, Memory
+from ocpkit_nn.passes.rank_one import gradient_norm
+from ocpkit_nn.passes.second_order import check_second_order
 from ocpkit_nn.passes.workspace import Workspace
 
-FEEDBACK = ("full", "value", "none")
-DYNAMICS = ("first", "second")
-CONTROL_HESSIAN = ("proximal", "literal")
-GAINS = ("exact", "separable")
-TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
-DECAYS = {"diagonal": 0.99}
 FACTORED = ("kronecker", "ekfac")
-CYCLED = {"momentum": ("identity", "diagonal"), "betas": ("adam",)}
 HALVINGS = 10  # of the step size, at most
 
 
@@ -98,7 +87,7 @@ class DDPNOpt(StageOptimizer):
         As in torch's Adam and RMSprop.
     damping
         γ added to Kronecker and exact curvature.
-    basis_every
+    eigenbasis_interval
         Steps that share the eigenvectors of the Kronecker factors. If several do, all layers' are renewed at once after
         the last of them, and `processes` divide the work.
     weight_decay
@@ -158,7 +147,7 @@ class DDPNOpt(StageOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         damping: float = 0.03,
-        basis_every: int = 1,
+        eigenbasis_interval: int = 1,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
         line_search: bool = False,
@@ -167,51 +156,41 @@ class DDPNOpt(StageOptimizer):
         gains: str = "exact",
         generator: torch.Generator | None = None,
         processes: Processes = ALONE,
+        basis_every: int | None = None,
     ) -> None:
-        check_name("curvature", curvature, RULES)
-        check_name("feedback", feedback, FEEDBACK)
-        check_name("terminal curvature", terminal, TERMINAL)
-        check_name("control Hessian", control_hessian, CONTROL_HESSIAN)
-        check_name("order of the dynamics", dynamics, DYNAMICS)
-        check_name("kind of gains", gains, GAINS)
-        check_whole(terminal, rank, tikhonov, max_grad_norm, curvature_scale)
-        warn_of_unread_options(curvature, momentum, decay)
+        if basis_every is not None:
+            warnings.warn(RENAMED_INTERVAL, DeprecationWarning, stacklevel=2)
+            eigenbasis_interval = basis_every
+        options = CurvatureOptions(curvature, momentum, decay, betas, eps, damping, eigenbasis_interval)
+        self.terminal = TerminalHessian(terminal, rank, curvature_scale, generator)
+        self.policy = PolicyOptions(feedback, control_hessian, dynamics, tikhonov, gains, line_search)
+        self.backward_pass = self.policy.backward_pass(curvature, self.terminal)
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
-        self.dynamics, self.micro_batch = dynamics, micro_batch
-        self.loss = as_loss(loss)
-        self.rule, self.feedback, self.terminal, self.rank = RULES[curvature], feedback, terminal, rank
-        self.proximal, self.curvature_scale = control_hessian == "proximal", curvature_scale
-        self.max_grad_norm, self.tikhonov, self.generator = max_grad_norm, tikhonov, generator
-        self.line_search, self.processes = line_search, processes
-        if processes.count > 1 and curvature == "exact":
-            raise ValueError("the exact curvature needs all samples of a batch in one process")
-        if processes.count > 1 and self.loss.of_whole_batch:
-            raise ValueError(
-                f"{loss} weighs a sample by the others of its batch, and a process has its share only: give a loss of "
-                "ocpkit_nn.layers.losses, CrossEntropy for one"
-            )
-        if gains == "separable":
-            self._check_separable(curvature, dynamics)
-        self.curvature, self.gains, self.lost = curvature, gains, ""
-        self._policies: list[LayerPolicy] = []
-        self._aimed: list[AimedGradient] = []
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "momentum": momentum,
-            "decay": DECAYS.get(curvature, 0.95) if decay is None else decay,
-            "betas": betas,
-            "eps": eps,
-            "damping": damping,
-            "basis_every": basis_every,
-            "weight_decay": weight_decay,
-        }
-        check_options(defaults)
-        for name, rules in CYCLED.items():  # torch's schedulers go by what is there
-            if curvature not in rules:
-                del defaults[name]
-        super().__init__(self._take(model, groups or []), defaults)
+        warn_of_unread_options(curvature, momentum, decay)
+        self.loss, self.processes = as_loss(loss), processes
+        check_shared(processes.count, curvature, self.loss, loss)
+        self.curvature, self.max_grad_norm, self.micro_batch, self.lost = curvature, max_grad_norm, micro_batch, ""
+        self._policies: list[Policy] = []
+        super().__init__(self._take(model, map(renamed, groups or [])), options.group(lr, weight_decay))
         self._begin()
+
+    @property
+    def feedback(self) -> str:
+        """Use of Q_ux."""
+        return self.policy.feedback
+
+    @property
+    def gains(self) -> str:
+        """Kind of gains."""
+        return self.policy.gains
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """Source of randomness of the terminal Hessian."""
+        return self.terminal.generator
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         check_options({**self.defaults, **param_group})
@@ -219,7 +198,7 @@ class DDPNOpt(StageOptimizer):
 
     def _adopt(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
         check_no_backward_hooks(self.model)
-        if self.dynamics == "second":
+        if self.policy.dynamics == "second":
             check_second_order(after)
         lost, before_that = lost_options([stage.layer for stage in after], self.curvature, self.feedback), self.lost
         self.lost = lost
@@ -234,7 +213,7 @@ class DDPNOpt(StageOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._policies, self._aimed = [], []
+        self._policies = []
 
     @changes_weights
     @torch.no_grad()
@@ -270,7 +249,7 @@ class DDPNOpt(StageOptimizer):
         """
         check_batch(inputs, targets)
         self._begin()
-        self._policies, self._aimed = [], []  # the last step's vectors, as many as this one's
+        self._policies = []  # the last step's vectors take as much memory as this one's
         self._values: Tensor | None = None
         self._undo.keep_buffers()
         try:
@@ -278,7 +257,7 @@ class DDPNOpt(StageOptimizer):
         except BaseException as error:
             finite = self._undo.all_finite(moments=True)
             self._undo.restore()
-            self._policies, self._aimed = [], []
+            self._policies = []
             spoiled = not finite or any(first_not_finite(each) is not None for each in (inputs, self._values))
             if spoiled and isinstance(error, (RuntimeError, ValueError)):
                 raise refusal(inputs, self._values) from error  # drawing from, or decomposing, what is not finite
@@ -287,49 +266,43 @@ class DDPNOpt(StageOptimizer):
     def _advance(self, inputs: Tensor, targets: Tensor) -> float:
         """Take the step and return the mean loss before it."""
         self._samples = self.processes.see(len(inputs), inputs.device)
-        states, linearisations, outputs = self._simulate(inputs)
+        trajectory = self._simulate(inputs)
+        states, outputs = trajectory.states, trajectory.outputs
         with without_autocast(outputs):
             self._values, gradient = self.loss.value_and_gradient(outputs, targets)
-        known = gradient.element_size() >= 4 and all([stage.is_regular for stage in self.stages])
-        seen = [states[0], outputs, gradient] if known else []
-        loss, small = finite_mean(inputs, self._values, seen, self.processes)
-        known = known and small
-        if self.line_search or not known:
-            self._undo.keep_controls(self._parameters(), [self._memory(stage) for stage in self.stages])
-        if self.gains == "separable":
-            self._aimed = self._separable_step(states, linearisations, gradient)
+        regular = gradient.element_size() >= 4 and all([stage.is_regular for stage in self.stages])
+        watched = [states[0], outputs, gradient] if regular else []
+        loss, small = finite_mean(inputs, self._values, watched, self.processes)
+        stays_finite = regular and small
+        memories = [self._memory(stage) for stage in self.stages]
+        if self.policy.line_search or not stays_finite:
+            self._undo.keep_controls(self._parameters(), memories)
+        baseline = Baseline(self.curvature, [stage.layer for stage in self.stages], memories, self._groups)
+        with without_autocast(outputs):
+            terminal = self._terminal_value(trajectory, targets, gradient)
+            self._policies = self._backward_pass(trajectory, terminal, baseline)
+        if self.policy.line_search:
+            self._search(trajectory, targets, loss)
         else:
+            self._forward_pass(trajectory)
+        if self.curvature in FACTORED:
             with without_autocast(outputs):
-                self._policies = self._backward_pass(linearisations, outputs, targets, gradient)
-            if self.line_search:
-                self._search(states, targets, loss)
-            else:
-                self._forward_pass(states, self._policies)
-            if self.curvature in FACTORED:
-                with without_autocast(outputs):
-                    eigenbases.renew(map(self._memory, self.stages), self._groups, self.processes)
-        if not known and not self._undo.all_finite(moments=self.curvature in FACTORED):
+                eigenbases.renew(memories, self._groups, self.processes)
+        if not stays_finite and not self._undo.all_finite(moments=self.curvature in FACTORED):
             raise refusal(inputs, self._values)
         return loss
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for stage in self.stages for parameter in stage.layer.parameters]
 
-    def _check_separable(self, curvature: str, dynamics: str) -> None:
-        if curvature not in fused.CURVATURES:
-            raise ValueError(f"separable gains are for the curvatures {', '.join(fused.CURVATURES)}, not {curvature}")
-        plain = self.terminal == "empirical" and self.proximal and not self.tikhonov and not self.line_search
-        if not plain or dynamics == "second":
-            raise ValueError(
-                "separable gains need terminal='empirical', control_hessian='proximal', dynamics='first', tikhonov=0 "
-                "and no line search"
-            )
+    def _memory(self, stage: Stage) -> Memory:
+        """Moments of a stage."""
+        memory: Memory = self.state[stage.layer.parameters[0]]
+        return memory
 
-    def _simulate(self, inputs: Tensor) -> tuple[list[Tensor], list[Linearisation], Tensor]:
+    def _simulate(self, inputs: Tensor) -> Trajectory:
         """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
-        x = inputs
-        for module in self.preparation:
-            x = module(x)
+        x = self._prepared(inputs)
         states, linearisations = [], []
         for stage in self.stages:
             states.append(x)
@@ -338,107 +311,42 @@ class DDPNOpt(StageOptimizer):
             stage.check_samples_do_not_mix(states[-1], x)
             linearisation.average = self.processes.average
             linearisations.append(linearisation)
-        return states, linearisations, x
+        return Trajectory(self.stages, linearisations, states, x, self._workspaces)
 
-    def _backward_pass(
-        self, linearisations: list[Linearisation], outputs: Tensor, targets: Tensor, gradient: Tensor
-    ) -> list[LayerPolicy]:
-        """Terminal value (line 6) and backward Bellman pass (lines 7-13)."""
-        feedback = self.feedback != "none"
-        gradient, scale = self._clipped(gradient, linearisations)
-        if feedback and self.dynamics == "second":
-            columns = self._terminal_columns(outputs, targets, gradient)
-            terminal = Value(gradient, scale * columns.transpose(1, 2) @ columns)
-            return second_order_pass(
-                self.stages,
-                linearisations,
-                outputs,
-                terminal,
-                self._rule,
-                scale=self._scale(),
-                proximal=self.proximal,
-                tikhonov=self.tikhonov,
-            )
-        rank_one = self.terminal == "empirical" and self.proximal and self.rule is not RULES["exact"]
-        if not feedback or (rank_one and self.tikhonov == 0):
-            return parallel_pass(
-                linearisations,
-                gradient,
-                self._rule,
-                feedback=feedback,
-                scale=scale,
-                workspaces=self._workspaces,
-            )
-        columns = scale**0.5 * self._terminal_columns(outputs, targets, gradient).transpose(0, 1)
-        if self.tikhonov == 0:
-            return bellman_pass(linearisations, gradient, columns, self._rule, proximal=self.proximal)
-        return dense_pass(linearisations, gradient, columns, self._rule, proximal=self.proximal, tikhonov=self.tikhonov)
+    def _terminal_value(self, trajectory: Trajectory, targets: Tensor, gradient: Tensor) -> TerminalValue:
+        """Terminal value (line 6), of a cost scaled down where its gradient is too large."""
+        clip = None
+        if self.max_grad_norm is not None:  # zero where the norm overflows
+            clip = min(1.0, self.max_grad_norm / (gradient_norm(trajectory.linearisations, gradient) + 1e-6))
+        return self.terminal.value(self.loss, trajectory.outputs, targets, gradient, self._samples, clip)
 
-    def _terminal_columns(self, outputs: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
-        """Columns Z (B, r, C) of the terminal Hessian Z Zᵀ."""
-        if self.terminal == "empirical":
-            return gradient[:, None]
-        return self.loss.factors(outputs, targets, self.terminal, self.generator, self.rank)  # type: ignore[arg-type]
+    def _backward_pass(self, trajectory: Trajectory, terminal: TerminalValue, baseline: Baseline) -> list[Any]:
+        """Backward Bellman pass (lines 7-13)."""
+        return self.backward_pass(trajectory, terminal, baseline)
 
-    def _rule(
-        self,
-        t: int,
-        gradients: LayerGradients,
-        memory: Memory | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Metric, Tensor]:
-        """Ask the baseline for its M/η and direction at stage t, by default with that stage's memory and options."""
-        layer, options = self.stages[t].layer, options or self._groups[t]
-        if options["weight_decay"]:
-            gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * layer.matrix())
-        return self.rule(gradients, self._memory(self.stages[t]) if memory is None else memory, options)
-
-    def _memory(self, stage: Stage) -> Memory:
-        """What the baseline's rule remembers of a stage."""
-        memory: Memory = self.state[stage.layer.parameters[0]]
-        return memory
-
-    def _scale(self) -> float:
-        """Return the factor of a sample's second derivatives."""
-        return 1 / self._samples if self.curvature_scale is None else self.curvature_scale
-
-    def _clipped(self, gradient: Tensor, linearisations: list[Linearisation]) -> tuple[Tensor, float]:
-        """∇φ and the factor of the terminal Hessian, with the whole cost scaled down if the gradient is too large."""
-        if self.max_grad_norm is None:
-            return gradient, self._scale()
-        clip = self._clip_factor(gradient, linearisations)
-        if self.terminal == "empirical" and clip > 0:  # of (c ∇φ)(c ∇φ)ᵀ, where the cost c φ has c ∇φ ∇φᵀ
-            return gradient * clip, self._scale() / clip
-        return gradient * clip, self._scale() * clip  # zero where the norm overflows
-
-    def _clip_factor(self, gradient: Tensor, linearisations: list[Linearisation]) -> float:
-        """Factor of the whole cost that brings the norm of the batch's gradient down to `max_grad_norm`."""
-        base, weight, total = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1), 0.0
-        for t, linearisation in reversed(list(enumerate(linearisations))):
-            total += float((linearisation.pull_control(base).expectation(weight) ** 2).sum())
-            if t > 0:
-                base = StateBase(linearisation.through_batch(linearisation.pull_state(base).vectors[0])[None])
-        assert self.max_grad_norm is not None
-        return min(1.0, self.max_grad_norm / (total**0.5 + 1e-6))
-
-    def _forward_pass(self, states: list[Tensor], policies: list[LayerPolicy], step_size: float = 1.0) -> Tensor:
+    def _forward_pass(self, trajectory: Trajectory, step_size: float = 1.0) -> Tensor:
         """Lines 14-18: u ← u + α k + E[K_i δx_i] along the new trajectory; without feedback no trajectory is needed.
 
         Returns the input of the last layer on the new trajectory, if there is one.
         """
-        x, last, full = states[0], len(states) - 1, self.feedback == "full"
-        for t, (stage, policy) in enumerate(zip(self.stages, policies)):
+        states, full = trajectory.states, self.feedback == "full"
+        x, last = states[0], len(states) - 1
+        if not full and not self.policy.line_search:
+            with without_autocast(x):
+                self.backward_pass.apply_feedforward(trajectory, self._policies, step_size)
+            return x
+        for t, (stage, policy) in enumerate(zip(self.stages, self._policies)):
             with without_autocast(x):
                 policy.apply(stage.layer, x - states[t] if full and t > 0 else None, step_size)
-            if (full or self.line_search) and t < last:
+            if t < last:
                 x = stage.forward_again(x)
         return x
 
-    def _search(self, states: list[Tensor], targets: Tensor, before: float) -> None:
+    def _search(self, trajectory: Trajectory, targets: Tensor, before: float) -> None:
         """Take the first of α = 1, ½, ¼, … at which the batch's total cost does not rise; stay where none is."""
         before += self._running_cost()
         for halvings in range(HALVINGS + 1):
-            outputs = self.stages[-1].forward_again(self._forward_pass(states, self._policies, 0.5**halvings))
+            outputs = self.stages[-1].forward_again(self._forward_pass(trajectory, 0.5**halvings))
             with without_autocast(outputs):
                 after = float(self.processes.average(self.loss.value_and_gradient(outputs, targets)[0].mean()))
             if after + self._running_cost() <= before:
@@ -450,50 +358,9 @@ class DDPNOpt(StageOptimizer):
         decayed = [(stage.layer, group["weight_decay"]) for stage, group in zip(self.stages, self._groups)]
         return sum(0.5 * decay * float(layer.matrix().square().sum()) for layer, decay in decayed if decay)
 
-    def _separable_step(
-        self, states: list[Tensor], linearisations: list[Linearisation], gradient: Tensor
-    ) -> list[AimedGradient]:
-        """Both passes with separable gains (see `separable`)."""
-        memories = [self._memory(stage) for stage in self.stages]
-        rates = [group["lr"] for group in self._groups]
-
-        def metric(t: int, control: ControlBase, weight: Tensor) -> Metric:
-            options = {**self._groups[t], "lr": 1.0}
-            known = self._metric(t, options)
-            if known is not None:
-                return known
-            gradients = LayerGradients(control.expectation(weight), control, weight, None)
-            return self._rule(t, gradients, {}, options)[0]  # what the first gradient alone would make of it
-
-        def descend(gradients: dict[int, list[Tensor]]) -> None:
-            for options in self._options:
-                some = [t for t in gradients if self._groups[t] is options]
-                if some:
-                    layers = [self.stages[t].layer for t in some]
-                    mine, moments = [gradients[t] for t in some], [memories[t] for t in some]
-                    fused.descend(self.curvature, layers, mine, moments, options)
-
-        with without_autocast(gradient):
-            gradient, scale = self._clipped(gradient, linearisations)
-            scale = 0.0 if self.feedback == "none" else scale  # V_xx = 0 leaves the baseline
-            aimed = separable.backward_pass(linearisations, gradient, memories, rates, scale, metric)
-        separable.forward_pass(self.stages, states, aimed, descend, feedback=self.feedback == "full")
-        return aimed
-
-    def _metric(self, t: int, options: dict[str, Any]) -> Metric | None:
-        """M/η of stage t where its steps are fused."""
-        stage = self.stages[t]
-        return fused.metric(self.curvature, stage.layer, self._memory(stage), options)
-
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""
-        metrics = [self._metric(t, self._groups[t]) for t in range(len(self._aimed))]
-        fused_gains = [
-            None if self.feedback == "none" else aimed.feedback(metric)
-            for aimed, metric in zip(self._aimed, metrics)
-            if metric is not None
-        ]
-        return fused_gains or [policy.gain for policy in self._policies]
+        return [policy.gain for policy in self._policies]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` saved; training then goes on bit for bit.
@@ -505,9 +372,9 @@ class DDPNOpt(StageOptimizer):
         """
         kind = list if self.gains == "separable" else Tensor
         for state in state_dict["state"].values():
-            if any(not isinstance(state.get(name, kind()), kind) for name in fused.MOMENTS):
+            if any(not isinstance(state.get(name, kind()), kind) for name in MOMENTS):
                 raise ValueError(
                     f'the moments saved are not in the form of gains="{self.gains}": load them into an optimizer with '
                     "the gains they were trained with, or train again"
                 )
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "param_groups": [*map(renamed, state_dict["param_groups"])]})

@@ -1,4 +1,4 @@
-"""The options of `DDPNOpt`: parameter groups as torch has them, one for all controls of a stage, and their ranges."""
+"""Parameter groups of stages, as torch has them, with one group for each control, and the ranges of their options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from ocpkit.errors import unknown_name
+from ocpkit_nn.layers.losses import Loss
 from ocpkit_nn.layers.stages import Stage
+
+RENAMED = {"basis_every": "eigenbasis_interval"}
+"""Today's names of options in groups and saved states of earlier versions."""
+RENAMED_INTERVAL = "basis_every is called eigenbasis_interval now; the old name goes with version 0.3"
 
 
 def with_rest(groups: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
@@ -72,28 +77,26 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
         raise unknown_name(kind, name, known)
 
 
-def check_whole(
-    terminal: str, rank: int | None, tikhonov: float, max_grad_norm: float | None, curvature_scale: float | None
-) -> None:
-    """Check the options that all groups share.
+def check_shared(count: int, curvature: str, loss: Loss, given: object) -> None:
+    """Check that the step of a batch can be shared by so many processes.
+
+    Parameters
+    ----------
+    given
+        The loss as the user gave it.
 
     Raises
     ------
     ValueError
-        For one that is out of range, or a rank without use.
+        If it needs all samples in one place.
     """
-    if terminal == "rank" and rank is None:
-        raise ValueError("terminal='rank' needs a rank, the number of columns")
-    if rank is not None and (terminal not in ("rank", "montecarlo") or rank < 1):
+    if count > 1 and curvature == "exact":
+        raise ValueError("the exact curvature needs all samples of a batch in one process")
+    if count > 1 and loss.of_whole_batch:
         raise ValueError(
-            f"rank is a number of columns for terminal='rank' or 'montecarlo', got {rank} for {terminal!r}"
+            f"{given} weighs a sample by the others of its batch, and a process has its share only: give a loss of "
+            "ocpkit_nn.layers.losses, CrossEntropy for one"
         )
-    if not 0 <= tikhonov < math.inf:
-        raise ValueError(f"tikhonov must be finite and not negative, got {tikhonov!r}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
-    if curvature_scale is not None and not 0 <= curvature_scale < math.inf:
-        raise ValueError(f"curvature_scale must be finite and not negative, got {curvature_scale!r}")
 
 
 def check_batch(inputs: object, targets: object) -> None:
@@ -117,6 +120,11 @@ def check_batch(inputs: object, targets: object) -> None:
             raise ValueError(f"the batch is empty: {name} have shape {tuple(value.shape)}; leave such a batch out")
 
 
+def renamed(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a group by today's names."""
+    return {RENAMED.get(name, name): value for name, value in group.items()}
+
+
 def check_options(group: dict[str, Any]) -> None:
     """Check the options of one group.
 
@@ -135,5 +143,5 @@ def check_options(group: dict[str, Any]) -> None:
         raise ValueError(f"betas must lie in [0, 1), got {group['betas']!r}")
     if not 0 <= group["weight_decay"] < math.inf:
         raise ValueError(f"weight_decay must be finite and not negative, got {group['weight_decay']!r}")
-    if group["basis_every"] < 1:
-        raise ValueError(f"basis_every must be at least 1, got {group['basis_every']!r}")
+    if group["eigenbasis_interval"] < 1:
+        raise ValueError(f"eigenbasis_interval must be at least 1, got {group['eigenbasis_interval']!r}")

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ocpkit_nn.layers.layers import Layer
-from ocpkit_nn.optim.fused import MOMENTS
-from ocpkit_nn.passes.curvature import Memory
+from ocpkit_nn.passes.moments import MOMENTS, Memory
 
 COUNTS = ("count", "step")
 """Numbers of steps: one for the control, or one for each of its numbers or parameters where they differ."""

@@ -7,7 +7,7 @@ parametrizations added or removed. A parameter moves if it requires a gradient a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property, wraps
 from typing import Any, ParamSpec
 
@@ -40,13 +40,14 @@ class StageOptimizer(torch.optim.Optimizer):
     _members: list[list[int]]  # of the groups, when they were last looked at
 
     def _take(
-        self, model: nn.Module | Iterable[nn.Module], groups: Sequence[dict[str, Any]] = ()
+        self, model: nn.Module | Iterable[nn.Module], groups: Iterable[dict[str, Any]] = ()
     ) -> list[dict[str, Any]]:
         """Cut a network for the first time; return the groups of its parameters, with that of the rest."""
         self.model = blocks_of(model)
         self._cut()
-        complete = with_rest(groups, parameters_of(self.model))
-        rest = complete[len(groups) :]
+        named = list(groups)
+        complete = with_rest(named, parameters_of(self.model))
+        rest = complete[len(named) :]
         self.unclaimed = [p for group in rest for p in group["params"] if not p.requires_grad]
         return complete
 
@@ -88,6 +89,14 @@ class StageOptimizer(torch.optim.Optimizer):
             if isinstance(own.get("lr"), Tensor):  # as torch allows
                 own["lr"] = float(own["lr"])
         self._groups = [self._options[index] for index in self._group_of_each]
+
+    @torch.no_grad()
+    def _prepared(self, inputs: Tensor) -> Tensor:
+        """Return x_0 (B, …) of a batch."""
+        x = inputs
+        for module in self.preparation:
+            x = module(x)
+        return x
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Give parameters of the model that are in no group yet, or that were frozen from the start, one of their own.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ocpkit_nn.passes.curvature import Memory
+from ocpkit_nn.passes.moments import Memory
 
 
 class Undo:

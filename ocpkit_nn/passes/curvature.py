@@ -1,7 +1,7 @@
-"""What stands for Q_uu on a layer: the shared M/η of a baseline, alone or beside the sample's own f_uᵀ V_xx f_u.
+"""The curvature in place of Q_uu on a layer: a baseline's shared M/η, alone or with the sample's own f_uᵀ V_xx f_u.
 
-The element-wise rules are those of `ocpkit.recursion.curvature`, written in place for the size of networks (a test
-holds them to each other); Kronecker factors (KFAC, Martens & Grosse 2015; Eq. 15) and EKFAC (George et al. 2018)
+The element-wise rules are those of `ocpkit.recursion.curvature`, with `moments` in place for the size of networks (a
+test holds them to each other); Kronecker factors (KFAC, Martens & Grosse 2015; Eq. 15) and EKFAC (George et al. 2018)
 need a layer's inputs and exist only here. Their moments are exponential averages from the first value.
 """
 
@@ -18,15 +18,14 @@ from torch import Tensor
 from ocpkit.recursion.linalg import identity_like
 from ocpkit_nn.layers.metric import Metric, RootMetric, SampleMetric
 from ocpkit_nn.layers.vectors import Combination, ControlBase, OuterBase, small_product
-from ocpkit_nn.passes import eigenbases
+from ocpkit_nn.passes import eigenbases, moments
+from ocpkit_nn.passes.moments import Memory
 from ocpkit_nn.passes.workspace import Workspace
-
-Memory = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """What a curvature may look at: E[Q_u] and the samples behind it.
+    """Gradients from which a curvature is made: E[Q_u] and those of the samples.
 
     Attributes
     ----------
@@ -39,7 +38,7 @@ class LayerGradients:
     columns
         Returns coefficients (B, R, r) of q_u^i, with f_uᵀ V_xx f_u = q_u q_uᵀ; None without feedback.
     workspace
-        Memory for results, if any is lent.
+        Memory for results, if there is some to use again.
     """
 
     mean: Tensor
@@ -64,19 +63,21 @@ def identity(gradients: LayerGradients, memory: Memory, options: dict[str, Any])
     """M = I: SGD, with momentum if asked for."""
     direction = gradients.mean
     if options["momentum"]:
-        velocity = memory.setdefault("velocity", torch.zeros_like(direction))
-        direction = velocity.mul_(options["momentum"]).add_(direction).clone()
+        velocity = moments.matrix(memory, "velocity", direction)
+        moments.add_to_velocity([velocity], [direction], options["momentum"])
+        direction = velocity.clone()
     return Metric(options["lr"]), direction
 
 
 def diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
     """M = diag(√E[Q_u ⊙ Q_u] + ε): RMSprop, with momentum if asked for."""
     mean = gradients.mean
-    square = _moments(memory, mean, "square")[0]
-    square.mul_(options["decay"]).addcmul_(mean, mean, value=1 - options["decay"])
+    square = moments.matrix(memory, "square", mean)
+    moments.average_squares([square], [mean], options["decay"])
     root = torch.sqrt(square, out=gradients.array("root")).add_(options["eps"])
     if options.get("momentum"):  # torch's velocity is that of the steps M⁻¹ E[Q_u]
-        velocity = _moments(memory, mean, "velocity")[0].mul_(options["momentum"]).addcdiv_(mean, root)
+        velocity = moments.matrix(memory, "velocity", mean)
+        moments.add_to_velocity([velocity], [mean], options["momentum"], [root])
         mean = torch.mul(velocity, root, out=gradients.array("direction"))
     return RootMetric(root, options["lr"]), mean
 
@@ -85,19 +86,11 @@ def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> 
     """M = diag(√v̂ + ε) and g = m̂ of Adam."""
     new, (b1, b2) = gradients.mean, options["betas"]
     memory["count"] = count = memory.get("count", 0) + 1
-    mean, square = _moments(memory, new, "mean", "square")
+    mean, square = (moments.matrix(memory, name, new) for name in ("mean", "square"))
     mean.lerp_(new, 1 - b1)
-    square.mul_(b2).addcmul_(new, new, value=1 - b2)
+    moments.average_squares([square], [new], b2)
     root = torch.div(square, 1 - b2**count, out=gradients.array("root")).sqrt_().add_(options["eps"])
     return RootMetric(root, options["lr"]), torch.div(mean, 1 - b1**count, out=gradients.array("direction"))
-
-
-def _moments(memory: Memory, like: Tensor, *names: str) -> list[Tensor]:
-    """Return running means by name, zero at first."""
-    for name in names:
-        if name not in memory:
-            memory[name] = torch.zeros_like(like)
-    return [memory[name] for name in names]
 
 
 def kronecker(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
@@ -114,12 +107,12 @@ def ekfac(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) ->
     if gradients.factors is None:
         return _sampled_diagonal(gradients, memory, options)
     (_, A), (_, S) = _kronecker_basis(gradients, memory, options)
-    moment = _moment(memory, "scales", _second_moment(gradients, A, S), options["decay"])
+    moment = moments.average(memory, "scales", _second_moment(gradients, A, S), options["decay"])
     return Metric(_damped_inverse(moment, options), A, S), gradients.mean
 
 
 def _sampled_diagonal(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
-    moment = _moment(memory, "scales", _second_moment(gradients, None, None), options["decay"])
+    moment = moments.average(memory, "scales", _second_moment(gradients, None, None), options["decay"])
     return Metric(_damped_inverse(moment, options)), gradients.mean
 
 
@@ -147,21 +140,11 @@ def _kronecker_basis(
     assert gradients.factors is not None
     memory["count"] = memory.get("count", 0) + 1
     for name, own in zip("AS", gradients.factors()):
-        _moment(memory, name, gradients.base.average(own), options["decay"])
-    if "basis_A" not in memory or options["basis_every"] == 1:
+        moments.average(memory, name, gradients.base.average(own), options["decay"])
+    if "basis_A" not in memory or options["eigenbasis_interval"] == 1:
         for factor in "AS":
             eigenbases.decompose(memory, factor)
     return (memory["values_A"], memory["basis_A"]), (memory["values_S"], memory["basis_S"])
-
-
-def _moment(memory: Memory, name: str, new: Tensor, decay: float) -> Tensor:
-    """Average exponentially, starting at the first value."""
-    if name not in memory:
-        memory[name] = new.clone()
-    else:
-        memory[name].mul_(decay).add_(new, alpha=1 - decay)
-    moment: Tensor = memory[name]
-    return moment
 
 
 def exact(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> tuple[Metric, Tensor]:
@@ -182,7 +165,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass
 class SampleHessian:
-    """What stands for Q_uu^i in the Bellman step of sample i.
+    """Q_uu^i in the Bellman step of sample i.
 
     Attributes
     ----------

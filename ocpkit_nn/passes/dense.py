@@ -11,6 +11,9 @@ The arrays are in double precision: a small ε would be lost in float32, and wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,44 +24,49 @@ from ocpkit.recursion.value import Value
 from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.layers.stages import Linearisation
 from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase, UnitBase
-from ocpkit_nn.passes.factored import LayerPolicy, LayerRule, layer_gradients
+from ocpkit_nn.passes.backward_pass import (
+    BackwardPass,
+    LayerPolicy,
+    LayerRule,
+    TerminalValue,
+    Trajectory,
+    layer_gradients,
+)
 from ocpkit_nn.passes.gains import FeedbackGain
 
 
-def dense_pass(
-    linearisations: list[Linearisation],
-    gradient: Tensor,
-    columns: Tensor,
-    rule: LayerRule,
-    *,
-    proximal: bool,
-    tikhonov: float,
-) -> list[LayerPolicy]:
-    """Run the core's backward pass on dense V_x (B, n) and V_xx (B, n, n), n entries in a layer's output.
+@dataclass(frozen=True)
+class DensePass(BackwardPass):
+    """The core's backward pass on dense V_x (B, n) and V_xx (B, n, n), n entries in a layer's output.
 
-    Parameters
+    Attributes
     ----------
-    gradient, columns
-        ∇φ of every sample (B, …), and the columns (r, B, …) of a root of its Hessian.
+    proximal
+        True: Q_uu^i = M/η + f_uᵀ V_xx f_u. False: M/η.
     tikhonov
         ε added to V_xx at every layer, the output included.
     """
-    curvature = _OutputCurvature(linearisations, rule, proximal, gradient.dtype)
-    outputs = [*(linearisation.x for linearisation in linearisations[1:]), gradient]
-    stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
-    Z = columns.flatten(2).permute(1, 2, 0).double()
-    terminal = Value(gradient.flatten(1).double(), Z @ Z.transpose(1, 2))
-    steps = backward_pass(stages, terminal, curvature, tikhonov=tikhonov, passed_on=curvature.through_batch)
-    policies = []
-    for t, (stage, step) in enumerate(zip(stages, steps)):
-        gain, metric = None, curvature.metrics[t]
-        if t > 0:
-            x = linearisations[t].x
-            moved = stage.fx + step.K if proximal else stage.fx
-            core = -(step.Q.uu @ moved).to(gradient.dtype)
-            gain = FeedbackGain(curvature.controls[t], UnitBase(x[None]), core, metric)
-        policies.append(LayerPolicy(curvature.directions[t], metric, gain))
-    return policies
+
+    proximal: bool = True
+    tikhonov: float = 0.0
+
+    def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: LayerRule) -> list[LayerPolicy]:
+        linearisations, gradient = trajectory.linearisations, terminal.gradient
+        curvature = _OutputCurvature(linearisations, rule, self.proximal, gradient.dtype)
+        outputs = [*(linearisation.x for linearisation in linearisations[1:]), gradient]
+        stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
+        Z = terminal.columns().flatten(2).permute(1, 2, 0).double()
+        value = Value(gradient.flatten(1).double(), Z @ Z.transpose(1, 2))
+        steps = backward_pass(stages, value, curvature, tikhonov=self.tikhonov, passed_on=curvature.through_batch)
+        policies = []
+        for t, (stage, step) in enumerate(zip(stages, steps)):
+            gain, metric = None, curvature.metrics[t]
+            if t > 0:
+                after = stage.fx + step.K if self.proximal else stage.fx
+                core = -(step.Q.uu @ after).to(gradient.dtype)
+                gain = FeedbackGain(curvature.controls[t], UnitBase(linearisations[t].x[None]), core, metric)
+            policies.append(LayerPolicy(curvature.directions[t], metric, gain))
+        return policies
 
 
 class _Identity:
@@ -94,7 +102,7 @@ class _OutputCurvature:
     """Asks the baseline's rule for the shared M/η and hands the Q_ww^i of its C to the Bellman step."""
 
     def __init__(
-        self, linearisations: list[Linearisation], rule: LayerRule, proximal: bool, dtype: torch.dtype
+        self, linearisations: Sequence[Linearisation], rule: LayerRule, proximal: bool, dtype: torch.dtype
     ) -> None:
         self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
         self.dtype = dtype  # of the baseline's moments; that of x_0 may be an integer's

@@ -25,7 +25,7 @@ def renew(memories: Iterable[dict[str, Any]], groups: Iterable[dict[str, Any]], 
     tasks = [
         (memory, factor)
         for memory, options in zip(memories, groups)
-        if "basis_A" in memory and options["basis_every"] > 1 and memory["count"] % options["basis_every"] == 0
+        if "basis_A" in memory and (interval := options["eigenbasis_interval"]) > 1 and memory["count"] % interval == 0
         for factor in "AS"
     ]
     owners = processes.divide([len(memory[factor]) ** 3 for memory, factor in tasks])

@@ -8,7 +8,8 @@ clipped, so that Q_uu = M/η + g_uᵀ V_hh g_u stays positive definite. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,11 @@ from ocpkit.recursion.linalg import psd_root
 from ocpkit.recursion.value import OuterProduct, Value
 from ocpkit_nn.layers.layers import Layer, LinearLayer
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation, Stage
+from ocpkit_nn.layers.stages import Stage
 from ocpkit_nn.layers.structure import is_plain
 from ocpkit_nn.layers.vectors import Combination, DenseBase, UnitBase
+from ocpkit_nn.passes.backward_pass import BackwardPass, LayerPolicy, LayerRule, TerminalValue, Trajectory
 from ocpkit_nn.passes.curvature import LayerGradients, SampleHessian
-from ocpkit_nn.passes.factored import LayerPolicy, LayerRule
 from ocpkit_nn.passes.gains import FeedbackGain
 
 # y = σ(h) ↦ (σ', σ'')
@@ -33,8 +34,8 @@ _DERIVATIVES: dict[type[nn.Module], Callable[[Tensor], tuple[Tensor, Tensor]]] =
 }
 
 
-def check_second_order(stages: list[Stage]) -> None:
-    """Refuse networks whose second derivatives are not written down here.
+def check_second_order(stages: Sequence[Stage]) -> None:
+    """Check that the second derivatives of all stages are known.
 
     Raises
     ------
@@ -50,50 +51,47 @@ def check_second_order(stages: list[Stage]) -> None:
             )
 
 
-def second_order_pass(
-    stages: list[Stage],
-    linearisations: list[Linearisation],
-    outputs: Tensor,
-    terminal: Value,
-    rule: LayerRule,
-    *,
-    scale: float,
-    proximal: bool,
-    tikhonov: float,
-) -> list[LayerPolicy]:
-    """Backward pass with dense V_xx (B, n, n).
+@dataclass(frozen=True)
+class SecondOrderPass(BackwardPass):
+    """Backward pass with dense V_xx (B, n, n), all second derivatives with the sample's share of the curvature.
 
-    Parameters
+    Attributes
     ----------
-    terminal
-        ∇φ (B, n) and its Hessian, times `scale`.
-    scale
-        Factor of all second derivatives (1/B: the sample's share of the batch's curvature).
+    proximal
+        True: Q_uu^i = M/η + g_uᵀ V_hh g_u. False: M/η.
+    tikhonov
+        ε added to V_xx at every layer, the output included.
     """
-    policies: list[LayerPolicy] = []
-    V, y = terminal, outputs
-    for t in reversed(range(len(stages))):
-        x, layer = linearisations[t].x, stages[t].layer
-        Vh, Vhh = _before_activation(stages[t], V.regularized(tikhonov), y, scale)
-        # nothing precedes stage 0, so nobody asks for its V_h·g_ux
-        Q = _action_value(x, layer.matrix(), Vh, Vhh, scale if t > 0 else None)
-        Q.u.base.average = linearisations[t].average
-        curvature = _Curvature(layer, x, Vh, rule, proximal)
-        step, gain = minimise(t, Q, curvature), None
-        if t > 0:
-            core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
-            gain = FeedbackGain(step.K.left.base, UnitBase(x[None]), core, curvature.metric)
-        policies.append(LayerPolicy(curvature.direction, curvature.metric, gain))
-        V, y = step.value, x
-    return policies[::-1]
+
+    proximal: bool = True
+    tikhonov: float = 0.0
+
+    def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: LayerRule) -> list[LayerPolicy]:
+        policies: list[LayerPolicy] = []
+        V, y = Value(terminal.gradient, terminal.hessian()), trajectory.outputs
+        for t in reversed(range(len(trajectory.stages))):
+            stage, linearisation = trajectory.stages[t], trajectory.linearisations[t]
+            x, layer = linearisation.x, stage.layer
+            Vh, Vhh = _before_activation(stage, V.regularized(self.tikhonov), y, terminal.layer_scale)
+            # nothing precedes stage 0, so nothing multiplies its V_h·g_ux
+            Q = _action_value(x, layer.matrix(), Vh, Vhh, terminal.layer_scale if t > 0 else None)
+            Q.u.base.average = linearisation.average
+            curvature = _Curvature(layer, x, Vh, rule, self.proximal)
+            step, gain = minimise(t, Q, curvature), None
+            if t > 0:
+                core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
+                gain = FeedbackGain(step.K.left.base, UnitBase(x[None]), core, curvature.metric)
+            policies.append(LayerPolicy(curvature.direction, curvature.metric, gain))
+            V, y = step.value, x
+        return policies[::-1]
 
 
 def _before_activation(stage: Stage, V: Value, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """V_h (B, o) and V_hh (B, o, o) of Eq. 26 from V at the output y."""
     if not stage.tail:
         return V.x, V.xx
-    slope, bend = _DERIVATIVES[type(stage.tail[0])](y)
-    return slope * V.x, slope[:, :, None] * V.xx * slope[:, None, :] + torch.diag_embed(scale * V.x * bend)
+    slope, second = _DERIVATIVES[type(stage.tail[0])](y)
+    return slope * V.x, slope[:, :, None] * V.xx * slope[:, None, :] + torch.diag_embed(scale * V.x * second)
 
 
 def _action_value(x: Tensor, control: Tensor, Vh: Tensor, Vhh: Tensor, scale: float | None) -> ActionValue:

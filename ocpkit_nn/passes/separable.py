@@ -4,143 +4,119 @@ With an outer product for V_xx, what Alg. 3 costs beyond its baseline is a secon
 layer, a matrix product for c_i = q_uᵀ M⁻¹ q_u and one for the feedback. Two changes save both products:
 
 1. M⁻¹ in c is the rank-one (separable) approximation a bᵀ of the M⁻¹ = W some steps before (of the first gradient's, in
-   the first steps), with
-   a = W p and b = Wᵀ q/(qᵀ W p), p = E[x̄²] and q = E[V_h²]: exact where W is separable, or where the x̄² or the
-   V_h² of all samples are alike. For a Linear layer c_i = (aᵀ v_i²)(bᵀ x̄_i²). For a convolution the positions
-   are taken as uncorrelated, as in KFAC for convolutions (Grosse & Martens 2016).
+   the first steps), with a = W p and b = Wᵀ q/(qᵀ W p), p = E[x̄²] and q = E[V_h²]: exact where W is separable, or
+   where the x̄² or the V_h² of all samples are alike. For a Linear layer c_i = (aᵀ v_i²)(bᵀ x̄_i²). For a convolution
+   the positions are taken as uncorrelated, as in KFAC for convolutions (Grosse & Martens 2016).
 2. The baseline's rule sees the gradient with its feedback, E[Q_u^i + Q_ux^i δx_i/(1 + c_i)], at once: the sum over
    samples is then one product with re-weighted V_h, and moments and step are one pass over memory (`fused`).
 
-With Q_ux ≡ 0 this is the baseline exactly (Prop. 2); with M = I/η it is `passes.parallel_pass` exactly.
+With Q_ux ≡ 0 this is the baseline exactly (Prop. 2); with M = I/η it is `rank_one.RankOnePass` exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation, Stage, without_autocast
 from ocpkit_nn.layers.vectors import ControlBase, StateBase
-from ocpkit_nn.passes.curvature import Memory
-from ocpkit_nn.passes.factored import through_batch
+from ocpkit_nn.passes.backward_pass import BackwardPass, TerminalValue, Trajectory
+from ocpkit_nn.passes.baseline import Baseline
 from ocpkit_nn.passes.gains import FeedbackGain
+from ocpkit_nn.passes.rank_one import RankOneValue
 
-EVERY = 10
+REFRESH_INTERVAL = 10
 """Steps between two separable approximations of a layer's M⁻¹."""
 
-LayerMetric = Callable[[int, ControlBase, Tensor], Metric]
-"""Maps (stage, vectors of its control, their weights in Q_u) to the M of the steps so far, as for η = 1."""
 
-
-@dataclass
-class AimedGradient:
-    """E[Q_u^i + Q_ux^i δx_i/(1 + c_i)] of one layer, for deviations δx known later.
+@dataclass(frozen=True)
+class SeparablePolicy:
+    """The baseline's step on E[Q_u^i + Q_ux^i δx_i/(1 + c_i)] of one layer, for deviations δx known later.
 
     Attributes
     ----------
+    stage
+        t.
+    baseline
+        Takes the step.
     control, state
         f_uᵀ and f_xᵀ times the back-propagated ∇φ of every sample.
     weight
         (B, 1): V_x' = weight · ∇φ back-propagated.
-    gain
-        (B, 1): Q_ux/(1 + c) = gain · control stateᵀ; None where nothing precedes the layer.
+    mixed_weight
+        (B, 1): Q_ux/(1 + c) = mixed_weight · control stateᵀ; None without feedback, or where nothing precedes the
+        layer.
     """
 
+    stage: int
+    baseline: Baseline
     control: ControlBase
     state: StateBase
     weight: Tensor
-    gain: Tensor | None
+    mixed_weight: Tensor | None
 
-    def at(self, deviation: Tensor | None, layer: Layer) -> list[Tensor]:
+    @property
+    def gain(self) -> FeedbackGain | None:
+        """K_i, with M/η after the step."""
+        metric = self.baseline.metric(self.stage)
+        if self.mixed_weight is None or metric is None:
+            return None
+        return FeedbackGain(self.control, self.state, -self.mixed_weight[..., None], metric)
+
+    def gradient(self, layer: Layer, deviation: Tensor | None) -> list[Tensor]:
         """Return the gradient for the layer's parameters, for δX (B, …) or without feedback."""
         weight = self.weight
-        if self.gain is not None and deviation is not None:
-            weight = torch.addcmul(weight, self.gain, self.state.inner(deviation))
+        if self.mixed_weight is not None and deviation is not None:
+            weight = torch.addcmul(weight, self.mixed_weight, self.state.inner(deviation))
         return [self.control.average(part) for part in self.control.parts(weight, layer)]
 
-    def feedback(self, metric: Metric) -> FeedbackGain | None:
-        """Return K_i for M/η."""
-        return None if self.gain is None else FeedbackGain(self.control, self.state, -self.gain[..., None], metric)
+    def apply(self, layer: Layer, deviation: Tensor | None = None, step_size: float = 1.0) -> None:
+        """Take the baseline's step at the layer, for deviations δX (B, …); its moments allow no other step size."""
+        assert step_size == 1.0
+        self.baseline.descend({self.stage: self.gradient(layer, deviation)})
 
 
-def backward_pass(
-    linearisations: Sequence[Linearisation],
-    gradient: Tensor,
-    memories: Sequence[Memory],
-    rates: Sequence[float],
-    scale: float,
-    metric: LayerMetric,
-) -> list[AimedGradient]:
+@dataclass(frozen=True)
+class SeparablePass(BackwardPass):
     """One ordinary back-propagation, and c from norms.
 
-    Parameters
+    Attributes
     ----------
-    gradient
-        ∇φ of every sample, (B, …).
-    memories
-        Of every layer: the factors of its M⁻¹, renewed once in `EVERY` steps.
-    rates
-        η of every layer.
-    scale
-        Factor of ∇φ ∇φᵀ in the terminal Hessian.
-    metric
-        M without η, which may be zero.
-    """
-    memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % EVERY
-    base, ones = StateBase(gradient[None]), gradient.new_ones(len(gradient), 1)
-    weight, bend = ones, ones * scale  # V_x = weight · base, V_xx = bend · base baseᵀ
-    aimed: list[AimedGradient] = []
-    for t in reversed(range(len(linearisations))):
-        linearisation, memory, above, gain = linearisations[t], memories[t], weight, None
-        control, state = linearisation.pull_control(base), linearisation.pull_state(base)
-        if t > 0:
-            if age == 0 or "rows" not in memory:
-                memory["rows"], memory["columns"] = separated(metric(t, control, weight), control)
-            norms = control.separable_norms(memory["rows"], memory["columns"])
-            growth = torch.addcmul(ones, norms, bend, value=rates[t])  # 1 + c
-            weight, bend = weight / growth, bend / growth
-            gain = bend
-        aimed.append(AimedGradient(control, state, above, gain))
-        base = state
-        if t > 0 and linearisation.couples_samples:
-            base, weight, bend = through_batch(linearisation, base, weight, bend / weight)
-    return aimed[::-1]
-
-
-def forward_pass(
-    stages: Sequence[Stage],
-    states: Sequence[Tensor],
-    aimed: Sequence[AimedGradient],
-    descend: Callable[[dict[int, list[Tensor]]], None],
-    *,
-    feedback: bool,
-) -> None:
-    """Take the baseline's step at every layer, in order, on its gradient with the feedback from those before.
-
-    Parameters
-    ----------
-    states
-        Nominal X_t.
-    descend
-        Takes the baseline's step at some stages, on the gradients for their parameters.
     feedback
-        False: no second trajectory, δx = 0, and nothing to wait for: one step for all layers.
+        False: Q_ux ≡ 0, the baseline.
     """
-    if not feedback:
-        with without_autocast(states[0]):
-            descend({t: gradient.at(None, stages[t].layer) for t, gradient in enumerate(aimed)})
-        return
-    x = states[0]
-    for t, (stage, gradient) in enumerate(zip(stages, aimed)):
-        with without_autocast(x):
-            descend({t: gradient.at(x - states[t] if t > 0 else None, stage.layer)})
-        if t < len(stages) - 1:
-            x = stage.forward_again(x)
+
+    feedback: bool = True
+
+    def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: Baseline) -> list[SeparablePolicy]:
+        memories, linearisations = rule.memories, trajectory.linearisations
+        memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % REFRESH_INTERVAL
+        V, policies = RankOneValue(terminal.gradient, terminal.scale), list[SeparablePolicy]()
+        ones = V.weight
+        for t in reversed(range(len(linearisations))):
+            memory, weight, mixed_weight = memories[t], V.weight, None
+            control, state = V.vjp(linearisations[t])
+            if self.feedback and t > 0:
+                if age == 0 or "rows" not in memory:
+                    memory["rows"], memory["columns"] = separated(rule.metric_without_rate(t, control, weight), control)
+                norms = control.separable_norms(memory["rows"], memory["columns"])
+                V.contract(torch.addcmul(ones, norms, V.curvature, value=rule.options[t]["lr"]))
+                mixed_weight = V.curvature
+            policies.append(SeparablePolicy(t, rule, control, state, weight, mixed_weight))
+            if t > 0:
+                V.move(linearisations[t], state)
+        return policies[::-1]
+
+    def apply_feedforward(self, trajectory: Trajectory, policies: Sequence[Any], step_size: float = 1.0) -> None:
+        """Take one step for all layers, none of which waits for a deviation."""
+        layers = [stage.layer for stage in trajectory.stages]
+        gradients = {t: policy.gradient(layer, None) for t, (policy, layer) in enumerate(zip(policies, layers))}
+        policies[0].baseline.descend(gradients)
 
 
 def separated(metric: Metric, control: ControlBase) -> tuple[Tensor, Tensor]:

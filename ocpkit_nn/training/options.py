@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import InitVar, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit_nn.optim.ddpnopt import CONTROL_HESSIAN, FEEDBACK, GAINS, TERMINAL, DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.groups import RENAMED_INTERVAL, renamed
+from ocpkit_nn.optim.options import CONTROL_HESSIAN, FEEDBACK, GAINS, TERMINAL
 from ocpkit_nn.passes.curvature import RULES
 from ocpkit_nn.training.networks import setting
 
 TAKES: dict[str, tuple[str, ...]] = {
     "ddpnopt": (
         *("curvature", "feedback", "gains", "terminal", "rank", "control_hessian", "momentum", "decay"),
-        *("damping", "basis_every", "max_grad_norm"),
+        *("damping", "eigenbasis_interval", "max_grad_norm"),
     ),
     "sgd": ("momentum",),
     "rmsprop": ("momentum", "decay"),
     "adam": (),
-    "kfac": ("decay", "damping", "basis_every", "max_grad_norm"),
-    "ekfac": ("decay", "damping", "basis_every", "max_grad_norm"),
+    "kfac": ("decay", "damping", "eigenbasis_interval", "max_grad_norm"),
+    "ekfac": ("decay", "damping", "eigenbasis_interval", "max_grad_norm"),
 }
 """Options, beyond those of all, that an optimiser takes; another one given to it is an error."""
 
@@ -32,7 +35,7 @@ CURVATURES = {"sgd": "identity", "rmsprop": "diagonal", "adam": "adam", "kfac": 
 LEARNING_RATES = {"identity": 0.1, "diagonal": 1e-3, "adam": 1e-3, "kronecker": 0.03, "ekfac": 0.03, "exact": 0.1}
 """Default learning rates by curvature; an optimiser without curvature uses the one of the identity."""
 
-BASIS_EVERY = 10
+EIGENBASIS_INTERVAL = 10
 """Steps between two eigendecompositions of a CNN's large Kronecker factors, which would else take most of the time."""
 
 SCHEDULES = ("constant", "cosine")
@@ -62,9 +65,11 @@ class TrainOptions:
         ``"fcn"``, ``"cnn"`` or ``"path/to/file.py:function"`` (see `networks.build`).
     optimizer
         A name of `optimizers.OPTIMIZERS`.
-    curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, basis_every, max_grad_norm
+    curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, max_grad_norm
         As `DDPNOpt` has them, for the optimisers that take them. The default curvature is the adaptive diagonal; for
         a CNN the terminal Hessian of exact gains is then a Monte-Carlo draw instead of the empirical outer product.
+    eigenbasis_interval
+        As `DDPNOpt` has it; `basis_every` is its deprecated name.
     loss
         ``"ce"``, ``"mse"`` or ``"mmc"``.
     epochs, batch_size
@@ -106,15 +111,19 @@ class TrainOptions:
     momentum: float | None = None
     decay: float | None = None
     damping: float | None = None
-    basis_every: int | None = None
+    eigenbasis_interval: int | None = None
     max_grad_norm: float | None = None
     schedule: str = "constant"
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None
     out: str | Path | None = None
+    basis_every: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, basis_every: int | None) -> None:
+        if basis_every is not None:
+            warnings.warn(RENAMED_INTERVAL, DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "eigenbasis_interval", basis_every)
         for name, known in KNOWN.items():
             value = getattr(self, name)
             if value is not None and value not in known:
@@ -127,7 +136,7 @@ class TrainOptions:
                 raise ProblemError(f"{name} is an option of {takers}; {self.optimizer} has none")
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size", "rank", "basis_every", "threads"):
+        for name in ("epochs", "batch_size", "rank", "eigenbasis_interval", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ProblemError(f"{name} must be at least 1, got {value!r}")
         for name in ("lr", "damping", "max_grad_norm"):
@@ -161,7 +170,7 @@ class TrainOptions:
             if self.model == "cnn" and rule == "diagonal" and self.gains != "separable":
                 filled["terminal"] = "montecarlo"
         if self.model == "cnn" and rule in ("kronecker", "ekfac"):
-            filled["basis_every"] = BASIS_EVERY
+            filled["eigenbasis_interval"] = EIGENBASIS_INTERVAL
         return replace(self, **{name: value for name, value in filled.items() if getattr(self, name) is None})
 
     def record(self) -> dict[str, Any]:
@@ -180,7 +189,7 @@ class TrainOptions:
         ProblemError
             If the result would be that of neither; names all options that differ.
         """
-        record = self.record()
+        record, saved = self.record(), renamed(saved)
         if self.schedule == "constant" and epochs_begun <= record["epochs"]:
             saved = {**saved, "epochs": record["epochs"]}
         changed = [

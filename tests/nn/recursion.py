@@ -1,7 +1,7 @@
 """A network at a batch in two forms, implicit and dense, and random metrics for both.
 
 The dense route is the core's `ocpkit.recursion.bellman.backward_pass` on per-sample Jacobians, with V_xx and Q_uu as
-plain matrices; `implicit` runs `bellman_pass`, the same function on implicit arrays, and `by_outputs` `dense_pass`, the
+plain matrices; `implicit` runs `FactoredPass`, the same function on implicit arrays, and `by_outputs` `DensePass`, the
 same on the outputs' changes as controls.
 """
 
@@ -25,9 +25,10 @@ from ocpkit_nn.layers.losses import CrossEntropy
 from ocpkit_nn.layers.metric import Metric, SampleMetric
 from ocpkit_nn.layers.stages import Linearisation, as_stages
 from ocpkit_nn.layers.vectors import UnitBase
+from ocpkit_nn.passes.backward_pass import LayerPolicy, TerminalValue, Trajectory
 from ocpkit_nn.passes.curvature import LayerGradients
-from ocpkit_nn.passes.dense import dense_pass
-from ocpkit_nn.passes.factored import LayerPolicy, bellman_pass
+from ocpkit_nn.passes.dense import DensePass
+from ocpkit_nn.passes.factored import FactoredPass
 from ocpkit_nn.passes.gains import FeedbackGain
 
 TERMINALS: dict[str, dict[str, Any]] = {
@@ -61,6 +62,8 @@ class Net:
         self.gradient = loss.gradient(x, case.targets)
         factors = loss.factors(x, case.targets, terminal, generator, **TERMINALS[terminal])  # type: ignore[arg-type]
         self.columns = factors.transpose(0, 1) / len(x) ** 0.5
+        self.trajectory = Trajectory(self.stages, self.linearisations, [each.x for each in self.linearisations], x)
+        self.value = TerminalValue(self.gradient, 1 / len(x), lambda: factors)
         self.expansions = [stage.expansion() for stage in self.dense]
 
     @property
@@ -184,25 +187,18 @@ class Recorder:
 
 
 def implicit(net: Net, metrics: RandomMetrics) -> tuple[list[LayerPolicy], list[BellmanStep]]:
-    """`bellman_pass`, and the steps of the core inside it."""
+    """`FactoredPass`, and the steps of the core inside it."""
     recorder = Recorder()
     with torch.no_grad(), patch("ocpkit_nn.passes.factored.backward_pass", recorder):
-        policies = bellman_pass(net.linearisations, net.gradient, net.columns, metrics.rule, proximal=metrics.proximal)
+        policies = FactoredPass(metrics.proximal)(net.trajectory, net.value, metrics.rule)
     return policies, recorder.steps
 
 
 def by_outputs(net: Net, metrics: RandomMetrics, tikhonov: float) -> tuple[list[LayerPolicy], list[BellmanStep]]:
-    """`dense_pass`, and the steps of the core inside it."""
+    """`DensePass`, and the steps of the core inside it."""
     recorder = Recorder()
     with torch.no_grad(), patch("ocpkit_nn.passes.dense.backward_pass", recorder):
-        policies = dense_pass(
-            net.linearisations,
-            net.gradient,
-            net.columns,
-            metrics.rule,
-            proximal=metrics.proximal,
-            tikhonov=tikhonov,
-        )
+        policies = DensePass(metrics.proximal, tikhonov)(net.trajectory, net.value, metrics.rule)
     return policies, recorder.steps
 
 

@@ -18,10 +18,10 @@ from nn.dense import assert_near
 from nn.strategies import Residual, randn
 from ocpkit_nn.layers.losses import CrossEntropy
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.optim.fused import CURVATURES
 from ocpkit_nn.optim.pmp import EMSA, MSA
 from ocpkit_nn.optim.vanishing import SGDVGR
 from ocpkit_nn.passes.curvature import RULES
+from ocpkit_nn.passes.fused import CURVATURES
 from ocpkit_nn.training.optimizers import Backpropagation
 
 pytestmark = pytest.mark.filterwarnings(
@@ -46,7 +46,7 @@ MORE = [
     {"max_grad_norm": 0.1},
     {"micro_batch": 4},
     {"weight_decay": 0.1, "curvature": "adam"},
-    {"curvature": "ekfac", "basis_every": 2},
+    {"curvature": "ekfac", "eigenbasis_interval": 2},
 ]
 every_form = pytest.mark.parametrize(
     "options", [*FORMS, *MORE], ids=lambda options: "-".join(map(str, options.values()))

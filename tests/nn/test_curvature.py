@@ -26,7 +26,7 @@ ETA = 0.1
 
 def options(**changes: Any) -> dict[str, Any]:
     defaults = {"lr": ETA, "momentum": 0.9, "decay": 0.8, "betas": (0.7, 0.95), "eps": 1e-3}
-    return {**defaults, "damping": 0.05, "basis_every": 1, **changes}
+    return {**defaults, "damping": 0.05, "eigenbasis_interval": 1, **changes}
 
 
 CORES = {
@@ -90,11 +90,11 @@ def test_the_basis_is_renewed_every_so_many_steps(name: str) -> None:
     """Between renewals the eigenvectors stay; EKFAC's scales go on averaging in them."""
     batches, memory, bases, scales = Batches(0), {}, [], []
     for _ in range(6):
-        metric, _ = RULES[name](batches.draw()[0], memory, options(basis_every=3))
+        metric, _ = RULES[name](batches.draw()[0], memory, options(eigenbasis_interval=3))
         assert metric.input_basis is not None
         bases.append(metric.input_basis.clone())
         scales.append(torch.as_tensor(metric.inverse).clone())
-        eigenbases.renew([memory], [options(basis_every=3)], ALONE)
+        eigenbases.renew([memory], [options(eigenbasis_interval=3)], ALONE)
         A = memory["basis_A"] @ torch.diag(memory["values_A"]) @ memory["basis_A"].T
         assert torch.allclose(A, memory["A"]) == (len(bases) in (1, 3, 6))
     assert torch.equal(bases[0], bases[2])

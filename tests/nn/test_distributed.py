@@ -40,8 +40,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ("identity", "diagonal", "adam", "kronecker", "ekfac"), ("full", "value", "none")
     )
 } | {
-    "bases kept": {"curvature": "kronecker", "basis_every": 2},
-    "bases kept, ekfac": {"curvature": "ekfac", "basis_every": 2},
+    "bases kept": {"curvature": "kronecker", "eigenbasis_interval": 2},
+    "bases kept, ekfac": {"curvature": "ekfac", "eigenbasis_interval": 2},
     "ggn": {"terminal": "ggn", "curvature": "kronecker"},
     "literal": {"control_hessian": "literal"},
     "clipped": {"max_grad_norm": 0.05, "curvature": "adam"},
@@ -269,7 +269,7 @@ def test_each_factor_is_decomposed_by_one_process(tmp_path: Path, monkeypatch: p
     def steps(shared: Processes) -> list[int]:
         calls, done, decompose = [], [], eigenbases.decompose
         monkeypatch.setattr(eigenbases, "decompose", lambda *args: calls.append(decompose(*args)))
-        optimizer = DDPNOpt(network("bases kept"), curvature="kronecker", basis_every=2, processes=shared)
+        optimizer = DDPNOpt(network("bases kept"), curvature="kronecker", eigenbasis_interval=2, processes=shared)
         for _ in range(2):
             optimizer.step(torch.ones(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1]))
             done.append(len(calls))

@@ -17,9 +17,10 @@ from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.layers.modules import as_layer
 from ocpkit_nn.layers.vectors import DenseBase
-from ocpkit_nn.optim import fused
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.passes.curvature import RULES, LayerGradients, Memory
+from ocpkit_nn.passes import fused
+from ocpkit_nn.passes.curvature import RULES, LayerGradients
+from ocpkit_nn.passes.moments import Memory
 
 OPTIONS = {"lr": 0.1, "eps": 1e-3, "decay": 0.9, "betas": (0.8, 0.9), "momentum": 0.0, "weight_decay": 0.0}
 

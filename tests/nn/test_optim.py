@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
 from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss
-from ocpkit_nn.optim.ddpnopt import GAINS, DDPNOpt
+from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.optim.options import GAINS
 from ocpkit_nn.passes.curvature import RULES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -181,7 +182,12 @@ def test_groups_have_options_of_their_own(gains: str) -> None:
 @pytest.mark.parametrize("curvature", RULES)
 def test_training_resumes_bit_for_bit(curvature: str, feedback: str) -> None:
     """Through a file, into a new model and a new optimiser with other options."""
-    options: dict[str, Any] = {"feedback": feedback, "curvature": curvature, "basis_every": 3, "terminal": "ggn"}
+    options: dict[str, Any] = {
+        "feedback": feedback,
+        "curvature": curvature,
+        "eigenbasis_interval": 3,
+        "terminal": "ggn",
+    }
     model, data = build(), batches(10)
     optimizer = DDPNOpt(model, lr=0.02, momentum=0.9, **options)
     for batch in data[:4]:
@@ -320,7 +326,7 @@ def test_clipping_scales_the_whole_cost(terminal: str, feedback: str) -> None:
         ({"decay": -0.1}, r"decay must lie in \[0, 1\), got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be finite and not negative, got -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay must be finite and not negative, got nan"),
-        ({"basis_every": 0}, "basis_every must be at least 1, got 0"),
+        ({"eigenbasis_interval": 0}, "eigenbasis_interval must be at least 1, got 0"),
         ({"tikhonov": -1e-3}, "tikhonov must be finite and not negative, got -0.001"),
         ({"max_grad_norm": -1.0}, "max_grad_norm must be positive, got -1.0"),
         ({"curvature_scale": -1.0}, "curvature_scale must be finite and not negative, got -1.0"),

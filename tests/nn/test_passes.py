@@ -18,7 +18,7 @@ from ocpkit.recursion.value import Value
 from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.passes.curvature import LayerGradients
-from ocpkit_nn.passes.factored import parallel_pass
+from ocpkit_nn.passes.rank_one import RankOnePass
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
@@ -82,15 +82,13 @@ def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Cas
 @few_examples
 @given(case=networks(max_batch=3), seed=seeds)
 def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, seed: int) -> None:
-    """`parallel_pass` with z ∥ V_x against the dense route, and `bellman_pass` unless batch norm couples samples."""
+    """`RankOnePass` with z ∥ V_x against the dense route, and `FactoredPass` unless batch norm couples samples."""
     net, metrics = Net(case, "empirical"), RandomMetrics(metric, seed, proximal=True)
     expected = backward_pass(
         net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
     )
     with torch.no_grad():
-        policies = parallel_pass(
-            net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / len(net.gradient)
-        )
+        policies = RankOnePass()(net.trajectory, net.value, metrics.rule)
     assert_policies_equal(net, policies, expected, metrics)
     if any(linearisation.couples_samples for linearisation in net.linearisations):
         return
@@ -122,7 +120,7 @@ def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() ->
     assert not all(dropped)
     assert (expected[1].value.x != 0).all()
     with torch.no_grad():
-        policies = parallel_pass(net.linearisations, net.gradient, metrics.rule, feedback=True, scale=1 / 12)
+        policies = RankOnePass()(net.trajectory, net.value, metrics.rule)
     assert_policies_equal(net, policies, expected, metrics)
 
 
@@ -189,12 +187,10 @@ def test_without_feedback_nothing_of_the_mixed_term_is_left(case: Case, curvatur
     seen: dict[int, LayerGradients] = {}
     net = Net(case, "empirical")
     with torch.no_grad():
-        policies = parallel_pass(
-            net.linearisations,
-            net.gradient,
+        policies = RankOnePass(feedback=False)(
+            net.trajectory,
+            net.value,
             lambda t, gradients: (seen.setdefault(t, gradients), (Metric(0.1), gradients.mean))[1],
-            feedback=False,
-            scale=1.0,
         )
     V = net.gradient
     for t in reversed(range(len(policies))):

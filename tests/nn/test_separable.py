@@ -16,7 +16,7 @@ from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.layers.vectors import OuterBase
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.passes.separable import EVERY, separated
+from ocpkit_nn.passes.separable import REFRESH_INTERVAL, separated
 
 
 def controls(optimizer: DDPNOpt) -> list[Tensor]:
@@ -106,14 +106,14 @@ def test_resumed_steps_are_bit_for_bit_those_of_an_uninterrupted_run() -> None:
         return DDPNOpt(model, lr=1e-2, gains="separable")
 
     whole, first, second = new(), new(), new()
-    for _ in range(EVERY + 5):
+    for _ in range(REFRESH_INTERVAL + 5):
         whole.step(inputs, targets)
-    for _ in range(EVERY // 2):
+    for _ in range(REFRESH_INTERVAL // 2):
         first.step(inputs, targets)
     for own, saved in zip(second.stages, first.stages):
         own.layer.module.load_state_dict(saved.layer.module.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    for _ in range(EVERY + 5 - EVERY // 2):
+    for _ in range(REFRESH_INTERVAL + 5 - REFRESH_INTERVAL // 2):
         second.step(inputs, targets)
     for expected, own in zip(controls(whole), controls(second)):
         assert torch.equal(expected, own)

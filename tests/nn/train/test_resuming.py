@@ -21,7 +21,7 @@ RESUMED = {
     "dropout, torch's adam": {"model": "nets.py:dropout", "optimizer": "adam"},
     "batch normalisation": {"model": "nets.py:normalised"},
     "Monte-Carlo Fisher": {"terminal": "montecarlo"},
-    "residual blocks, EKFAC": {"model": "nets.py:residual", "curvature": "ekfac", "basis_every": 3},
+    "residual blocks, EKFAC": {"model": "nets.py:residual", "curvature": "ekfac", "eigenbasis_interval": 3},
     "KFAC": {"optimizer": "kfac"},
     "momentum and a schedule": {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"},
 }

@@ -1,14 +1,14 @@
-"""The steps of the element-wise baselines, moments included, in one pass over a layer's memory.
+"""Steps of the element-wise baselines, moments included, in one pass over a layer's memory.
 
-`curvature` splits such a step into M and a direction, because exact gains need M before the step is known; here nobody
-does. torch's fused kernel of Adam reads and writes every number once (where torch has it for the device); RMSprop is
-its case β₁ = 0 without correction of the bias (step ∞).
+`curvature` splits such a step into M and a direction, because exact gains need M before the step is known; separable
+gains do not. torch's fused kernel of Adam reads and writes every number once (where torch has it for the device);
+RMSprop is its case β₁ = 0 without correction of the bias (step ∞).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,10 @@ from torch.optim.adam import adam
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric, RootMetric
-from ocpkit_nn.passes.curvature import Memory
+from ocpkit_nn.passes import moments
+from ocpkit_nn.passes.moments import Memory
 
 CURVATURES = ("identity", "diagonal", "adam")
-MOMENTS = ("velocity", "mean", "square")
-"""What a layer's memory may hold, each a list of tensors like the parameters."""
 WITH_KERNEL = ("cpu", "cuda")
 """Devices for which torch fuses Adam."""
 
@@ -47,27 +46,12 @@ def descend(
         gradient = [torch.empty_like(own).copy_(part) for own, part in zip(parameters, gradient)]
 
     def moment(name: str) -> list[Tensor]:
-        return _flat(_moment(memory, name, layer.parameters) for layer, memory in zip(layers, memories))
+        return _flat(moments.tensors(memory, name, layer.parameters) for layer, memory in zip(layers, memories))
 
     if options["weight_decay"]:
         torch._foreach_add_(gradient, parameters, alpha=options["weight_decay"])
-    if curvature == "identity":
-        if options["momentum"]:
-            velocity = moment("velocity")
-            torch._foreach_mul_(velocity, options["momentum"])
-            torch._foreach_add_(velocity, gradient)
-            gradient = velocity
-        torch._foreach_add_(parameters, gradient, alpha=-options["lr"])
-        return
-    squares = moment("square")
-    if curvature == "diagonal" and options.get("momentum"):
-        torch._foreach_mul_(squares, options["decay"])
-        torch._foreach_addcmul_(squares, gradient, gradient, value=1 - options["decay"])
-        roots, velocity = torch._foreach_sqrt(squares), moment("velocity")
-        torch._foreach_add_(roots, options["eps"])
-        torch._foreach_mul_(velocity, options["momentum"])
-        torch._foreach_addcdiv_(velocity, gradient, roots)
-        torch._foreach_add_(parameters, velocity, alpha=-options["lr"])
+    if curvature == "identity" or (curvature == "diagonal" and options.get("momentum")):
+        _step_with_velocity(curvature, parameters, gradient, moment, options)
         return
     if curvature == "diagonal":
         means, first, (b1, b2) = gradient, math.inf, (0.0, options["decay"])
@@ -77,7 +61,7 @@ def descend(
         parameters,
         gradient,
         means,
-        squares,
+        moment("square"),
         [],
         _flat(_steps(memory, layer.parameters, first) for layer, memory in zip(layers, memories)),
         fused=parameters[0].device.type in WITH_KERNEL,
@@ -89,6 +73,26 @@ def descend(
         amsgrad=False,
         maximize=False,
     )
+
+
+def _step_with_velocity(
+    curvature: str,
+    parameters: list[Tensor],
+    gradient: list[Tensor],
+    moment: Callable[[str], list[Tensor]],
+    options: dict[str, Any],
+) -> None:
+    """Take the step of SGD, or of RMSprop with momentum, for which there is no kernel."""
+    roots, step = None, gradient
+    if curvature == "diagonal":
+        squares = moment("square")
+        moments.average_squares(squares, gradient, options["decay"])
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, options["eps"])
+    if options["momentum"]:
+        step = moment("velocity")
+        moments.add_to_velocity(step, gradient, options["momentum"], roots)
+    torch._foreach_add_(parameters, step, alpha=-options["lr"])
 
 
 def _flat(lists: Iterable[Sequence[Tensor]]) -> list[Tensor]:
@@ -122,11 +126,3 @@ def metric(curvature: str, layer: Layer, memory: Memory, options: dict[str, Any]
 def _correction(curvature: str, options: dict[str, Any], step: float) -> float:
     """Return the share of the squares that a running mean has seen after so many steps."""
     return 1.0 if curvature == "diagonal" else 1 - options["betas"][1] ** step
-
-
-def _moment(memory: Memory, name: str, parameters: list[Tensor]) -> list[Tensor]:
-    """Return a running mean, zero at first."""
-    if name not in memory:
-        memory[name] = [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters]
-    moment: list[Tensor] = memory[name]
-    return moment

@@ -1,0 +1,66 @@
+"""The baseline whose M and step DDPNOpt borrows (SGD, RMSprop, Adam, KFAC, EKFAC), as the passes of one step see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ocpkit_nn.layers.layers import Layer
+from ocpkit_nn.layers.metric import Metric
+from ocpkit_nn.layers.vectors import ControlBase
+from ocpkit_nn.passes import fused
+from ocpkit_nn.passes.curvature import RULES, LayerGradients
+from ocpkit_nn.passes.moments import Memory
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A curvature's rule with the moments and options of every layer.
+
+    Attributes
+    ----------
+    curvature
+        A name of `curvature.RULES`.
+    layers, memories, options
+        Of every stage; the options of one parameter group are one dictionary.
+    """
+
+    curvature: str
+    layers: Sequence[Layer]
+    memories: Sequence[Memory]
+    options: Sequence[dict[str, Any]]
+
+    def __call__(self, t: int, gradients: LayerGradients) -> tuple[Metric, Tensor]:
+        """Update the moments of stage t; return M/η and the direction g."""
+        return self._apply(t, gradients, self.memories[t], self.options[t])
+
+    def _apply(
+        self, t: int, gradients: LayerGradients, memory: Memory, options: dict[str, Any]
+    ) -> tuple[Metric, Tensor]:
+        if options["weight_decay"]:
+            gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * self.layers[t].matrix())
+        return RULES[self.curvature](gradients, memory, options)
+
+    def metric(self, t: int, **changes: Any) -> Metric | None:
+        """Return M/η of stage t after its last step by `descend`, None before the first one."""
+        return fused.metric(self.curvature, self.layers[t], self.memories[t], {**self.options[t], **changes})
+
+    def metric_without_rate(self, t: int, control: ControlBase, weight: Tensor) -> Metric:
+        """Return M of stage t; before the first step that of the first gradient, control · weight, alone."""
+        known = self.metric(t, lr=1.0)
+        if known is not None:
+            return known
+        gradients = LayerGradients(control.expectation(weight), control, weight, None)
+        return self._apply(t, gradients, {}, {**self.options[t], "lr": 1.0})[0]
+
+    def descend(self, gradients: Mapping[int, list[Tensor]]) -> None:
+        """Take the baseline's step at some stages, on the gradients for their parameters."""
+        groups: dict[int, list[int]] = {}
+        for t in gradients:
+            groups.setdefault(id(self.options[t]), []).append(t)
+        for some in groups.values():
+            layers, memories = [self.layers[t] for t in some], [self.memories[t] for t in some]
+            fused.descend(self.curvature, layers, [gradients[t] for t in some], memories, self.options[some[0]])
