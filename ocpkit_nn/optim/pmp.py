@@ -1,9 +1,9 @@
-"""Pontryagin's methods as training optimisers: MSA and E-MSA (Li et al. 2017; Eq. 19-24) on a batch.
+"""Pontryagin's principle as a training optimizer: E-MSA (Li et al. 2017; Eq. 19-24) on a batch.
 
 Stage t's Hamiltonian is the batch mean of p_{t+1}ᵀ f_t(x_t, u) + ½ λ ‖u‖². E-MSA adds ½ρ‖x_{t+1} − f_t(x_t, u)‖² and
 ½ρ‖p_t − ∇_x H‖² per sample and minimises with L-BFGS at every layer and iteration: torch's, whose vectors stay on
 the network's device and in its precision, where the control solvers' SciPy needs them in double precision and
-took ten times as long. MSA takes a gradient step on H, which is SGD (Lemma 5, Eq. 22).
+took ten times as long. MSA with a gradient step on H is SGD (Lemma 5, Eq. 22), which torch has.
 """
 
 from __future__ import annotations
@@ -17,33 +17,7 @@ from torch import Tensor, nn
 from ocpkit_nn.layers.losses import Loss
 from ocpkit_nn.layers.stages import Stage
 from ocpkit_nn.layers.torch_losses import as_loss
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights
-
-
-class MSA(DDPNOpt):
-    """The method of successive approximations with a gradient step on the Hamiltonian; equal to SGD.
-
-    Parameters
-    ----------
-    model, loss, lr
-        As in `DDPNOpt`.
-    momentum, weight_decay
-        As in SGD.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module | Iterable[nn.Module],
-        loss: Loss | nn.Module | None = None,
-        lr: float = 0.1,
-        *,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(
-            model, loss, lr, curvature="identity", feedback="none", momentum=momentum, weight_decay=weight_decay
-        )
+from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights, hamiltonian
 
 
 class EMSA(StageOptimizer):
@@ -97,14 +71,9 @@ class EMSA(StageOptimizer):
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
         self._begin()
-        x, states = inputs, []
-        with torch.no_grad():
-            for module in self.preparation:
-                x = module(x)
-        for stage in self.stages:
-            states.append(x.detach().requires_grad_(x.is_floating_point()))  # tokens have no co-state
-            x = stage.differentiable(states[-1])
-        states.append(x.detach())
+        states, outputs = self._differentiable_trajectory(inputs)
+        states.append(outputs[-1].detach())
+        del outputs
         value = float(self.loss.value(states[-1], targets).mean())
         costates = self._adjoint(states, targets)
         for t in range(len(self.stages)):
@@ -118,7 +87,7 @@ class EMSA(StageOptimizer):
         for t in reversed(range(len(self.stages))):
             if states[t].requires_grad:
                 output = self.stages[t].differentiable(states[t], again=True)
-                costate = torch.autograd.grad(output, states[t], costate)[0]
+                costate = torch.autograd.grad(hamiltonian(costate, output).sum(), states[t])[0]
             costates.append(costate)
         return costates[::-1]
 
@@ -127,7 +96,7 @@ class EMSA(StageOptimizer):
         stage, options = self.stages[t], self._groups[t]
         parameters = stage.layer.parameters
         start = [p.detach().clone() for p in parameters]
-        hamiltonian = _augmented_hamiltonian(
+        augmented = _augmented_hamiltonian(
             stage, states[t], states[t + 1], costates[t], costates[t + 1], options, self.squared
         )
         solver = torch.optim.LBFGS(
@@ -139,7 +108,7 @@ class EMSA(StageOptimizer):
         )
 
         def value_and_gradient() -> Tensor:
-            value = hamiltonian()
+            value = augmented()
             for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters, materialize_grads=True)):
                 parameter.grad = gradient.contiguous()  # a convolution's need not be, and LBFGS asks for it
             return value.detach()
@@ -173,10 +142,10 @@ def _augmented_hamiltonian(
 
     def value() -> Tensor:
         y = stage.differentiable(x, again=True)
-        hamiltonian = (next_costate * y).flatten(1).sum(1)
-        total = hamiltonian.mean() + penalty(following - y)
+        H = hamiltonian(next_costate, y)
+        total = H.mean() + penalty(following - y)
         if x.requires_grad:
-            total = total + penalty(costate - torch.autograd.grad(hamiltonian.sum(), x, create_graph=True)[0])
+            total = total + penalty(costate - torch.autograd.grad(H.sum(), x, create_graph=True)[0])
         if decay:
             total = total + 0.5 * decay * torch.stack([p.square().sum() for p in parameters]).sum()
         return total

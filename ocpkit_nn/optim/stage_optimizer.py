@@ -90,13 +90,23 @@ class StageOptimizer(torch.optim.Optimizer):
                 own["lr"] = float(own["lr"])
         self._groups = [self._options[index] for index in self._group_of_each]
 
-    @torch.no_grad()
     def _prepared(self, inputs: Tensor) -> Tensor:
         """Return x_0 (B, …) of a batch."""
         x = inputs
         for module in self.preparation:
             x = module(x)
         return x
+
+    def _differentiable_trajectory(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return X_0 … X_{T-1}, which require gradients where they can, and f_t(X_t) with autograd's graph of each."""
+        with torch.no_grad():
+            x = self._prepared(inputs)
+        states, outputs = list[Tensor](), list[Tensor]()
+        for stage in self.stages:
+            states.append(x.detach().requires_grad_(x.is_floating_point()))  # tokens have no co-state
+            outputs.append(stage.differentiable(states[-1]))
+            x = outputs[-1]
+        return states, outputs
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Give parameters of the model that are in no group yet, or that were frozen from the start, one of their own.
@@ -132,6 +142,11 @@ class StageOptimizer(torch.optim.Optimizer):
         self._structure = None
         for name in ("stages", "preparation", "_groups"):  # made when asked for: by now the model need not be whole
             vars(self).pop(name, None)
+
+
+def hamiltonian(costate: Tensor, output: Tensor) -> Tensor:
+    """Return H = p_{t+1}ᵀ f_t(x_t, u_t) of every sample, (B,)."""
+    return (costate * output).flatten(1).sum(1)
 
 
 def changes_weights(step: Callable[Arguments, float]) -> Callable[Arguments, float]:

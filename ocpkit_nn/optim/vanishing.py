@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ocpkit_nn.layers.losses import Loss
 from ocpkit_nn.layers.torch_losses import as_loss
-from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights
+from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights, hamiltonian
 
 
 class SGDVGR(StageOptimizer, torch.optim.SGD):
@@ -50,17 +50,9 @@ class SGDVGR(StageOptimizer, torch.optim.SGD):
         """Train on one mini-batch; return its mean loss before the step."""
         self._begin()
         self.zero_grad()  # what is frozen by now has no gradient, and so stays
-        x, states = inputs, list[Tensor]()
-        with torch.no_grad():
-            for module in self.preparation:
-                x = module(x)
-        outputs = []
-        for stage in self.stages:
-            states.append(x.detach().requires_grad_(bool(states)))  # nobody asks for p_0
-            outputs.append(stage.differentiable(states[-1]))
-            x = outputs[-1]
-        value = float(self.loss.value(x.detach(), targets).mean())
-        costate = self.loss.gradient(x.detach(), targets)
+        states, outputs = self._differentiable_trajectory(inputs)
+        value = float(self.loss.value(outputs[-1].detach(), targets).mean())
+        costate = self.loss.gradient(outputs[-1].detach(), targets)
         for t in reversed(range(len(self.stages))):
             costate = self._layer_gradients(t, states[t], outputs[t], costate)
         super().step()
@@ -70,7 +62,7 @@ class SGDVGR(StageOptimizer, torch.optim.SGD):
         """Set p.grad of stage t to the gradient of loss + Ω_t; return p_t for t > 0."""
         parameters, batch, pulled = self.stages[t].layer.parameters, len(state), costate
         with torch.enable_grad():
-            product = (costate * output).sum()
+            product = hamiltonian(costate, output).sum()
             gradients = list(
                 torch.autograd.grad(product / batch, parameters, retain_graph=True, materialize_grads=True)
             )

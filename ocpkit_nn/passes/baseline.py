@@ -35,14 +35,10 @@ class Baseline:
 
     def __call__(self, t: int, gradients: LayerGradients) -> tuple[Metric, Tensor]:
         """Update the moments of stage t; return M/η and the direction g."""
-        return self._apply(t, gradients, self.memories[t], self.options[t])
-
-    def _apply(
-        self, t: int, gradients: LayerGradients, memory: Memory, options: dict[str, Any]
-    ) -> tuple[Metric, Tensor]:
-        if options["weight_decay"]:
-            gradients = replace(gradients, mean=gradients.mean + options["weight_decay"] * self.layers[t].matrix())
-        return RULES[self.curvature](gradients, memory, options)
+        decay = self.options[t]["weight_decay"]
+        if decay:
+            gradients = replace(gradients, mean=gradients.mean + decay * self.layers[t].matrix())
+        return RULES[self.curvature](gradients, self.memories[t], self.options[t])
 
     def metric(self, t: int, **changes: Any) -> Metric | None:
         """Return M/η of stage t after its last step by `descend`, None before the first one."""
@@ -53,8 +49,8 @@ class Baseline:
         known = self.metric(t, lr=1.0)
         if known is not None:
             return known
-        gradients = LayerGradients(control.expectation(weight), control, weight, None)
-        return self._apply(t, gradients, {}, {**self.options[t], "lr": 1.0})[0]
+        fresh = Baseline(self.curvature, [self.layers[t]], [{}], [{**self.options[t], "lr": 1.0}])
+        return fresh(0, LayerGradients(control.expectation(weight), control, weight, None))[0]
 
     def descend(self, gradients: Mapping[int, list[Tensor]]) -> None:
         """Take the baseline's step at some stages, on the gradients for their parameters."""

@@ -51,7 +51,7 @@ class RankOneValue:
     def __init__(self, gradient: Tensor, scale: float = 0.0) -> None:
         self.base, self.ratio = StateBase(gradient[None]), gradient.new_full((), scale)
         self.weight = gradient.new_ones(len(gradient), 1)
-        self.curvature = self.weight * scale
+        self.curvature = gradient.new_full((len(gradient), 1), scale)
 
     def vjp(self, linearisation: Linearisation) -> tuple[ControlBase, StateBase]:
         """Return f_uᵀ b and f_xᵀ b."""

@@ -16,7 +16,6 @@ from nn.dense import assert_near
 from nn.strategies import Case, few_examples, networks, randn, randomise
 from ocpkit_nn.layers.losses import CrossEntropy, Loss, MeanSquaredError
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.optim.pmp import MSA
 
 # RMSprop's and Adam's first step is ±lr for any gradient above ε = 1e-8, be it rounding in float32: with this seed
 # the smallest entry of all first gradients is 5e-4.
@@ -120,12 +119,13 @@ def test_on_any_network_it_takes_the_steps_of_the_baseline(curvature: str, case:
     assert_same_parameters(case.model, twin, 1e-10)
 
 
-def test_msa_with_a_gradient_step_is_sgd() -> None:
-    """Lemma 5: the step on the Hamiltonian is the one of back-propagation."""
+def test_a_gradient_step_on_the_hamiltonian_is_sgd() -> None:
+    """Lemma 5: V_x is the co-state, and Q_u = ∇_u H the gradient of back-propagation; momentum is torch's."""
     model = perceptron()
     generator = randomise(model, 1)
     twin, loss = copy.deepcopy(model), CrossEntropy()
-    optimizer = MSA(model, loss, lr=0.1, momentum=0.5, weight_decay=1e-3)
+    options: dict[str, Any] = {"curvature": "identity", "feedback": "none", "momentum": 0.5, "weight_decay": 1e-3}
+    optimizer = DDPNOpt(model, loss, lr=0.1, **options)
     torchs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.5, weight_decay=1e-3)
     for _ in range(10):
         inputs, targets = randn(generator, 4, 6), torch.randint(3, (4,), generator=generator)

@@ -18,7 +18,7 @@ from nn.dense import assert_near
 from nn.strategies import Residual, randn
 from ocpkit_nn.layers.losses import CrossEntropy
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.optim.pmp import EMSA, MSA
+from ocpkit_nn.optim.pmp import EMSA
 from ocpkit_nn.optim.vanishing import SGDVGR
 from ocpkit_nn.passes.curvature import RULES
 from ocpkit_nn.passes.fused import CURVATURES
@@ -300,7 +300,7 @@ def test_a_copy_of_both_goes_on_bit_for_bit(options: dict[str, Any], how: str) -
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("kind", [DDPNOpt, MSA, EMSA, SGDVGR])
+@pytest.mark.parametrize("kind", [DDPNOpt, EMSA, SGDVGR])
 def test_every_optimizer_can_be_copied(kind: Any, how: str) -> None:
     model = build()
     optimizer = kind(model)

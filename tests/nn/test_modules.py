@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nn.dense import assert_near
 from nn.strategies import Residual, randn
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.optim.pmp import EMSA, MSA
+from ocpkit_nn.optim.pmp import EMSA
 from ocpkit_nn.optim.vanishing import SGDVGR
 
 pytestmark = pytest.mark.filterwarnings(
@@ -135,7 +135,7 @@ class Idle(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("build", [DDPNOpt, EMSA, MSA, SGDVGR])
+@pytest.mark.parametrize("build", [DDPNOpt, EMSA, SGDVGR])
 @pytest.mark.parametrize("what", [*OF_TOKENS, "idle parameters"])
 def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:
     torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("build", [DDPNOpt, EMSA, MSA, SGDVGR])
+@pytest.mark.parametrize("build", [DDPNOpt, EMSA, SGDVGR])
 def test_all_optimisers_refuse_an_empty_batch_and_move_nothing(build: Callable[..., Any]) -> None:
     model = between(nn.Tanh()).double()
     before = weights(model)
