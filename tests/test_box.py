@@ -33,8 +33,8 @@ from ocpkit import (
 )
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.recursion.bellman import ActionValue, minimise
-from ocpkit.recursion.box import minimise_in_box
-from ocpkit.recursion.curvature import Boxed, Identity
+from ocpkit.recursion.box import StepBounds, minimise_in_box
+from ocpkit.recursion.curvature import Exact, Identity
 
 Array = Any
 ENGINES = ("numpy", "vm", "c")
@@ -154,7 +154,7 @@ def test_the_value_is_that_of_the_policy(program: Any, n: int, seed: int) -> Non
     rng, size = np.random.default_rng(seed), len(g)
     Qxx, Qux, Qx = np.eye(n), rng.normal(size=(size, n)), rng.normal(size=n)
     Q = ActionValue(Qx, g, Qxx, Qux, H)
-    step = minimise(0, Q, Boxed([(lower, upper)]))
+    step = minimise(0, Q, Exact(), StepBounds([(lower, upper)]))
     K, k, y = step.K, step.k, step.multipliers
     np.testing.assert_array_equal(K[(y != 0) | (lower == upper)], 0)
 

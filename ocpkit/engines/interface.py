@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.problem.problem import Problem
+from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.value import Value
 from ocpkit.solution.trajectory import Trajectory
 
@@ -75,6 +76,7 @@ class Engine(Protocol):
         stages: Any,
         terminal: Value,
         curvature: Any,
+        bounds: StepBounds | None = None,
         *,
         feedback: bool,
         tikhonov: float,

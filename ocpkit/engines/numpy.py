@@ -11,6 +11,7 @@ from ocpkit.boundary.arrays import Array
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Stage
 from ocpkit.recursion.bellman import BellmanStep, Curvature, backward_pass
+from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import Value
 from ocpkit.solution.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
@@ -135,6 +136,7 @@ class NumpyEngine:
         stages: list[Expansion],
         terminal: Value,
         curvature: Curvature,
+        bounds: StepBounds | None = None,
         *,
         feedback: bool,
         tikhonov: float,
@@ -143,7 +145,7 @@ class NumpyEngine:
         """Alg. 1, lines 2-6 (raises NotPositiveDefinite, see `bellman.backward_pass`)."""
         with np.errstate(all="ignore"):
             steps = backward_pass(
-                stages, terminal, curvature, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
+                stages, terminal, curvature, bounds, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
             )
         return Policy(steps, terminal)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import casadi as ca
@@ -43,6 +45,28 @@ class SymbolicCholesky:
     def dense(self) -> ca.SX:
         """Return the matrix."""
         return self._factor @ self._factor.T
+
+
+@dataclass(frozen=True)
+class UnrolledBounds:
+    """Bounds of the step of one stage as expressions: `recursion.box.StepBounds` of the virtual machine.
+
+    Attributes
+    ----------
+    limits
+        lower − u, upper − u and the multipliers of an earlier pass, (m,) each.
+    checks
+        Takes the pivots of the factors, and whether the search needs more steps.
+    """
+
+    limits: Sequence[ca.SX]
+    checks: list[ca.SX]
+
+    def minimize(self, t: int, H: ca.SX, g: ca.SX) -> BoxMinimum:
+        """Minimize ½ kᵀ H k + gᵀ k (m,) within the bounds."""
+        minimum, pivots, unfinished = unrolled_minimum(H, g, *self.limits)
+        self.checks.extend([pivots, unfinished])
+        return minimum
 
 
 def unrolled_minimum(

@@ -20,12 +20,13 @@ from ocpkit.boundary.arrays import Array
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.engines.unrolled import SymbolicCholesky, unrolled_minimum
+from ocpkit.engines.unrolled import SymbolicCholesky, UnrolledBounds
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.problem.angles import TURN
 from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import ActionValue, Operator, bellman_step
-from ocpkit.recursion.curvature import Boxed, Exact, damping_unit
+from ocpkit.recursion.box import StepBounds
+from ocpkit.recursion.curvature import Exact, Symmetric, damping_unit
 from ocpkit.recursion.value import Value
 from ocpkit.solution.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
 
@@ -118,7 +119,8 @@ class VMEngine:
         self,
         stages: Expanded,
         terminal: Value,
-        curvature: Exact | Boxed,
+        curvature: Exact,
+        bounds: StepBounds | None = None,
         *,
         feedback: bool,
         tikhonov: float,
@@ -138,7 +140,7 @@ class VMEngine:
             backward = [_rows(series, run)[::-1] for series in (trajectory.states, trajectory.controls)]
             gaps = [] if trajectory.gaps is None else [_rows(trajectory.gaps, run)[::-1]]
             p = self._parameters(run)[::-1]
-            limits = _limits(curvature, run) if run.kind.bounded and isinstance(curvature, Boxed) else []
+            limits = _limits(bounds, run) if run.kind.bounded and bounds is not None else []
             m = run.kind.control_size
             known = np.ones(m) if metric is None else metric.known.get(m, np.zeros(m))
             magnitude = 1.0 if metric is None else metric.magnitude
@@ -151,10 +153,10 @@ class VMEngine:
                 reference = NumpyEngine(self.problem)
                 expanded = reference.expand(trajectory, second_order=stages.second_order)
                 return reference.backward_pass(
-                    *expanded, curvature, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
+                    *expanded, curvature, bounds, feedback=feedback, tikhonov=tikhonov, state_damping=state_damping
                 )
-            if isinstance(curvature, Boxed):
-                curvature.memory.update(zip(range(run.last - 1, run.first - 1, -1), outputs[-1][:done]))
+            if bounds is not None:
+                bounds.multipliers.update(zip(range(run.last - 1, run.first - 1, -1), outputs[-1][:done]))
             if len(failed):
                 raise NotPositiveDefinite(run.last - 1 - done)
             V = outputs[0][-1], outputs[1][-1]
@@ -169,7 +171,7 @@ class VMEngine:
             _join([*Vxx, terminal.xx[None]]),
             float(slope),
             float(change),
-            _join(y) if isinstance(curvature, Boxed) else None,
+            None if bounds is None else _join(y),
             _join(slope_rows),
             _join(bend_rows),
         )
@@ -297,18 +299,17 @@ def _backward(
     expansion = stage.expand(x, u, p, Vx + V.xx @ gap if gaps else Vx, second_order=second_order)
     limits = [ca.SX.sym(name, u.shape[0]) for name in (*SIDES, "y") if stage.bounded]
     checks = list[ca.SX]()
+    bounds = UnrolledBounds(limits, checks) if stage.bounded else None
 
     def damped(t: int, Q: ActionValue) -> tuple[Operator, Any]:
         matrix = Q.uu + ca.diag(ca.if_else(mu > 0, mu * damping_unit(known, Q, magnitude), 0.0))
         if stage.bounded:
-            minimum, pivots, unfinished = unrolled_minimum(matrix, Q.u, *limits)
-            checks.extend([pivots, unfinished])
-            return minimum, Q.u
+            return Symmetric(matrix), Q.u
         factor = SymbolicCholesky(matrix)
         checks.extend([factor.pivots, ca.SX(0)])
         return factor, Q.u
 
-    step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, feedback=feedback)
+    step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, bounds, feedback=feedback)
     policy = [step.k, step.K] if feedback else [step.k]
     y = step.multipliers if stage.bounded else ca.SX.zeros(*u.shape)
     outputs = [step.value.x, step.value.xx, *policy, y, step.slope, ca.diag(step.Q.uu), step.expected_change, *checks]
@@ -335,11 +336,11 @@ def _build_terminal(terminal: TerminalGraph, second_order: bool, thread: int) ->
     return Sweep(_function([x, p], terminal.expand(x, p, second_order=second_order)), 1, (1, 1, 2))
 
 
-def _limits(curvature: Boxed, run: StageRun) -> list[Array]:
+def _limits(bounds: StepBounds, run: StageRun) -> list[Array]:
     """Return the bounds of k and the multipliers that the searches begin with, from the last stage of a run on."""
     stages = range(run.last - 1, run.first - 1, -1)
-    lower, upper = (np.stack([curvature.room[t][side] for t in stages]) for side in (0, 1))
-    return [lower, upper, np.stack([curvature.memory.get(t, np.zeros(lower.shape[1])) for t in stages])]
+    lower, upper = (np.stack([bounds.steps[t][side] for t in stages]) for side in (0, 1))
+    return [lower, upper, np.stack([bounds.multipliers.get(t, np.zeros(lower.shape[1])) for t in stages])]
 
 
 def _rows(series: Sequence[Array], run: StageRun) -> Array:

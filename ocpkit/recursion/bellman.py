@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.recursion.box import BoxMinimum
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.linalg import dot, matvec, transpose
 from ocpkit.recursion.value import Value, apply_transposed, reduce, sandwich, solve
@@ -52,6 +51,13 @@ class Operator(Protocol):
 
 Curvature = Callable[[int, ActionValue], tuple[Operator, Any]]
 """Maps (stage, Q) to the operator that stands for Q_uu and the vector that stands for Q_u in k."""
+
+
+class Bounds(Protocol):
+    """Bounds of the steps, in which the quadratic model is minimized (`box.StepBounds`, or those of a batch)."""
+
+    def minimize(self, t: int, H: Any, g: Any) -> Any:
+        """Return the minimizer ``k`` and its ``multipliers`` (m,), and ``solve`` with H among the free controls."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,15 @@ def q_expansion(stage: Expansion, V: Value) -> ActionValue:
     return ActionValue(Qx, Qu, Qxx, Qux, Quu)
 
 
-def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, feedback: bool = True) -> BellmanStep:
+def bellman_step(
+    t: int,
+    stage: Expansion,
+    V: Value,
+    curvature: Curvature,
+    bounds: Bounds | None = None,
+    *,
+    feedback: bool = True,
+) -> BellmanStep:
     """Eq. 3-5 at stage t: from the expansion of the stage and V' to the policy and V.
 
     Raises
@@ -115,7 +129,7 @@ def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, fe
     NotPositiveDefinite
         If the curvature has no positive definite operator here.
     """
-    step = minimise(t, q_expansion(stage, V), curvature, feedback=feedback, value=type(V))
+    step = minimise(t, q_expansion(stage, V), curvature, bounds, feedback=feedback, value=type(V))
     gap = stage.gap
     if gap is None:
         return step
@@ -123,11 +137,21 @@ def bellman_step(t: int, stage: Expansion, V: Value, curvature: Curvature, *, fe
 
 
 def minimise(
-    t: int, Q: ActionValue, curvature: Curvature, *, feedback: bool = True, value: type[Value] = Value
+    t: int,
+    Q: ActionValue,
+    curvature: Curvature,
+    bounds: Bounds | None = None,
+    *,
+    feedback: bool = True,
+    value: type[Value] = Value,
 ) -> BellmanStep:
     """Eq. 4 and 5: minimise the quadratic model Q over affine policies; `value` is the class of the result's V."""
     H, g = curvature(t, Q)
-    k, multipliers = (H.k, H.multipliers) if isinstance(H, BoxMinimum) else (-H.solve(g), None)  # Eq. 4
+    if bounds is None:
+        k, multipliers = -H.solve(g), None  # Eq. 4
+    else:
+        H = bounds.minimize(t, H.dense(), g)
+        k, multipliers = H.k, H.multipliers
     if not feedback:
         return BellmanStep(Q, k, None, value(Q.x, Q.xx), multipliers=multipliers)
     K = -solve(H, Q.ux)
@@ -140,6 +164,7 @@ def backward_pass(
     stages: Sequence[Expansion],
     terminal: Value,
     curvature: Curvature,
+    bounds: Bounds | None = None,
     *,
     feedback: bool = True,
     tikhonov: float = 0.0,
@@ -156,6 +181,8 @@ def backward_pass(
         V_T: gradient and Hessian of φ (Hessian None: gradients only, for which feedback must be off).
     curvature
         What stands for Q_uu.
+    bounds
+        Bounds of the steps; None: there are none.
     feedback
         Keep Q_ux (DDP), or drop it (Prop. 2: stage-wise Newton, gradient descent).
     tikhonov
@@ -175,7 +202,7 @@ def backward_pass(
     for t in reversed(range(len(stages))):
         try:
             after = V.regularized(tikhonov, state_damping)
-            steps.append(bellman_step(t, stages[t], after, curvature, feedback=feedback))
+            steps.append(bellman_step(t, stages[t], after, curvature, bounds, feedback=feedback))
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(t) from error
         V = passed_on(t, steps[-1].value)

@@ -16,8 +16,8 @@ box.c does the same, number by number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,28 @@ class BoxMinimum:
     def dense(self) -> Any:
         """Return H."""
         return self.matrix
+
+
+@dataclass(frozen=True)
+class StepBounds:
+    """Bounds of the steps k at every stage, and where the search for the minimum in them ended last.
+
+    Attributes
+    ----------
+    steps
+        lower − u_t and upper − u_t (m,) of every stage.
+    multipliers
+        y (m,) of each stage from an earlier pass, whose active set the next search begins with; overwritten.
+    """
+
+    steps: Sequence[tuple[Any, Any]]
+    multipliers: dict[int, Any] = field(default_factory=dict)
+
+    def minimize(self, t: int, H: Array, g: Array) -> BoxMinimum:
+        """Minimize ½ kᵀ H k + gᵀ k (m,) within the bounds of stage t; raises as `minimise_in_box`."""
+        minimum = minimise_in_box(H, g, *self.steps[t], self.multipliers.get(t))
+        self.multipliers[t] = minimum.multipliers
+        return minimum
 
 
 def minimise_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None = None) -> BoxMinimum:

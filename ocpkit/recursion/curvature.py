@@ -7,14 +7,14 @@ running averages per stage and therefore belong to one run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ocpkit.errors import ProblemError
 from ocpkit.recursion.bellman import ActionValue, Curvature
-from ocpkit.recursion.box import BoxMinimum, minimise_in_box
-from ocpkit.recursion.linalg import Cholesky, diagonal, diagonal_matrix, identity_like, select
+from ocpkit.recursion.linalg import Cholesky, diagonal, diagonal_matrix, identity_like, matvec, select
 
 Memory = dict[int, dict[str, Any]]
 """What an adaptive curvature remembers of each stage, by name."""
@@ -96,6 +96,29 @@ def damped(Q: ActionValue, regularization: float, metric: Metric | None) -> Any:
     return Q.uu + diagonal_matrix(regularization * metric.diagonal(Q))
 
 
+class Symmetric:
+    """Symmetric matrix (m, m), factored when it is first solved with: within bounds only a part of it has a factor."""
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix
+
+    @cached_property
+    def _factor(self) -> Cholesky:
+        return Cholesky(self._matrix)
+
+    def solve(self, right: Any) -> Any:
+        """Solve for a vector (m,) or matrix (m, k); raises NotPositiveDefinite if there is no factor."""
+        return self._factor.solve(right)
+
+    def matvec(self, vector: Any) -> Any:
+        """Multiply a vector (m,)."""
+        return matvec(self._matrix, vector)
+
+    def dense(self) -> Any:
+        """Return the matrix."""
+        return self._matrix
+
+
 @dataclass(frozen=True)
 class Exact:
     """Q_uu + μ D, the Hessian of the Bellman objective with Levenberg damping μ ≥ 0; D = I without a metric."""
@@ -103,8 +126,8 @@ class Exact:
     regularization: float = 0.0
     metric: Metric | None = None
 
-    def __call__(self, t: int, Q: ActionValue) -> tuple[Cholesky, Any]:
-        return Cholesky(damped(Q, self.regularization, self.metric)), Q.u
+    def __call__(self, t: int, Q: ActionValue) -> tuple[Symmetric, Any]:
+        return Symmetric(damped(Q, self.regularization, self.metric)), Q.u
 
 
 @dataclass
@@ -170,43 +193,9 @@ class Proximal:
 
     base: Curvature
 
-    def __call__(self, t: int, Q: ActionValue) -> tuple[Cholesky, Any]:
+    def __call__(self, t: int, Q: ActionValue) -> tuple[Symmetric, Any]:
         operator, direction = self.base(t, Q)
-        return Cholesky(Q.uu + operator.dense()), direction
-
-
-@dataclass(frozen=True)
-class Boxed:
-    """Q_uu + μ D, or another curvature, with the step kept in lower ≤ u + k ≤ upper (Tassa et al. 2014; see `box`).
-
-    Parameters
-    ----------
-    room
-        lower − u_t and upper − u_t (m,) of every stage.
-    memory
-        Last multipliers of each stage; the next search there begins with what they held. Belongs to one run.
-    regularization
-        Levenberg damping μ ≥ 0.
-    base
-        What stands for Q_uu instead, undamped; None: Q_uu itself.
-    metric
-        D of the damping; None: the identity.
-    """
-
-    room: Sequence[tuple[Any, Any]]
-    memory: dict[int, Any] = field(default_factory=dict, repr=False)
-    regularization: float = 0.0
-    base: Curvature | None = None
-    metric: Metric | None = None
-
-    def __call__(self, t: int, Q: ActionValue) -> tuple[BoxMinimum, Any]:
-        matrix, direction = damped(Q, self.regularization, self.metric), Q.u
-        if self.base is not None:
-            operator, direction = self.base(t, Q)
-            matrix = operator.dense()
-        minimum = minimise_in_box(matrix, direction, *self.room[t], self.memory.get(t))
-        self.memory[t] = minimum.multipliers
-        return minimum, direction
+        return Symmetric(Q.uu + operator.dense()), direction
 
 
 def _average(memory: dict[str, Any], name: str, new: Any, decay: float) -> Any:

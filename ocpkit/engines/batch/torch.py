@@ -143,39 +143,74 @@ class Policies(PerProblem):
                 tensor[_at(tensor, problems)] = torch.nan
 
 
+class DampedHessians:
+    """Q_uu + μ D of every problem (B, m, m), factored when first solved with; `failed` (B,) says where that failed."""
+
+    def __init__(self, matrix: Tensor, failed: Tensor) -> None:
+        self._matrix, self._failed = matrix, failed
+
+    @cached_property
+    def _factor(self) -> Factor:
+        factor = Factor(self._matrix)
+        self._failed |= factor.failed
+        return factor
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Solve for vectors (B, m) or matrices (B, m, n); with I where there is no factor."""
+        return self._factor.solve(right)
+
+    def dense(self) -> Tensor:
+        """Return the matrices."""
+        return self._matrix
+
+
 @dataclass
 class BatchedCurvature:
-    """Q_uu + μ D of every problem, in a box if there is one; where it has no factor, I, and `failed` says so.
+    """Q_uu + μ D of every problem.
 
     Parameters
     ----------
     damping, metric
         μ (B,), and D of which some may be known; None: I.
-    room
-        lower − u_t and upper − u_t (T, B, m), or None.
-    multipliers
-        Those of the last pass, of which the search in the box begins; overwritten.
+    failed
+        Set where a matrix has no factor, (B,).
     """
 
     damping: Tensor
-    room: tuple[Tensor, Tensor] | None
-    multipliers: Tensor | None
     failed: Tensor
     metric: Metric | None = None
 
-    def __call__(self, t: int, Q: ActionValue) -> tuple[Factor | BoxMinimum, Tensor]:
+    def __call__(self, t: int, Q: ActionValue) -> tuple[DampedHessians, Tensor]:
         unit = torch.ones_like(Q.u) if self.metric is None else self.metric.diagonal(Q)
         added = torch.where(self.damping[:, None] > 0, self.damping[:, None] * unit, 0)
-        matrix = Q.uu + torch.diag_embed(added)
-        if self.room is None or self.multipliers is None:
-            factor = Factor(matrix)
-            self.failed |= factor.failed
-            return factor, Q.u
-        lower, upper = self.room
-        minimum, failed = minimise_in_boxes(matrix, Q.u, lower[t], upper[t], self.multipliers[t])
+        return DampedHessians(Q.uu + torch.diag_embed(added), self.failed), Q.u
+
+
+@dataclass
+class BatchedBounds:
+    """Bounds of the steps of every problem: `recursion.box.StepBounds` on tensors.
+
+    Parameters
+    ----------
+    lower, upper
+        lower − u_t and upper − u_t (T, B, m).
+    multipliers
+        Those of the last pass (T, B, m), whose active set the search begins with; overwritten where it does not fail.
+    failed
+        Set where there is no minimum, (B,).
+    """
+
+    lower: Tensor
+    upper: Tensor
+    multipliers: Tensor
+    failed: Tensor
+
+    def minimize(self, t: int, H: Tensor, g: Tensor) -> BoxMinimum:
+        """Minimize ½ kᵀ H k + gᵀ k (B, m) within the bounds of stage t."""
+        minimum, failed = minimise_in_boxes(H, g, self.lower[t], self.upper[t], self.multipliers[t])
         self.failed |= failed
         self.multipliers[t] = torch.where(self.failed[:, None], self.multipliers[t], minimum.multipliers)
-        return minimum, Q.u
+        return minimum
 
 
 class TorchEngine:
@@ -303,11 +338,12 @@ class TorchEngine:
         unit
             D (1, B, m), zero where it is not known; None: I.
         """
-        room = None
-        if self.bounds is not None:
-            room = self.bounds[0][:, None] - along.controls, self.bounds[1][:, None] - along.controls
+        failed, bounds = torch.zeros_like(damping, dtype=torch.bool), None
+        if self.bounds is not None and held is not None:
+            lower, upper = (side[:, None] - along.controls for side in self.bounds)
+            bounds = BatchedBounds(lower, upper, held, failed)
         metric = None if unit is None else Metric({unit.shape[-1]: unit[0]}, along.magnitude[:, None])
-        curvature = BatchedCurvature(damping, room, held, torch.zeros_like(damping, dtype=torch.bool), metric)
+        curvature = BatchedCurvature(damping, failed, metric)
         V, finite = self._terminal_value(along, second_order)
         ridge = tikhonov[:, None, None]
         k, K, y = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -316,7 +352,7 @@ class TorchEngine:
         for t, stage in self._expansions(along, second_order):
             finite &= _finite(stage)
             after = V.regularized(ridge, on_state)
-            step = bellman_step(t, stage, after, curvature, feedback=feedback)  # type: ignore[arg-type]
+            step = bellman_step(t, stage, after, curvature, bounds, feedback=feedback)
             V = step.value
             bends.append(step.Q.uu.diagonal(0, -2, -1).abs())
             if step.slope.shape[-1]:
@@ -333,7 +369,7 @@ class TorchEngine:
                 y.append(step.multipliers)
         gains, multipliers = (torch.stack(series[::-1]) if series else None for series in (K, y))
         numbers = slope, change, decrement, rounding, _geometric_mean(torch.stack(bends))[None]
-        return Policies(torch.stack(k[::-1]), gains, multipliers, *numbers, curvature.failed, finite)
+        return Policies(torch.stack(k[::-1]), gains, multipliers, *numbers, failed, finite)
 
     def _cost(self, costs: list[Tensor], final: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """J and Σ |ℓ_t| + |φ|, summed from the first stage on."""

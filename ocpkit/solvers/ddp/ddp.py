@@ -36,7 +36,8 @@ from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite, ProblemError, refuse_unused, unknown_name
 from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import Curvature
-from ocpkit.recursion.curvature import Boxed, Exact, Metric
+from ocpkit.recursion.box import StepBounds
+from ocpkit.recursion.curvature import Exact, Metric
 from ocpkit.solution.solution import Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.choose import ENGINES, choose_engine
@@ -327,21 +328,20 @@ class DDPRun(Run):
         options = self.options
         second_order = options.second_order and self._closed
         stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
-        room = self.engine.problem.room(self.trajectory.controls) if self.engine.problem.bounded else None
+        bounds = self._bounds()
         while True:
             mu = self.regularization.value
             on_state = options.regularize == "state"
             damping = 0.0 if on_state else mu
             metric = Metric(self.optimality.metric, self.trajectory.magnitude) if options.scaling else None
             curvature = self.curvature or Exact(damping, metric)
-            if room is not None:
-                curvature = Boxed(room, self.held, damping, self.curvature, metric)
             relative = mu if on_state and options.scaling else 0.0
             try:
                 self.policy = self.engine.backward_pass(
                     stages,
                     terminal,
                     curvature,
+                    bounds,
                     feedback=options.feedback,
                     tikhonov=options.tikhonov + (mu if on_state and not options.scaling else 0.0),
                     state_damping=relative,
@@ -360,6 +360,11 @@ class DDPRun(Run):
                 if self.status is not None:
                     self.policy = None  # the last one belongs to another trajectory
                     return False
+
+    def _bounds(self) -> StepBounds | None:
+        """Bounds of the steps at the current trajectory."""
+        problem = self.engine.problem
+        return StepBounds(problem.room(self.trajectory.controls), self.held) if problem.bounded else None
 
     def _end_of_progress(self) -> Status:
         if abs(self.trajectory.cost) > BLOWN_UP:
@@ -411,11 +416,12 @@ class DDPRun(Run):
 
     def _undamped(self, *, second_order: bool) -> AnyPolicy | None:
         """Backward pass without damping; None where Q_uu is not positive definite."""
-        room = self.engine.problem.room(self.trajectory.controls) if self.engine.problem.bounded else None
+        bounds = self._bounds()
+        if bounds is not None:
+            bounds = StepBounds(bounds.steps, dict(bounds.multipliers))
         stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         try:
-            undamped = Exact() if room is None else Boxed(room, dict(self.held))
-            return self.engine.backward_pass(stages, terminal, undamped, feedback=True, tikhonov=0.0)
+            return self.engine.backward_pass(stages, terminal, Exact(), bounds, feedback=True, tikhonov=0.0)
         except NotPositiveDefinite:
             return None
 
