@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import casadi as ca
 
-from ocpkit.recursion.box import ROUNDING, BoxMinimum
+from ocpkit.recursion.box import ROUNDING, BoxMinimum, BoxSearch
 
 STEPS, STEPS_PER_ENTRY = 2, 2  # of the virtual machine, which goes through all of them
 
@@ -83,40 +82,18 @@ def unrolled_minimum(
     unfinished
         Not zero where more steps are needed, so that the minimiser is none.
     """
-    k = ca.if_else(previous > 0, upper, ca.if_else(previous < 0, lower, 0))
-    k = ca.if_else(ca.dot(k, 2 * g + H @ k) <= 0, k, 0)
-    slope = g + H @ k
-    held, finished, pivots = _outward(k, slope, lower, upper, 0), ca.SX(0), list[ca.SX]()
-    for _ in range(STEPS + STEPS_PER_ENTRY * k.numel()):
-        factor = _factor(H, held)
-        pivots.append(ca.if_else(finished, 1, factor.pivots))
-        step = -factor.solve((1 - held) * slope)
-        bound = ca.if_else(step > 0, upper, lower)
-        lengths = ca.if_else(step != 0, (bound - k) / step, ca.inf)
-        length = ca.fmin(1, ca.mmin(lengths))
-        k = ca.if_else(finished, k, ca.if_else(lengths <= length, bound, k + length * step))
-        slope = g + H @ k
-        lenience = ROUNDING * (ca.fabs(g) + ca.fabs(H) @ ca.fabs(k))
-        kept = held * _outward(k, slope, lower, upper, lenience)
-        settled = (length == 1) * (ca.sum1(held - kept) == 0)
-        following = ca.if_else(length < 1, ca.fmax(held, lengths <= length), kept)
-        held = ca.if_else(ca.fmax(finished, settled), held, following)
-        finished = ca.fmax(finished, settled)
-    factor = _factor(H, held)
-    minimum = BoxMinimum(H, k, ca.if_else(held, -slope, 0), lambda right: factor.solve(_rows(1 - held, right)))
-    return minimum, ca.vertcat(*pivots), 1 - finished
+    search = BoxSearch(H, g, lower, upper, previous, times=ca.mtimes, rounding=ROUNDING, never=ca.SX(0))
+    pivots = list[ca.SX]()
+    for _ in range(STEPS + STEPS_PER_ENTRY * g.numel()):
+        factor = _factor(H, search.held)
+        pivots.append(ca.if_else(search.finished, 1, factor.pivots))
+        search.advance(factor)
+    factor, free = _factor(H, search.held), 1 - search.held
+    minimum = search.minimum(lambda right: factor.solve(ca.repmat(free, 1, right.shape[1]) * right))
+    return minimum, ca.vertcat(*pivots), 1 - search.finished
 
 
 def _factor(H: ca.SX, held: ca.SX) -> SymbolicCholesky:
     """Factor H with the rows and columns of an identity for what is held."""
     free = 1 - held
     return SymbolicCholesky((free @ free.T) * H + ca.diag(held))
-
-
-def _outward(k: ca.SX, slope: ca.SX, lower: ca.SX, upper: ca.SX, lenience: Any) -> ca.SX:
-    below, above = (k <= lower) * (slope > -lenience), (k >= upper) * (slope < lenience)
-    return ca.fmax(ca.fmax(below, above), lower == upper)
-
-
-def _rows(factors: ca.SX, matrix: ca.SX) -> ca.SX:
-    return ca.repmat(factors, 1, matrix.shape[1]) * matrix

@@ -24,7 +24,7 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.recursion.linalg import Cholesky
+from ocpkit.recursion.linalg import Cholesky, anywhere, either, negation, select, smallest, total
 
 ROUNDING = 16 * float(np.finfo(float).eps)  # a slope below this, relative to its terms, has no sign
 STEPS, STEPS_PER_ENTRY = 8, 4  # more than these have never been seen to be needed
@@ -120,6 +120,73 @@ def minimise_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Ar
 def outward(k: Array, slope: Array, lower: Array, upper: Array, lenience: Any = 0.0) -> Any:
     """Entries at a bound that their slope, by more than −lenience, pushes against; those without room always."""
     return ((k <= lower) & (slope > -lenience)) | ((k >= upper) & (slope < lenience)) | (lower == upper)
+
+
+class BoxSearch:
+    """The same search with a selection for every decision: of symbols, or of many programs at once.
+
+    What comes after the last step of a program changes nothing of it. Vectors are columns of symbols (m, 1), or torch
+    tensors (B, m); conditions are symbols that are 0 or 1, or tensors of truth values.
+
+    Parameters
+    ----------
+    H, g, lower, upper, previous
+        As in `minimise_in_box`.
+    times
+        The product of a matrix like H and a vector.
+    rounding
+        See `ROUNDING`.
+    never
+        A condition (1,) that does not hold.
+
+    Attributes
+    ----------
+    k, slope, held
+        The point, g + H k, and where k is held (m,).
+    finished
+        Whether k is the minimiser, (1,).
+    """
+
+    def __init__(
+        self,
+        H: Any,
+        g: Any,
+        lower: Any,
+        upper: Any,
+        previous: Any,
+        *,
+        times: Callable[[Any, Any], Any],
+        rounding: float,
+        never: Any,
+    ) -> None:
+        self.H, self.g, self.lower, self.upper, self.times, self.rounding = H, g, lower, upper, times, rounding
+        k = select(previous > 0, upper, select(previous < 0, lower, 0))
+        self.k = select(total(k * (2 * g + times(H, k))) <= 0, k, 0)
+        self.slope = g + times(H, self.k)
+        self.held, self.finished = self._outward(0), never
+
+    def advance(self, factor: Any) -> None:
+        """Go one step; `factor` is that of H with the rows and columns of an identity where k is held."""
+        step = -factor.solve(select(self.held, 0, self.slope))
+        bound = select(step > 0, self.upper, self.lower)
+        lengths = select(step != 0, (bound - self.k) / step, np.inf)
+        length = smallest(lengths, 1.0)
+        stops, cut = lengths <= length, length < 1
+        self.k = select(self.finished, self.k, select(stops, bound, self.k + length * step))
+        self.slope = self.g + self.times(self.H, self.k)
+        lenience = self.rounding * (abs(self.g) + self.times(abs(self.H), abs(self.k)))
+        kept = self.held * self._outward(lenience)
+        self.finished = either(self.finished, negation(either(cut, anywhere(self.held * negation(kept)))))
+        self.held = select(self.finished, self.held, select(cut, either(self.held, stops), kept))
+
+    def minimum(self, solve: Callable[[Any], Any]) -> BoxMinimum:
+        """Return the minimiser, with the inverse of H on the free rows."""
+        return BoxMinimum(self.H, self.k, select(self.held, -self.slope, 0), solve)
+
+    def _outward(self, lenience: Any) -> Any:
+        below = (self.k <= self.lower) * (self.slope > -lenience)
+        above = (self.k >= self.upper) * (self.slope < lenience)
+        return either(either(below, above), self.lower == self.upper)
 
 
 def _start(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None) -> Array:

@@ -92,6 +92,33 @@ def dot(a: Any, b: Any) -> Any:
     return a.inner_product(b) if hasattr(a, "inner_product") else (a * b).sum(-1)
 
 
+def either(a: Any, b: Any) -> Any:
+    """Where one of two conditions holds; symbols that are 0 or 1, or tensors of truth values."""
+    return ca.fmax(a, b) if isinstance(a, SYMBOLIC) else a | b
+
+
+def negation(condition: Any) -> Any:
+    """Where a condition does not hold; as `either`."""
+    return 1 - condition if isinstance(condition, SYMBOLIC) else ~condition
+
+
+def total(vector: Any) -> Any:
+    """Sum of a vector of symbols, or of vectors (…, m), (…, 1)."""
+    return ca.sum1(vector) if isinstance(vector, SYMBOLIC) else vector.sum(-1, keepdim=True)
+
+
+def smallest(vector: Any, most: float) -> Any:
+    """Smallest entry, or a number that is smaller still; as `total`."""
+    if isinstance(vector, SYMBOLIC):
+        return ca.fmin(most, ca.mmin(vector))
+    return vector.amin(-1, keepdim=True).clamp(max=most)
+
+
+def anywhere(condition: Any) -> Any:
+    """Whether a condition holds for any entry; as `either`, of the shape of `total`."""
+    return ca.sum1(condition) > 0 if isinstance(condition, SYMBOLIC) else condition.any(-1, keepdim=True)
+
+
 def half_square(residual: Any) -> Any:
     """½‖r‖² of a vector (k,) of numbers, symbols or CasADi expressions."""
     return (ca.sumsqr(residual) if isinstance(residual, SYMBOLIC) else residual @ residual) / 2

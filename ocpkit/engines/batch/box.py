@@ -1,15 +1,11 @@
-"""Many small matrices factored, and many quadratic programs in boxes solved, at once: `box` on torch tensors.
-
-What one problem decides by a branch is a selection here; the search ends when every problem's has, and what comes after
-the last step of one changes nothing of it.
-"""
+"""Many small matrices factored, and many quadratic programs in boxes solved, at once: `box` on torch tensors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ocpkit.recursion.box import STEPS, STEPS_PER_ENTRY, BoxMinimum
+from ocpkit.recursion.box import STEPS, STEPS_PER_ENTRY, BoxMinimum, BoxSearch
 
 
 class Factor:
@@ -60,56 +56,29 @@ def minimise_in_boxes(
     failed
         Where H is not positive definite among entries that are free, (B,).
     """
-    rounding = 16 * torch.finfo(H.dtype).eps
-    k = _start(H, g, lower, upper, previous)
-    slope = g + _times(H, k)
-    held = _outward(k, slope, lower, upper, torch.zeros_like(k))
     failed = torch.zeros(len(g), dtype=torch.bool, device=g.device)
-    finished = failed.clone()
+    rounding, never = 16 * torch.finfo(H.dtype).eps, failed[:, None].clone()
+    search = BoxSearch(H, g, lower, upper, previous, times=_times, rounding=rounding, never=never)
     for _ in range(STEPS + STEPS_PER_ENTRY * g.shape[-1]):
-        factor = _free_factor(H, held)
-        failed |= ~finished & factor.failed
-        step = -factor.solve(torch.where(held, 0, slope))
-        bound = torch.where(step > 0, upper, lower)
-        lengths = torch.where(step != 0, (bound - k) / step, torch.inf)
-        length = lengths.amin(-1, keepdim=True).clamp(max=1.0)
-        stops = lengths <= length
-        k = torch.where(finished[:, None], k, torch.where(stops, bound, k + length * step))
-        slope = g + _times(H, k)
-        cut = length < 1
-        lenience = rounding * (g.abs() + _times(H.abs(), k.abs()))
-        wrong = held & ~_outward(k, slope, lower, upper, lenience)
-        following = torch.where(cut, held | stops, held & ~wrong)
-        settled = ~cut[:, 0] & ~wrong.any(-1)
-        held = torch.where((finished | settled)[:, None], held, following)
-        finished |= settled | failed
-        if bool(finished.all()):
+        factor = _free_factor(H, search.held)
+        failed |= ~search.finished[:, 0] & factor.failed
+        search.advance(factor)
+        search.finished = search.finished | failed[:, None]
+        if bool(search.finished.all()):
             break
-    failed |= ~finished
-    factor = _free_factor(H, held)
-    free = ~held[:, :, None]
+    failed |= ~search.finished[:, 0]
+    factor, free = _free_factor(H, search.held), ~search.held[:, :, None]
 
     def solve(right: Tensor) -> Tensor:
         return factor.solve(torch.where(free if right.ndim == 3 else free[..., 0], right, 0))
 
-    return BoxMinimum(H, k, torch.where(held, -slope, 0), solve), failed
-
-
-def _start(H: Tensor, g: Tensor, lower: Tensor, upper: Tensor, previous: Tensor) -> Tensor:
-    """Return k with what was held before at its bounds, unless k = 0 is better."""
-    k = torch.where(previous > 0, upper, torch.where(previous < 0, lower, 0))
-    better = (k * (2 * g + _times(H, k))).sum(-1, keepdim=True) <= 0
-    return torch.where(better, k, 0)
+    return search.minimum(solve), failed
 
 
 def _free_factor(H: Tensor, held: Tensor) -> Factor:
     """Factor H with the rows and columns of an identity for what is held."""
     free = ~held
     return Factor(torch.where(free[:, :, None] & free[:, None, :], H, torch.diag_embed(held.to(H.dtype))))
-
-
-def _outward(k: Tensor, slope: Tensor, lower: Tensor, upper: Tensor, lenience: Tensor) -> Tensor:
-    return ((k <= lower) & (slope > -lenience)) | ((k >= upper) & (slope < lenience)) | (lower == upper)
 
 
 def _times(H: Tensor, k: Tensor) -> Tensor:
