@@ -21,7 +21,7 @@ ALIKE = 1 + 1e-9  # of rows that are as far from holding, but for rounding, the 
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class ConstraintRows:
     """The rows lower ≤ g(x, u, p) ≤ upper of one kind of stage (at the end: of (x, p)), with a name for each."""
 
     traced: TracedConstraints
@@ -44,7 +44,7 @@ class Rows:
         return np.isin(np.arange(self.count), rows)
 
 
-def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[Rows, ...]:
+def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[ConstraintRows, ...]:
     """Return the rows of stages 0 … T-1, control bounds included or not, and of the end; equal stages share theirs."""
     p_size = problem.parameters.shape[-1]
     return rows_of(problem.stages, problem.terminal_cost, problem.terminal_constraints, p_size, bounds=bounds)
@@ -52,14 +52,14 @@ def problem_rows(problem: Problem, *, bounds: bool = True) -> tuple[Rows, ...]:
 
 def rows_of(
     stages: Sequence[Stage], cost: TerminalCost, terminal: Sequence[Constraint], p_size: int, *, bounds: bool
-) -> tuple[Rows, ...]:
+) -> tuple[ConstraintRows, ...]:
     """Return those of the parts of a problem."""
     end = _terminal_rows(Identities(cost, *terminal), p_size)
     return (*(_stage_rows(Identities(stage), p_size, bounds) for stage in stages), end)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _stage_rows(parts: Identities, p_size: int, bounds: bool) -> Rows:
+def _stage_rows(parts: Identities, p_size: int, bounds: bool) -> ConstraintRows:
     """Rows of a stage: its constraints as declared, then perhaps each control with a finite bound."""
     (stage,) = parts.parts
     n, m = stage.dynamics.state_size, stage.dynamics.control_size
@@ -71,20 +71,20 @@ def _stage_rows(parts: Identities, p_size: int, bounds: bool) -> Rows:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _terminal_rows(parts: Identities, p_size: int) -> Rows:
+def _terminal_rows(parts: Identities, p_size: int) -> ConstraintRows:
     cost, *constraints = parts.parts
     return _rows(constraints, (cost.state_size, p_size), "the terminal constraints")
 
 
-def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> Rows:
+def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str) -> ConstraintRows:
     traced, names = trace_constraints(constraints, sizes, where), list[str]()
     for constraint, count in zip(constraints, traced.counts):
         names += [constraint.name if count == 1 else f"{constraint.name}[{i}]" for i in range(count)]
-    return Rows(traced, tuple(names))
+    return ConstraintRows(traced, tuple(names))
 
 
 def row_values(
-    problem: Problem, rows: Sequence[Rows], states: Sequence[Array], controls: Sequence[Array]
+    problem: Problem, rows: Sequence[ConstraintRows], states: Sequence[Array], controls: Sequence[Array]
 ) -> list[Array]:
     """Return g of every stage and of the end along a trajectory."""
     arguments = [*zip(states, controls), (states[-1],)]
@@ -94,12 +94,14 @@ def row_values(
     ]
 
 
-def largest_violation(rows: Sequence[Rows], values: Sequence[Array]) -> tuple[float, str]:
+def largest_violation(rows: Sequence[ConstraintRows], values: Sequence[Array]) -> tuple[float, str]:
     """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
     return worst_row(rows, [each.traced.distance(g) for g, each in zip(values, rows)])[1:]
 
 
-def worst_row(rows: Sequence[Rows], distances: Sequence[Array], units: Array | None = None) -> tuple[float, float, str]:
+def worst_row(
+    rows: Sequence[ConstraintRows], distances: Sequence[Array], units: Array | None = None
+) -> tuple[float, float, str]:
     """Return the largest distance, once in units (T + 1, k) of the rows and once in the user's, and whose it is.
 
     `distances` (k,) are those of all stages and of the end; without units both are the user's. What is not a number is
@@ -118,12 +120,12 @@ def worst_row(rows: Sequence[Rows], distances: Sequence[Array], units: Array | N
     return largest, float(every[at]), say_row(rows, t, at - int(cuts[t]) + len(distances[t]))
 
 
-def say_row(rows: Sequence[Rows], t: int, i: int) -> str:
+def say_row(rows: Sequence[ConstraintRows], t: int, i: int) -> str:
     """Return the name of row i of stage t, and where it is."""
     return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
 
 
-def broken_at_start(problem: Problem, rows: Rows) -> tuple[float, str]:
+def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]:
     """Return the largest violation at x0 of a row of stage 0 that no control enters, and the row's name."""
     if not rows.count:
         return 0.0, ""

@@ -28,7 +28,7 @@ from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.boundary.arrays import Array, real_array
 from ocpkit.errors import NotPositiveDefinite, ProblemError
-from ocpkit.problem.constraint_rows import REMEMBERED, Rows, problem_rows
+from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows, problem_rows
 from ocpkit.problem.graphs import trace_stage
 from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import backward_pass
@@ -217,7 +217,7 @@ class Sensitivity:
         return max(float(np.abs(v).max(initial=0.0)) for v in violations)
 
 
-def _linearise(problem: Problem, solution: Solution, rows: Sequence[Rows]) -> list[_Linear]:
+def _linearise(problem: Problem, solution: Solution, rows: Sequence[ConstraintRows]) -> list[_Linear]:
     """Second derivatives of the Lagrangian and the Jacobians of dynamics and active rows, stage by stage."""
     p_size, stages = problem.parameters.shape[-1], list[_Linear]()
     derivatives = [_of_stage(Identities(*pair), p_size) for pair in zip(problem.stages, rows)]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.boundary.arrays import Array
-from ocpkit.problem.constraint_rows import Rows, problem_rows
+from ocpkit.problem.constraint_rows import ConstraintRows, problem_rows
 from ocpkit.problem.problem import Problem
 
 
@@ -170,7 +170,7 @@ class PlanCheck:
 class _Run:
     """Consecutive stages with the same rows, or the end, evaluated by one call."""
 
-    def __init__(self, first: int, rows: Rows, count: int, *, end: bool) -> None:
+    def __init__(self, first: int, rows: ConstraintRows, count: int, *, end: bool) -> None:
         self.stages, self.rows, self.end = slice(first, first + count), rows, end
         self._count, self._values = count, BufferedFunction(rows.traced.function.map(count))
         self.of_bounds = _size_of_bounds(rows.traced.lower, rows.traced.upper)

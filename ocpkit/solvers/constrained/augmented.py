@@ -30,7 +30,7 @@ from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
-from ocpkit.problem.constraint_rows import REMEMBERED, Rows, rows_of, worst_row
+from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows, rows_of, worst_row
 from ocpkit.problem.longer_parameters import LongerParameters, Price
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Cost, Stage, TerminalCost
@@ -86,7 +86,7 @@ class Augmented:
     Attributes
     ----------
     rows
-        The priced `Rows` of stages 0 … T-1 and of the end.
+        The priced `ConstraintRows` of stages 0 … T-1 and of the end.
     own, widest
         Length of p, and the largest number k of rows of a stage.
     sides
@@ -201,7 +201,7 @@ class Sides:
     first: list[int]
 
     @classmethod
-    def of(cls, declared: Sequence[Rows], sources: Sequence[Indices]) -> Sides:
+    def of(cls, declared: Sequence[ConstraintRows], sources: Sequence[Indices]) -> Sides:
         """Return those of rows that follow from declared ones."""
         shape = len(declared), max(map(len, sources))
         span, lower, upper = np.full((3, *shape), np.inf)
@@ -256,7 +256,7 @@ class _Structure:
         ρ, μ), the multipliers of all controls and a zero; `cuts` divide them by stage.
     """
 
-    rows: tuple[Rows, ...]
+    rows: tuple[ConstraintRows, ...]
     template: Problem
     evaluate: list[BufferedFunction]
     slopes: list[BufferedFunction]
@@ -305,7 +305,7 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
 
 
 def _places(
-    declared: Sequence[Rows], sources: Sequence[Indices], bounded: Sequence[Stage], p_size: int, width: int
+    declared: Sequence[ConstraintRows], sources: Sequence[Indices], bounded: Sequence[Stage], p_size: int, width: int
 ) -> tuple[Indices, list[int]]:
     """Return the places of `_Structure`, and their number by stage; `bounded`: stages whose bounds are not priced."""
     pairs, control = list[Indices](), len(declared) * width
@@ -353,7 +353,7 @@ def _priced_end(parts: Identities, longer: LongerParameters, barrier: bool) -> T
 class _Rows:
     """Rows with multipliers, penalties and barrier, as expressions of (…, p')."""
 
-    rows: Rows
+    rows: ConstraintRows
     longer: LongerParameters
     barrier: bool
 
@@ -390,7 +390,7 @@ class _Rows:
         return ca.sqrt(rho) * _outside(self.rows, g + y / rho)
 
 
-def _outside(rows: Rows, s: ca.SX) -> ca.SX:
+def _outside(rows: ConstraintRows, s: ca.SX) -> ca.SX:
     """Return s − Π_C(s) (k,)."""
     bounds = zip(rows.traced.lower.tolist(), rows.traced.upper.tolist())
     return ca.vertcat(ca.SX(0, 1), *(_beyond(s[i], *pair) for i, pair in enumerate(bounds)))

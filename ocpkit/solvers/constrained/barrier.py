@@ -24,7 +24,7 @@ import casadi as ca
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.problem.constraint_rows import REMEMBERED, Rows
+from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows
 from ocpkit.problem.graphs import TracedConstraints
 
 
@@ -32,12 +32,12 @@ from ocpkit.problem.graphs import TracedConstraints
 class OneSided:
     """Rows with one bound each, or equalities, of which each follows from a row of `source` (k,) of other rows."""
 
-    rows: Rows
+    rows: ConstraintRows
     source: NDArray[np.intp]
 
 
 @lru_cache(maxsize=REMEMBERED)
-def one_sided(rows: Rows) -> OneSided:
+def one_sided(rows: ConstraintRows) -> OneSided:
     """Split lower ≤ g ≤ upper into g ≤ upper and lower ≤ g; equalities stay, and what has no bound goes."""
     lower, upper = rows.traced.lower, rows.traced.upper
     equal = lower == upper
@@ -49,10 +49,10 @@ def one_sided(rows: Rows) -> OneSided:
     first = np.concatenate([np.where(equal, lower, -np.inf)[above], lower[below]])
     last = np.concatenate([upper[above], np.full(len(below), np.inf)])
     names = tuple(rows.names[i] for i in source)
-    return OneSided(Rows(TracedConstraints(function, first, last, (len(names),)), names), source)
+    return OneSided(ConstraintRows(TracedConstraints(function, first, last, (len(names),)), names), source)
 
 
-def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> tuple[ca.SX, ca.SX]:
+def barrier_price(rows: ConstraintRows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> tuple[ca.SX, ca.SX]:
     """Return Σ ψ (1,), equalities under ½ ρ (g + y/ρ)² instead, and y⁺ (k,); y is negative at lower bounds.
 
     g, y and ρ are (k,); μ is one for all.
@@ -74,5 +74,5 @@ def barrier_price(rows: Rows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.SX) -> tupl
     return price, ca.vertcat(ca.SX(0, 1), *updated)
 
 
-def _pairs(rows: Rows) -> Sequence[tuple[float, float]]:
+def _pairs(rows: ConstraintRows) -> Sequence[tuple[float, float]]:
     return list(zip(rows.traced.lower.tolist(), rows.traced.upper.tolist()))

@@ -21,7 +21,7 @@ import numpy as np
 from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.problem.constraint_rows import REMEMBERED, Rows
+from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows
 from ocpkit.recursion.curvature import Identity
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import Value
@@ -68,7 +68,7 @@ def sweep(engine: NumpyEngine, nominal: Trajectory) -> Sweep:
 
 
 def natural_units(
-    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[Rows] = (), found: Sweep | None = None
+    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[ConstraintRows] = (), found: Sweep | None = None
 ) -> Scaling:
     """Units of J, controls and states, and of the given rows (of stages 0 … T-1 and of the end)."""
     found = sweep(engine, nominal) if found is None else found
@@ -99,7 +99,7 @@ def control_units(
 
 
 def _of_rows(
-    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[Rows], found: Sweep
+    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[ConstraintRows], found: Sweep
 ) -> tuple[list[Array], list[Array]]:
     """Constant changes of each control that mend a violated row, and that bring a row from one end of its room to it.
 
@@ -128,7 +128,7 @@ def _of_rows(
     return [mend[:m] for m in problem.control_sizes], [room[:m] for m in problem.control_sizes]
 
 
-def _nearest(rows: Rows, g: Array) -> Array:
+def _nearest(rows: ConstraintRows, g: Array) -> Array:
     """The nearest bound of each row."""
     lower, upper = rows.traced.lower, rows.traced.upper
     return np.where(np.abs(g - lower) < np.abs(g - upper), lower, upper)
@@ -170,7 +170,11 @@ def _from_what_follows(scales: Sequence[Array], found: Sweep, cost: float, t: in
 
 
 def _rows(
-    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[Rows], states: Sequence[Array], controls: Sequence[Array]
+    engine: NumpyEngine,
+    nominal: Trajectory,
+    rows: Sequence[ConstraintRows],
+    states: Sequence[Array],
+    controls: Sequence[Array],
 ) -> list[Array]:
     """Units of the rows of every stage and of the end; equal kinds of stages share theirs."""
     moves: dict[int, Array] = {}
@@ -187,7 +191,7 @@ def _rows(
     return [_row_unit(each, moves.get(id(each), np.zeros(0))) for each in rows]
 
 
-def _row_unit(rows: Rows, move: Array) -> Array:
+def _row_unit(rows: ConstraintRows, move: Array) -> Array:
     """Half the range of two bounds, the bound that is not zero, or how far the row moves."""
     lower, upper = rows.traced.lower, rows.traced.upper
     span = (upper - lower) / 2
@@ -196,7 +200,7 @@ def _row_unit(rows: Rows, move: Array) -> Array:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _jacobian(rows: Rows) -> BufferedFunction:
+def _jacobian(rows: ConstraintRows) -> BufferedFunction:
     """(x, u, p), or (x, p), → the rows' derivative by (x, u), or by x."""
     function = rows.traced.function
     z = function.sx_in()
