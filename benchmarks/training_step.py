@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks import page
 from benchmarks.machine import describe
-from ocpkit_nn.experiments.cost import Step, peak_memory
+from ocpkit_nn.experiments.e2 import Step, peak_memory
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.pmp import EMSA
 from ocpkit_nn.passes import fused, separable
@@ -98,7 +98,7 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
             every[name] = Method(partial(build, feedback=feedback), twin, period)
             if curvature in fused.CURVATURES:
                 cheap = partial(build, feedback=feedback, gains="separable")
-                every[f"{name} separable"] = Method(cheap, twin, separable.REFRESH_INTERVAL)
+                every[f"{name} separable"] = Method(cheap, twin, separable.EVERY)
     for terminal in ("montecarlo", "ggn"):
         every[f"DDPNOpt diagonal full {terminal}"] = Method(partial(_ddpnopt, model, terminal=terminal), "RMSprop")
     vanilla = {"curvature": "exact", "control_hessian": "literal", "terminal": "ggn", "damping": 1.0}

@@ -16,7 +16,7 @@ from PIL import Image, ImageSequence
 from ocpkit import Solution, models, registry
 from ocpkit.models.task import Task
 from ocpkit.plotting.plot import animate
-from ocpkit_nn.experiments.registry import ITEMS, find
+from ocpkit_nn.experiments.harness import ITEMS, find
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = 320, 256

@@ -26,16 +26,15 @@ def lazily(
     stub = Path(str(module.__file__)).with_suffix(".pyi")
     imports = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
     home_of = {alias.name: str(node.module) for node in imports for alias in node.names}
-    submodules = {name for name, home in home_of.items() if home == package}
     namespace = vars(module)
     exported = sorted(home_of.keys() - set(without))
 
     def get(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if name in submodules:
-            return import_module(f"{package}.{name}")
-        value = namespace[name] = getattr(import_module(home_of[name]), name)
+        home = home_of[name]
+        found = None if home == package else getattr(import_module(home), name, None)
+        value = namespace[name] = import_module(f"{home}.{name}") if found is None else found
         return value
 
     def names() -> list[str]:

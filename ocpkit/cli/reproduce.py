@@ -16,8 +16,8 @@ from ocpkit.cli.train import check_installed
 from ocpkit.errors import ProblemError
 
 if TYPE_CHECKING:
+    from ocpkit_nn.experiments.harness import Progress as Done
     from ocpkit_nn.experiments.run import Options
-    from ocpkit_nn.experiments.runner import Progress as Done
 
 SECONDS_BETWEEN_LINES = 30
 
@@ -48,24 +48,22 @@ def reproduce_command(
 
     `search` tunes hyper-parameters on training data for e1; `page` writes all reports in DIR as DIR/../reproduction.md.
 
-    DIR/ITEM gets runs/ (one file for each), results.json, report.md and figures. A stopped item goes on where it was,
-    and a run that is in either of the first two is not trained again: with --out docs/results only what is new.
+    DIR/ITEM gets runs/ (one file for each), results.json.gz, report.md and figures. A stopped item goes on where it
+    was, and a run that is in either of the first two is not trained again: with --out docs/results only what is new.
 
     Exit status: 0 done (whatever the verdict), 2 wrong input, 130 Ctrl-C (every finished run is kept).
     """
     check_installed()
-    from ocpkit_nn.experiments import registry
+    from ocpkit_nn.experiments import harness
     from ocpkit_nn.experiments.run import Options
 
     folder = out or Path("results-quick" if quick else "results")
     options = Options(datasets=tuple(dataset or ()), seeds=seeds, quick=quick, device=device, out=folder)
     if item == "page":
-        from ocpkit_nn.experiments.page import write_page
-
-        typer.echo(f"wrote {write_page(folder)}")
+        typer.echo(f"wrote {harness.write_page(folder)}")
         return
     with workers(cluster):
-        for name in registry.ITEMS if item == "all" else (item,):
+        for name in harness.ITEMS if item == "all" else (item,):
             _reproduce(name, options, jobs if cluster is None else max(jobs, 2), estimate)  # Dask counts its workers
 
 
@@ -96,15 +94,15 @@ def workers(cluster: str | None) -> Iterator[None]:
 
 
 def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:
-    from ocpkit_nn.experiments import registry
+    from ocpkit_nn.experiments import harness
 
-    registry.find(name)
+    harness.find(name)
     with _ProgressBar(name) as bar:
         try:
             if estimate:
-                registry.estimate(name, options, jobs=jobs, on_progress=bar.show)
+                harness.estimate(name, options, jobs=jobs, on_progress=bar.show)
             else:
-                report = registry.reproduce(name, options, jobs=jobs, on_progress=bar.show)
+                report = harness.reproduce(name, options, jobs=jobs, on_progress=bar.show)
         except KeyboardInterrupt:
             typer.echo(f"interrupted: {bar.last}, kept in {options.out / name}; the same command goes on", err=True)
             raise
@@ -114,7 +112,7 @@ def _reproduce(name: str, options: Options, jobs: int, estimate: bool) -> None:
         typer.echo(f"{name}: {bar.last}")
         return
     typer.echo("\n".join(filter(None, (report.title, report.verdict, report.text))))
-    typer.echo(f"wrote {options.out / name}: results.json, report.md, figures", err=True)
+    typer.echo(f"wrote {options.out / name}: results.json.gz, report.md, figures", err=True)
 
 
 class _ProgressBar:

@@ -1,6 +1,6 @@
 """The experiments of Liu, Chen & Theodorou, "DDPNOpt" (ICLR 2021), each reproduced by `ocpkit reproduce ITEM`.
 
-An item is a module of this package, named in `registry.ITEMS`, with
+An item is a module of this package, named in `harness.ITEMS`, with
 
 ``TITLE``
     What it reproduces, one line.
@@ -13,36 +13,25 @@ An item is a module of this package, named in `registry.ITEMS`, with
     Tables beside the paper's (`paper.py`), figures drawn into `folder`, and a verdict, all computed from the
     results. It must work on any subset that `runs` can give, so on one seed and on the quick form too.
 
-and nothing else. A `Run` is frozen and says all that its result depends on; `Run.key` is a hash of it.
-`runner.execute` trains what is neither in ``OUT/ITEM/runs/<key>.json`` nor in ``OUT/ITEM/results.json`` yet, so a
-stopped item goes on where it was and a larger number of seeds only adds runs, even with the published ``docs/results``
-for OUT. ``results.json`` collects the rows, ``report.md`` the tables.
-`page` writes the reports of all items in OUT as one document.
+and nothing else. The library is used by its public names alone. A `Run` is frozen and says all that its result
+depends on; `Run.key` is a hash of it. `harness` trains what is neither in ``OUT/ITEM/runs/<key>.json`` nor in
+``OUT/ITEM/results.json.gz`` yet, so a stopped item goes on where it was and a larger number of seeds only adds runs,
+even with the published ``docs/results`` for OUT. ``results.json.gz`` collects the rows, ``report.md`` the tables.
 
-| file            | what it is for                                                                           |
-| --------------- | ---------------------------------------------------------------------------------------- |
-| `run`           | `Run`, `Result`, `Options`: what goes in and comes out of a training                     |
-| `trial`         | data, network and method of a `Run` → its `Result`                                       |
-| `methods`       | methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals              |
-| `rivals`        | what a practitioner does about a large learning rate                                     |
-| `todays`        | today's optimisers: Muon, a cosine schedule                                              |
-| `forms`         | other forms of the feedback: a Gauss-Seidel sweep, a trust region                        |
-| `stacked`       | DDP of the whole mini-batch as one stacked state                                         |
-| `architectures` | networks that the paper does not have: residual with batch norm, a transformer's encoder |
-| `regression`    | a data set with real targets, and R²                                                     |
-| `runner`        | which runs are missing, in which processes they are trained, where they are kept         |
-| `registry`      | the items by name; trains and reports one                                                |
-| `statistics`    | groups of results, means with standard errors, paired differences                        |
-| `report`        | `Report`, tables and figures in one style                                                |
-| `paper`         | the paper's numbers                                                                      |
-| `twins`         | runs of a baseline, its three twins and its rivals, shared by `e3`, `e4`, `e5`           |
-| `cells`         | their results by baseline and learning rate, and the parts of a twin's gain              |
-| `contest`       | the runs of Table 3, shared by `search` and `e1`                                         |
-| `cost`          | time and memory of a step, for `e2` and the benchmarks                                   |
-| `deconvolution` | from a layer back to the image, for `e6`                                                 |
-| `page`          | all reports as `reproduction.md`                                                         |
+| file            | what it is for                                                                            |
+| --------------- | ----------------------------------------------------------------------------------------- |
+| `run`           | `Run`, `Result`, `Options`: what goes in and comes out of a training, and its files       |
+| `harness`       | items by name; which runs are missing, in which processes they are trained; report, page  |
+| `trial`         | data, network and method of a `Run` → its `Result`                                        |
+| `results`       | results by the fields of their runs; means with standard errors, paired differences       |
+| `report`        | `Report`, tables and figures in one style                                                 |
+| `methods`       | methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals               |
+| `rivals`        | remedies for a large learning rate, today's optimizers, a Gauss-Seidel sweep              |
+| `stacked`       | DDP of the whole mini-batch as one stacked state; a trust region for the feedback         |
+| `architectures` | networks that the paper does not have: residual with batch norm, a transformer's encoder  |
+| `paper`         | the paper's numbers                                                                       |
 
-To add an item, write its module, name it in `registry.ITEMS` and in the help of `ocpkit.cli.reproduce`; the tests of
+To add an item, write its module, name it in `harness.ITEMS` and in the help of `ocpkit.cli.reproduce`; the tests of
 `tests/nn/test_experiments_items.py` then run its quick form, check its files and that nothing is trained twice. An
 item that trains nothing in the usual sense (a runtime, a spectrum) has a `train` of its own that fills
 `Result.measures`; its quick runs have ``samples=QUICK_SAMPLES``, by which a report knows that it has nothing to judge.

@@ -7,11 +7,12 @@ blocks, not inside them. What a skip connection crosses is one stage.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ocpkit.errors import ProblemError
+from ocpkit import ProblemError
 from ocpkit_nn.data import Dataset
 
 
@@ -22,9 +23,8 @@ class Residual(nn.Module):
         super().__init__()
         self.body = nn.Sequential(*body)
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.body(x)
-        return result
+    def forward(self, x: Tensor) -> Any:
+        return x + self.body(x)
 
 
 def residual(data: Dataset, channels: int = 8, blocks: int = 2) -> nn.Sequential:
@@ -49,9 +49,8 @@ class Embedding(nn.Module):
         self.linear = nn.Linear(features, width)
         self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.linear(x) + self.position
-        return result
+    def forward(self, x: Tensor) -> Any:
+        return self.linear(x) + self.position
 
 
 class Attention(nn.Module):
@@ -65,11 +64,10 @@ class Attention(nn.Module):
         self.heads = heads
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         query, key, value = self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         weights = (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(3)
-        result: Tensor = self.output((weights @ value).transpose(1, 2).flatten(2))
-        return result
+        return self.output((weights @ value).transpose(1, 2).flatten(2))
 
 
 class MeanOfTokens(nn.Module):

@@ -10,20 +10,15 @@ at afterwards, once, for all candidates alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocpkit.errors import ProblemError
+from ocpkit import ProblemError
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
-from ocpkit_nn.experiments.run import Options, Result, Run
+from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.results import Estimate, Results, Value, capped_loss, percent
+from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
 from ocpkit_nn.experiments.search import FIRST_SEED
-from ocpkit_nn.experiments.statistics import Estimate, capped_loss, estimate, group, percent
-from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.experiments.twins import QUICK, seeds
-
-__all__ = ["TITLE", "report", "runs", "train"]
 
 TITLE = "Beyond the paper: the default form of the feedback, by a protocol stated beforehand"
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -35,142 +30,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 INCUMBENT = "full, empirical"
 """The paper's form, and DDPNOpt's default."""
+CHALLENGERS = [name for name in CANDIDATES if name != INCUMBENT]
 RATES = {"sgd": (0.1, 0.5), "rmsprop": (0.001, 0.01), "adam": (0.001, 0.01)}
 VALIDATION, TEST = "validation", "test"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Data, activation of the hidden layers, batch size, and what a training costs."""
-
-    dataset: str
-    activation: str
-    batch_size: int
-    epochs: int
-    samples: int | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}, {self.activation}, B = {self.batch_size}"
-
-
-SETTINGS = (
-    Setting("digits", "tanh", 8, 4),
-    Setting("digits", "relu", 64, 20),
-    Setting("wine", "relu", 8, 20),
-    Setting("wine", "tanh", 32, 60),
-    Setting("mnist", "relu", 32, 8, 2000),
-    Setting("mnist", "tanh", 128, 20, 2000),
-)
-
-
-def runs(options: Options) -> list[Run]:
-    """Return every candidate on every setting, for the selection and for the report.
-
-    Raises
-    ------
-    ProblemError
-        If a data set is in no setting.
-    """
-    names = options.datasets or (("wine",) if options.quick else tuple(setting.dataset for setting in SETTINGS))
-    if unknown := set(names) - {setting.dataset for setting in SETTINGS}:
-        raise ProblemError(f"no setting has the data {', '.join(sorted(unknown))}; digits, wine and mnist are there")
-    chosen = [setting for setting in SETTINGS if setting.dataset in names]
-    return [
-        Run(
-            item="default",
-            dataset=setting.dataset,
-            method="ddpnopt",
-            baseline=baseline,
-            learning_rate=rate,
-            epsilon=None if candidate["feedback"] == "none" else 0.0,
-            seed=seed + (FIRST_SEED if part == VALIDATION else 0),
-            batch_size=setting.batch_size,
-            network={"activation": setting.activation},
-            optimizer=candidate,
-            evaluated_on=part,
-            device=options.device,
-            **(QUICK if options.quick else {"epochs": setting.epochs, "samples": setting.samples}),
-        )
-        for seed in seeds(options)
-        for part in (VALIDATION, TEST)
-        for setting in chosen
-        for baseline, rates in RATES.items()
-        for rate in (rates[-1:] if options.quick else rates)
-        for candidate in CANDIDATES.values()
-    ]
-
-
-def candidate_of(run: Run) -> str:
-    """Return the name of a run's candidate."""
-    return next(name for name, options in CANDIDATES.items() if options == run.optimizer)
-
-
-def setting_of(run: Run) -> str:
-    """Return the name of a run's setting."""
-    return Setting(run.dataset, run.network["activation"], run.batch_size, run.epochs).name
-
-
-class Part:
-    """The results of the selection, or of the report."""
-
-    def __init__(self, results: Sequence[Result], evaluated_on: str) -> None:
-        own = [result for result in results if result.run.evaluated_on == evaluated_on]
-        self.settings = {name: _by_place(members) for name, members in group(own, lambda r: setting_of(r.run)).items()}
-
-    def change(self, candidate: str, setting: str | None = None, value: Any = percent) -> Estimate:
-        """Mean over baselines, rates and seeds of a candidate's value minus the incumbent's, on one setting or all."""
-        places = [self.settings[setting]] if setting else list(self.settings.values())
-        pairs = [(each[candidate], each[INCUMBENT]) for place in places for each in place.values()]
-        return estimate(value(own) - value(other) for own, other in pairs)
-
-    def chosen(self) -> str:
-        """Return the candidate that the protocol chooses."""
-        passing = [name for name in CANDIDATES if name != INCUMBENT and self._passes(name)]
-        return max(passing, key=lambda name: self.change(name).mean, default=INCUMBENT)
-
-    def _passes(self, candidate: str) -> bool:
-        changes = [self.change(candidate, setting) for setting in self.settings]
-        clear = [change.mean for change in changes if change.significant]
-        return bool(clear) and min(clear) > 0
-
-
-def _by_place(results: Sequence[Result]) -> dict[tuple[Any, ...], dict[str, Result]]:
-    """Return the candidates' results by baseline, rate and seed."""
-    places: dict[tuple[Any, ...], dict[str, Result]] = {}
-    for result in results:
-        run = result.run
-        places.setdefault((run.baseline, run.learning_rate, run.seed), {})[candidate_of(run)] = result
-    return places
-
-
-def report(results: Sequence[Result], folder: Path) -> Report:
-    """Apply the protocol to the selection, and set the report's numbers beside."""
-    selection, confirmation = Part(results, VALIDATION), Part(results, TEST)
-    chosen = selection.chosen()
-    kept = chosen == INCUMBENT
-    others = [name for name in CANDIDATES if name not in (INCUMBENT, "none")]
-    after = ", ".join(f"“{name}” by {confirmation.change(name).text(2)}" for name in others)
-    stands = confirmation.chosen() == chosen
-    verdict = HOLDS if kept and stands else PARTLY if kept else FAILS
-    none = confirmation.change("none")
-    text = (
-        f"Claim: DDPNOpt's default, “{INCUMBENT}”, is the right one. The protocol chooses “{chosen}”; by the same rule "
-        f"the report's seeds and test data would have chosen “{confirmation.chosen()}”. On those the other forms "
-        f"change the accuracy on average ({after}, in points), and leaving the feedback out by {none.text(2)}. Rule: "
-        "holds if both keep the default, partly if only the selection does."
-    )
-    tables = (
-        _table("Selection: validation accuracy minus the default's, in points", selection, percent, 2),
-        _table("Report: test accuracy minus the default's, in points", confirmation, percent, 2),
-        _table("Report: final training loss minus the default's", confirmation, capped_loss, 4),
-        _by_rate(results),
-    )
-    return Report(
-        TITLE, verdict, text, tables, (_draw(selection, confirmation, folder),), NOTES, notes_heading="How to read it"
-    )
-
-
 NOTES = (
     "Means over "
     + ", ".join(f"{NAMES[name]} at {' and '.join(f'{rate:g}' for rate in rates)}" for name, rates in RATES.items())
@@ -180,41 +42,120 @@ NOTES = (
 )
 
 
-CHALLENGERS = [name for name in CANDIDATES if name != INCUMBENT]
+def _setting(activation: str, batch_size: int, epochs: int, samples: int | None = None) -> dict[str, Any]:
+    network = {"activation": activation}
+    return {"network": network, "batch_size": batch_size, "epochs": epochs, "samples": samples}
 
 
-def _table(caption: str, part: Part, value: Any, digits: int) -> Table:
-    def line(setting: str | None) -> tuple[str, ...]:
-        return (setting or "all", *(part.change(name, setting, value).marked(digits) for name in CHALLENGERS))
-
-    rows = [line(setting) for setting in (*part.settings, None)]
-    return Table(caption, ("setting", *CHALLENGERS), tuple(rows))
-
-
-def _by_rate(results: Sequence[Result]) -> Table:
-    rows = []
-    for (baseline, rate), members in group(results, lambda r: (r.run.baseline, r.run.learning_rate)).items():
-        part = Part(members, TEST)
-        rows.append((f"{NAMES[baseline]}, {rate:g}", *(part.change(name).marked(2) for name in CHALLENGERS)))
-    caption = "Report: test accuracy minus the default's, in points, over all settings"
-    return Table(caption, ("baseline, rate", *CHALLENGERS), tuple(rows))
+SETTINGS = (
+    ("digits", _setting("tanh", 8, 4)),
+    ("digits", _setting("relu", 64, 20)),
+    ("wine", _setting("relu", 8, 20)),
+    ("wine", _setting("tanh", 32, 60)),
+    ("mnist", _setting("relu", 32, 8, 2000)),
+    ("mnist", _setting("tanh", 128, 20, 2000)),
+)
+"""Data, and fields of the runs: activation of the hidden layers, batch size, and what a training costs."""
 
 
-def _draw(selection: Part, confirmation: Part, folder: Path) -> Picture:
-    drawn = figure(10, 3.6)
-    axes = drawn.subplots(1, 2, sharey=True)
+def runs(options: Options) -> list[Run]:
+    """Return every candidate on every setting, for the selection and for the report.
+
+    `ProblemError` if a data set is in no setting.
+    """
+    known = {dataset for dataset, _ in SETTINGS}
+    names = options.datasets or (("wine",) if options.quick else known)
+    if unknown := set(names) - known:
+        raise ProblemError(f"no setting has the data {', '.join(sorted(unknown))}; digits, wine and mnist are there")
+    return [
+        twin_run(
+            common("default", dataset, baseline, options, evaluated_on=part, **setting),
+            rate,
+            seed + (FIRST_SEED if part == VALIDATION else 0),
+            **candidate,
+        )
+        for seed in options.seed_range
+        for part in (VALIDATION, TEST)
+        for dataset, setting in SETTINGS
+        if dataset in names
+        for baseline, rates in RATES.items()
+        for rate in (rates[-1:] if options.quick else rates)
+        for candidate in CANDIDATES.values()
+    ]
+
+
+def setting_of(result: Result) -> str:
+    return f"{result.run.dataset}, {result.run.network['activation']}, B = {result.run.batch_size}"
+
+
+def change(results: Results, candidate: str, value: Value = percent) -> Estimate:
+    """Mean over settings, baselines, rates and seeds of a candidate's value minus the incumbent's."""
+    own, incumbent = (results.where(optimizer=CANDIDATES[name]) for name in (candidate, INCUMBENT))
+    return own.minus(incumbent, value, on=("dataset", "batch_size", "baseline", "learning_rate", "seed"))
+
+
+def chosen(results: Results) -> str:
+    """Return the candidate that the protocol chooses."""
+    passing, settings = [], results.by(setting_of).values()
+    for name in CHALLENGERS:
+        clear = [c.mean for setting in settings if (c := change(setting, name)).below or c.above]
+        if clear and min(clear) > 0:
+            passing.append(name)
+    return max(passing, key=lambda name: change(results, name).mean, default=INCUMBENT)
+
+
+def report(results: Sequence[Result], folder: Path) -> Report:
+    selection, confirmation = (Results(results).where(evaluated_on=part) for part in (VALIDATION, TEST))
+    by_rate = [
+        (f"{NAMES[baseline]}, {rate:g}", *_changes(members))
+        for (baseline, rate), members in confirmation.by("baseline", "learning_rate").items()
+    ]
+    over_all = "Report: test accuracy minus the default's, in points, over all settings"
+    tables = (
+        _table("Selection: validation accuracy minus the default's, in points", selection),
+        _table("Report: test accuracy minus the default's, in points", confirmation),
+        _table("Report: final training loss minus the default's", confirmation, capped_loss, 4),
+        Table(over_all, ("baseline, rate", *CHALLENGERS), by_rate),
+    )
+    pictures = (_draw(selection, confirmation, folder),)
+    return Report(TITLE, *_verdict(selection, confirmation), tables, pictures, NOTES, "How to read it")
+
+
+def _verdict(selection: Results, confirmation: Results) -> tuple[str, str]:
+    choice, again, none = chosen(selection), chosen(confirmation), change(confirmation, "none")
+    others = [name for name in CHALLENGERS if name != "none"]
+    after = ", ".join(f"“{name}” by {change(confirmation, name).text(2)}" for name in others)
+    return judged(holds=choice == again == INCUMBENT, partly=choice == INCUMBENT), (
+        f"Claim: DDPNOpt's default, “{INCUMBENT}”, is the right one. The protocol chooses “{choice}”; by the same rule "
+        f"the report's seeds and test data would have chosen “{again}”. On those the other forms "
+        f"change the accuracy on average ({after}, in points), and leaving the feedback out by {none.text(2)}. Rule: "
+        "holds if both keep the default, partly if only the selection does."
+    )
+
+
+def _changes(results: Results, value: Value = percent, digits: int = 2) -> list[str]:
+    return [change(results, name, value).marked(digits) for name in CHALLENGERS]
+
+
+def _table(caption: str, results: Results, value: Value = percent, digits: int = 2) -> Table:
+    parts = {**results.by(setting_of), "all": results}
+    rows = [(name, *_changes(part, value, digits)) for name, part in parts.items()]
+    return Table(caption, ("setting", *CHALLENGERS), rows)
+
+
+def _draw(selection: Results, confirmation: Results, folder: Path) -> Picture:
+    drawn, (axes,) = panels(10, 3.6, 1, 2, sharey=True)
     for ax, part, title in zip(axes, (selection, confirmation), ("selection: validation", "report: test")):
-        for index, (name, colour) in enumerate(zip(CHALLENGERS, LINES)):
-            changes = [part.change(name, setting) for setting in part.settings]
+        settings = part.by(setting_of)
+        for index, (name, color) in enumerate(zip(CHALLENGERS, LINES)):
+            changes = [change(setting, name) for setting in settings.values()]
             places = [place + 0.15 * (index - 1.5) for place in range(len(changes))]
-            errors = [2 * change.error for change in changes]
-            ax.errorbar(
-                places, [change.mean for change in changes], errors, fmt="o", color=colour, label=name, capsize=2
-            )
+            means, errors = [each.mean for each in changes], [2 * each.error for each in changes]
+            ax.errorbar(places, means, errors, fmt="o", color=color, label=name, capsize=2)
         ax.axhline(0.0, color="0.5", linewidth=1)
-        ax.set_xticks(range(len(part.settings)), [name.replace(", B", ",\nB") for name in part.settings], fontsize=7)
+        ax.set_xticks(range(len(settings)), [name.replace(", B", ",\nB") for name in settings], fontsize=7)
         ax.set_title(title)
-        ax.grid(alpha=0.3, axis="y")
+        ax.grid(visible=False, axis="x")
     axes[0].set_ylabel(f"accuracy minus that of\n“{INCUMBENT}” [points]")
     drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(CHALLENGERS), fontsize=8)
     return save(drawn, folder / "default.png", "Change of the accuracy against the default, with two standard errors")

@@ -3,88 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ocpkit_nn.experiments import paper
-from ocpkit_nn.experiments.contest import CPU_EPOCHS, SLOW, Choice, Entry, best, contest_run, default, entries, searched
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import FAILS, HOLDS, LINES, PARTLY, Picture, Report, Table, figure, save
+from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.results import Estimate, Results, bold, percent
 from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.statistics import Estimate, accuracy, difference, loss, percent
-from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.experiments.twins import seeds
-
-__all__ = ["TITLE", "report", "runs", "train"]
+from ocpkit_nn.experiments.search import CPU_EPOCHS, METHODS, SLOW, Choice, Entry, default, entries, searched
 
 TITLE = "E1: accuracy of seven methods (Table 3)"
 CNN_SEEDS = 3
 """Of a CNN without a GPU, where a training takes EKFAC and its twin about ten minutes."""
 MARGIN = 0.3
-OTHERS = [method for method in paper.TABLE_3_METHODS if method != "ddpnopt"]
-
-
-def runs(options: Options) -> list[Run]:
-    """Return every method on every data set with the hyper-parameters that the search found."""
-    every = []
-    for entry in entries(options):
-        for method in entry.methods():
-            choice = best(options.out, entry, method)
-            for seed in seeds(options)[: _most_seeds(entry, options)]:
-                every.append(contest_run("e1", entry, method, choice, seed, options))
-    return every
-
-
-def _most_seeds(entry: Entry, options: Options) -> int | None:
-    return CNN_SEEDS if entry.model == "cnn" and options.device == "cpu" else None
-
-
-class Standing:
-    """The results of all methods on one row of Table 3."""
-
-    def __init__(self, entry: Entry, results: Sequence[Result]) -> None:
-        self.entry = entry
-        own = [r for r in results if (r.run.model, r.run.dataset) == (entry.model, entry.dataset)]
-        self.results = {method: [r for r in own if r.run.method == method] for method in paper.TABLE_3_METHODS}
-        self.accuracy = {method: accuracy(group) for method, group in self.results.items() if group}
-        numbers = paper.TABLE_3.get((entry.model, entry.dataset), (None,) * len(paper.TABLE_3_METHODS))
-        self.printed = dict(zip(paper.TABLE_3_METHODS, numbers))
-
-    @property
-    def best(self) -> float:
-        return max(mean.mean for mean in self.accuracy.values())
-
-    def is_near_the_best(self) -> bool:
-        """Whether DDPNOpt is the best or within the margin."""
-        return self.accuracy["ddpnopt"].mean >= self.best - MARGIN
-
-    def beats_optimal_control(self) -> bool:
-        """Whether DDPNOpt is above E-MSA and vanilla DDP."""
-        others = (self.accuracy[name].mean for name in ("emsa", "vanilla-ddp") if name in self.accuracy)
-        return all(self.accuracy["ddpnopt"].mean > other for other in others)
-
-    def lead(self, method: str) -> Estimate:
-        """DDPNOpt's accuracy minus a method's, paired by seed."""
-        return difference(self.results["ddpnopt"], self.results[method], percent)
-
-    def clearly_better(self) -> list[str]:
-        """Return the methods that are above DDPNOpt by more than two standard errors."""
-        leads = {method: self.lead(method) for method in OTHERS}
-        return [NAMES[method] for method, lead in leads.items() if lead.significant and lead.mean < 0]
-
-    def reaches_the_paper(self) -> bool:
-        """Whether DDPNOpt is at or above the paper's own number."""
-        return self.accuracy["ddpnopt"].mean >= (self.printed["ddpnopt"] or math.inf)
-
-
-def report(results: Sequence[Result], folder: Path) -> Report:
-    """Set our accuracies beside Table 3."""
-    rows = [Standing(Entry(*key), results) for key in dict.fromkeys((r.run.model, r.run.dataset) for r in results)]
-    verdict, text = _verdict(rows)
-    tables = (_beside(rows), _differences(rows), _losses(rows), _settings(rows, folder.parent))
-    return Report(TITLE, verdict, text, tables, (_draw(rows, folder),), NOTES)
-
-
+OTHERS = [method for method in METHODS if method != "ddpnopt"]
 NOTES = (
     "The paper names neither the epochs nor the CNN's strides. Here strides halve the image twice; FCNs have "
     "width 10 (WINE), 24 (DIGITS) or 32.",
@@ -98,54 +31,83 @@ NOTES = (
 )
 
 
+def runs(options: Options) -> list[Run]:
+    """Return every method on every data set with the hyper-parameters that the search found, or else the default."""
+    return [
+        entry.run("e1", method, choice, seed, options)
+        for entry in entries(options)
+        for method in entry.methods()
+        for choice in [searched(options.out, entry, method) or default(entry, method)]
+        for seed in options.seed_range[: CNN_SEEDS if entry.model == "cnn" and options.device == "cpu" else None]
+    ]
+
+
+class Standing:
+    """The results of all methods on one row of Table 3."""
+
+    def __init__(self, entry: Entry, results: Results) -> None:
+        self.entry = entry
+        self.results = {method: results.where(method=method) for method in METHODS}
+        self.accuracy = {method: group.accuracy for method, group in self.results.items() if group}
+        self.best = max(mean.mean for mean in self.accuracy.values())
+        self.ours = self.accuracy["ddpnopt"].mean
+        numbers = paper.TABLE_3.get((entry.model, entry.dataset), (None,) * len(METHODS))
+        self.printed = dict(zip(METHODS, numbers))
+
+    def lead(self, method: str) -> Estimate:
+        return self.results["ddpnopt"].minus(self.results[method], percent)
+
+    def beats_optimal_control(self) -> bool:
+        return all(self.ours > self.accuracy[name].mean for name in ("emsa", "vanilla-ddp") if name in self.accuracy)
+
+
+def report(results: Sequence[Result], folder: Path) -> Report:
+    rows = [Standing(Entry(*data), members) for data, members in Results(results).by("model", "dataset").items()]
+    title = "DDPNOpt's accuracy minus a method's, in points, paired by seed; in bold beyond two standard errors"
+    tables = (
+        _table("Accuracy [%], mean ± standard error (the paper's); best of a row in bold", rows, METHODS, _beside),
+        _table(title, rows, OTHERS, lambda row, method: row.lead(method).marked(2)),
+        _table("Final training loss; number of updates", rows, METHODS, _loss),
+        _settings(rows, folder.parent),
+    )
+    return Report(TITLE, *_verdict(rows), tables, (_draw(rows, folder),), NOTES)
+
+
 def _verdict(rows: Sequence[Standing]) -> tuple[str, str]:
-    near = [row for row in rows if row.is_near_the_best()]
+    near = [row for row in rows if row.ours >= row.best - MARGIN]
     above = [row for row in rows if row.beats_optimal_control()]
-    reach = [row for row in rows if row.reaches_the_paper()]
-    both = [row for row in near if row in above]
-    verdict = HOLDS if len(both) == len(rows) else PARTLY if 2 * len(both) > len(rows) else FAILS
-    better = [f"{name} on {row.entry.name}" for row in rows for name in row.clearly_better()]
-    text = (
+    reach = [row for row in rows if row.ours >= (row.printed["ddpnopt"] or math.inf)]
+    both = sum(row in above for row in near)
+    better = [f"{NAMES[method]} on {row.entry.name}" for row in rows for method in OTHERS if row.lead(method).below]
+    return judged(holds=both == len(rows), partly=2 * both > len(rows)), (
         f"DDPNOpt is the best or within {MARGIN} points of the best on {_listed(near)}, above E-MSA and vanilla DDP on "
         f"{_listed(above)}, and at or above the paper's own number on {_listed(reach)} ({len(rows)} rows in "
         f"all). Above it by more than two standard errors, paired by seed: {', '.join(better) or 'none'}. Rule: holds "
         "if the first two are so on every row, partly if they are on more than half."
     )
-    return verdict, text
 
 
 def _listed(rows: Sequence[Standing]) -> str:
     return ", ".join(row.entry.name for row in rows) or "none"
 
 
-def _beside(rows: Sequence[Standing]) -> Table:
-    def cell(row: Standing, method: str) -> str:
-        ours, theirs = row.accuracy.get(method), row.printed[method]
-        if ours is None:
-            return "–"
-        text = ours.text(2)
-        text = f"**{text}**" if ours.mean == row.best else text
-        return text if theirs is None else f"{text} ({theirs:.2f})"
-
-    header = ("data", *(NAMES[method] for method in paper.TABLE_3_METHODS))
-    lines = tuple((row.entry.name, *(cell(row, method) for method in paper.TABLE_3_METHODS)) for row in rows)
-    return Table("Accuracy [%], mean ± standard error (the paper's); best of a row in bold", header, lines)
+def _table(
+    caption: str, rows: Sequence[Standing], methods: Sequence[str], cell: Callable[[Standing, str], str]
+) -> Table:
+    header = ("data", *(NAMES[method] for method in methods))
+    return Table(caption, header, [(row.entry.name, *(cell(row, method) for method in methods)) for row in rows])
 
 
-def _differences(rows: Sequence[Standing]) -> Table:
-    lines = tuple((row.entry.name, *(row.lead(method).marked(2) for method in OTHERS)) for row in rows)
-    title = "DDPNOpt's accuracy minus a method's, in points, paired by seed; in bold beyond two standard errors"
-    return Table(title, ("data", *(NAMES[method] for method in OTHERS)), lines)
+def _beside(row: Standing, method: str) -> str:
+    ours, theirs = row.accuracy.get(method), row.printed[method]
+    if ours is None:
+        return "–"
+    return bold(ours.text(2), ours.mean == row.best) + ("" if theirs is None else f" ({theirs:.2f})")
 
 
-def _losses(rows: Sequence[Standing]) -> Table:
-    def cell(row: Standing, method: str) -> str:
-        group = row.results[method]
-        return f"{loss(group).text(4)}; {group[0].updates}" if group else "–"
-
-    header = ("data", *(NAMES[method] for method in paper.TABLE_3_METHODS))
-    lines = tuple((row.entry.name, *(cell(row, method) for method in paper.TABLE_3_METHODS)) for row in rows)
-    return Table("Final training loss; number of updates", header, lines)
+def _loss(row: Standing, method: str) -> str:
+    group = row.results[method]
+    return f"{group.loss.text(4)}; {group[0].updates}" if group else "–"
 
 
 def _settings(rows: Sequence[Standing], out: Path) -> Table:
@@ -153,17 +115,10 @@ def _settings(rows: Sequence[Standing], out: Path) -> Table:
     for row in rows:
         for method, group in row.results.items():
             if group:
-                choice = Choice(group[0].run.learning_rate, group[0].run.optimizer)
-                lines.append(
-                    (
-                        f"{row.entry.name}, {NAMES[method]}",
-                        choice.text(),
-                        _source(out, row.entry, method, choice),
-                        str(len(group)),
-                    )
-                )
-    header = ("data and method", "hyper-parameters", "chosen by", "seeds")
-    return Table("Hyper-parameters", header, tuple(lines))
+                choice = Choice.of(group[0].run)
+                texts = (choice.text(), _source(out, row.entry, method, choice), str(len(group)))
+                lines.append((f"{row.entry.name}, {NAMES[method]}", *texts))
+    return Table("Hyper-parameters", ("data and method", "hyper-parameters", "chosen by", "seeds"), lines)
 
 
 def _source(out: Path, entry: Entry, method: str, choice: Choice) -> str:
@@ -174,22 +129,17 @@ def _source(out: Path, entry: Entry, method: str, choice: Choice) -> str:
 
 
 def _draw(rows: Sequence[Standing], folder: Path) -> Picture:
-    drawn = figure(2.6 * len(rows) + 0.6, 3.4)
-    axes = drawn.subplots(1, len(rows), squeeze=False)[0]
+    drawn, (axes,) = panels(2.6 * len(rows) + 0.6, 3.4, 1, len(rows))
     for ax, row in zip(axes, rows):
-        for place, method in enumerate(paper.TABLE_3_METHODS):
+        for place, method in enumerate(METHODS):
             theirs = row.printed[method]
             if theirs is not None:
                 ax.plot(place, theirs, "_", color="0.4", markersize=14, label="paper" if place == 0 else None)
             if method in row.accuracy:
-                _point(ax, place, row.accuracy[method])
-        ax.set_xticks(range(len(paper.TABLE_3_METHODS)), [NAMES[m] for m in paper.TABLE_3_METHODS], rotation=90)
+                mean = row.accuracy[method]
+                error = mean.error if math.isfinite(mean.error) else 0.0
+                ax.errorbar(place, mean.mean, error, fmt="o", color=LINES[0], capsize=3)
+        ax.set_xticks(range(len(METHODS)), [NAMES[m] for m in METHODS], rotation=90)
         ax.set_title(row.entry.name)
-        ax.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy [%]")
     return save(drawn, folder / "accuracy.png", "Accuracy with standard errors; grey marks are the paper's numbers")
-
-
-def _point(ax: object, place: int, mean: Estimate) -> None:
-    error = mean.error if math.isfinite(mean.error) else 0.0
-    ax.errorbar(place, mean.mean, error, fmt="o", color=LINES[0], capsize=3)  # type: ignore[attr-defined]

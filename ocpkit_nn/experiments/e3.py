@@ -9,37 +9,23 @@ the solver's code). Beside them stand a practitioner's remedies for a large lear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ocpkit_nn.experiments import paper
-from ocpkit_nn.experiments.cells import DEFAULT_TERMINAL, Cells
-from ocpkit_nn.experiments.e3_pictures import draw_heat_maps, draw_sources
-from ocpkit_nn.experiments.e3_tables import (
-    beside_table_9,
-    beside_table_10,
-    medians_of_table_9,
-    rivals_medians,
-    rivals_table,
-    source_table,
-)
 from ocpkit_nn.experiments.methods import NAMES, listed
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Report
-from ocpkit_nn.experiments.run import Options, Result, Run, network_and_data
-from ocpkit_nn.experiments.statistics import Estimate, loss
-from ocpkit_nn.experiments.trial import is_there, train
-from ocpkit_nn.experiments.twins import RIVALS, baseline_run, common, rival_runs, seeds, twin_run
-
-__all__ = ["TITLE", "report", "runs", "train"]
+from ocpkit_nn.experiments.report import COLORS, Picture, Report, Table, band, heat_map, judged, log_scale, panels, save
+from ocpkit_nn.experiments.results import PARTS, Cell, Cells, Estimate, bold, loss_of, percent, quartiles
+from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, network_and_data, twin_run
+from ocpkit_nn.experiments.trial import is_there
 
 TITLE = "E3: baselines and their DDPNOpt twins over learning rate and ε (Fig. 4a, Fig. 9, Tables 9, 10)"
-PAPER = ("fcn", "digits")
+PAPER, MNIST = ("fcn", "digits"), ("fcn", "mnist")
 OTHERS = ("wine", "mnist", "cnn:digits")
-MNIST = ("fcn", "mnist")
-"""Without EKFAC, whose eigenbasis of 785 inputs in every step would take longer than all the rest."""
 OTHER_SEEDS = 5
 """Most seeds on data that are not the paper's."""
 SUBSET: dict[str, Any] = {"samples": 2000, "epochs": 8}
@@ -48,72 +34,15 @@ ADAM_RATES = (0.003, 0.01, 0.02, 0.03)
 RATES = {**{name: tuple(block) for name, block in paper.TABLE_9.items()}, "adam": ADAM_RATES}
 EPSILONS = {**paper.EPSILONS, "adam": paper.EPSILONS["rmsprop"]}
 BEST_RATES = {**paper.BEST_RATES, "adam": 0.001}
-OTHER_TERMINAL = {"fcn": "ggn", "cnn": "montecarlo"}
-"""The exact curvature, where its columns, one for each class, can be paid; else unbiased draws of one column."""
-
-
-def runs(options: Options) -> list[Run]:
-    """Return all runs: the paper's cells on DIGITS; ε = 0 alone, and the best rate too, on other data sets."""
-    return [
-        run
-        for name in _names(options)
-        for baseline in RATES
-        if network_and_data(name) != MNIST or baseline != "ekfac"
-        for rate in _rates(name, baseline, options.quick)
-        for seed in seeds(options)[: None if network_and_data(name) == PAPER else OTHER_SEEDS]
-        for run in _cell(name, baseline, rate, seed, options)
-    ]
-
-
-def _names(options: Options) -> tuple[str, ...]:
-    """Return the data sets asked for, or all whose files are there; the quick form has DIGITS."""
-    others = () if options.quick else tuple(name for name in OTHERS if is_there(network_and_data(name)[1]))
-    return options.datasets or ("digits", *others)
-
-
-def _cell(name: str, baseline: str, rate: float, seed: int, options: Options) -> Iterator[Run]:
-    shared = common("e3", name, baseline, options)
-    if network_and_data(name) == MNIST and not options.quick:
-        shared |= SUBSET
-    yield baseline_run(shared, rate, seed)
-    yield twin_run(shared, rate, seed, "none")
-    for terminal in (DEFAULT_TERMINAL, OTHER_TERMINAL[shared["model"]]):
-        for epsilon in _epsilons(name, baseline, terminal, options.quick):
-            for feedback in ("full", "value"):
-                yield twin_run(shared, rate, seed, feedback, epsilon=epsilon, terminal=terminal)
-    yield from rival_runs(shared, rate, seed)
-
-
-def _rates(name: str, baseline: str, quick: bool) -> tuple[float, ...]:
-    rates = RATES[baseline] if network_and_data(name) == PAPER else (BEST_RATES[baseline], *RATES[baseline])
-    return (rates[0], rates[-1]) if quick else rates
-
-
-def _epsilons(name: str, baseline: str, terminal: str, quick: bool) -> tuple[float, ...]:
-    """Return ε of the columns: all of the paper's for its own curvature, the largest for the exact one."""
-    if network_and_data(name) != PAPER:
-        return (0.0,)
-    printed = EPSILONS[baseline]
-    return (0.0, printed[-1]) if quick or terminal != DEFAULT_TERMINAL else (0.0, *printed)
-
-
-def report(results: Sequence[Result], folder: Path) -> Report:
-    """Compare with the paper's cells; the verdict is that of DIGITS, where it is among the data sets."""
-    every = sorted(Cells.each(results), key=lambda cells: (cells.model, cells.dataset) != PAPER)
-    verdict, text = _verdict(every[0])
-    tables, pictures = [], []
-    for cells in every:
-        if (cells.model, cells.dataset) == PAPER:
-            tables += [beside_table_9(cells), medians_of_table_9(cells), beside_table_10(cells)]
-        for terminal in cells.terminals():
-            tables.append(source_table(cells, terminal))
-            pictures.append(draw_heat_maps(cells, terminal, folder))
-            pictures.append(draw_sources(cells, terminal, folder))
-        tables += [rivals_table(cells), rivals_medians(cells)]
-    text = " ".join([text, *(say(cells) for cells in every for say in (_source_sentence, _rivals_sentence))])
-    return Report(TITLE, verdict, text, tuple(tables), tuple(pictures), NOTES)
-
-
+RIVALS: dict[str, tuple[str, ...]] = {
+    "sgd": ("clip", "clip-samples", "warm-up", "normalised", "implicit"),
+    "rmsprop": ("clip", "clip-samples", "warm-up"),
+    "adam": ("clip", "clip-samples", "warm-up"),
+    "ekfac": ("clip", "warm-up"),
+}
+"""What is compared with the twins of a baseline. Normalizing is nothing to RMSprop and Adam, which rescale anyway."""
+PAPERS, OTHER = "empirical", {"fcn": "ggn", "cnn": "montecarlo"}
+"""Terminal curvature: the paper's; the exact one, where a column a class can be paid, else draws of one."""
 NOTES = (
     "The formulas as printed take M/η for Q_uu, and their feedback is unbounded at these rates. Ours is "
     "Q_uu = M/η + f_uᵀ V_xx f_u, in the gain and in the value recursion; the terminal Hessian is scaled by 1/B.",
@@ -126,64 +55,209 @@ NOTES = (
 )
 
 
+def runs(options: Options) -> list[Run]:
+    """Return all runs: the paper's cells on DIGITS; ε = 0 alone, and the best rate too, on other data sets.
+
+    On MNIST without EKFAC, whose eigenbasis of 785 inputs in every step would take longer than all the rest.
+    """
+    others = () if options.quick else tuple(name for name in OTHERS if is_there(network_and_data(name)[1]))
+    return [
+        run
+        for name in options.datasets or ("digits", *others)
+        for baseline in RATES
+        if network_and_data(name) != MNIST or baseline != "ekfac"
+        for rate in _rates(name, baseline, options.quick)
+        for seed in options.seed_range[: None if network_and_data(name) == PAPER else OTHER_SEEDS]
+        for run in _cell(name, baseline, rate, seed, options)
+    ]
+
+
+def _cell(name: str, baseline: str, rate: float, seed: int, options: Options) -> Iterator[Run]:
+    shared = common("e3", name, baseline, options, **(SUBSET if network_and_data(name) == MNIST else {}))
+    yield baseline_run(shared, rate, seed)
+    yield twin_run(shared, rate, seed, "none")
+    for terminal in (PAPERS, OTHER[shared["model"]]):
+        for epsilon in _epsilons(name, baseline, terminal, options.quick):
+            for feedback in ("full", "value"):
+                yield twin_run(shared, rate, seed, feedback, epsilon=epsilon, terminal=terminal)
+    yield from (baseline_run(shared, rate, seed, rival) for rival in RIVALS[baseline])
+
+
+def _rates(name: str, baseline: str, quick: bool) -> tuple[float, ...]:
+    rates = RATES[baseline] if network_and_data(name) == PAPER else (BEST_RATES[baseline], *RATES[baseline])
+    return (rates[0], rates[-1]) if quick else rates
+
+
+def _epsilons(name: str, baseline: str, terminal: str, quick: bool) -> tuple[float, ...]:
+    """Return ε of the columns: all of the paper's for its own curvature, the largest for the exact one."""
+    if network_and_data(name) != PAPER:
+        return (0.0,)
+    printed = EPSILONS[baseline]
+    return (0.0, printed[-1]) if quick or terminal != PAPERS else (0.0, *printed)
+
+
+def report(results: Sequence[Result], folder: Path) -> Report:
+    """Compare with the paper's cells; the verdict is that of DIGITS, where it is among the data sets."""
+    every = sorted(Cells.each(results), key=lambda cells: cells.data != PAPER)
+    verdict, text = _verdict(every[0])
+    tables, pictures = [], []
+    for cells in every:
+        if cells.data == PAPER:
+            tables += [
+                _beside("Training loss beside Table 9: ours (the paper's)", cells, paper.TABLE_9, 4),
+                _beside("Median training loss in the cells of Table 9", cells, {}, 4, Estimate.median_text),
+                _beside("Accuracy [%] beside Table 10: ours (the paper's)", cells, paper.TABLE_10, 2),
+            ]
+        for terminal in cells.terminals:
+            tables.append(_sources(cells, terminal))
+            pictures += [draw_heat_maps(cells, terminal, folder), draw_sources(cells, terminal, folder)]
+        tables.append(_rivals(cells, "Training loss", lambda e: (e.mean, e.text(4))))
+        tables.append(_rivals(cells, "Median training loss", lambda e: (e.median, e.median_text(4))))
+    text = " ".join([text, *(say(cells) for cells in every for say in (_source_sentence, _rivals_sentence))])
+    return Report(TITLE, verdict, text, tables, pictures, NOTES)
+
+
 def _verdict(cells: Cells) -> tuple[str, str]:
-    blocks = {name: _gains(cells, name) for name in cells.baselines if name in paper.TABLE_9}
-    gains = [gain for block in blocks.values() for row in block.values() for gain in row]
-    improved, clearly = sum(g.mean < 0 for g in gains), sum(g.mean < 0 and g.significant for g in gains)
-    worse = sum(g.mean > 0 and g.significant for g in gains)
-    theirs, of = paper.improved_cells()
-    others = [g for name in cells.baselines if name not in blocks for row in _gains(cells, name).values() for g in row]
-    growing = [name for name, block in blocks.items() if _grows(block)]
-    reached = improved * of >= theirs * len(gains)
-    verdict = HOLDS if reached and len(growing) == len(blocks) else PARTLY if 2 * improved > len(gains) else FAILS
-    text = (
-        f"On {cells.name} the full twin has the lower training loss in {improved} of {len(gains)} cells of "
-        f"{listed(list(blocks))} (by more than two standard errors in {clearly}; higher by as much in {worse}). The "
+    gains = {name: [_gains(cells, cell) for cell in row] for name, row in cells.cells.items()}
+    blocks = {name: rows for name, rows in gains.items() if name in paper.TABLE_9}
+    ours = [gain for rows in blocks.values() for row in rows for gain in row]
+    others = [gain for name, rows in gains.items() if name not in blocks for row in rows for gain in row]
+    improved, (theirs, of) = sum(g.mean < 0 for g in ours), paper.improved_cells()
+    # the mean over ε of the gain is larger at the largest rate than at the smallest
+    growing = [name for name, rows in blocks.items() if _mean(rows[-1]) < _mean(rows[0])]
+    holds = improved * of >= theirs * len(ours) and len(growing) == len(blocks)
+    return judged(holds=holds, partly=2 * improved > len(ours)), (
+        f"On {cells.name} the full twin has the lower training loss in {improved} of {len(ours)} cells of "
+        f"{listed(blocks)} (by more than two standard errors in {sum(g.below for g in ours)}; higher by as much in "
+        f"{sum(g.above for g in ours)}). The "
         f"paper's share is {theirs} of {of}. The mean gain at the largest rate exceeds that at the smallest for "
         f"{listed(growing)}. With Adam (Fig. 9) it is lower in {sum(g.mean < 0 for g in others)} of {len(others)}. "
         "Rule: holds if the share is at least the paper's and the gain grows in every block, partly if more than half "
         "of the cells improve."
     )
-    return verdict, text
 
 
-def _gains(cells: Cells, baseline: str) -> dict[float, list[Estimate]]:
-    """Return the gains of the paper's cells by rate; those at ε = 0 where there are no others."""
-    epsilons = cells.epsilons(baseline)
-    chosen = [epsilon for epsilon in epsilons if epsilon > 0] or epsilons
-    return {rate: [cells.gain(baseline, rate, epsilon) for epsilon in chosen] for rate in cells.rates(baseline)}
+def _gains(cells: Cells, cell: Cell) -> list[Estimate]:
+    """Return the gains at the paper's ε; those at ε = 0 where there are no others."""
+    epsilons = cells.epsilons(cell.baseline)
+    return [cell.gain(epsilon) for epsilon in [e for e in epsilons if e > 0] or epsilons]
 
 
-def _grows(block: dict[float, list[Estimate]]) -> bool:
-    """Whether the mean over ε of the gain is larger at the largest rate than at the smallest."""
-    means = {rate: float(np.mean([gain.mean for gain in row])) for rate, row in block.items()}
-    return means[max(means)] < means[min(means)]
+def _mean(gains: Sequence[Estimate]) -> float:
+    return float(np.mean([gain.mean for gain in gains]))
 
 
 def _source_sentence(cells: Cells) -> str:
     """Say how much of the gain at ε = 0 is there without K δx."""
-    sources = [cells.source(name, rate) for name in cells.baselines for rate in cells.rates(name)]
-    clear = [s for s in sources if s.total.mean < 0 and s.total.significant and np.isfinite(s.value.mean)]
-    adds = sum(s.feedback.mean < 0 and s.feedback.significant for s in sources)
-    takes = sum(s.feedback.mean > 0 and s.feedback.significant for s in sources)
-    share = float(np.median([s.value.mean / s.total.mean for s in clear])) if clear else float("nan")
-    part = (
-        f"the value recursion alone gives {100 * share:.0f} % of it (median)" if clear else "there is nothing to divide"
-    )
+    sources = [cell.source() for cell in cells]
+    clear = [s for s in sources if s["full − baseline"].below and np.isfinite(s["value − baseline"].mean)]
+    shares = [s["value − baseline"].mean / s["full − baseline"].mean for s in clear]
+    part = "there is nothing to divide"
+    if clear:
+        part = f"the value recursion alone gives {100 * float(np.median(shares)):.0f} % of it (median)"
     return (
         f"Source of the gain on {cells.name} (ε = 0): in the {len(clear)} of {len(sources)} cells where it exceeds "
-        f"two standard errors {part}; K δx lowers the loss further by more than two standard errors in {adds} cells "
-        f"and raises it in {takes}."
+        f"two standard errors {part}; K δx lowers the loss further by more than two standard errors in "
+        f"{sum(s['full − value'].below for s in sources)} cells "
+        f"and raises it in {sum(s['full − value'].above for s in sources)}."
     )
 
 
 def _rivals_sentence(cells: Cells) -> str:
     """Say in how many cells the full twin at ε = 0 ends below each of a practitioner's remedies."""
     counts: dict[str, list[bool]] = {}
-    for name in cells.baselines:
-        for rate in cells.rates(name):
-            twin = loss(cells.twin(name, rate, "full")).mean
-            for rival in RIVALS[name]:
-                counts.setdefault(rival, []).append(twin < loss(cells.of(name, rate, rival)).mean)
+    for cell in cells:
+        twin = cell.twin("full").loss.mean
+        for rival in RIVALS[cell.baseline]:
+            counts.setdefault(rival, []).append(twin < cell.results.where(method=rival).loss.mean)
     said = ", ".join(f"{NAMES[rival]} in {sum(wins)} of {len(wins)}" for rival, wins in counts.items())
     return f"On {cells.name} its mean loss at ε = 0 is below that of {said} cells."
+
+
+def _beside(
+    caption: str,
+    cells: Cells,
+    printed: dict[str, dict[float, tuple[float, ...]]],
+    digits: int,
+    say: Callable[[Estimate, int], str] = Estimate.short,
+) -> Table:
+    """One row for each learning rate; the columns are the baseline, ε = 0, and ε from small to large."""
+    rows = []
+    for cell in cells:
+        results = [cell.own, *(cell.twin("full", e) for e in (0.0, *EPSILONS[cell.baseline]))]
+        means = [each.accuracy if printed is paper.TABLE_10 else each.loss for each in results]
+        texts = ["–" if mean.seeds == 0 else say(mean, digits) for mean in means]
+        theirs = printed.get(cell.baseline, {}).get(cell.rate, ())
+        for place, number in zip((0, *range(2, len(texts))), theirs):
+            texts[place] += f" ({number:.{digits}f})"
+        rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts))
+    values = "; ".join(f"{NAMES[name]} {', '.join(f'{e:g}' for e in own)}" for name, own in paper.EPSILONS.items())
+    header = ("baseline", "rate", "baseline", "twin, ε = 0", "ε₁", "ε₂", "ε₃", "ε₄")
+    return Table(f"{caption}. ε₁ to ε₄: {values}; Adam as RMSprop", header, rows)
+
+
+def _sources(cells: Cells, terminal: str) -> Table:
+    rows = []
+    for cell in cells:
+        source, own = cell.source(terminal), cell.own.loss
+        texts = [own.text(4), own.median_text(4), *(part.text(4) for part in source.values())]
+        rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts, source["full − baseline"].median_text(4)))
+    caption = (
+        f"Where the gain comes from, {cells.name}, terminal curvature {terminal!r}, ε = 0: changes of the training "
+        "loss, mean ± standard error of paired differences"
+    )
+    return Table(caption, ("baseline", "rate", "loss of the baseline", "its median", *PARTS, "its median"), rows)
+
+
+def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]]) -> Table:
+    other = next((t for t in cells.terminals if t != PAPERS), "ggn")
+    every = list(dict.fromkeys(rival for rivals in RIVALS.values() for rival in rivals))
+    forms = [(feedback, 0.0, terminal) for terminal in (PAPERS, other) for feedback in ("full", "value")]
+    rows = []
+    for cell in cells:
+        results = [
+            cell.own,
+            *(cell.twin(*form) for form in forms),
+            *(cell.results.where(method=rival) for rival in every),
+        ]
+        said = [say(group.loss) if group else (math.inf, "") for group in results]
+        best = min(number for number, _ in said)
+        texts = (bold(text, number == best and bool(text)) for number, text in said)
+        rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts))
+    names = ("baseline", "full", "value", f"full, {other}", f"value, {other}", *(NAMES[rival] for rival in every))
+    caption = f"{what} beside a practitioner's remedies, {cells.name}, ε = 0 (lowest of a row in bold)"
+    return Table(caption, ("baseline", "rate", *names), rows)
+
+
+def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
+    drawn, axes = panels(3.6 * len(cells.cells), 5.6, 2, len(cells.cells))
+    for (above, below), (name, row) in zip(axes.T, cells.cells.items()):
+        epsilons = cells.epsilons(name, terminal)
+        labels = [f"{cell.rate:g}" for cell in row], [f"{epsilon:g}" for epsilon in epsilons]
+        for ax, value, digits in ((above, loss_of, 3), (below, percent, 1)):
+            twins = [[cell.twin("full", e, terminal).minus(cell.own, value).mean for e in epsilons] for cell in row]
+            heat_map(ax, twins, *labels, lower_is_better=value is loss_of, digits=digits)
+        above.set_title(f"DDPNOpt − {NAMES[name]}")
+        below.set_xlabel("ε")
+    axes[0, 0].set_ylabel("training loss\nlearning rate")
+    axes[1, 0].set_ylabel("accuracy [%]\nlearning rate")
+    caption = f"Full twin minus baseline, {cells.name}, terminal curvature “{terminal}” (blue: the feedback helps)"
+    return save(drawn, folder / f"heat-maps-{cells.stem}-{terminal}.png", caption)
+
+
+def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
+    drawn, (axes,) = panels(3.6 * len(cells.cells), 3.2, 1, len(cells.cells))
+    for ax, (name, row) in zip(axes, cells.cells.items()):
+        for feedback, color in COLORS.items():
+            losses = [quartiles([r.loss for r in cell.twin(feedback, 0.0, terminal)]) for cell in row]
+            band(ax, range(len(row)), losses, color, 0.15, marker="o", markersize=4, label=feedback)
+        ax.set_xticks(range(len(row)), [f"{cell.rate:g}" for cell in row])
+        ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate")
+        log_scale(ax)
+    axes[0].set_ylabel("training loss")
+    axes[0].legend(title="feedback")
+    caption = (
+        f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0: "
+        "median and the middle half of the seeds"
+    )
+    return save(drawn, folder / f"sources-{cells.stem}-{terminal}.png", caption)

@@ -10,31 +10,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit_nn.experiments.cells import Cells
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import COLOURS, FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, log_scale, save
-from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.statistics import estimate, quartiles
-from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.experiments.twins import baseline_run, common, seeds, twin_run
-
-__all__ = ["TITLE", "report", "runs", "train"]
+from ocpkit_nn.experiments.report import COLORS, Picture, Report, Table, band, judged, log_scale, panels, save
+from ocpkit_nn.experiments.results import Cell, Cells, estimate, quartiles
+from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
 TITLE = "E5: training curves with bands (Fig. 4b)"
 RATES = {"sgd": (0.4, 0.7), "rmsprop": (0.01, 0.03), "ekfac": (0.05, 0.1), "adam": (0.01, 0.02)}
 RECORD_EVERY = 20
-LABELS = {None: "baseline", "full": "full", "value": "value"}
+NOTES = (
+    "The paper gives neither the rates of Fig. 4b nor ε; here two of the rates of Table 9 for each baseline, ε = 0.",
+)
 
 
 def runs(options: Options) -> list[Run]:
-    """Return the baselines and their twins at ε = 0, with curves of many points."""
     every = []
     for dataset in options.datasets or ("digits",):
         for baseline, rates in RATES.items():
-            shared = common("e5", dataset, baseline, options)
-            shared["record_every"] = 2 if options.quick else RECORD_EVERY
+            shared = common("e5", dataset, baseline, options, record_every=2 if options.quick else RECORD_EVERY)
             for rate in rates[-1:] if options.quick else rates:
-                for seed in seeds(options):
+                for seed in options.seed_range:
                     every.append(baseline_run(shared, rate, seed))
                     every += [twin_run(shared, rate, seed, feedback) for feedback in ("full", "value")]
     return every
@@ -42,18 +37,10 @@ def runs(options: Options) -> list[Run]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The curves of one method over the seeds.
+    """The curves of one method over the seeds."""
 
-    Attributes
-    ----------
-    updates
-        (N,).
-    losses
-        (seeds, N), inf from where a training diverged.
-    """
-
-    updates: NDArray[np.float64]
-    losses: NDArray[np.float64]
+    updates: NDArray[np.float64]  # (N,)
+    losses: NDArray[np.float64]  # (seeds, N), inf from where a training diverged
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -85,98 +72,53 @@ def bundle(results: Sequence[Result]) -> Bundle:
     return Bundle(updates, losses)
 
 
+def _bundles(cell: Cell) -> dict[str, Bundle]:
+    return {"baseline": bundle(cell.own), **{feedback: bundle(cell.twin(feedback)) for feedback in ("full", "value")}}
+
+
 def report(results: Sequence[Result], folder: Path) -> Report:
-    """Compare the spread over the seeds, and when a twin has reached the baseline's final loss."""
     every = Cells.each(results)
-    verdict, text = _verdict(every[0])
-    return Report(
-        TITLE,
-        verdict,
-        text,
-        tuple(_table(cells) for cells in every),
-        tuple(_draw(cells, folder) for cells in every),
-        NOTES,
-    )
-
-
-NOTES = (
-    "The paper gives neither the rates of Fig. 4b nor ε; here two of the rates of Table 9 for each baseline, ε = 0.",
-)
-
-
-def _panels(cells: Cells) -> list[tuple[str, float, dict[str | None, Bundle]]]:
-    return [
-        (
-            name,
-            rate,
-            {
-                None: bundle(cells.of(name, rate, name)),
-                **{feedback: bundle(cells.twin(name, rate, feedback)) for feedback in ("full", "value")},
-            },
-        )
-        for name in cells.baselines
-        for rate in cells.rates(name)
-    ]
+    tables, pictures = [_table(cells) for cells in every], [_draw(cells, folder) for cells in every]
+    return Report(TITLE, *_verdict(every[0]), tables, pictures, NOTES)
 
 
 def _verdict(cells: Cells) -> tuple[str, str]:
-    panels = _panels(cells)
-    steadier = sum(bool(b["full"].deviation[-1] < b[None].deviation[-1]) for _, _, b in panels)
-    faster = sum(b["full"].reaches(b[None].mean[-1]) < b[None].updates[-1] for _, _, b in panels)
-    verdict = HOLDS if steadier == faster == len(panels) else PARTLY if steadier + faster > len(panels) else FAILS
-    text = (
+    pairs = [(bundles["baseline"], bundles["full"]) for bundles in map(_bundles, cells)]
+    steadier = sum(bool(full.deviation[-1] < own.deviation[-1]) for own, full in pairs)
+    faster = sum(full.reaches(own.mean[-1]) < own.updates[-1] for own, full in pairs)
+    return judged(holds=steadier == faster == len(pairs), partly=steadier + faster > len(pairs)), (
         f"On {cells.name} the full twin's final training loss varies less over the seeds in {steadier} of "
-        f"{len(panels)} panels, and the twin has reached the baseline's final mean loss for good before the end in "
+        f"{len(pairs)} panels, and the twin has reached the baseline's final mean loss for good before the end in "
         f"{faster}. Rule: holds if both are so in all panels, partly if they are so in more than half of all cases."
     )
-    return verdict, text
 
 
 def _table(cells: Cells) -> Table:
     rows = []
-    for name, rate, bundles in _panels(cells):
-        goal = bundles[None].mean[-1]
+    for cell in cells:
+        bundles = _bundles(cell)
         for feedback, curve in bundles.items():
-            when = curve.reaches(goal)
-            reached = f"{when:.0f}" if math.isfinite(when) else "never"
+            when, last = curve.reaches(bundles["baseline"].mean[-1]), curve.deviation[-1]
             final = estimate(curve.losses[:, -1])
-            numbers = (final.short(4), final.median_text(4), _deviation(curve), reached)
-            rows.append((NAMES[name], f"{rate:g}", LABELS[feedback], *numbers))
-    header = (
-        "baseline",
-        "rate",
-        "feedback",
-        "final training loss",
-        "its median",
-        "deviation over seeds",
-        "at the baseline's loss",
-    )
+            deviation = f"{last:.4f}" if math.isfinite(last) else "diverged"
+            numbers = (final.short(4), final.median_text(4), deviation, f"{when:.0f}" if when < math.inf else "never")
+            rows.append((NAMES[cell.baseline], f"{cell.rate:g}", feedback, *numbers))
+    measured = ("final training loss", "its median", "deviation over seeds", "at the baseline's loss")
     caption = f"Final training loss on {cells.name}, and the update from which its mean stays below the baseline's"
-    return Table(caption, header, tuple(rows))
-
-
-def _deviation(curve: Bundle) -> str:
-    last = curve.deviation[-1]
-    return f"{last:.4f}" if math.isfinite(last) else "diverged"
+    return Table(caption, ("baseline", "rate", "feedback", *measured), rows)
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
-    panels = _panels(cells)
-    columns = max(len(cells.rates(name)) for name in cells.baselines)
-    drawn = figure(3.6 * len(cells.baselines), 2.8 * columns)
-    axes = drawn.subplots(columns, len(cells.baselines), squeeze=False)
-    for name, rate, bundles in panels:
-        ax = axes[cells.rates(name).index(rate), cells.baselines.index(name)]
-        for feedback, curve in bundles.items():
-            colour = COLOURS[feedback or "none"]
-            low, middle, high = np.transpose([quartiles(losses) for losses in curve.losses.T])
-            ax.plot(curve.updates, middle, color=colour, label=LABELS[feedback])
-            ax.fill_between(curve.updates, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.set(title=f"{NAMES[name]}, rate {rate:g}")
-        log_scale(ax)
-        ax.grid(alpha=0.3)
-    for ax in axes[-1]:
-        ax.set_xlabel("update")
+    columns, rows = len(cells.cells), max(map(len, cells.cells.values()))
+    drawn, axes = panels(3.6 * columns, 2.8 * rows, rows, columns)
+    for column, row in zip(axes.T, cells.cells.values()):
+        for ax, cell in zip(column, row):
+            for feedback, curve in _bundles(cell).items():
+                color = COLORS["none" if feedback == "baseline" else feedback]
+                band(ax, curve.updates, [quartiles(losses) for losses in curve.losses.T], color, 0.2, label=feedback)
+            ax.set(title=f"{NAMES[cell.baseline]}, rate {cell.rate:g}")
+            log_scale(ax)
+        column[-1].set_xlabel("update")
     for ax in axes[:, 0]:
         ax.set_ylabel("training loss")
     axes[0, 0].legend(title="feedback", loc="upper right")

@@ -2,7 +2,7 @@
 
 For a pair of digits the backward pass is made on training images of both; the leading right-singular vector of each
 layer's mean gain K_t, found without forming K_t, is the deviation δx_max of its input that changes the weights most.
-`deconvolution.project` takes it back to the image. There it is compared with the difference of the two digits' mean
+`project` takes it back to the image. There it is compared with the difference of the two digits' mean
 images, and so are random directions of the same layer.
 
 The outputs are the two digits' alone ("pair": what tells these two apart), and, for comparison, all ten.
@@ -11,64 +11,53 @@ The outputs are the two digits' alone ("pair": what tells these two apart), and,
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
+from ocpkit_nn import CrossEntropy, DDPNOpt, FeedbackGain
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.experiments import trial
-from ocpkit_nn.experiments.deconvolution import project
 from ocpkit_nn.experiments.methods import build
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, Table, figure, save
-from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.statistics import estimate, group
-from ocpkit_nn.experiments.twins import QUICK, seeds
-from ocpkit_nn.layers.losses import CrossEntropy
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.passes.gains import FeedbackGain
+from ocpkit_nn.experiments.report import FAILS, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.results import Results, estimate
+from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
 
 TITLE = "E6: the images that the feedback responds to (Fig. 5, Alg. 4)"
 PAIRS = ((8, 3), (7, 1), (4, 9), (5, 6))
-OUTPUTS = ("pair", "all")
+OUTPUTS = {"pair": "the outputs of the pair", "all": "all ten outputs"}
 IMAGES = 100
 DRAWS = 40
+NOTES = (
+    "The paper decomposes K_t of one image; here it is the mean gain of 100 training images of each digit, with those "
+    "two outputs alone. With all ten outputs (second table) δx_max also tells the pair from third digits.",
+    "The network halves the image by strides, so there are no switches to unpool with. Its SGD twin has M = I.",
+)
 
 
 def runs(options: Options) -> list[Run]:
     """Return one training of the CNN for each seed; the quick form's is on DIGITS, which needs no files."""
-    datasets = options.datasets or ("digits" if options.quick else "mnist",)
     return [
-        Run(
-            item="e6",
-            dataset=dataset,
-            model="cnn",
-            method="ddpnopt",
-            baseline="sgd",
-            learning_rate=0.1,
-            epsilon=0.0,
-            seed=seed,
-            batch_size=128,
-            optimizer={"feedback": "full", "terminal": "empirical"},
-            device=options.device,
-            **{"epochs": 1, **(QUICK if options.quick else {})},
-        )
-        for dataset in datasets
-        for seed in seeds(options)
+        twin_run(common("e6", f"cnn:{dataset}", "sgd", options, epochs=1, samples=None), 0.1, seed, "full")
+        for dataset in options.datasets or ("digits" if options.quick else "mnist",)
+        for seed in options.seed_range
     ]
 
 
 def train(run: Run) -> Result:
     """Train; then measure every pair at every layer that has feedback."""
-    trained: list[nn.Module] = []
-    result = trial.train(run, lambda update, model, stepper: trained.__setitem__(slice(None), [model]))
+    trained: dict[str, nn.Module] = {}
+    result = trial.train(run, lambda update, model, stepper: trained.update(model=model))
     if result.diverged:
         return result
-    data, network = trial.dataset(replace(run, samples=None)), nn.Sequential(*trained[0].children())
+    data, network = trial.dataset(replace(run, samples=None)), nn.Sequential(*trained["model"].children())
     generator = torch.Generator().manual_seed(run.seed)
     return replace(result, measures={"pairs": [_pair(run, data, network, pair, generator) for pair in PAIRS]})
 
@@ -84,10 +73,8 @@ def _pair(run: Run, data: Dataset, network: nn.Sequential, pair: tuple[int, int]
         for name, before, gain in policies(run, network, pair, images, outputs):
             direction = gain.svd(1)[2][0]
             seen = project(before, images[0][0], direction)
-            random = [
-                correlation(project(before, images[0][0], torch.randn(len(direction), generator=generator)), difference)
-                for _ in range(DRAWS)
-            ]
+            draws = (torch.randn(len(direction), generator=generator) for _ in range(DRAWS))
+            random = [correlation(project(before, images[0][0], draw), difference) for draw in draws]
             layer = {"layer": name, "correlation": correlation(seen, difference)}
             layer |= {"random": float(np.mean(random)), "random_95": float(np.quantile(random, 0.95))}
             record[outputs].append(layer | ({"image": _pixels(seen)} if outputs == "pair" else {}))
@@ -115,8 +102,7 @@ def policies(
 
     The network ends with a Linear layer, of which ``outputs="pair"`` keeps the rows of the two digits.
     """
-    inputs, modules = torch.cat(list(images)), list(copy.deepcopy(network))
-    labels = pair
+    inputs, modules, labels = torch.cat(list(images)), list(copy.deepcopy(network)), pair
     if outputs == "pair":
         last, modules[-1] = modules[-1], nn.Linear(modules[-1].in_features, 2)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -137,23 +123,31 @@ def policies(
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    """Compare the correlations with those of random directions; the verdict is that of the first data set."""
-    kept = group((result for result in results if result.measures), lambda result: result.run.dataset)
-    judged = [_verdict(dataset, members) for dataset, members in kept.items()] or [(FAILS, "Every training diverged.")]
-    tables = tuple(_table(members, outputs) for members in kept.values() for outputs in OUTPUTS)
-    pictures = tuple(_draw(members[0], folder) for members in kept.values())
-    return Report(TITLE, judged[0][0], " ".join([*(text for _, text in judged), RULE]), tables, pictures, NOTES)
+    kept = Results(result for result in results if result.measures).by("dataset")
+    said = [_verdict(dataset, members) for dataset, members in kept.items()] or [(FAILS, "Every training diverged.")]
+    text = " ".join([*(text for _, text in said), "Rule: holds if it is so in all, partly in more than half."])
+    tables = [_table(members, outputs) for members in kept.values() for outputs in OUTPUTS]
+    return Report(TITLE, said[0][0], text, tables, [_draw(members[0], folder) for members in kept.values()], NOTES)
 
 
-RULE = "Rule: holds if it is so in all, partly in more than half."
+class Seen(NamedTuple):
+    """Correlations of a pair at a layer, means over seeds."""
+
+    correlation: float
+    random: float
+    random_95: float
 
 
-def _verdict(dataset: str, results: Sequence[Result]) -> tuple[str, str]:
-    layers = len(results[0].measures["pairs"][0]["pair"])
-    cells = [_cell(results, "pair", pair, layer) for pair in range(len(PAIRS)) for layer in range(layers)]
-    above = sum(cell.above for cell in cells)
-    ours, random = (estimate(getattr(cell, name) for cell in cells).mean for name in ("mean", "random"))
-    return HOLDS if above == len(cells) else PARTLY if 2 * above > len(cells) else FAILS, (
+def _seen(results: Results, outputs: str, pair: int) -> list[Seen]:
+    layers = zip(*(result.measures["pairs"][pair][outputs] for result in results))
+    return [Seen(*(estimate(one[name] for one in layer).mean for name in Seen._fields)) for layer in layers]
+
+
+def _verdict(dataset: str, results: Results) -> tuple[str, str]:
+    cells = [seen for pair in range(len(PAIRS)) for seen in _seen(results, "pair", pair)]
+    above = sum(seen.correlation > seen.random_95 for seen in cells)
+    ours, random = (estimate(getattr(seen, name) for seen in cells).mean for name in ("correlation", "random"))
+    return judged(holds=above == len(cells), partly=2 * above > len(cells)), (
         f"On {dataset}, projected back to the image, the leading right-singular vector of K_t correlates (in absolute "
         f"value) with the difference of the two digits' mean images by {ours:.2f} on average over pairs and layers, a "
         f"random direction by {random:.2f}; in {above} of {len(cells)} (pair, layer) it is above the 95th percentile "
@@ -161,62 +155,31 @@ def _verdict(dataset: str, results: Sequence[Result]) -> tuple[str, str]:
     )
 
 
-NOTES = (
-    "The paper decomposes K_t of one image; here it is the mean gain of 100 training images of each digit, with those "
-    "two outputs alone. With all ten outputs (second table) δx_max also tells the pair from third digits.",
-    "The network halves the image by strides, so there are no switches to unpool with. Its SGD twin has M = I.",
-)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Correlations of a pair at a layer, means over seeds."""
-
-    mean: float
-    random: float
-    random_95: float
-
-    @property
-    def above(self) -> bool:
-        return self.mean > self.random_95
-
-
-def _cell(results: Sequence[Result], outputs: str, pair: int, layer: int) -> Cell:
-    found = [result.measures["pairs"][pair][outputs][layer] for result in results]
-    return Cell(*(estimate(one[name] for one in found).mean for name in ("correlation", "random", "random_95")))
-
-
-def _table(results: Sequence[Result], outputs: str) -> Table:
-    names = [layer["layer"] for layer in results[0].measures["pairs"][0][outputs]]
+def _table(results: Results, outputs: str) -> Table:
     rows = []
     for index, (a, b) in enumerate(PAIRS):
-        cells = [_cell(results, outputs, index, layer) for layer in range(len(names))]
-        rows.append((f"{a} / {b}", *(f"{c.mean:.2f} ({c.random:.2f}, {c.random_95:.2f})" for c in cells)))
-    which = "the outputs of the pair" if outputs == "pair" else "all ten outputs"
+        cells = _seen(results, outputs, index)
+        rows.append((f"{a} / {b}", *(f"{c.correlation:.2f} ({c.random:.2f}, {c.random_95:.2f})" for c in cells)))
     caption = (
-        f"{results[0].run.dataset}: correlation of δx_max with the difference of the mean images, {which} "
+        f"{results[0].run.dataset}: correlation of δx_max with the difference of the mean images, {OUTPUTS[outputs]} "
         "(in brackets: random directions, mean and 95th percentile), by the layer whose K_t it is of"
     )
-    return Table(caption, ("digits", *names), tuple(rows))
+    return Table(caption, ("digits", *(layer["layer"] for layer in results[0].measures["pairs"][0][outputs])), rows)
 
 
 def _draw(result: Result, folder: Path) -> Picture:
-    """A row for each pair: an image of each digit, the difference of the means, δx_max of every layer."""
     pairs = result.measures["pairs"]
     columns = 3 + len(pairs[0]["pair"])
-    drawn = figure(1.3 * columns, 1.4 * len(pairs))
-    axes = drawn.subplots(len(pairs), columns, squeeze=False)
+    drawn, axes = panels(1.3 * columns, 1.4 * len(pairs), len(pairs), columns)
     for row, pair in zip(axes, pairs):
         difference = np.array(pair["difference"])
         images = [(f"{digit}", np.array(example)) for digit, example in zip(pair["digits"], pair["examples"])]
         images.append(("difference", difference))
         for layer in pair["pair"]:
             seen = np.array(layer["image"])
-            sign = 1.0 if float((seen * difference).sum()) >= 0 else -1.0
-            images.append((layer["layer"], sign * seen))
+            images.append((layer["layer"], seen if float((seen * difference).sum()) >= 0 else -seen))
         for index, (ax, (name, image)) in enumerate(zip(row, images)):
-            signed = {"cmap": "RdBu", "vmin": -1, "vmax": 1} if index > 1 else {"cmap": "gray"}
-            ax.imshow(image, **signed)
+            ax.imshow(image, **({"cmap": "RdBu", "vmin": -1, "vmax": 1} if index > 1 else {"cmap": "gray"}))
             ax.set_title(name, fontsize=7)
             ax.set_axis_off()
     caption = (
@@ -224,3 +187,53 @@ def _draw(result: Result, folder: Path) -> Picture:
         "feedback in the image (blue: more of it in the first digit, red: in the second, by choice of the sign)"
     )
     return save(drawn, folder / f"responses-{result.run.dataset}.png", caption)
+
+
+Back = Callable[[Tensor], Tensor]
+
+
+def project(modules: Sequence[nn.Module], image: Tensor, direction: Tensor) -> Tensor:
+    """Project a direction in the space after `modules` back to the image (Zeiler & Fergus 2014), as Alg. 4 needs it.
+
+    On the way back a convolution is its transpose with the same filters, a Linear layer its transpose, max-pooling puts
+    each value where the maximum was on the way there (the "switches"), and ReLU is ReLU again. Biases are left out.
+
+    `modules` are the layers between the image and the activations, `image` (C, H, W) sets the switches of max-pooling,
+    and `direction` has as many numbers as there are activations. It has two signs and ReLU lets one pass, so its
+    positive and its negative part go back each for itself and are subtracted.
+
+    The result is (C, H, W). `ValueError` for a module that has no deconvolution here.
+    """
+    steps: list[Back] = []
+    x = image[None].detach()
+    with torch.no_grad():
+        for module in modules:
+            x, back = _step(module, x)
+            steps.append(back)
+        signed = direction.reshape(x.shape).to(x)
+        positive, negative = signed.clamp_min(0), (-signed).clamp_min(0)
+        for back in reversed(steps):
+            positive, negative = back(positive), back(negative)
+    return (positive - negative)[0]
+
+
+def _step(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
+    shape = x.shape
+    if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        options = (module.stride, module.padding, module.dilation, module.groups)
+        return module(x), lambda y: conv2d_input(shape, module.weight, y, *options)
+    if isinstance(module, nn.Linear):
+        return module(x), lambda y: y @ module.weight
+    if isinstance(module, nn.ReLU):
+        return F.relu(x), F.relu
+    if isinstance(module, nn.Flatten):
+        return module(x), lambda y: y.reshape(shape)
+    if isinstance(module, nn.MaxPool2d) and not module.ceil_mode and module.dilation == 1:
+        pooled, switches = F.max_pool2d(x, module.kernel_size, module.stride, module.padding, return_indices=True)
+        return pooled, lambda y: _unpool(y, switches, shape)
+    raise ValueError(f"no deconvolution for {module}; give Conv2d, Linear, ReLU, MaxPool2d or Flatten")
+
+
+def _unpool(y: Tensor, switches: Tensor, shape: torch.Size) -> Tensor:
+    empty = y.new_zeros(*shape[:2], shape[2] * shape[3])
+    return empty.scatter_add(2, switches.flatten(2), y.flatten(2)).reshape(shape)

@@ -10,37 +10,31 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocpkit.boundary.atomic import write_atomically
-from ocpkit.errors import ProblemError
-from ocpkit_nn.experiments.run import Result
+from ocpkit import ProblemError
+from ocpkit_nn.experiments.run import Result, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold"
 NOT_JUDGED = "not judged (the quick form only shows that the experiment runs)"
-COLOURS = {"none": "#000000", "full": "#0072B2", "value": "#D55E00"}
+COLORS = {"none": "#000000", "full": "#0072B2", "value": "#D55E00"}
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def judged(*, holds: bool, partly: bool) -> str:
+    return HOLDS if holds else PARTLY if partly else FAILS
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header.
-
-    Attributes
-    ----------
-    caption
-        One line above it.
-    header, rows
-        Of equal length.
-    """
+    """Rows of text under a header, all of equal length; the caption is one line above it."""
 
     caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """Return the table, its first column to the left, the others to the right."""
         rule = ("---", *("---:" for _ in self.header[1:]))
         lines = ["| " + " | ".join(row) + " |" for row in (self.header, rule, *self.rows)]
         return "\n".join([f"**{self.caption}**", "", *lines])
@@ -48,46 +42,22 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that was drawn: its file and what it shows."""
-
     path: Path
     caption: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the results of an item say.
-
-    Attributes
-    ----------
-    title
-        What was to be reproduced.
-    verdict
-        `HOLDS`, `PARTLY` or `FAILS`; `NOT_JUDGED` for the quick form; empty where
-        there is nothing to judge.
-    text
-        A paragraph that gives the rule behind the verdict and the numbers it was computed from.
-    tables, pictures
-        In the order in which they are shown.
-    notes
-        Where the experiment departs from the paper, and why.
-    provenance
-        Number of runs, machine and versions.
-    notes_heading
-        What stands over the notes.
-    """
-
-    title: str
-    verdict: str
-    text: str
-    tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
-    notes: tuple[str, ...] = ()
-    provenance: str = ""
+    title: str  # what was to be reproduced
+    verdict: str  # `HOLDS`, `PARTLY`, `FAILS`, `NOT_JUDGED`; empty where there is nothing to judge
+    text: str  # the rule behind the verdict, and the numbers it was computed from
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()  # where the experiment departs from the paper, and why
     notes_heading: str = "Deviations from the paper"
+    provenance: str = ""  # number of runs, machine and versions
 
     def markdown(self, relative_to: Path, level: int = 1) -> str:
-        """Return the report as Markdown in a file of the folder `relative_to`."""
         parts = [
             f"{'#' * level} {self.title}",
             f"**Verdict: {self.verdict}.** {self.text}" if self.verdict else self.text,
@@ -102,32 +72,23 @@ class Report:
 
 
 def provenance(results: Sequence[Result]) -> str:
-    """Say on which machines, with which versions and how long the runs took."""
+    """Say on which machines, with which versions, seeds and in what time the runs were made."""
     machines = sorted({result.versions.get("machine", "unknown machine") for result in results})
-    software = sorted(
-        {
-            ", ".join(f"{name} {version}" for name, version in result.versions.get("versions", {}).items())
-            for result in results
-        }
-    )
+    versions = [result.versions.get("versions", {}) for result in results]
+    software = sorted({", ".join(f"{name} {version}" for name, version in each.items()) for each in versions})
     minutes = sum(result.seconds for result in results) / 60
-    return (
-        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {_seeds(results)}, {minutes:.1f} CPU minutes. "
-        f"{'; '.join(machines)}. {'; '.join(software)}."
-    )
-
-
-def _seeds(results: Sequence[Result]) -> str:
-    """Say which seeds there are, such as "seeds 0 to 9, 1000 to 1009"."""
     seeds = sorted({result.run.seed for result in results})
     starts = [seed for seed in seeds if seed - 1 not in seeds]
     ends = [seed for seed in seeds if seed + 1 not in seeds]
     ranges = [f"{start} to {end}" if end > start else f"{start}" for start, end in zip(starts, ends)]
-    return f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(ranges)}"
+    return (
+        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {'seeds' if len(seeds) > 1 else 'seed'} "
+        f"{', '.join(ranges)}, {minutes:.1f} CPU minutes. {'; '.join(machines)}. {'; '.join(software)}."
+    )
 
 
-def figure(width: float, height: float) -> Figure:
-    """Return an empty figure [inches] that needs no display.
+def panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, Any]:
+    """Return an empty figure [inches] that needs no display, and its axes (rows, columns), each with a grid.
 
     Raises
     ------
@@ -141,18 +102,28 @@ def figure(width: float, height: float) -> Figure:
         raise ProblemError("the figures need matplotlib: pip install 'ocpkit[plot]'") from error
     new = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(new)
-    return new
+    axes = new.subplots(rows, columns, squeeze=False, **shared)
+    for each in axes.flat:
+        each.grid(alpha=0.3)
+    return new, axes
 
 
 def save(drawn: Figure, path: Path, caption: str) -> Picture:
-    """Write a figure as .png of 256 colours, which keeps the file small, and return it with its caption."""
+    """Write a figure as .png of 256 colors, which keeps the file small, and return it with its caption."""
     from PIL import Image
 
-    pixels = BytesIO()
+    pixels, small = BytesIO(), BytesIO()
     drawn.savefig(pixels, dpi=110, format="png")
-    image = Image.open(pixels).convert("RGB").quantize(256)
-    write_atomically(path, lambda file: image.save(file, format="png", optimize=True))
+    Image.open(pixels).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    write(path, small.getvalue())
     return Picture(path, caption)
+
+
+def band(axes: Any, x: Any, quartiles: Any, color: str, alpha: float, **style: Any) -> None:
+    """Draw medians as a line in the band of the middle half, from (lower quartile, median, upper) at each x."""
+    low, middle, high = zip(*quartiles)
+    axes.plot(x, middle, color=color, **style)
+    axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
 
 
 def heat_map(
@@ -160,23 +131,22 @@ def heat_map(
 ) -> None:
     """Draw a matrix of differences (rows, columns) with its numbers; blue is better than zero, red worse.
 
-    The colours end at the upper quartile of the sizes, so that one outlier does not make all others white. nan is grey.
+    The colors end at the upper quartile of the sizes, so that one outlier does not make all others white. nan is gray.
     """
     sizes = sorted(abs(value) for row in values for value in row if math.isfinite(value))
     limit = (sizes[(3 * len(sizes)) // 4] if sizes else 0.0) or 1.0
     shown = [[max(-limit, min(limit, value)) if not math.isnan(value) else value for value in row] for row in values]
     axes.set_facecolor("0.85")
+    axes.grid(False)
     axes.imshow(shown, cmap="RdBu_r" if lower_is_better else "RdBu", vmin=-limit, vmax=limit, aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
+    infinite = {math.inf: "twin\ndiverged", -math.inf: "baseline\ndiverged"}
     for i, row in enumerate(values):
         for j, value in enumerate(row):
-            colour = "white" if abs(value) > 0.6 * limit else "black"
-            text = f"{value:+.{digits}f}" if math.isfinite(value) else _INFINITE.get(value, "both\ndiverged")
-            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-
-
-_INFINITE = {math.inf: "twin\ndiverged", -math.inf: "baseline\ndiverged"}
+            color = "white" if abs(value) > 0.6 * limit else "black"
+            text = f"{value:+.{digits}f}" if math.isfinite(value) else infinite.get(value, "both\ndiverged")
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
 
 
 def log_scale(axes: Any, which: str = "y") -> None:

@@ -1,49 +1,69 @@
-"""What a practitioner does about a learning rate that is too large, to compare the feedback with.
+"""What feedback is compared with: remedies for a large learning rate, today's optimizers, a Gauss-Seidel sweep.
 
-`clip` and `normalise` change the gradient and `warm_up` the learning rate of an optimiser; `ClippedSamples` and
-`ImplicitSGD` are trainers of their own.
+`clip`, `normalize`, `warm_up` and `cosine` change the gradient or the learning rate of an optimizer before its steps;
+the classes are trainers of their own.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from ocpkit_nn.layers.losses import Loss
-from ocpkit_nn.training.optimizers import Backpropagation
+from ocpkit import ProblemError
+from ocpkit_nn import Backpropagation, Loss, as_stages
 
 
 def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Scale the gradient of all weights down to the norm `max_norm` before every step (Pascanu et al. 2013)."""
     weights = _weights(optimizer)
-    optimizer.register_step_pre_hook(lambda *_: _discard(nn.utils.clip_grad_norm_(weights, max_norm)))
-
-
-def normalise(optimizer: torch.optim.Optimizer) -> None:
-    """Scale the gradient of all weights to norm 1 before every step: the learning rate is the length of the step."""
-    weights = _weights(optimizer)
 
     def scale(*_: Any) -> None:
-        norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in weights if p.grad is not None]))
-        for p in weights:
-            if p.grad is not None:
-                p.grad.div_(norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        nn.utils.clip_grad_norm_(weights, max_norm)
 
     optimizer.register_step_pre_hook(scale)
 
 
+def normalize(optimizer: torch.optim.Optimizer) -> None:
+    """Scale the gradient of all weights to norm 1 before every step: the learning rate is the length of the step."""
+    weights = _weights(optimizer)
+
+    def scale(*_: Any) -> None:
+        gradients = [p.grad for p in weights if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient in gradients:
+            gradient.div_(norm.clamp_min(torch.finfo(norm.dtype).tiny))
+
+    optimizer.register_step_pre_hook(scale)
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def warm_up(optimizer: torch.optim.Optimizer, updates: int) -> None:
     """Let the learning rate grow linearly from lr/updates to lr within so many updates."""
-    target, done = [group["lr"] for group in optimizer.param_groups], 0
+    _schedule(optimizer, lambda done: min(1.0, (done + 1) / updates))
+
+
+def cosine(optimizer: torch.optim.Optimizer, updates: int) -> None:
+    """Let the learning rate fall from lr to zero by half a cosine within so many updates (Loshchilov & Hutter 2017)."""
+    _schedule(optimizer, lambda done: 0.5 * (1 + math.cos(math.pi * min(1.0, done / updates))))
+
+
+def _schedule(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> None:
+    """Before every step multiply the learning rates by a factor of the number of steps done."""
+    rates, done = [group["lr"] for group in optimizer.param_groups], 0
 
     def set_rate(*_: Any) -> None:
         nonlocal done
+        for group, lr in zip(optimizer.param_groups, rates):
+            group["lr"] = lr * factor(done)
         done += 1
-        for group, lr in zip(optimizer.param_groups, target):
-            group["lr"] = lr * min(1.0, done / updates)
 
     optimizer.register_step_pre_hook(set_rate)
 
@@ -51,12 +71,7 @@ def warm_up(optimizer: torch.optim.Optimizer, updates: int) -> None:
 class ClippedSamples(Backpropagation):
     """The gradient of every sample scaled down to a norm, then averaged (Abadi et al. 2016, without their noise).
 
-    Parameters
-    ----------
-    model, loss, optimizer
-        As in `Backpropagation`; the samples must not interact in the model, as they do in batch norm.
-    max_norm
-        Largest norm of a sample's gradient.
+    The samples must not interact in the model, as they do in batch norm.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
@@ -71,7 +86,6 @@ class ClippedSamples(Backpropagation):
         self._gradients = vmap(grad(sample_loss, has_aux=True), in_dims=(None, 0, 0))
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Train on one mini-batch and return its mean loss before the step."""
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         gradients, losses = self._gradients(weights, inputs, targets)
         norms = torch.cat([g.flatten(1) for g in gradients.values()], dim=1).norm(dim=1)
@@ -82,25 +96,37 @@ class ClippedSamples(Backpropagation):
         return float(losses.mean())
 
 
-class ImplicitSGD:
+class _Trainer:
+    def __init__(self, model: nn.Module, loss: Loss, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+        self.model, self.loss, self.optimizers = model, loss, optimizers
+
+    def backpropagate(self, inputs: Tensor, targets: Tensor) -> float:
+        """Leave the gradient of the mean loss in the weights; return the loss."""
+        self.model.zero_grad()
+        mean_loss = self.loss.value(self.model(inputs), targets).mean()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        return float(mean_loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"]):
+            optimizer.load_state_dict(state)
+
+
+class ImplicitSGD(_Trainer):
     """u ← argmin_u L(u) + ‖u − u_t‖²/(2η) on every mini-batch, by L-BFGS from u_t (Toulis & Airoldi 2017).
 
-    Parameters
-    ----------
-    model, loss
-        What is trained.
-    lr
-        η.
-    iterations
-        Of L-BFGS at each update; each takes one or two evaluations of the gradient.
+    Each of the `iterations` of L-BFGS takes one or two evaluations of the gradient. Every update starts anew.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, lr: float, iterations: int = 10) -> None:
-        self.model, self.loss, self.lr, self.iterations = model, loss, lr, iterations
+        super().__init__(model, loss)
+        self.lr, self.iterations = lr, iterations
         self.weights = [p for p in model.parameters() if p.requires_grad]
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Train on one mini-batch and return its mean loss before the step."""
         before = [p.detach().clone() for p in self.weights]
         solver = torch.optim.LBFGS(self.weights, max_iter=self.iterations, line_search_fn="strong_wolfe")
         losses: list[float] = []
@@ -117,17 +143,53 @@ class ImplicitSGD:
         solver.step(closure)  # type: ignore[no-untyped-call]
         return losses[0]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: every update starts anew."""
-        return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore nothing."""
+class Muon(_Trainer):
+    """Muon for the hidden layers, AdamW for the first and last one and for what is no matrix (Jordan et al. 2024).
+
+    Muon's step is scaled to the length that AdamW's has, so that both have one learning rate (Liu et al. 2025,
+    arXiv:2502.16982). torch's Muon takes matrices alone: a convolution's kernel is shown to it as one, (o, i·k·k).
+    `ProblemError` if torch is older than Muon.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, lr: float) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ProblemError(f"Muon came with torch 2.9; this is {torch.__version__}: pip install -U torch")
+        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]
+        self._hidden = [(m.weight, nn.Parameter(m.weight.detach().flatten(1))) for m in layers[1:-1]]
+        taken = {id(weight) for weight, _ in self._hidden}
+        rest = [p for p in model.parameters() if id(p) not in taken]
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr)]
+        if self._hidden:
+            matrices = [matrix for _, matrix in self._hidden]
+            optimizers.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        super().__init__(model, loss, optimizers)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float:
+        mean_loss = self.backpropagate(inputs, targets)
+        for weight, matrix in self._hidden:
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return mean_loss
 
 
-def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+class GaussSeidel(_Trainer):
+    """Layer after layer takes its own step, each with the gradient at the layers before it as they are by then.
 
+    That is the limit of Eq. 18, Q_u + Q_ux δx ≈ Q_u(x + δx), without the linearization, and without what the value
+    recursion does: the layers behind count as they are. It takes a back-propagation for each layer. `optimizer` makes
+    of the parameters of one layer what makes its steps.
+    """
 
-def _discard(value: object) -> None:
-    """Let a hook return None, as torch asks."""
+    def __init__(
+        self, model: nn.Module, loss: Loss, optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer]
+    ) -> None:
+        super().__init__(model, loss, [optimizer(stage.layer.parameters) for stage in as_stages(model)[1]])
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float:
+        losses = []
+        for optimizer in self.optimizers:
+            losses.append(self.backpropagate(inputs, targets))
+            optimizer.step()
+        return losses[0]

@@ -8,20 +8,20 @@ a residual network with batch norm; a transformer's encoder; a regression.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments import trial
-from ocpkit_nn.experiments.report import Report
-from ocpkit_nn.experiments.robustness_report import compare
-from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.experiments.twins import QUICK, baseline_run, seeds, twin_run
-
-__all__ = ["TITLE", "report", "runs", "train"]
+from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, log_scale, panels, save
+from ocpkit_nn.experiments.results import Estimate, Results, Value, bold, capped_loss, estimate, percent
+from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
 TITLE = "Beyond the paper: robustness to the learning rate, beside today's optimisers"
 DECADES, POINTS = 3, 7
@@ -29,38 +29,32 @@ CENTRES = {"sgd": -1.0, "rmsprop": -2.5, "adam": -2.5, "adamw": -2.5, "muon": -2
 """log₁₀ of the middle of the window, a customary rate; with momentum 0.9 SGD's steps are ten times as long."""
 BASELINES = ("sgd", "rmsprop", "adam")
 TODAYS = ("adamw", "sgd-cosine", "muon")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is trained.
-
-    Attributes
-    ----------
-    dataset, model, batch_size, epochs, loss, network
-        As `Run` has them.
-    terminal
-        Terminal curvature of the twins: `DDPNOpt`'s default, or, for convolutions, that of ``ocpkit train``.
-    """
-
-    dataset: str = "digits"
-    model: str = "fcn"
-    batch_size: int
-    epochs: int
-    loss: str = "ce"
-    network: dict[str, Any] = field(default_factory=dict)
-    terminal: str = "empirical"
-
-
-TASKS = {
-    "digits": Task(batch_size=8, epochs=8),
-    "large-batch": Task(batch_size=256, epochs=40),
-    "residual": Task(model="residual", batch_size=32, epochs=4, terminal="montecarlo"),
-    "transformer": Task(model="transformer", batch_size=32, epochs=8),
-    "diabetes": Task(
-        dataset="diabetes", batch_size=8, epochs=10, loss="mse", network={"width": 24, "activation": "tanh"}
-    ),
+COLORS = dict(zip((*BASELINES, *TODAYS), LINES))
+DIGITS: dict[str, Any] = {"dataset": "digits", "model": "fcn", "loss": "ce", "network": {}}
+NETWORK = {"width": 24, "activation": "tanh"}
+TASKS: dict[str, dict[str, Any]] = {
+    "digits": {**DIGITS, "batch_size": 8, "epochs": 8},
+    "large-batch": {**DIGITS, "batch_size": 256, "epochs": 40},
+    "residual": {**DIGITS, "model": "residual", "batch_size": 32, "epochs": 4},
+    "transformer": {**DIGITS, "model": "transformer", "batch_size": 32, "epochs": 8},
+    "diabetes": {**DIGITS, "dataset": "diabetes", "loss": "mse", "network": NETWORK, "batch_size": 8, "epochs": 10},
 }
+"""Fields of the runs by task."""
+TERMINAL = {"residual": "montecarlo"}
+"""Terminal curvature of the twins, for convolutions that of ``ocpkit train``; elsewhere `DDPNOpt`'s default."""
+NOTES = (
+    "An area is the mean over the logarithm of the learning rate, in a window of three decades about a method's "
+    "customary rate. A baseline and its twin have the same window; others are comparable with care.",
+    "A training that diverged counts as accuracy 0; a final loss above the one before the first update counts as that "
+    "one. For the regression the accuracy is R² on the test set, 0 where the mean of the targets does better.",
+    "A method's best rate is that of its highest mean test accuracy, for all alike, so those numbers are optimistic.",
+    "Twins and baselines have a constant rate; AdamW and Muon too, with torch's default weight decay. Muon trains the "
+    "hidden layers' matrices and kernels, AdamW the rest. Shampoo and SOAP are not in torch, and not here.",
+    "As stages: batch norm couples the samples of a batch, so it stands between residual blocks; inside a block it is "
+    "refused. V_x is differentiated through the statistics, as in back-propagation; V_xx takes them for constants. A "
+    "residual block and attention with its skip connection are one stage each, differentiated sample by sample through "
+    "torch.func.",
+)
 
 
 def rates(method: str, quick: bool = False) -> tuple[float, ...]:
@@ -73,57 +67,202 @@ def rates(method: str, quick: bool = False) -> tuple[float, ...]:
 def runs(options: Options) -> list[Run]:
     """Return all methods at all rates on all tasks; `Options.datasets` may name some of the tasks.
 
-    Raises
-    ------
-    ProblemError
-        If there is no such task.
+    `ProblemError` if there is no such task.
     """
     names = options.datasets or tuple(TASKS)
     for name in names:
         if name not in TASKS:
             raise unknown_name("task", name, TASKS)
-    return [run for name in names for seed in seeds(options) for run in _sweeps(TASKS[name], seed, options)]
+    return [run for name in names for seed in options.seed_range for run in _sweeps(name, seed, options)]
 
 
-def _sweeps(task: Task, seed: int, options: Options) -> Iterator[Run]:
+def _sweeps(task: str, seed: int, options: Options) -> Iterator[Run]:
+    def shared(baseline: str) -> dict[str, Any]:
+        return common("robustness", TASKS[task]["dataset"], baseline, options, **TASKS[task])
+
     for baseline in BASELINES:
-        shared = _shared(task, baseline, options)
         for rate in rates(baseline, options.quick):
-            yield baseline_run(shared, rate, seed)
-            yield twin_run(shared, rate, seed, "full", terminal=task.terminal)
+            yield baseline_run(shared(baseline), rate, seed)
+            yield twin_run(shared(baseline), rate, seed, "full", terminal=TERMINAL.get(task, "empirical"))
     for method in TODAYS:
-        shared = _shared(task, method, options)
+        more: dict[str, Any] = {}
         if method == "sgd-cosine":
-            shared["optimizer"] = {"updates": _updates(baseline_run(shared, 0.0, seed))}
+            run = baseline_run(shared(method), 0.0, seed)
+            more["updates"] = run.epochs * trial.updates_per_epoch(run, trial.dataset(run))
         for rate in rates(method, options.quick):
-            yield baseline_run(shared, rate, seed)
-
-
-def _shared(task: Task, baseline: str, options: Options) -> dict[str, Any]:
-    return {
-        "item": "robustness",
-        "dataset": task.dataset,
-        "model": task.model,
-        "baseline": baseline,
-        "batch_size": task.batch_size,
-        "loss": task.loss,
-        "network": task.network,
-        "device": options.device,
-        "epochs": task.epochs,
-        **(QUICK if options.quick else {}),
-    }
-
-
-def _updates(run: Run) -> int:
-    return run.epochs * math.ceil(len(trial.dataset(run).train_inputs) / run.batch_size)
+            yield baseline_run(shared(method), rate, seed, **more)
 
 
 def task_name(run: Run) -> str:
-    """Return the name of a run's task."""
-    wanted = (run.dataset, run.model, run.batch_size)
-    return next(name for name, task in TASKS.items() if (task.dataset, task.model, task.batch_size) == wanted)
+    names = ("dataset", "model", "batch_size")
+    return next(name for name, task in TASKS.items() if all(task[each] == getattr(run, each) for each in names))
+
+
+def label(run: Run) -> str:
+    return f"twin of {NAMES[run.baseline]}" if run.method == "ddpnopt" else NAMES[run.method]
+
+
+def areas(results: Results, value: Value) -> dict[int, float]:
+    """Return by seed the mean of a value over the logarithm of the rate, by the trapezoidal rule."""
+    by_rate = dict(sorted(results.by("learning_rate").items()))
+    logarithms = np.log10(list(by_rate))
+    weights = np.gradient(logarithms)
+    weights[[0, -1]] /= 2
+    by_seed = [{r.run.seed: value(r) for r in members} for members in by_rate.values()]
+    seeds = sorted(set.intersection(*map(set, by_seed)))
+    width = logarithms[-1] - logarithms[0]
+    return {seed: float(weights @ np.array([values[seed] for values in by_seed]) / width) for seed in seeds}
+
+
+def area(results: Results, value: Value) -> Estimate:
+    return estimate(areas(results, value).values())
+
+
+def best(results: Results) -> Results:
+    """Return the results at the rate with the highest mean accuracy."""
+    return max((own for _, own in sorted(results.by("learning_rate").items())), key=lambda own: own.accuracy.mean)
+
+
+def is_twin(results: Results) -> bool:
+    return results[0].run.method == "ddpnopt"
+
+
+class Comparison(NamedTuple):
+    """A twin minus its baseline, paired by seed."""
+
+    task: str
+    name: str
+    area: Estimate  # difference of the areas under the accuracy
+    loss_area: Estimate  # and under the training loss
+    best: Estimate  # difference of the accuracies, each at its own best rate
+    time: float  # median ratio of the CPU times of trainings at the same rate that did not diverge
+
+
+def _compare(task: str, twin: Results, own: Results) -> Comparison:
+    pairs = [(areas(twin, value), areas(own, value)) for value in (percent, capped_loss)]
+    change, loss_change = (estimate(a[seed] - b[seed] for seed in a.keys() & b.keys()) for a, b in pairs)
+    place = attrgetter("run.learning_rate", "run.seed")
+    seconds = {place(r): r.seconds for r in own if not r.diverged and r.seconds}
+    ratios = [r.seconds / seconds[place(r)] for r in twin if not r.diverged and place(r) in seconds]
+    time = statistics.median(ratios) if ratios else math.nan
+    return Comparison(task, label(twin[0].run), change, loss_change, best(twin).minus(best(own), percent), time)
+
+
+Tasks = dict[str, dict[str, Results]]
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    """Compare the areas of twins with those of their baselines, and of all methods with each other."""
-    return compare(TITLE, results, task_name, folder)
+    by_task = Results(results).by(lambda result: task_name(result.run)).items()
+    tasks: Tasks = {task: own.by(lambda result: label(result.run)) for task, own in by_task}
+    comparisons = [
+        _compare(task, twin, methods[NAMES[twin[0].run.baseline]])
+        for task, methods in tasks.items()
+        for twin in filter(is_twin, methods.values())
+    ]
+    tables = (
+        _changes(comparisons),
+        _matrix("Area under the accuracy [%]", tasks, lambda own: area(own, percent), 1, max),
+        _matrix(
+            "Accuracy [%] at a method's own best rate", tasks, lambda own: best(own).accuracy, 1, max, at_best=True
+        ),
+        _matrix("Area under the training loss", tasks, lambda own: area(own, capped_loss), 3, min),
+    )
+    return Report(TITLE, *_verdict(tasks, comparisons), tables, (_draw(tasks, folder),), NOTES, "How to read it")
+
+
+def _first(tasks: Tasks, number: Callable[[Results], float]) -> dict[str, tuple[str, bool]]:
+    """Return by task the method with the largest number, and whether it is a twin."""
+    names = {task: max(methods, key=lambda name: number(methods[name])) for task, methods in tasks.items()}
+    return {task: (name, is_twin(tasks[task][name])) for task, name in names.items()}
+
+
+def _verdict(tasks: Tasks, comparisons: Sequence[Comparison]) -> tuple[str, str]:
+    wider, narrower = [c for c in comparisons if c.area.above], [c for c in comparisons if c.area.below]
+    neither = [c for c in comparisons if c not in wider and c not in narrower]
+    higher, lower = [c for c in comparisons if c.best.above], [c for c in comparisons if c.best.below]
+    widest = _first(tasks, lambda own: area(own, percent).mean)
+    led = [task for task, (_, twin) in widest.items() if twin]
+    won = [task for task, (_, twin) in _first(tasks, lambda own: best(own).accuracy.mean).items() if twin]
+    leaders = ", ".join(f"{task}: {name}" for task, (name, _) in widest.items())
+    times = [c.time for c in comparisons if math.isfinite(c.time)]
+    holds = 2 * len(wider) > len(comparisons) and not narrower and len(led) == len(tasks)
+    return judged(holds=holds, partly=len(wider) > len(narrower)), (
+        "The feedback widens the range of usable rates (a larger area under the accuracy, by more than two standard "
+        f"errors) in {len(wider)} of {len(comparisons)} pairs: {_listed(wider)}. Among all methods the largest area is "
+        f"a twin's on {', '.join(led) or 'no task'} ({leaders}). Where the feedback does not pay: it narrows the range "
+        f"for {_listed(narrower)}; no difference beyond two standard errors is seen for {_listed(neither)}. "
+        "With each method at its own best rate the feedback raises the accuracy by more than two standard errors for "
+        f"{_listed(higher)}, and lowers it for {_listed(lower)}; the highest accuracy of all methods is then a twin's "
+        f"on {', '.join(won) or 'no task'}. "
+        f"A training takes {f'{min(times):.1f} to {max(times):.1f}' if times else 'an unknown number of'} times the "
+        "CPU time of its baseline. Rule: holds if the range is wider in more than half of the pairs, "
+        "narrower in none, and a twin has the largest area on every task; partly if it is wider in more pairs than "
+        "narrower."
+    )
+
+
+def _listed(comparisons: Sequence[Comparison]) -> str:
+    tasks = dict.fromkeys(c.task for c in comparisons)
+    return "; ".join(f"{task} ({', '.join(c.name for c in comparisons if c.task == task)})" for task in tasks) or "none"
+
+
+def _changes(comparisons: Sequence[Comparison]) -> Table:
+    rows = [
+        (
+            f"{c.task}, {c.name}",
+            c.area.text(2),
+            c.loss_area.text(3),
+            c.best.text(2),
+            f"{c.time:.1f}".replace("nan", "–"),
+        )
+        for c in comparisons
+    ]
+    measured = ("area under the accuracy [%]", "area under the loss", "accuracy at the best rates [%]")
+    caption = "What the feedback changes: twin minus baseline, paired by seed"
+    return Table(caption, ("task and twin", *measured, "CPU time, ratio"), rows)
+
+
+def _matrix(
+    caption: str,
+    tasks: Tasks,
+    number: Callable[[Results], Estimate],
+    digits: int,
+    better: Callable[..., float],
+    at_best: bool = False,
+) -> Table:
+    """Return methods by tasks; the best of a task in bold, with a method's best rate behind every number if asked."""
+    columns = []
+    for methods in tasks.values():
+        numbers = {name: number(own) for name, own in methods.items()}
+        lead = better(mean.mean for mean in numbers.values())
+        texts = {name: bold(mean.text(digits), mean.mean == lead) for name, mean in numbers.items()}
+        if at_best:
+            texts = {name: f"{text} at {best(methods[name])[0].run.learning_rate:g}" for name, text in texts.items()}
+        columns.append(texts)
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name, *(column.get(name, "–") for column in columns)) for name in names]
+    return Table(caption, ("method", *tasks), rows)
+
+
+def _draw(tasks: Tasks, folder: Path) -> Picture:
+    drawn, axes = panels(3.4 * len(tasks) + 1.8, 6.0, 2, len(tasks))
+    handles: dict[str, Any] = {}
+    for (above, below), (task, methods) in zip(axes.T, tasks.items()):
+        for name, own in methods.items():
+            by_rate = dict(sorted(own.by("learning_rate").items()))
+            means = [members.accuracy.mean for members in by_rate.values()]
+            losses = [estimate(map(capped_loss, members)).median for members in by_rate.values()]
+            line, width = ("-", 2.0) if is_twin(own) else ("--", 1.3)
+            style = {"color": COLORS[own[0].run.baseline], "linestyle": line, "linewidth": width}
+            handles[name] = above.plot(list(by_rate), means, **style)[0]
+            below.plot(list(by_rate), losses, **style)
+        log_scale(above, "x")
+        log_scale(below, "xy")
+        above.set(title=task, ylabel="R² [%]" if TASKS[task]["loss"] == "mse" else "accuracy [%]")
+        below.set(xlabel="learning rate", ylabel="training loss")
+    drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+    caption = (
+        "Mean accuracy and median training loss at the end, over the learning rate: twins as full lines, baselines "
+        "and today's optimisers dashed; one colour for a baseline and its twin"
+    )
+    return save(drawn, folder / "robustness.png", caption)

@@ -1,94 +1,38 @@
 """The search of the hyper-parameters of Table 3, over the ranges of Table 5, on a fifth of the training data.
 
 The test set is not touched, and the seeds (1000, 1001, …) are not those of any report. The best mean accuracy wins,
-the lower mean training loss where two are equal.
+the lower mean training loss where two are equal. ``OUT/search/best.json`` has the outcome, with which `e1` trains.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocpkit.boundary.atomic import write_atomically
-from ocpkit_nn.experiments.contest import (
-    METHODS,
-    Choice,
-    Entry,
-    choices,
-    contest_run,
-    entries,
-    every_choice,
-    is_kronecker,
-)
-from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, figure, save
-from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.statistics import accuracy, group, loss
-from ocpkit_nn.experiments.trial import WITH_TEST_SET, train
+import numpy as np
 
-__all__ = ["TITLE", "report", "runs", "train"]
+from ocpkit import ProblemError
+from ocpkit_nn.experiments import paper
+from ocpkit_nn.experiments.methods import NAMES
+from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, panels, save
+from ocpkit_nn.experiments.results import Results
+from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, write
+from ocpkit_nn.experiments.trial import WITH_TEST_SET, is_there
 
 TITLE = "Search of the hyper-parameters (Table 5)"
+METHODS = paper.TABLE_3_METHODS
+EPOCHS = {"fcn:wine": 50, "fcn:digits": 20, "cnn:mnist": 3, "cnn:svhn": 6, "cnn:cifar10": 10}
+SLOW = {"emsa": 1, "vanilla-ddp": 2}
+"""Most epochs of a method on data sets of images from files, where an epoch takes it minutes."""
+CPU_EPOCHS = 3
+"""Most epochs of a CNN without a GPU."""
 FIRST_SEED, SEEDS = 1000, 3
-ONE_EPOCH = ("emsa", "vanilla-ddp")
-"""Methods whose epoch takes minutes on images from files."""
 FIRST_ORDER = ("sgd-m", "rmsprop", "adam")
 CIFAR_SAMPLES = 10_000
 """Of CIFAR-10, without a GPU, for the others: on all a training takes them up to ten minutes."""
-
-
-def runs(options: Options) -> list[Run]:
-    """Return every choice of every method on every data set, validated on training data."""
-    return [
-        contest_run("search", entry, method, choice, seed, options, evaluated_on="validation", **effort)
-        for entry in entries(options)
-        for method in entry.methods()
-        for effort in [_effort(entry, method, options)]
-        for choice in choices(entry, method)[: 2 if options.quick else None]
-        for seed in range(FIRST_SEED, FIRST_SEED + _count(entry, options))
-    ]
-
-
-def _effort(entry: Entry, method: str, options: Options) -> dict[str, Any]:
-    """Return how much shorter than in E1 a training is."""
-    if entry.dataset not in WITH_TEST_SET or options.quick:
-        return {}
-    if entry.dataset == "cifar10" and options.device == "cpu":
-        return {} if method in FIRST_ORDER else {"samples": CIFAR_SAMPLES}
-    return {"epochs": 1} if entry.model == "cnn" or method in ONE_EPOCH else {}
-
-
-def _count(entry: Entry, options: Options) -> int:
-    """Return the number of seeds."""
-    few = options.quick or (entry.dataset in WITH_TEST_SET and options.device == "cpu")
-    return 1 if few else min(options.seeds, SEEDS)
-
-
-def report(results: Sequence[Result], folder: Path) -> Report:
-    """Write best.json, which e1 reads, and show every choice."""
-    ranking = _ranking(results)
-    outcome: dict[str, dict[str, dict[str, object]]] = every_choice(folder.parent)  # other rows keep theirs
-    rows = []
-    for (entry, method), ranked in ranking.items():
-        (choice, first), (_, last) = ranked[0], ranked[-1]
-        outcome.setdefault(entry.name, {})[method] = asdict(choice)
-        percents = (accuracy(first).text(2), accuracy(last).text(2))
-        rows.append((f"{entry.name}, {NAMES[method]}", choice.text(), *percents, str(len(ranked))))
-    text = json.dumps(outcome, indent=2) + "\n"
-    write_atomically(folder / "best.json", lambda file: file.write(text.encode()))
-    header = ("data and method", "best choice", "validation accuracy [%]", "of the worst choice", "choices")
-    table = Table("Chosen hyper-parameters", header, tuple(rows))
-    counts = sorted({len(members) for ranked in ranking.values() for _, members in ranked})
-    said = (
-        f"{sum(map(len, ranking.values()))} choices with {' or '.join(map(str, counts))} seed(s), judged on a "
-        "fifth of the training set; the test set was not touched. `best.json` holds the outcome."
-    )
-    return Report(TITLE, "", said, (table,), (_draw(ranking, folder),), NOTES)
-
-
 NOTES = (
     "Table 5 gives ranges, not grids: here four rates, evenly spaced in the logarithm (six for SGD with momentum 0.9, "
     "whose range begins at a tenth of that of plain SGD).",
@@ -100,36 +44,204 @@ NOTES = (
     f"data have one seed, and SGD-m, RMSprop and Adam see all training images of CIFAR-10, the others {CIFAR_SAMPLES}.",
 )
 
-Ranking = dict[tuple[Entry, str], list[tuple[Choice, list[Result]]]]
+
+@dataclass(frozen=True)
+class Entry:
+    """A network on a data set: one row of Table 3."""
+
+    model: str
+    dataset: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}:{self.dataset}"
+
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods that can train it: vanilla DDP only an FCN."""
+        return tuple(method for method in METHODS if self.model == "fcn" or method != "vanilla-ddp")
+
+    def run(self, item: str, method: str, choice: Choice, seed: int, options: Options, **more: Any) -> Run:
+        """Return one training; DDPNOpt is the twin of the method whose curvature it has."""
+        epochs = EPOCHS.get(self.name, 5)
+        if method in SLOW and self.dataset in WITH_TEST_SET:
+            epochs = min(epochs, SLOW[method])
+        if self.model == "cnn" and options.device == "cpu":
+            epochs = min(epochs, CPU_EPOCHS)
+        own, epsilon = (method, None) if method != "ddpnopt" else ("ekfac" if choice.is_kronecker else "rmsprop", 0.0)
+        fields: dict[str, Any] = {"epochs": epochs, "samples": None, "epsilon": epsilon} | more
+        shared = common(item, self.name, own, options, **fields)
+        return baseline_run(shared, choice.learning_rate, seed, method, **choice.optimizer)
 
 
-def _ranking(results: Sequence[Result]) -> Ranking:
+def entries(options: Options) -> list[Entry]:
+    """Return the rows of Table 3 whose data are there, or those asked for: "mnist" (all its networks), "cnn:mnist".
+
+    `ProblemError` if a data set that was asked for is not in Table 3.
+    """
+    every, asked = [Entry(*key) for key in paper.TABLE_3], set(options.datasets)
+    if unknown := asked - {name for entry in every for name in (entry.name, entry.dataset)}:
+        known = ", ".join(entry.name for entry in every)
+        raise ProblemError(f"Table 3 has no {', '.join(sorted(unknown))}; it has {known}")
+    if options.quick and not asked:
+        return [Entry("fcn", "wine"), Entry("cnn", "digits")]
+    return [entry for entry in every if ({entry.name, entry.dataset} & asked if asked else is_there(entry.dataset))]
+
+
+@dataclass(frozen=True)
+class Choice:
+    learning_rate: float | None
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run) -> Choice:
+        return cls(run.learning_rate, run.optimizer)
+
+    @property
+    def is_kronecker(self) -> bool:
+        """Whether it has EKFAC's curvature for DDPNOpt."""
+        return self.optimizer.get("curvature") == "ekfac"
+
+    def text(self) -> str:
+        rate = [] if self.learning_rate is None else [f"rate {self.learning_rate:.2g}"]
+        shown = (f"{k} {v}" for k, v in self.optimizer.items() if k not in ("feedback", "basis_every"))
+        return ", ".join([*rate, *shown])
+
+
+def choices(entry: Entry, method: str) -> list[Choice]:
+    """Return what the search tries: four rates over the range of Table 5, and what else a method has.
+
+    Of DDPNOpt that is the curvature: RMSprop's or, as the paper has for CNNs, a Gauss-Newton one, EKFAC's.
+    """
+    basis = {} if entry.dataset in ("wine", "digits") and entry.model == "fcn" else {"basis_every": 10}
+    adaptive, kronecker = _rates(*paper.TABLE_5["rmsprop"]), _rates(*paper.TABLE_5["ekfac"])
+    low, high = paper.TABLE_5["sgd"]  # with momentum 0.9 the steps are ten times as long, so the range begins that low
+    damped = [(rate, {"damping": damping}) for damping in (0.03, 0.3) for rate in (0.1, 0.3, 1.0)]
+    of_baseline = {
+        "sgd-m": [Choice(rate) for rate in _rates(low / 10, high, 6)],
+        "rmsprop": [Choice(rate) for rate in adaptive],
+        "adam": [Choice(rate) for rate in adaptive],
+        "ekfac": [Choice(rate, basis) for rate in kronecker],
+        "emsa": [Choice(None, {"penalty": p, "stage_iterations": 3}) for p in (0.1, 0.3, 1.0, 3.0, 10.0)],
+        "vanilla-ddp": [Choice(*each) for each in damped],
+    }
+    if method in of_baseline:
+        return of_baseline[method]
+    if entry.model == "fcn":
+        terminals = ("empirical", "ggn")
+        diagonal = [_feedback(rate, terminal) for terminal in terminals for rate in adaptive]
+    else:
+        terminals = ("empirical", "montecarlo")
+        diagonal = [_feedback(rate, "montecarlo", curvature="diagonal", decay=0.99) for rate in adaptive]
+    smaller = [(rate, terminal) for terminal in terminals for rate in kronecker[:2]]
+    return diagonal + [_feedback(rate, terminal, curvature="ekfac", **basis) for rate, terminal in smaller]
+
+
+def _feedback(rate: float, terminal: str, **more: Any) -> Choice:
+    return Choice(rate, {"feedback": "full", "terminal": terminal, **more})
+
+
+def _rates(low: float, high: float, count: int = 4) -> list[float]:
+    return [float(f"{rate:.3g}") for rate in np.geomspace(low, high, count)]
+
+
+def default(entry: Entry, method: str) -> Choice:
+    """Return what is taken without a search: the second of its choices."""
+    return choices(entry, method)[1]
+
+
+def searched(out: Path, entry: Entry, method: str) -> Choice | None:
+    found = every_choice(out).get(entry.name, {}).get(method)
+    return None if found is None else Choice(**found)
+
+
+def every_choice(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return OUT/search/best.json: by row and method the keywords of `Choice`; empty before the first search.
+
+    `ProblemError` if it is damaged.
+    """
+    path = out / "search" / "best.json"
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        for found in [found for row in rows.values() for found in row.values()]:
+            Choice(**found)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ProblemError(f"{path} is damaged ({error}); delete it and run the search again") from error
+    return dict(rows)
+
+
+def runs(options: Options) -> list[Run]:
+    """Return every choice of every method on every data set, validated on training data."""
+    every = []
+    for entry in entries(options):
+        few = options.quick or (entry.dataset in WITH_TEST_SET and options.device == "cpu")
+        seeds = range(FIRST_SEED, FIRST_SEED + (1 if few else min(options.seeds, SEEDS)))
+        for method in entry.methods():
+            effort = {"evaluated_on": "validation", **_effort(entry, method, options)}
+            for choice in choices(entry, method)[: 2 if options.quick else None]:
+                every += [entry.run("search", method, choice, seed, options, **effort) for seed in seeds]
+    return every
+
+
+def _effort(entry: Entry, method: str, options: Options) -> dict[str, Any]:
+    """Return how much shorter than in E1 a training is."""
+    if entry.dataset not in WITH_TEST_SET:
+        return {}
+    if entry.dataset == "cifar10" and options.device == "cpu":
+        return {} if method in FIRST_ORDER else {"samples": CIFAR_SAMPLES}
+    return {"epochs": 1} if entry.model == "cnn" or method in SLOW else {}
+
+
+def report(results: Sequence[Result], folder: Path) -> Report:
+    """Write best.json, which e1 reads, and show every choice."""
+    ranking = _ranking(Results(results))
+    outcome: dict[str, dict[str, dict[str, object]]] = every_choice(folder.parent)  # other rows keep theirs
+    rows = []
+    for (entry, method), ranked in ranking.items():
+        (choice, first), (_, last) = ranked[0], ranked[-1]
+        outcome.setdefault(entry.name, {})[method] = asdict(choice)
+        texts = (choice.text(), first.accuracy.text(2), last.accuracy.text(2), str(len(ranked)))
+        rows.append((f"{entry.name}, {NAMES[method]}", *texts))
+    write(folder / "best.json", (json.dumps(outcome, indent=2) + "\n").encode())
+    header = ("data and method", "best choice", "validation accuracy [%]", "of the worst choice", "choices")
+    counts = sorted({len(members) for ranked in ranking.values() for _, members in ranked})
+    text = (
+        f"{sum(map(len, ranking.values()))} choices with {' or '.join(map(str, counts))} seed(s), judged on a "
+        "fifth of the training set; the test set was not touched. `best.json` holds the outcome."
+    )
+    table = Table("Chosen hyper-parameters", header, rows)
+    return Report(TITLE, "", text, (table,), (_draw(ranking, folder),), NOTES)
+
+
+Ranking = dict[tuple[Entry, str], list[tuple[Choice, Results]]]
+
+
+def _ranking(results: Results) -> Ranking:
     """Return the choices of every method on every data set, the best first."""
     ranking: Ranking = {}
-    for (entry, method), members in group(results, lambda r: (Entry(r.run.model, r.run.dataset), r.run.method)).items():
-        by_choice = group(members, lambda r: json.dumps([r.run.learning_rate, r.run.optimizer]))
-        tried = [(Choice(g[0].run.learning_rate, g[0].run.optimizer), g) for g in by_choice.values()]
-        ranking[entry, method] = sorted(tried, key=lambda pair: (-accuracy(pair[1]).mean, loss(pair[1]).mean))
+    for (model, dataset, method), members in results.by("model", "dataset", "method").items():
+        by_choice = members.by(lambda r: json.dumps([r.run.learning_rate, r.run.optimizer])).values()
+        tried = [(Choice.of(each[0].run), each) for each in by_choice]
+        best_first = sorted(tried, key=lambda pair: (-pair[1].accuracy.mean, pair[1].loss.mean))
+        ranking[Entry(model, dataset), method] = best_first
     return ranking
 
 
 def _draw(ranking: Ranking, folder: Path) -> Picture:
-    """Draw validation accuracy over the learning rate, the best of the other hyper-parameters at each rate."""
     names = list(dict.fromkeys(entry for entry, _ in ranking))
-    drawn = figure(3.6 * len(names), 3.2)
-    axes = drawn.subplots(1, len(names), squeeze=False)[0]
+    drawn, (axes,) = panels(3.6 * len(names), 3.2, 1, len(names))
     for ax, entry in zip(axes, names):
-        for colour, method in zip(LINES, METHODS):
+        for color, method in zip(LINES, METHODS):
             for kronecker, label in ((False, NAMES[method]), (True, f"{NAMES[method]}, EKFAC's M")):
                 best: dict[float, float] = {}
                 for choice, members in ranking.get((entry, method), []):
-                    if choice.learning_rate is not None and is_kronecker(choice) == kronecker:
-                        best.setdefault(choice.learning_rate, accuracy(members).mean)
+                    if choice.learning_rate is not None and choice.is_kronecker == kronecker:
+                        best.setdefault(choice.learning_rate, members.accuracy.mean)
                 if best:
                     style = "o--" if kronecker else "o-"
-                    ax.plot(*zip(*sorted(best.items())), style, markersize=3, color=colour, label=label)
+                    ax.plot(*zip(*sorted(best.items())), style, markersize=3, color=color, label=label)
         ax.set(title=entry.name, xlabel="learning rate", xscale="log")
-        ax.grid(alpha=0.3)
     axes[0].set_ylabel("validation accuracy [%]")
     axes[0].legend(fontsize=7)
     return save(drawn, folder / "search.png", "Validation accuracy over the learning rate")

@@ -14,22 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ocpkit_nn import Loss, Stepper, fcn, is_finite, machine, mean_loss_and_accuracy, reproducible
 from ocpkit_nn.data import Dataset, batches, load
-from ocpkit_nn.data.dataset import split
 from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
-from ocpkit_nn.experiments.regression import Regression, diabetes, mean_loss_and_explained
 from ocpkit_nn.experiments.run import Result, Run
-from ocpkit_nn.layers.losses import Loss, by_name
-from ocpkit_nn.training.networks import build as build_network
-from ocpkit_nn.training.networks import fcn
-from ocpkit_nn.training.optimizers import Stepper
-from ocpkit_nn.training.record import machine
-from ocpkit_nn.training.training import is_finite, mean_loss_and_accuracy, reproducible
+from ocpkit_nn.layers import losses
+from ocpkit_nn.training import networks
 
 Watch = Callable[[int, nn.Module, Stepper], object]
 """Gets (number of the update, network, method) after every update."""
-
 WITH_TEST_SET = ("mnist", "fashion-mnist", "svhn", "cifar10")
 """Data sets from files, whose test set is theirs and not drawn by the seed."""
 
@@ -43,87 +37,80 @@ def is_there(name: str) -> bool:
 def train(run: Run, watch: Watch | None = None) -> Result:
     """Train as `run` says, with one thread of the processor, from its seed alone.
 
-    Parameters
-    ----------
-    run
-        What to train.
-    watch
-        Called after every update.
-
-    Returns
-    -------
-    Result
-        With losses None where the training diverged: a loss or a weight that is not finite ends it.
-
-    Raises
-    ------
-    ProblemError
-        For an unknown method.
-    DataError
-        If the data are not there.
+    A loss or a weight that is not finite ends the training: it diverged. `ProblemError` for an unknown method,
+    `DataError` if the data are not there.
     """
     began, device = time.process_time(), torch.device(run.device)
     with reproducible(device, run.seed):
         torch.set_num_threads(1)
         data = dataset(run)
-        model, loss = network(run, data).to(device), by_name(run.loss, data.classes)
+        model, loss = network(run, data).to(device), losses.by_name(run.loss, data.classes)
         stepper = build(model, loss, run)
-        curves, updates = _optimise(run, data, model, loss, stepper, watch)
+        curves, updates = _optimize(run, data, model, loss, stepper, watch)
     train_loss, accuracy = curves["train_loss"][-1], curves["accuracy"][-1]
     seconds = round(time.process_time() - began, 3)
     return Result(run, train_loss, accuracy, updates, seconds, curves, {}, machine(device))
 
 
-def _optimise(
+def _optimize(
     run: Run, data: Dataset, model: nn.Module, loss: Loss, stepper: Stepper, watch: Watch | None
 ) -> tuple[dict[str, list[float | None]], int]:
     """Take all updates; return the curves and the number of updates."""
-    order, update = torch.Generator().manual_seed(run.seed), 0
-    per_epoch = math.ceil(len(data.train_inputs) / run.batch_size)
+    order, update, per_epoch = torch.Generator().manual_seed(run.seed), 0, updates_per_epoch(run, data)
     every = run.record_every or per_epoch
     curves: dict[str, list[float | None]] = {"update": [], "train_loss": [], "accuracy": []}
-    _record(curves, update, model, loss, data)
+
+    def record(values: tuple[float | None, float | None]) -> None:
+        for name, value in zip(curves, (update, *values)):
+            curves[name].append(value)
+
+    record(_measured(model, loss, data))
     for _ in range(run.epochs):
         for inputs, targets in batches(data.train_inputs, data.train_targets, run.batch_size, order):
             model.train()
-            try:
-                finite = math.isfinite(stepper.step(inputs, targets))
-            except (RuntimeError, FloatingPointError) as error:
-                # Drawing from, or decomposing, what is not finite raises before a loss is returned.
-                decomposed = isinstance(error, (torch.linalg.LinAlgError, FloatingPointError))  # type: ignore[attr-defined]
-                if not decomposed and is_finite(model, inputs):
-                    raise
-                finite = False
+            finite = _step(stepper, model, inputs, targets)
             update += 1
             if watch is not None:
                 watch(update, model, stepper)
             if not finite:
-                for name, value in (("update", update), ("train_loss", None), ("accuracy", None)):
-                    curves[name].append(value)
+                record((None, None))
                 return curves, update
             if update % every == 0 or update == run.epochs * per_epoch:
-                _record(curves, update, model, loss, data)
+                record(_measured(model, loss, data))
     return curves, update
 
 
+def updates_per_epoch(run: Run, data: Dataset) -> int:
+    return math.ceil(len(data.train_inputs) / run.batch_size)
+
+
+def _step(stepper: Stepper, model: nn.Module, inputs: Tensor, targets: Tensor) -> bool:
+    """Take one step; return whether its loss is finite."""
+    try:
+        return math.isfinite(stepper.step(inputs, targets))
+    except (RuntimeError, FloatingPointError) as error:
+        # Drawing from, or decomposing, what is not finite raises before a loss is returned.
+        decomposed = isinstance(error, (torch.linalg.LinAlgError, FloatingPointError))  # type: ignore[attr-defined]
+        if not decomposed and is_finite(model, inputs):
+            raise
+        return False
+
+
 @torch.no_grad()
-def _record(curves: dict[str, list[float | None]], update: int, model: nn.Module, loss: Loss, data: Dataset) -> None:
+def _measured(model: nn.Module, loss: Loss, data: Dataset) -> tuple[float | None, float | None]:
+    """Return training loss and test accuracy (for a regression R² in its place), None where they are not finite."""
     model.eval()
     measure = mean_loss_and_explained if isinstance(data, Regression) else mean_loss_and_accuracy
     train_loss, _ = measure(model, loss, data.train_inputs, data.train_targets)
     _, accuracy = measure(model, loss, data.test_inputs, data.test_targets)
-    finite = math.isfinite(train_loss)
-    curves["update"].append(update)
-    curves["train_loss"].append(float(f"{train_loss:.6g}") if finite else None)
-    curves["accuracy"].append(round(accuracy, 3) if finite else None)
+    return (float(f"{train_loss:.6g}"), round(accuracy, 3)) if math.isfinite(train_loss) else (None, None)
 
 
 def network(run: Run, data: Dataset) -> nn.Module:
-    """Return the network of a run, its weights drawn by torch's global generator."""
     if run.model in NETWORKS:
         return NETWORKS[run.model](data)
     if not run.network:
-        return build_network(run.model, data)
+        return networks.build(run.model, data)
     layers = fcn(math.prod(data.input_shape), **{"classes": data.classes, **run.network})
     return layers if len(data.input_shape) == 1 else nn.Sequential(nn.Flatten(), *layers)
 
@@ -132,9 +119,13 @@ def dataset(run: Run) -> Dataset:
     """Return the data of a run on its device; with ``evaluated_on="validation"`` the test set is not touched."""
     data = _loaded(run.dataset, 0 if run.dataset in WITH_TEST_SET else run.seed)
     if run.evaluated_on == "validation":
-        data = _validation(data, run.seed)
+        fit, held = _validation(data.train_targets, run.seed)
+        data = _picked(data, fit, data.train_inputs, data.train_targets, held)
     if run.samples is not None:
-        data = _subset(data, run.samples, run.seed)
+        generator = torch.Generator().manual_seed(run.seed)
+        chosen = (torch.randperm(len(x), generator=generator) for x in (data.train_inputs, data.test_inputs))
+        train_index, test_index = (index[: run.samples] for index in chosen)
+        data = _picked(data, train_index, data.test_inputs, data.test_targets, test_index)
     parts = ("train_inputs", "train_targets", "test_inputs", "test_targets")
     return replace(data, **{part: getattr(data, part).to(run.device) for part in parts})
 
@@ -144,27 +135,52 @@ def _loaded(name: str, seed: int) -> Dataset:
     return diabetes(seed) if name == "diabetes" else load(name, seed=seed)
 
 
-def _validation(data: Dataset, seed: int) -> Dataset:
-    """Hold out a fifth of the training set, with the classes' shares kept, in the place of the test set."""
-    index = np.arange(len(data.train_inputs))
-    parts = split(data.name, index, data.train_targets.numpy(), seed)
-    fit, held = torch.from_numpy(parts.train_inputs), torch.from_numpy(parts.test_inputs)
-    return replace(
-        data,
-        train_inputs=data.train_inputs[fit],
-        train_targets=data.train_targets[fit],
-        test_inputs=data.train_inputs[held],
-        test_targets=data.train_targets[held],
-    )
+def _picked(data: Dataset, train: Tensor, inputs: Tensor, targets: Tensor, test: Tensor) -> Dataset:
+    """Return some of the training set, and some of other samples in the place of the test set."""
+    data = replace(data, train_inputs=data.train_inputs[train], train_targets=data.train_targets[train])
+    return replace(data, test_inputs=inputs[test], test_targets=targets[test])
 
 
-def _subset(data: Dataset, samples: int, seed: int) -> Dataset:
-    """Draw so many samples of both sets."""
-    generator = torch.Generator().manual_seed(seed)
+def _validation(targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of four fifths of the samples and of the rest, with the classes' shares kept."""
+    from sklearn.model_selection import train_test_split
 
-    def draw(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        index = torch.randperm(len(inputs), generator=generator)[:samples]
-        return inputs[index], targets[index]
+    index = np.arange(len(targets))
+    fit, held = train_test_split(index, test_size=0.2, stratify=targets.numpy(), random_state=seed)
+    return torch.from_numpy(fit), torch.from_numpy(held)
 
-    train, test = draw(data.train_inputs, data.train_targets), draw(data.test_inputs, data.test_targets)
-    return replace(data, train_inputs=train[0], train_targets=train[1], test_inputs=test[0], test_targets=test[1])
+
+class Regression(Dataset):
+    """Inputs as in `Dataset`; targets are float32 (N, C), and `classes` is C, the number of outputs."""
+
+    def __post_init__(self) -> None:
+        """Let targets be any numbers."""
+
+
+def diabetes(seed: int) -> Regression:
+    """442 patients, 10 features, the disease's progression after a year (scikit-learn); 80/20 by the seed.
+
+    Inputs and targets have mean 0 and deviation 1 over the training samples.
+    """
+    from sklearn.datasets import load_diabetes
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_diabetes(return_X_y=True)
+    train, test, train_targets, test_targets = train_test_split(x, y[:, None], test_size=0.2, random_state=seed)
+
+    def scaled(values: np.ndarray, like: np.ndarray) -> Tensor:
+        return torch.from_numpy((values - like.mean(0)) / like.std(0)).float()
+
+    inputs, targets = (scaled(train, train), scaled(test, train)), (train_targets, test_targets)
+    fit, held = (scaled(each, train_targets) for each in targets)
+    return Regression("diabetes", inputs[0], fit, inputs[1], held, classes=1)
+
+
+@torch.no_grad()
+def mean_loss_and_explained(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return the mean loss and R² [%], the share of the targets' variance explained; 0 where the mean does better."""
+    outputs = model(inputs)
+    mean_loss = float(loss.value(outputs, targets).double().mean())
+    residuals, deviations = outputs - targets, targets - targets.mean(0)
+    unexplained = float(residuals.square().sum() / deviations.square().sum())
+    return mean_loss, 100 * max(0.0, 1 - unexplained)

@@ -1,5 +1,6 @@
 """The experiments' runner: what a run is, that it is kept, resumed and reproduced, and what is said of results."""
 
+import gzip
 import json
 import math
 from dataclasses import fields, replace
@@ -10,15 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocpkit import ProblemError
 from ocpkit.cli.reproduce import workers
-from ocpkit.errors import ProblemError
-from ocpkit_nn.experiments import paper, registry
+from ocpkit_nn import Backpropagation
+from ocpkit_nn.experiments import harness, paper
+from ocpkit_nn.experiments.harness import execute
 from ocpkit_nn.experiments.report import provenance
-from ocpkit_nn.experiments.run import Options, Result, Run
-from ocpkit_nn.experiments.runner import execute, read_results, write_results
-from ocpkit_nn.experiments.statistics import difference, estimate, quartiles
+from ocpkit_nn.experiments.results import Results, estimate, quartiles
+from ocpkit_nn.experiments.run import COLLECTED, Options, Result, Run, read_results, write_results
 from ocpkit_nn.experiments.trial import _loaded, dataset, train
-from ocpkit_nn.training.optimizers import Backpropagation
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)
@@ -88,13 +89,13 @@ def test_only_what_is_missing_is_trained(tmp_path):
 def test_collected_results_are_gone_on_with_unless_a_run_has_a_file_of_its_own(tmp_path):
     old, new = invented(RUN), replace(invented(RUN), accuracy=1.0)
     more = replace(RUN, seed=1)
-    write_results(tmp_path / "results.json", [old, invented(replace(RUN, seed=7))])
+    write_results(tmp_path / COLLECTED, [old, invented(replace(RUN, seed=7))])
     assert execute([RUN, more], invented, tmp_path) == [old, invented(more)]
     execute([RUN], lambda run: new, tmp_path / "other")
     (tmp_path / "other" / "runs" / f"{RUN.key}.json").rename(tmp_path / "runs" / f"{RUN.key}.json")
     assert execute([RUN], invented, tmp_path) == [new]
-    (tmp_path / "results.json").write_text("[")
-    with pytest.raises(ProblemError, match=r"results\.json is damaged"):
+    (tmp_path / COLLECTED).write_text("[")
+    with pytest.raises(ProblemError, match=r"results\.json\.gz is damaged"):
         execute([RUN], invented, tmp_path)
 
 
@@ -136,20 +137,20 @@ def test_one_run_of_each_kind_tells_how_long_the_others_take(tmp_path):
 
 def test_results_are_rewritten_as_they_were(tmp_path):
     results = [invented(replace(RUN, seed=seed)) for seed in range(3)]
-    write_results(tmp_path / "results.json", results)
-    assert read_results(tmp_path / "results.json") == results
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 3
+    write_results(tmp_path / COLLECTED, results)
+    assert read_results(tmp_path / COLLECTED) == results
+    assert len(json.loads(gzip.decompress((tmp_path / COLLECTED).read_bytes()))) == 3
     with pytest.raises(ProblemError, match="run the item first"):
-        read_results(tmp_path / "none.json")
+        read_results(tmp_path / "none")
 
 
 def test_measures_are_kept_with_six_digits_and_no_spaces(tmp_path):
     result = replace(invented(RUN), measures={"values": [(1 / 3, 12345678), None], "name": "x"})
-    write_results(tmp_path / "results.json", [result])
-    assert read_results(tmp_path / "results.json")[0].measures == {"values": [[0.333333, 12345678], None], "name": "x"}
-    assert " " not in (tmp_path / "results.json").read_text()
+    write_results(tmp_path / COLLECTED, [result])
+    assert read_results(tmp_path / COLLECTED)[0].measures == {"values": [[0.333333, 12345678], None], "name": "x"}
+    assert b" " not in gzip.decompress((tmp_path / COLLECTED).read_bytes())
     returned = execute([RUN], lambda run: result, tmp_path / "trained")
-    assert returned == read_results(tmp_path / "results.json")
+    assert returned == read_results(tmp_path / COLLECTED)
 
 
 def without_time(result):
@@ -245,7 +246,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ProblemError, match="did you mean 'adam'"):
         train(replace(RUN, method="adm"))
     with pytest.raises(ProblemError, match="unknown item 'e33'; did you mean 'e3'"):
-        registry.find("e33")
+        harness.find("e33")
     with pytest.raises(ProblemError, match="seeds must be at least 1"):
         Options(seeds=0)
 
@@ -258,7 +259,7 @@ values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 def test_paired_differences_ignore_what_the_seeds_share(losses, shift):
     twins = [invented(replace(RUN, seed=seed), loss + shift) for seed, loss in enumerate(losses)]
     baselines = [invented(replace(RUN, seed=seed), loss) for seed, loss in reversed(list(enumerate(losses)))]
-    found = difference(twins, baselines)
+    found = Results(twins).minus(Results(baselines))
     assert found.mean == pytest.approx(shift, abs=1e-9)
     assert found.error == pytest.approx(0.0, abs=1e-9)
 
@@ -269,9 +270,9 @@ def test_estimates_are_those_of_numpy_and_divergence_is_not_hidden():
     assert (found.mean, found.error) == (np.mean(data), pytest.approx(np.std(data, ddof=1) / math.sqrt(3)))
     assert estimate([1.0, math.inf]).text() == "diverged"
     one, diverged = invented(RUN, 1.0), invented(RUN, None)
-    assert difference([one], [diverged]).mean == -math.inf
-    assert difference([diverged], [one]).mean == math.inf
-    assert math.isnan(difference([diverged], [diverged]).mean)
+    assert Results([one]).minus(Results([diverged])).mean == -math.inf
+    assert Results([diverged]).minus(Results([one])).mean == math.inf
+    assert math.isnan(Results([diverged]).minus(Results([diverged])).mean)
 
 
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=9))

@@ -2,15 +2,23 @@
 
 import pytest
 
-from ocpkit.errors import ProblemError
+from ocpkit import ProblemError
 from ocpkit_nn.experiments import default
-from ocpkit_nn.experiments.default import INCUMBENT, TEST, VALIDATION, candidate_of, setting_of
+from ocpkit_nn.experiments.default import CANDIDATES, INCUMBENT, TEST, VALIDATION
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
 
 RUNS = default.runs(Options(seeds=2))
 BETTER, OTHER = "full, montecarlo", "full, ggn"
-FIRST = setting_of(RUNS[0])
+FIRST = RUNS[0].dataset, RUNS[0].batch_size
+
+
+def candidate_of(run):
+    return next(name for name, options in CANDIDATES.items() if options == run.optimizer)
+
+
+def setting_of(run):
+    return run.dataset, run.batch_size
 
 
 def invented(run, gain):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from ocpkit_nn import cnn
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.experiments import e6, trial
-from ocpkit_nn.experiments.deconvolution import project
+from ocpkit_nn.experiments.e6 import project
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.training.networks import cnn
 
 torch.set_num_threads(1)
 RUN = e6.runs(Options(seeds=1))[0]

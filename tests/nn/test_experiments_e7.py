@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ocpkit_nn.experiments import e7, e7_report
+from ocpkit_nn.experiments import e7
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.layers.losses import by_name
+from ocpkit_nn.layers import losses
 
 torch.set_num_threads(1)
 RUNS = e7.runs(Options(seeds=3))
@@ -18,7 +18,7 @@ RUNS = e7.runs(Options(seeds=3))
 @pytest.mark.parametrize("name", ["ce", "mmc"])
 def test_no_constant_output_has_a_smaller_loss(name):
     targets = torch.tensor([0, 0, 0, 1, 1, 2, 3])
-    best, loss = e7.constant_loss(name, targets, 4), by_name(name, 4)
+    best, loss = e7.constant_loss(name, targets, 4), losses.by_name(name, 4)
     output = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([output], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
@@ -43,14 +43,14 @@ def test_lengths_are_those_of_the_updates():
 
 
 def test_the_paper_s_figures_are_covered():
-    main = [run for run in RUNS if e7_report.setting(run) == ("mmc", "sigmoid") and run.seed == 0]
-    names = {e7_report.label(run) for run in main}
+    main = [run for run in RUNS if e7.setting(run) == ("mmc", "sigmoid") and run.seed == 0]
+    names = {e7.label(run) for run in main}
     assert {"SGD-VGR", "RMSprop", "Adam", "EKFAC, γ = 0.0001", "twin of EKFAC (ggn), γ = 0.0001"} <= names
     assert any("second order" in name for name in names)
     assert any("literal" in name for name in names)
     assert len({run.learning_rate for run in main if run.baseline == "sgd-vgr"}) == 3
     assert len({run.key for run in RUNS}) == len(RUNS)
-    assert len({(e7_report.label(run), run.learning_rate) for run in main}) == len(main)
+    assert len({(e7.label(run), run.learning_rate) for run in main}) == len(main)
 
 
 def invented(run, escapes, length=1.0):
@@ -58,7 +58,7 @@ def invented(run, escapes, length=1.0):
 
 
 def judge(escapes, monkeypatch, tmp_path):
-    monkeypatch.setattr(e7_report, "_draw", lambda *_: None)
+    monkeypatch.setattr(e7, "_draw", lambda *_: None)
     return e7.report([invented(run, escapes(run)) for run in RUNS], tmp_path).verdict
 
 
@@ -84,6 +84,6 @@ def test_ratios_compare_twins_with_their_own_baselines():
     twins = [run for run in RUNS if run.method == "ddpnopt" and run.baseline == "kfac"][:2]
     others = [run for run in RUNS if run.method == run.baseline]
     results = [invented(run, False, 3.0 if run.baseline == "kfac" else 100.0) for run in others]
-    found = e7_report.length_ratio([invented(run, False, 12.0) for run in twins], results)
+    found = e7.length_ratio([invented(run, False, 12.0) for run in twins], results)
     assert found == pytest.approx(4.0)
-    assert math.isnan(e7_report.length_ratio([invented(twins[0], False)], []))
+    assert math.isnan(e7.length_ratio([invented(twins[0], False)], []))

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ocpkit_nn import fcn
 from ocpkit_nn.experiments import e8, trial
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.layers.losses import by_name
-from ocpkit_nn.training.networks import fcn
+from ocpkit_nn.layers import losses
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def test_the_policy_is_the_dense_one(run):
     k, K = e8.prediction_policy(model, run, data)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
     double = model.double()
-    loss = by_name(run.loss, data.classes).value(double(data.train_inputs.double()), data.train_targets).mean()
+    loss = losses.by_name(run.loss, data.classes).value(double(data.train_inputs.double()), data.train_targets).mean()
     weight, bias = torch.autograd.grad(loss, list(double[-1].parameters()))
     gradient = torch.cat([weight, bias[:, None]], dim=1).flatten()
     torch.testing.assert_close(k, -run.learning_rate * gradient, rtol=1e-9, atol=1e-14)

@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from ocpkit.errors import ProblemError
+from ocpkit import ProblemError
+from ocpkit_nn import CrossEntropy, DDPNOpt, fcn
 from ocpkit_nn.experiments import feedback
-from ocpkit_nn.experiments.forms import GaussSeidel, TrustRegion
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
+from ocpkit_nn.experiments.rivals import GaussSeidel
 from ocpkit_nn.experiments.run import Options, Result
-from ocpkit_nn.layers.losses import CrossEntropy
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.training.networks import fcn
+from ocpkit_nn.experiments.stacked import TrustRegion
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()

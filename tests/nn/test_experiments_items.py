@@ -1,5 +1,6 @@
 """The items in their quick form, through the command line: what they write, and that it can be recomputed."""
 
+import gzip
 import json
 import math
 from dataclasses import replace
@@ -9,12 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ocpkit import ProblemError
 from ocpkit.cli import app
-from ocpkit.errors import ProblemError
-from ocpkit_nn.experiments import contest, e1, e5, registry, search
+from ocpkit_nn.experiments import e1, e5, harness, search
 from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9
-from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, figure, heat_map, log_scale
+from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY, Picture, Report, heat_map, log_scale, panels
 from ocpkit_nn.experiments.run import Options, Result
 from ocpkit_nn.experiments.trial import train
 
@@ -35,9 +36,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("item", registry.ITEMS)
+@pytest.mark.parametrize("item", harness.ITEMS)
 def test_an_item_writes_results_report_and_figures(folder, item):
-    rows = json.loads((folder / item / "results.json").read_text(), parse_constant=pytest.fail)
+    rows = json.loads(gzip.decompress((folder / item / "results.json.gz").read_bytes()), parse_constant=pytest.fail)
     assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows) > 0
     assert {row["item"] for row in rows} == {item}
     for row in rows:
@@ -45,7 +46,7 @@ def test_an_item_writes_results_report_and_figures(folder, item):
         assert row["updates"] > 0
         assert {"python", "torch", "ocpkit"} <= row["versions"]["versions"].keys()
     text = (folder / item / "report.md").read_text()
-    assert text.startswith(f"# {registry.find(item).TITLE}")
+    assert text.startswith(f"# {harness.find(item).TITLE}")
     assert ("not judged" in text) == (item != "search")  # which has nothing to judge
     pictures = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
     assert pictures
@@ -53,13 +54,13 @@ def test_an_item_writes_results_report_and_figures(folder, item):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("item", registry.ITEMS)
+@pytest.mark.parametrize("item", harness.ITEMS)
 def test_nothing_is_trained_twice(folder, item, monkeypatch):
-    before = (folder / item / "results.json").read_bytes()
-    monkeypatch.setattr(registry.find(item), "train", lambda run: pytest.fail(f"trained again: {run}"))
+    before = (folder / item / "results.json.gz").read_bytes()
+    monkeypatch.setattr(harness.find(item), "train", lambda run: pytest.fail(f"trained again: {run}"), raising=False)
     result = reproduce(item, "--quick", "--seeds", "1", "--out", str(folder))
     assert result.exit_code == 0, result.stderr
-    assert (folder / item / "results.json").read_bytes() == before
+    assert (folder / item / "results.json.gz").read_bytes() == before
 
 
 def test_the_estimate_trains_one_run_of_each_kind(tmp_path):
@@ -71,7 +72,7 @@ def test_the_estimate_trains_one_run_of_each_kind(tmp_path):
 
 
 def test_an_interrupt_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    item, trained = registry.find("e5"), []
+    item, trained = harness.find("e5"), []
 
     def train_three(run):
         if len(trained) == 3:
@@ -79,7 +80,7 @@ def test_an_interrupt_says_what_is_kept_and_the_same_command_goes_on(tmp_path, m
         trained.append(run)
         return train(run)
 
-    monkeypatch.setattr(item, "train", train_three)
+    monkeypatch.setattr(item, "train", train_three, raising=False)
     arguments = ("e5", "--quick", "--seeds", "1", "-d", "wine", "--out", str(tmp_path))
     result = reproduce(*arguments)
     assert result.exit_code == 130
@@ -149,7 +150,7 @@ def _no_pictures(monkeypatch):
 @pytest.mark.usefixtures("_no_pictures")
 def test_e3_judges_by_its_rule(tmp_path, gain, verdict):
     losses = lambda run: 10.0 - (gain(run) if run.feedback == "full" else 0.0)  # noqa: E731
-    report = registry.find("e3").report([invented(run, losses(run)) for run in runs(Options(seeds=2))], tmp_path)
+    report = harness.find("e3").report([invented(run, losses(run)) for run in runs(Options(seeds=2))], tmp_path)
     assert isinstance(report, Report)
     assert report.verdict == verdict
 
@@ -162,7 +163,7 @@ def test_the_search_never_sees_a_test_set_or_a_seed_of_a_report():
     assert {run.evaluated_on for run in searched} == {"validation"}
     assert {run.seed for run in searched}.isdisjoint(run.seed for run in reported)
     assert {(run.model, run.dataset) for run in searched} == {("fcn", "wine"), ("fcn", "mnist"), ("cnn", "mnist")}
-    assert {run.method for run in searched if run.model == "cnn"} == set(contest.METHODS) - {"vanilla-ddp"}
+    assert {run.method for run in searched if run.model == "cnn"} == set(search.METHODS) - {"vanilla-ddp"}
 
 
 def test_the_search_tries_both_curvatures_of_ddpnopt_each_with_the_training_of_its_baseline():
@@ -227,7 +228,7 @@ def test_e1_pairs_the_difference_of_two_methods_by_seed(tmp_path):
 
 def test_without_a_gpu_cnns_have_few_seeds_and_epochs():
     every = e1.runs(Options(datasets=("cnn:cifar10",), seeds=10))
-    seeds = {method: sum(run.method == method for run in every) for method in contest.METHODS}
+    seeds = {method: sum(run.method == method for run in every) for method in search.METHODS}
     assert {run.epochs for run in every if run.method != "emsa"} == {3}
     assert set(seeds.values()) == {3, 0}
     assert [method for method, count in seeds.items() if count == 0] == ["vanilla-ddp"]
@@ -242,12 +243,12 @@ def test_a_search_of_other_data_keeps_what_was_found_before(tmp_path):
     for name in ("wine", "digits"):
         results = [invented(run) for run in search.runs(Options(datasets=(name,), seeds=1))]
         search.report(results, tmp_path / "search")
-    assert set(contest.every_choice(tmp_path)) == {"fcn:wine", "fcn:digits"}
+    assert set(search.every_choice(tmp_path)) == {"fcn:wine", "fcn:digits"}
 
 
 def test_a_data_set_outside_table_3_is_refused():
     with pytest.raises(ProblemError, match="Table 3 has no iris"):
-        contest.entries(Options(datasets=("iris", "wine")))
+        search.entries(Options(datasets=("iris", "wine")))
 
 
 @pytest.mark.parametrize(
@@ -294,8 +295,7 @@ def test_e5_takes_a_divergence_for_the_largest_deviation_and_never_for_faster():
     [([0.5, math.inf], "log"), ([math.inf, math.inf], "linear"), ([0.0, 0.0], "linear"), ([], "linear")],
 )
 def test_a_panel_in_which_every_training_diverged_is_drawn(losses, scale, tmp_path):
-    drawn = figure(3, 3)
-    axes = drawn.subplots()
+    drawn, ((axes,),) = panels(3, 3, 1, 1)
     axes.plot(range(len(losses)), losses)
     log_scale(axes)
     assert axes.get_yscale() == scale
@@ -303,7 +303,7 @@ def test_a_panel_in_which_every_training_diverged_is_drawn(losses, scale, tmp_pa
 
 
 def test_a_heat_map_says_which_of_the_two_diverged():
-    axes = figure(3, 3).subplots()
+    _, ((axes,),) = panels(3, 3, 1, 1)
     heat_map(axes, [[1.0, math.inf], [-math.inf, math.nan]], ["a", "b"], ["c", "d"], lower_is_better=True)
     words = [text.get_text().replace("\n", " ") for text in axes.texts]
     assert words == ["+1.000", "twin diverged", "baseline diverged", "both diverged"]
@@ -319,8 +319,8 @@ def test_the_page_is_made_from_results_alone(tmp_path):
     result = reproduce("page", "--out", str(out))
     assert result.exit_code == 0, result.stderr
     text = (tmp_path / "docs" / "reproduction.md").read_text()
-    assert f"## {registry.find('e4').TITLE}" in text
-    assert f"- {registry.find('e1').TITLE}: **not run yet**" in text
+    assert f"## {harness.find('e4').TITLE}" in text
+    assert f"- {harness.find('e1').TITLE}: **not run yet**" in text
     assert "](results/e4/pairs-fcn-wine.png)" in text
     assert str(tmp_path) not in text
     assert reproduce("page", "--out", str(tmp_path / "empty")).exit_code == 2

@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from ocpkit_nn import Backpropagation, CrossEntropy, fcn
 from ocpkit_nn.experiments.methods import METHODS, NAMES, TWIN, build
-from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalise, warm_up
+from ocpkit_nn.experiments.rivals import ClippedSamples, ImplicitSGD, clip, normalize, warm_up
 from ocpkit_nn.experiments.run import Run
 from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.layers.losses import CrossEntropy
-from ocpkit_nn.training.networks import fcn
-from ocpkit_nn.training.optimizers import Backpropagation
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()
@@ -139,7 +137,7 @@ def test_clipping_bounds_the_step_and_leaves_small_gradients_alone(model, batch)
 
 def test_the_normalised_gradient_makes_steps_as_long_as_the_learning_rate(model, batch):
     optimizer = sgd(model, 0.25)
-    normalise(optimizer)
+    normalize(optimizer)
     for _ in range(3):
         before = flat(model)
         Backpropagation(model, LOSS, optimizer).step(*batch)

@@ -14,19 +14,17 @@ from scipy.integrate import trapezoid
 from sklearn.metrics import r2_score
 from torch import nn
 
-from ocpkit.errors import ProblemError
+from ocpkit import ProblemError
+from ocpkit_nn import CrossEntropy, DDPNOpt, MeanSquaredError
 from ocpkit_nn.data import load
-from ocpkit_nn.experiments import robustness, robustness_report
+from ocpkit_nn.experiments import robustness
 from ocpkit_nn.experiments.architectures import Attention, residual, transformer
-from ocpkit_nn.experiments.regression import diabetes, mean_loss_and_explained
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
-from ocpkit_nn.experiments.robustness_report import Sweep
+from ocpkit_nn.experiments.results import Results, capped_loss, percent
+from ocpkit_nn.experiments.rivals import Muon, cosine
+from ocpkit_nn.experiments.robustness import areas
 from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Result
-from ocpkit_nn.experiments.statistics import capped_loss, percent
-from ocpkit_nn.experiments.todays import Muon, cosine
-from ocpkit_nn.experiments.trial import train
-from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
+from ocpkit_nn.experiments.trial import diabetes, mean_loss_and_explained, train
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)
@@ -180,7 +178,7 @@ def test_every_method_has_three_decades_and_a_twin_those_of_its_baseline():
         own = [run for run in RUNS if robustness.task_name(run) == name]
         windows = {}
         for run in own:
-            windows.setdefault((robustness_report.label(run), run.baseline), set()).add(run.learning_rate)
+            windows.setdefault((robustness.label(run), run.baseline), set()).add(run.learning_rate)
         assert {label for label, _ in windows} >= {"SGD", "twin of SGD", "AdamW", "Muon", "SGD, Nesterov, cosine"}
         for (_, baseline), rates in windows.items():
             assert max(rates) / min(rates) == pytest.approx(1000, rel=0.01)
@@ -205,15 +203,15 @@ def invented(run, accuracy, loss=1.0):
     return Result(run, loss, accuracy, 1, 1.0, {"train_loss": [2.0, loss]})
 
 
-SWEEP = [run for run in RUNS if robustness.task_name(run) == "digits" and robustness_report.label(run) == "SGD"]
+SWEEP = [run for run in RUNS if robustness.task_name(run) == "digits" and robustness.label(run) == "SGD"]
 
 
 @few_examples
 @given(st.floats(0, 100), st.floats(-10, 10))
 def test_the_area_is_the_mean_over_the_logarithm(level, slope):
     middle = math.log10(0.1)
-    sweep = Sweep([invented(run, level + slope * (math.log10(run.learning_rate) - middle)) for run in SWEEP])
-    assert sweep.areas(percent) == pytest.approx({0: level, 1: level}, abs=0.02)  # rates have three digits
+    sweep = Results([invented(run, level + slope * (math.log10(run.learning_rate) - middle)) for run in SWEEP])
+    assert areas(sweep, percent) == pytest.approx({0: level, 1: level}, abs=0.02)  # rates have three digits
 
 
 def test_the_area_is_that_of_scipy_and_a_loss_is_at_most_the_one_before_training():
@@ -222,7 +220,7 @@ def test_the_area_is_that_of_scipy_and_a_loss_is_at_most_the_one_before_training
     assert [capped_loss(result) for result in results[:7]] == [0.1, 2.0, 2.0, 0.2, 2.0, 1.0, 2.0]
     x = np.log10([run.learning_rate for run in SWEEP[:7]])
     expected = trapezoid([capped_loss(result) for result in results[:7]], x) / (x[-1] - x[0])
-    assert Sweep(results).areas(capped_loss)[0] == pytest.approx(expected)
+    assert areas(Results(results), capped_loss)[0] == pytest.approx(expected)
 
 
 def widen(run):
@@ -241,13 +239,13 @@ def widen(run):
     ],
 )
 def test_it_judges_by_its_rule(gain, verdict, monkeypatch, tmp_path):
-    monkeypatch.setattr(robustness_report, "_draw", lambda *_: None)
+    monkeypatch.setattr(robustness, "_draw", lambda *_: None)
     report = robustness.report([invented(run, 50.0 + gain(run)) for run in RUNS], tmp_path)
     assert report.verdict == verdict
 
 
 def test_it_says_where_the_feedback_does_not_pay(monkeypatch, tmp_path):
-    monkeypatch.setattr(robustness_report, "_draw", lambda *_: None)
+    monkeypatch.setattr(robustness, "_draw", lambda *_: None)
 
     def accuracy(run):
         is_worse = robustness.task_name(run) == "residual" and run.method == "ddpnopt" and run.baseline == "adam"

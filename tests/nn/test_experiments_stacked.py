@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from ocpkit_nn import CrossEntropy, DDPNOpt, MeanSquaredError, fcn
 from ocpkit_nn.experiments.stacked import Stacked
-from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
-from ocpkit_nn.training.networks import fcn
 
 torch.set_num_threads(1)
 LOSS = CrossEntropy()
