@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import ocpkit.math as m
-from ocpkit import DDP, Problem
+from ocpkit import DDP, Damping, Problem
 from ocpkit.engines.numpy import NumpyEngine, Policy
 from ocpkit.recursion.curvature import Identity, Proximal
 from ocpkit.solution.trajectory import Trajectory
@@ -153,7 +153,7 @@ def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> Non
         _, _, new = one_iteration(toy(), feedback)
         name = "with feedback" if feedback else "gradient descent"
         print(f"{name:<17} J = {new.cost:.4f}, {np.linalg.norm(new.states[-1] - TARGET):.3f} from the target")
-    print(f"{'optimum':<17} J = {DDP(initial_regularization=1.0).solve(toy()).cost:.4f}")
+    print(f"{'optimum':<17} J = {DDP(damping=Damping(initial=1.0)).solve(toy()).cost:.4f}")
     folder.mkdir(parents=True, exist_ok=True)
     picture().savefig(folder / "feedback-toy.png", dpi=110, metadata={"Software": None})
     print(f"wrote {folder / 'feedback-toy.png'}")

@@ -44,9 +44,11 @@ from ocpkit.solution.solution import WarmStart as WarmStart
 from ocpkit.solution.violation import Violation as Violation
 from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
 from ocpkit.solvers.constrained.interior_point import InteriorPoint as InteriorPoint
+from ocpkit.solvers.ddp.damping import Damping as Damping
 from ocpkit.solvers.ddp.ddp import DDP as DDP
 from ocpkit.solvers.ddp.ddp import FDDP as FDDP
 from ocpkit.solvers.ddp.ddp import ILQR as ILQR
+from ocpkit.solvers.ddp.line_search import LineSearch as LineSearch
 from ocpkit.solvers.ddp.solve_batch import BatchSolution as BatchSolution
 from ocpkit.solvers.ddp.solve_batch import solve_batch as solve_batch
 from ocpkit.solvers.first_order.gradient import GradientDescent as GradientDescent

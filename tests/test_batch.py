@@ -16,7 +16,7 @@ from test_box import programs
 from test_engines import coasting, no_gradient
 
 import ocpkit.math as m
-from ocpkit import DDP, FDDP, ILQR, Constraint, Problem, ProblemError, Solution, Status, UnsupportedProblem
+from ocpkit import DDP, FDDP, ILQR, Constraint, Damping, Problem, ProblemError, Solution, Status, UnsupportedProblem
 from ocpkit.autodiff.symbol import symbols, to_casadi
 from ocpkit.engines.batch.box import minimise_in_boxes
 from ocpkit.engines.batch.elementwise import elementwise
@@ -63,11 +63,11 @@ def assert_equal(batch: BatchSolution, number: int, alone: Solution, tolerance: 
 OPTIONS = {
     "DDP": DDP(),
     "iLQR": ILQR(),
-    "damped control": DDP(initial_regularization=0.7),
-    "damped state": DDP(initial_regularization=0.3, regularize="state", max_iterations=5),
+    "damped control": DDP(damping=Damping(initial=0.7)),
+    "damped state": DDP(damping=Damping(initial=0.3, target="state"), max_iterations=5),
     "tikhonov": ILQR(tikhonov=0.2, max_iterations=5),
-    "no feedback": DDP(feedback=False, initial_regularization=0.1, max_iterations=5),
-    "full steps": ILQR(line_search=False, max_iterations=5),
+    "no feedback": DDP(feedback=False, damping=Damping(initial=0.1), max_iterations=5),
+    "full steps": ILQR(line_search=None, max_iterations=5),
 }
 
 

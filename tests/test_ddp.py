@@ -18,6 +18,7 @@ from ocpkit import (
     DDP,
     FDDP,
     ILQR,
+    Damping,
     Problem,
     Status,
     registry,
@@ -142,7 +143,7 @@ def test_random_smooth_problems_ilqr(problem: Problem) -> None:
 @given(smooth_problems(max_horizon=12))
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_random_smooth_problems_state_regularization(problem: Problem) -> None:
-    check_random(DDP(max_iterations=200, regularize="state"), problem)
+    check_random(DDP(max_iterations=200, damping=Damping(target="state")), problem)
 
 
 def check_random(solver: DDP, problem: Problem) -> None:
@@ -181,7 +182,7 @@ def test_backs_off_where_the_model_is_not_a_number() -> None:
 @pytest.mark.parametrize("where", ["control", "state"])
 def test_regularization_gets_through_negative_curvature(where: str) -> None:
     case = BY_NAME["pendulum"]
-    solution = DDP(regularize=where).solve(case.problem())
+    solution = DDP(damping=Damping(target=where)).solve(case.problem())
     assert solution.success
     assert max(line.regularization for line in solution.history) > 0
     assert solution.cost == pytest.approx(case.optimum, rel=1e-8)

@@ -19,6 +19,7 @@ from ocpkit import (
     FDDP,
     ILQR,
     Constraint,
+    Damping,
     FunctionCost,
     FunctionDynamics,
     FunctionTerminalCost,
@@ -34,6 +35,7 @@ from ocpkit import (
 )
 from ocpkit.recursion.curvature import Identity
 from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.solve_batch import solve_batch
 
 ENGINES = ("vm", "c")
@@ -41,12 +43,12 @@ TRACED = [case for case in CASES if case.name != "black-box"]
 SWEEPS = {
     "second order": DDP(),
     "Gauss-Newton": ILQR(),
-    "damped control": DDP(initial_regularization=0.7),
-    "damped state": DDP(initial_regularization=0.3, regularize="state"),
+    "damped control": DDP(damping=Damping(initial=0.7)),
+    "damped state": DDP(damping=Damping(initial=0.3, target="state")),
     "tikhonov": ILQR(tikhonov=0.2),
-    "no feedback": DDP(feedback=False, initial_regularization=0.1),
-    "gaps": FDDP(initial_regularization=0.1),
-    "gaps, damped state": FDDP(initial_regularization=0.3, regularize="state"),
+    "no feedback": DDP(feedback=False, damping=Damping(initial=0.1)),
+    "gaps": FDDP(damping=Damping(initial=0.1)),
+    "gaps, damped state": FDDP(damping=Damping(initial=0.3, target="state")),
 }
 BLOCKS = ("states", "controls", "feedforward", "feedback_gains", "value_gradients", "value_hessians")
 
@@ -138,7 +140,7 @@ def test_a_look_at_the_undamped_step_leaves_the_damped_one(engine: str) -> None:
     """Least time under its prices ends damped; policy and |Q_u| are still those of the damping that was."""
     augmented = Augmented(models.get("minimum-time").build())
     problem = augmented.lagrangian(augmented.extended(None, 120.0))
-    solver = DDP(gradient_tolerance=1e-2, cost_tolerance=1e-300)
+    solver = DDP(gradient_tolerance=1e-2, cost_tolerance=1e-300, damping=QUADRATIC)
     ours, expected = (replace(solver, engine=each).find_stationary(problem) for each in (engine, "numpy"))
     assert expected.history[-1].regularization > 0
     assert_equal_solves(ours, expected)
@@ -161,7 +163,7 @@ def coasting(pushes: tuple[int, ...]) -> Problem:
 @pytest.mark.parametrize("pushes", [(0, 0, 0), (1, 0, 0, 2)], ids=str)
 def test_stages_without_controls(pushes: tuple[int, ...], engine: str) -> None:
     problem = coasting(pushes)
-    for solver in (DDP(max_iterations=3), FDDP(max_iterations=3, initial_regularization=0.1)):
+    for solver in (DDP(max_iterations=3), FDDP(max_iterations=3, damping=Damping(initial=0.1))):
         reference = replace(solver, engine="numpy").solve(problem)
         assert_equal_blocks(replace(solver, engine=engine).solve(problem), reference, floor=1.0)
 
@@ -199,7 +201,7 @@ def test_one_sweep_in_bounds(case: Case, options: str, engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_full_steps_without_a_line_search(engine: str) -> None:
     problem = BY_NAME["hand-written"].problem()
-    solver = DDP(line_search=False, max_iterations=7, gradient_tolerance=1e-300, cost_tolerance=1e-300)
+    solver = DDP(line_search=None, max_iterations=7, gradient_tolerance=1e-300, cost_tolerance=1e-300)
     assert_equal_solves(replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem))
 
 
@@ -287,7 +289,11 @@ def test_the_same_way_on_from_a_saddle(engine: str) -> None:
 @pytest.mark.parametrize("make", [no_minimum, blows_up, no_derivative, barrier, stalls])
 def test_the_same_end(make: Any, engine: str) -> None:
     problem = make()
-    for solver in (DDP(max_iterations=100), DDP(max_iterations=100, regularize="state"), FDDP(max_iterations=100)):
+    for solver in (
+        DDP(max_iterations=100),
+        DDP(max_iterations=100, damping=Damping(target="state")),
+        FDDP(max_iterations=100),
+    ):
         ours = replace(solver, engine=engine).solve(problem)
         reference = replace(solver, engine="numpy").solve(problem)
         assert ours.status is reference.status

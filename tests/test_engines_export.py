@@ -17,7 +17,7 @@ import pytest
 from problems import BY_NAME
 from typer.testing import CliRunner
 
-from ocpkit import DDP, FDDP, ILQR, Problem, UnsupportedProblem, models
+from ocpkit import DDP, FDDP, ILQR, Damping, Problem, UnsupportedProblem, models
 from ocpkit.cli import app
 from ocpkit.control.export import export_c
 from ocpkit.engines.c.emit import OPERATIONS
@@ -91,7 +91,7 @@ def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> N
 @pytest.mark.parametrize(
     ("name", "solver"),
     [
-        ("pendulum", DDP(regularize="state")),
+        ("pendulum", DDP(damping=Damping(target="state"))),
         ("varying-sizes", DDP()),
         ("reference", ILQR()),
         ("hand-written", DDP(tikhonov=0.01)),

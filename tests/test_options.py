@@ -24,11 +24,13 @@ from ocpkit import (
     SQP,
     AugmentedLagrangian,
     Constraint,
+    Damping,
     Fatrop,
     FunctionDynamics,
     GradientDescent,
     InteriorPoint,
     KalmanFilter,
+    LineSearch,
     Problem,
     ProblemError,
     Solution,
@@ -100,18 +102,23 @@ OF_DDP: dict[str, Row] = OF_EVERY | {
     "gradient_tolerance": (SWING, {}, 1e9),
     "cost_tolerance": (CONVEX, {"gradient_tolerance": 1e-300}, 1e9),
     "gap_tolerance": (GAPS, {"gradient_tolerance": 1e9}, 1e9),
-    "regularize": (SWING, {"initial_regularization": 1.0}, "state"),
-    "initial_regularization": (SWING, {}, 10.0),
-    "min_regularization": (SWING, {"initial_regularization": 1.0}, 0.9),
-    "max_regularization": (SWING, {"second_order": True}, 1e-5),
-    "regularization_factor": (SWING, {"initial_regularization": 1.0}, 5.0),
+    "damping": (SWING, {}, Damping(initial=10.0)),
     "tikhonov": (SWING, {}, 1.0),
-    "line_search": (SWING, {"max_iterations": 5}, False),
-    "min_step_size": (HARD, {}, 0.9),
-    "armijo": (HARD, {}, 0.9),
+    "line_search": (SWING, {"max_iterations": 5}, None),
     "infeasible_start": (SWING, {}, True),
     "engine": (SWING, {}, "vm"),
 }
+OF_PARTS: dict[str, Row] = {
+    "target": (SWING, {"damping": Damping(initial=1.0)}, Damping(initial=1.0, target="state")),
+    "initial": (SWING, {}, Damping(initial=10.0)),
+    "minimum": (SWING, {"damping": Damping(initial=1.0)}, Damping(initial=1.0, minimum=0.9)),
+    "maximum": (SWING, {}, Damping(maximum=0.1)),
+    "factor": (SWING, {"damping": Damping(initial=1.0)}, Damping(initial=1.0, factor=5.0)),
+    "growth": (SWING, {"damping": Damping(initial=1.0)}, Damping(initial=1.0, growth="quadratic")),
+    "min_step_size": (HARD, {}, LineSearch(min_step_size=0.9)),
+    "armijo": (declare(controls=[5.0]), {}, LineSearch(armijo=0.9)),
+}
+"""The options of the damping and of the line search: a problem, the other value, and the part with this one."""
 OF_FIRST_ORDER: dict[str, Row] = OF_EVERY | {"gradient_tolerance": (SWING, {"max_iterations": 5}, 1e9)}
 OF_AUGMENTED: dict[str, Row] = {
     "max_iterations": (LIMITED, {}, 1),
@@ -132,7 +139,7 @@ OF_PLUGINS: dict[str, Row] = OF_EVERY | {
 }
 TABLE: dict[type[Solver], dict[str, Row]] = {
     DDP: OF_DDP,
-    ILQR: OF_DDP | {"second_order": (SWING, {}, True), "line_search": (HARD, {"max_iterations": 5}, False)},
+    ILQR: OF_DDP | {"second_order": (SWING, {}, True), "line_search": (HARD, {"max_iterations": 5}, None)},
     FDDP: OF_DDP | {"infeasible_start": (SWING, {}, False)},
     ILQG: {
         "max_iterations": (NOISY, {}, 1),
@@ -230,6 +237,29 @@ def test_an_option_of_a_solver_matters(kind: type[Solver], name: str) -> None:
     assert matters(lambda given: fingerprint(base(kind, **given).solve(problem)), options, name, value)
 
 
+def test_the_table_holds_every_option_of_a_part() -> None:
+    assert {*OF_PARTS} == {field.name for kind in (Damping, LineSearch) for field in fields(kind)}
+
+
+@pytest.mark.parametrize("engine", ["numpy", "c", "batch", "inner"])
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_an_option_of_a_part_matters(name: str, engine: str) -> None:
+    problem, options, part = OF_PARTS[name]
+    options = {"max_iterations": 30} | options
+    key = "damping" if isinstance(part, Damping) else "line_search"
+
+    def solve(given: dict[str, Any]) -> Any:
+        if engine == "batch":
+            batch = solve_batch(problem, solver=DDP(**given))
+            return batch.controls.tobytes(), batch.status.tolist(), batch.iterations.tolist()
+        if engine == "inner":
+            solver = AugmentedLagrangian(inner=DDP(engine="numpy", **given), max_iterations=4)
+            return fingerprint(solver.solve(LIMITED))
+        return fingerprint(DDP(engine=engine, **given).solve(problem))
+
+    assert solve(options) != solve(options | {key: part})
+
+
 @pytest.mark.parametrize("name", OF_DDP)
 def test_an_option_matters_in_c_too(name: str) -> None:
     problem, options, value = OF_DDP[name]
@@ -272,10 +302,8 @@ def test_the_defaults_of_an_inner_solver_are_no_refusal() -> None:
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (DDP, {"line_search": False, "armijo": 0.1}),
-        (ILQR, {"line_search": False, "min_step_size": 0.1}),
-        (DDP, {"curvature": Identity(0.1), "initial_regularization": 1.0}),
-        (DDP, {"curvature": Identity(0.1), "regularize": "state"}),
+        (DDP, {"curvature": Identity(0.1), "damping": Damping(initial=1.0)}),
+        (DDP, {"curvature": Identity(0.1), "damping": Damping()}),
         (GradientDescent, {"line_search": False, "armijo": 0.1}),
         (MSA, {"learning_rate": 0.1}),
         (MSA, {"minimisation": "gradient", "relaxation": 0.5}),
@@ -317,9 +345,9 @@ class Counting:
 @pytest.mark.parametrize("name", CURVATURES)
 def test_a_solver_gives_one_answer(kind: type[DDP], problem: Problem, name: str) -> None:
     curvature = CURVATURES[name]()
-    solver = kind(curvature=curvature, line_search=False, max_iterations=4)
+    solver = kind(curvature=curvature, line_search=None, max_iterations=4)
     first, again = solver.solve(problem), solver.solve(problem)
-    fresh = kind(curvature=CURVATURES[name](), line_search=False, max_iterations=4).solve(problem)
+    fresh = kind(curvature=CURVATURES[name](), line_search=None, max_iterations=4).solve(problem)
     assert fingerprint(first) == fingerprint(again) == fingerprint(fresh)
     assert repr(vars(curvature)) == repr(vars(CURVATURES[name]()))
 

@@ -163,7 +163,7 @@ def _everything() -> dict[str, Any]:
     estimator = KalmanFilter(without_noise(noisy), seen, 0.1, covariance=0.1)
     return {
         **{f"solver {name}": registry.make(name) for name in registry.names()},
-        "solver with a curvature": DDP(curvature=Adam(0.1, memory={0: {"count": 3}}), line_search=False),
+        "solver with a curvature": DDP(curvature=Adam(0.1, memory={0: {"count": 3}}), line_search=None),
         "identity": Identity(0.1),
         "solution": solution,
         "mpc": controller,

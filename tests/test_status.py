@@ -171,7 +171,7 @@ def test_there_is_no_minimum_in_any_unit(engine: str) -> None:
 
 
 def test_status_diverged_by_a_large_learning_rate() -> None:
-    solver = DDP(curvature=Identity(10.0), line_search=False, feedback=False)
+    solver = DDP(curvature=Identity(10.0), line_search=None, feedback=False)
     solution = solver.solve(BY_NAME["hand-written"].problem())
     assert solution.status is Status.DIVERGED
     assert all(np.isfinite(x).all() for x in (solution.states, solution.controls))

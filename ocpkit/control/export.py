@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocpkit.engines.c.emit import literal
-from ocpkit.engines.c.library import FIELD_NAMES
 from ocpkit.engines.c.source import Source, c_source, kernel
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.errors import UnsupportedProblem, refuse_unused
@@ -138,10 +136,7 @@ def _sizes(problem: Problem) -> dict[str, int]:
 
 
 def _options(solver: DDP) -> str:
-    values = {option.name: getattr(solver, option.name) for option in fields(solver) if option.name in FIELD_NAMES}
-    values |= {"on_state": solver.regularize == "state", "step_sizes": len(solver.step_sizes)}
-    values |= {"regularization": solver.initial_regularization, "growth": 1.0}
-    return ", ".join(f".{key} = {literal(float(value))}" for key, value in values.items())
+    return ", ".join(f".{key} = {literal(float(value))}" for key, value in solver.numbers().items())
 
 
 def _array(name: str, values: Iterable[float]) -> str:

@@ -90,7 +90,7 @@ def assert_controls(model: nn.Sequential, controls: Any, tolerance: float = 1e-9
 
 def core_step(problem: Problem, curvature: Any, **options: Any) -> list[np.ndarray[Any, Any]]:
     """Return the controls after one full step of the core's solver."""
-    solver = DDP(second_order=False, line_search=False, curvature=curvature, max_iterations=1, **options)
+    solver = DDP(second_order=False, line_search=None, curvature=curvature, max_iterations=1, **options)
     return list(solver.solve(problem).controls)
 
 

@@ -78,7 +78,7 @@ def test_identity_curvature_is_sgd(problem, fraction):
     first_order = {"gradient_tolerance": NEVER, "learning_rate": eta}
     assert_same_path(iterates(GradientDescent(line_search=False, **first_order), problem), sgd)
     assert_same_path(iterates(MSA(minimisation="gradient", patience=10**6, **first_order), problem), sgd)
-    ddp = DDP(curvature=Identity(eta), feedback=False, line_search=False, gradient_tolerance=NEVER)
+    ddp = DDP(curvature=Identity(eta), feedback=False, line_search=None, gradient_tolerance=NEVER)
     assert_same_path(iterates(ddp, problem), sgd)
 
 
@@ -101,7 +101,7 @@ def test_momentum_belongs_to_the_curvature(problem, fraction, momentum):
     eta = (1 - momentum) * stable_rate(problem, fraction)
     sgd = torch_iterates(lambda weights: torch.optim.SGD(weights, lr=eta, momentum=momentum), problem)
     curvature = Identity(eta, momentum)
-    ddp = DDP(curvature=curvature, feedback=False, line_search=False, gradient_tolerance=NEVER)
+    ddp = DDP(curvature=curvature, feedback=False, line_search=None, gradient_tolerance=NEVER)
     assert_same_path(iterates(ddp, problem), sgd)
 
 

@@ -39,7 +39,7 @@ class Ocpkit:
         # what natural units cost counts: nothing in C, but sums over the stages in Python
         endless = {
             k: self.solver(
-                max_iterations=k, line_search=False, scaling=False, gradient_tolerance=NEVER, cost_tolerance=NEVER
+                max_iterations=k, line_search=None, scaling=False, gradient_tolerance=NEVER, cost_tolerance=NEVER
             )
             for k in (0, batch)
         }
@@ -54,7 +54,7 @@ class Ocpkit:
                 raise RuntimeError(f"{self.name} stopped after {done} of {k} iterations on {task.name}")
 
         def step(k: int, controls: Sequence[np.ndarray]) -> None:
-            run = self.solver(line_search=False).begin(problem, Guess(tuple(controls), None))
+            run = self.solver(line_search=None).begin(problem, Guess(tuple(controls), None))
             run.start()
             for _ in range(k):
                 run.status = None  # whatever it has found

@@ -63,7 +63,6 @@ class AugmentedState(ctypes.Structure):
 
 
 PATIENCE = 120  # seconds after which somebody else's compiler is not waited for any longer
-FIELD_NAMES = frozenset(name for name, _ in State._fields_)
 
 
 class CompilerBusy(CompilerError):

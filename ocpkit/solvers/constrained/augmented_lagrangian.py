@@ -34,6 +34,7 @@ from ocpkit.solvers.choose import choose_engine
 from ocpkit.solvers.constrained.augmented import NEGLIGIBLE, Augmented, Measured
 from ocpkit.solvers.constrained.compiled import CompiledAugmentedRun
 from ocpkit.solvers.constrained.units import FAR, Units, first_units, measure_units, rows_here
+from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
 
@@ -103,6 +104,12 @@ class AugmentedLagrangian(Solver):
             raise ProblemError("penalty_factor must be above 1 and enough below 1")
 
     @property
+    def minimizer(self) -> DDP:
+        """The inner solver, with the damping that suits warm starts best unless it has its own or none."""
+        chosen = self.inner.damping is not None or self.inner.curvature is not None
+        return self.inner if chosen else replace(self.inner, damping=QUADRATIC)
+
+    @property
     def barrier(self) -> Barrier:
         """That of `InteriorPoint`; here there is none."""
         return Barrier()
@@ -164,7 +171,8 @@ class AugmentedLagrangianRun(Run):
         self.of_rows, self.first = given or augmented.zeros(), options.first(guess.warm_start if given else None)
         self.penalty, self.barrier, self.tolerance = self.first.penalty, self.first.barrier, self.first.tolerance
         self.barrier_unit, self.searching, self.least_squares = 1.0, 0, 0.0
-        self.damping = options.inner.initial_regularization
+        self.minimizer = options.minimizer
+        self.damping = self.minimizer.schedule.initial
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
@@ -235,7 +243,7 @@ class AugmentedLagrangianRun(Run):
             return self._record(before, self.violation)
         first, known = self.inner is None, self._known_units.rows
         here = self._rows_here(inner) if first or self._stationary(inner) else known
-        residual, self.damping = self._residual(measured, here), options.inner.initial_regularization
+        residual, self.damping = self._residual(measured, here), self.minimizer.schedule.initial
         self.inner = self.policy = inner
         self.of_rows = measured.updated
         if self.units is None or (first and (here < FAR * known).any()):
@@ -310,9 +318,9 @@ class AugmentedLagrangianRun(Run):
         problem = self.augmented.lagrangian(self._parameters())
         limit = min(self.options.inner.time_limit, max(self.time_left, SHORTEST))
         solver = replace(
-            self.options.inner,
+            self.minimizer,
             gradient_tolerance=self.tolerance,
-            initial_regularization=self.damping,
+            damping=None if self.minimizer.damping is None else replace(self.minimizer.damping, initial=self.damping),
             cost_tolerance=LEAST_DECREASE if self.searching else NEGLIGIBLE,
             time_limit=limit,
         )

@@ -39,7 +39,8 @@ class CompiledAugmentedRun(RunInC):
     ) -> None:
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
-        self.inner = CompiledRun.begin(options.inner, problem, graph, library, guess)
+        minimizer = options.minimizer
+        self.inner = CompiledRun.begin(minimizer, problem, graph, library, guess)
         y, barrier, sides = augmented.first_multipliers(guess.multipliers), options.barrier, augmented.sides
         self.first = first = options.first(guess.warm_start if y else None)
         self.p = self.inner.parameters = augmented.extended(y, first.penalty, first.barrier)
@@ -51,8 +52,8 @@ class CompiledAugmentedRun(RunInC):
         states, controls = max(problem.state_sizes), max(problem.control_sizes)
         self.state = AugmentedState(
             **{name: getattr(options, name) for name in SHARED_OPTIONS},
-            first_damping=options.inner.initial_regularization,
-            damping=options.inner.initial_regularization,
+            first_damping=minimizer.schedule.initial,
+            damping=minimizer.schedule.initial,
             most=int(options.inner.max_iterations) + 1,
             own=augmented.own,
             widest=augmented.widest,

@@ -19,7 +19,21 @@ from ocpkit.engines.batch.torch import PerProblem, Policies, TorchEngine, Trajec
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import Status
-from ocpkit.solvers.ddp.ddp import BLOWN_UP, DDP, IDLE_LIMIT
+from ocpkit.solvers.ddp.damping import Level
+from ocpkit.solvers.ddp.ddp import DDP
+from ocpkit.solvers.ddp.decisions import (
+    BLOWN_UP,
+    DECISIONS,
+    IDLE_LIMIT,
+    LARGE,
+    Change,
+    End,
+    Event,
+    end_of_progress,
+    of_infinity,
+    of_refusal,
+)
+from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.driver import MOST_DEPARTURES, Clock
 from ocpkit.solvers.verdicts.optimality import BOTTOMLESS, LENIENCE, SPREAD
 from ocpkit.solvers.verdicts.second_order import SLIGHT, examine
@@ -90,7 +104,7 @@ class BatchedDDP:
             number=torch.arange(count, device=engine.device),
             along=start,
             policy=engine.no_policies(count, feedback=options.feedback),
-            damping=torch.full_like(start.cost, options.initial_regularization),
+            damping=torch.full_like(start.cost, options.schedule.initial),
             growth=torch.ones_like(start.cost),
             unit=torch.zeros_like(start.controls[:1]),
             highest=torch.full_like(start.cost, -torch.inf),
@@ -131,21 +145,22 @@ class BatchedDDP:
         noise, slope = self._noise(), now.policy.gradient_norm.clone()
         step_size, actual = self._line_search(noise)
         accepted = step_size > 0
-        self._relax(step_size >= 0.5)
-        rejected = (~accepted).nonzero()[:, 0]
-        hopeless = rejected[~self._damp(rejected)]
-        if options.line_search:
-            self._end_of_progress(hopeless)
-        else:
-            now.end(hopeless, Status.DIVERGED)
+        searched = options.line_search is not None
+        for event, problems in (
+            (Event.LARGE_STEP, step_size >= LARGE),
+            (Event.SMALL_STEP, accepted & (step_size < LARGE)),
+            (of_refusal(searched=searched), ~accepted),
+        ):
+            self._decide(event, problems.nonzero()[:, 0])
         self._backward_pass()
         self._check_convergence()
         changed = (actual > noise) | (now.policy.gradient_norm < 0.9 * slope) | ~accepted
         now.idle = torch.where(changed, torch.where(accepted, 0, now.idle), now.idle + 1)
-        if options.line_search:
-            self._end_of_progress((accepted & (now.status == RUNNING) & (now.idle >= IDLE_LIMIT)).nonzero()[:, 0])
+        if searched:
+            idle = accepted & (now.status == RUNNING) & (now.idle >= IDLE_LIMIT)
+            self._decide(Event.IDLE, idle.nonzero()[:, 0])
         falling = (now.first > 0) & (now.along.cost < -self.bottomless * now.first)
-        now.end((falling & (now.status == RUNNING)).nonzero()[:, 0], Status.DIVERGED)
+        self._decide(Event.BOTTOMLESS, (falling & (now.status == RUNNING)).nonzero()[:, 0])
         now.iterations += 1
 
     def _noise(self) -> Tensor:
@@ -171,6 +186,7 @@ class BatchedDDP:
         now = self.progress
         cost, promised = now.along.cost.clone(), -now.policy.expected_change
         step_size, decrease = torch.zeros_like(cost), torch.zeros_like(cost)
+        search, halve = self.options.line_search, ~implausible(promised, now.along.magnitude)
         remaining = now.running
         for group in self._step_sizes():
             whole = len(remaining) == len(cost)
@@ -178,15 +194,14 @@ class BatchedDDP:
             trials = self.engine.forward_pass(along, now.policy if whole else now.policy.take(remaining), group)
             actual = cost[remaining] - trials.cost
             good = trials.finite
-            if self.options.line_search:
-                threshold = self.options.armijo * group[:, None] * promised[remaining] - noise[remaining]
-                good = good & (actual >= threshold)
+            if search is not None:
+                good = good & search.accepts(actual, group[:, None] * promised[remaining], noise[remaining])
             found, first = good.any(0), good.int().argmax(0)
             moved = remaining[found]
             trial = replace(trials, parameters=along.parameters).choose(first)
             now.along.put(moved, trial.take(found))
             step_size[moved], decrease[moved] = group[first][found], actual.gather(0, first[None])[0][found]
-            remaining = remaining[~found]
+            remaining = remaining[~found & halve[remaining]]
             if not len(remaining):
                 break
         return step_size, decrease
@@ -196,41 +211,47 @@ class BatchedDDP:
         alphas = self.engine.tensor(self.options.step_sizes)
         return [alphas[2**i - 1 : 2 ** (i + 1) - 1] for i in range(len(alphas).bit_length())]
 
-    def _damp(self, problems: Tensor) -> Tensor:
-        """Raise μ of the named problems; where that is still possible."""
-        now, base = self.progress, self.options.regularization_factor
-        growth = (now.growth[problems] * base).clamp(min=base)
-        damping = (now.damping[problems] * growth).clamp(min=self.options.min_regularization)
-        now.growth[problems], now.damping[problems] = growth, damping
-        return damping <= self.options.max_regularization
-
-    def _relax(self, problems: Tensor) -> None:
-        """Lower μ of the named problems, to zero below its minimum."""
-        now, base = self.progress, self.options.regularization_factor
-        growth = (now.growth[problems] / base).clamp(max=1 / base)
-        lowered = now.damping[problems] * growth
-        now.growth[problems] = growth
-        now.damping[problems] = torch.where(lowered >= self.options.min_regularization, lowered, 0)
+    def _decide(self, event: Event, problems: Tensor) -> Tensor:
+        """Change the damping of the named problems, and end them, as the table says; return those that go on."""
+        now, schedule, decision = self.progress, self.options.schedule, DECISIONS[event]
+        over = torch.full_like(problems, decision.status is not None, dtype=torch.bool)
+        end = decision.status
+        if decision.change is not Change.KEEP:
+            level = Level(now.damping[problems], now.growth[problems])
+            level = schedule.raised(level) if decision.change is Change.RAISE else schedule.lowered(level)
+            now.damping[problems], now.growth[problems] = level.value, level.growth
+            if decision.change is Change.RAISE:
+                over, end = schedule.exhausted(level), decision.exhausted
+        if end is End.OF_PROGRESS:
+            self._end_of_progress(problems[over])
+        elif end is not None:
+            now.end(problems[over], end)
+        return problems[~over]
 
     def _backward_pass(self) -> None:
         """Compute the policies of all running problems, damping each Q_uu as much as it needs."""
         now = self.progress
         todo = now.running
+        mended = torch.zeros_like(now.status, dtype=torch.bool)  # whether Q_uu was indefinite with less damping
         while len(todo):
             new = self._policies(todo)
-            done, failed = todo[~new.failed], todo[new.failed]
-            now.policy.put(done, new.take(~new.failed))
-            now.unit[:, done] = new.unit[:, ~new.failed]
+            wild = implausible(-new.expected_change, now.along.magnitude[todo])
+            barely = ~new.failed & mended[todo] & wild
+            again, good, tame = todo[barely], ~new.failed & ~barely, ~new.failed & ~wild
+            failed = todo[new.failed]
+            now.policy.put(todo[good], new.take(good))
+            now.unit[:, todo[tame]] = new.unit[:, tame]
             broken, finite = failed[~new.finite[new.failed]], failed[new.finite[new.failed]]
             first = now.iterations[broken] == 0
             # an iterate other than the guess that is not finite has been reached from one that was
             started = now.policy.gradient_norm[broken].isfinite()
-            now.end(broken[first & ~started], Status.INVALID_INPUT)
-            now.end(broken[~first | started], Status.DIVERGED)
-            grown = self._damp(finite)
-            self._end_of_progress(finite[~grown])
-            now.policy.forget(torch.cat([broken, finite[~grown]]))
-            todo = finite[grown]
+            at_guess = first & ~started
+            self._decide(of_infinity(had_policy=False), broken[at_guess])
+            self._decide(of_infinity(had_policy=True), broken[~at_guess])
+            todo = self._decide(Event.INDEFINITE, finite)
+            now.policy.forget(torch.cat([broken, finite[~torch.isin(finite, todo)]]))
+            mended[todo], mended[again] = True, False
+            todo = torch.cat([todo, self._decide(Event.BARELY_DEFINITE, again)]).sort().values
 
     def _policies(self, problems: Tensor) -> Policies:
         now, options = self.progress, self.options
@@ -238,7 +259,7 @@ class BatchedDDP:
         along = now.along if whole else now.along.take(problems)
         held = now.held if whole or now.held is None else now.held[:, problems]
         damping, none = now.damping[problems], torch.zeros_like(now.damping[problems])
-        on_state, relative = options.regularize == "state", options.scaling
+        on_state, relative = options.schedule.on_state, options.scaling
         policies = self.engine.backward_pass(
             along,
             none if on_state else damping,
@@ -282,7 +303,7 @@ class BatchedDDP:
             alone = max(options.gradient_tolerance**2, self.rounding) * unit
             flat = now.policy.decrement <= alone + floor
             flat &= (promised <= LENIENCE * alone + floor) | (not options.feedback)
-            if options.regularize == "state":
+            if options.schedule.on_state:
                 flat &= now.damping == 0  # else Q_uu itself is damped
             settled = promised <= tolerance * unit + floor
         else:
@@ -339,7 +360,7 @@ class BatchedDDP:
         if left:
             along = now.along.take(moved)
             now.along.put(moved, self.engine.rollout(along.states[0], along.controls, along.parameters))
-            now.damping[moved], now.growth[moved] = self.options.initial_regularization, 1.0
+            now.damping[moved], now.growth[moved] = self.options.schedule.initial, 1.0
             now.unit[:, moved] = 0.0  # |Q_uu| there tells nothing of the one here
             now.idle[moved] = 0
             now.departures[moved] += 1
@@ -347,8 +368,8 @@ class BatchedDDP:
 
     def _end_of_progress(self, problems: Tensor) -> None:
         blown_up = self.progress.along.cost[problems].abs() > self.blown_up
-        self.progress.end(problems[blown_up], Status.DIVERGED)
-        self.progress.end(problems[~blown_up], Status.STALLED)
+        for flag, chosen in ((True, problems[blown_up]), (False, problems[~blown_up])):
+            self.progress.end(chosen, end_of_progress(blown_up=flag, closed=True))
 
 
 def _array(tensor: Tensor) -> Array:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
-from ocpkit.engines.c.library import FIELD_NAMES, Library, State
+from ocpkit.engines.c.library import Library, State
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.vm import SweepPolicy
 from ocpkit.errors import ProblemError
@@ -28,6 +28,7 @@ from ocpkit.solvers.driver import Clock, Guess, Run, bound_multipliers
 if TYPE_CHECKING:
     from ocpkit.solvers.ddp.ddp import DDP, DDPRun
 
+WHOLE = frozenset(name for name, kind in State._fields_ if kind is ctypes.c_long)
 SLICE = 0.05  # seconds between two looks at the keyboard
 ROWS = 64  # iterations that the history has room for at first
 ALIGNMENT = 64  # bytes of a cache line
@@ -150,7 +151,6 @@ class CompiledRun(RunInC):
         self.state.horizon, self.state.kind_of_stage = problem.horizon, address_of(self.layout.kinds)
         self.state.p = address_of(self.parameters)
         self.state.stride = 0 if self.parameters.ndim == 1 else self.parameters.shape[1]
-        self.state.regularization, self.state.growth = options.initial_regularization, 1.0
         self.details = {}
         if graph.bounded:
             self.flat("lower")[:], self.flat("upper")[:] = problem.control_bounds
@@ -182,7 +182,7 @@ class CompiledRun(RunInC):
         run.state.gap_weight, run.state.idle = other.gap_weight, other.idle
         run.state.open = trajectory.open
         run.state.highest, run.state.first = other.spread.highest, other.spread.first
-        run.state.regularization, run.state.growth = other.regularization.value, other.regularization.growth
+        run.state.regularization, run.state.growth = other.damping.value, other.damping.growth
         run.details |= other.details
         library.handle.ocpkit_resume(ctypes.byref(run.state))
         return run
@@ -206,7 +206,8 @@ class CompiledRun(RunInC):
             setattr(self.state, name, self.address + 8 * self.layout.series[name].offset)
         self._write("u", controls)
         self.flat("x")[: len(self.problem.x0)] = self.problem.x0
-        self.state.regularization, self.state.growth = self.options.initial_regularization, 1.0
+        start = self.options.schedule.start()
+        self.state.regularization, self.state.growth = start.value, start.growth
         self.state.has_gaps = self.state.idle = self.state.status = 0
         self.library.handle.ocpkit_resume(ctypes.byref(self.state))
         self._conclude()
@@ -253,10 +254,8 @@ class CompiledRun(RunInC):
 def _options(options: DDP) -> State:
     """The struct with these options, to be copied for a solve."""
     state = State()
-    for option in fields(options):
-        if option.name in FIELD_NAMES:  # the struct calls them as Python does
-            setattr(state, option.name, getattr(options, option.name))
-    state.on_state, state.step_sizes = options.regularize == "state", len(options.step_sizes)
+    for name, number in options.numbers().items():
+        setattr(state, name, int(number) if name in WHOLE else number)
     return state
 
 

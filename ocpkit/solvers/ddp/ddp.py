@@ -5,12 +5,12 @@
 Each iteration expands the problem along the current trajectory, computes affine policies backward
 (`bellman.backward_pass`) and applies them forward. What makes it global:
 
-* *line search*: α = 1, ½, ¼, … until J has fallen by at least a fraction of what the quadratic model promises, less
-  what rounding makes of Σ |ℓ_t| + |φ|. With open gaps the merit J + ν s stands for J, s the share of the guess's gaps
-  that is left;
-* *regularization*: Q_uu + μ D, D the mean of |Q_uu|'s diagonal (`curvature.Metric`), or V_xx + μ diag |V_xx|, so that μ
-  has no unit, with the schedule of Tassa, Erez & Todorov (2012): μ grows when Q_uu is not positive definite or no step
-  is accepted, and shrinks after good steps;
+* *line search* (`line_search`): α = 1, ½, ¼, … until J has fallen by at least a fraction of what the quadratic model
+  promises, less what rounding makes of Σ |ℓ_t| + |φ|. With open gaps the merit J + ν s stands for J, s the share of the
+  guess's gaps that is left;
+* *damping* (`damping`): Q_uu + μ D, D the mean of |Q_uu|'s diagonal (`curvature.Metric`), or V_xx + μ diag |V_xx|, so
+  that μ has no unit. It grows when Q_uu is not positive definite or no step is accepted, and shrinks after good steps:
+  `decisions` is the table of what is done when;
 * *gaps*: a state guess need not satisfy the dynamics; the forward pass multiplies the gaps by 1 − α (Mastalli et al.
   2020, FDDP), so that s falls from 1 to 0. While gaps are open the model is Gauss-Newton's: V_x is not yet a
   co-state, and V_x·f_xx would add curvature that means nothing;
@@ -29,9 +29,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.renamed import accept_old_names
 from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite, ProblemError, refuse_unused, unknown_name
 from ocpkit.problem.problem import Problem
@@ -42,15 +41,30 @@ from ocpkit.solution.solution import Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.choose import ENGINES, choose_engine
 from ocpkit.solvers.ddp.compiled import CompiledRun
+from ocpkit.solvers.ddp.damping import Damping
+from ocpkit.solvers.ddp.decisions import (
+    BLOWN_UP,
+    DECISIONS,
+    IDLE_LIMIT,
+    Change,
+    End,
+    Event,
+    end_of_progress,
+    of_infinity,
+    of_refusal,
+    of_step,
+)
+from ocpkit.solvers.ddp.line_search import BACKTRACKING, LineSearch, implausible
 from ocpkit.solvers.ddp.switch import SwitchingRun
 from ocpkit.solvers.driver import Guess, Run, Solver, bound_multipliers, not_negative, positive
 from ocpkit.solvers.verdicts.optimality import LENIENCE, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
 
-BLOWN_UP = 1e100  # a cost beyond this, of either sign, means that the problem has no minimum in reach
-IDLE_LIMIT = 10  # steps in a row without a change of J or of the gradient, after which the search has stalled
+NUMBERS = ("gradient_tolerance", "cost_tolerance", "gap_tolerance", "tikhonov", "second_order", "feedback", "scaling")
+"""Options that C calls as Python does."""
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class DDP(Solver):
     """Differential dynamic programming.
@@ -62,8 +76,8 @@ class DDP(Solver):
     feedback
         Keep Q_ux; without it this is stage-wise Newton (Prop. 2).
     curvature
-        What stands for Q_uu; None is the exact Q_uu with the regularisation schedule below. Each solve takes a copy of
-        it, so that nothing is remembered from one to the next.
+        What stands for Q_uu; None is the exact Q_uu with the damping below. Each solve takes a copy of it, so that
+        nothing is remembered from one to the next.
     gradient_tolerance
         Converged when max |Q_u + y|/√|Q_uu|, over all controls, is at most this times √S (see `optimality`); y, the
         multipliers of the control bounds, are zero where no bound holds. With ``scaling=False``: when |Q_u + y| is at
@@ -73,21 +87,13 @@ class DDP(Solver):
         S = Σ |ℓ_t| + |φ| + 1e-60 of J's spread since the guess. With ``scaling=False``: times 1 + |J|.
     gap_tolerance
         Share of the guess's gaps that counts as closed; they all shrink by the same factor.
-    regularize
-        Where the damping goes: ``"control"``, Q_uu + μ D (see `ocpkit.recursion.curvature.Metric`), or ``"state"``,
-        V_xx + μ diag |V_xx|. With ``scaling=False``: + μ I.
-    initial_regularization, min_regularization, max_regularization
-        Bounds of μ; below the minimum it is zero, above the maximum the solver gives up.
-    regularization_factor
-        Base δ₀ of the schedule; repeated failures raise μ by δ₀, δ₀², δ₀³, …
     tikhonov
         Constant ε added to V_xx (Alg. 3, line 12).
+    damping
+        Levenberg damping of the exact Q_uu and its schedule; None: ``Damping()``, but for inner solvers of
+        `AugmentedLagrangian` and `InteriorPoint`, which have a schedule of their own.
     line_search
-        False: always take the full step, as training does.
-    min_step_size
-        Smallest α tried.
-    armijo
-        Fraction of the promised decrease that a step must achieve.
+        How far to go along a step; None: always the full step, as training does.
     infeasible_start
         Start from a state guess even if there is none: x0 at every stage.
     engine
@@ -101,15 +107,9 @@ class DDP(Solver):
     gradient_tolerance: float = 1e-6
     cost_tolerance: float = 1e-12
     gap_tolerance: float = 1e-9
-    regularize: str = "control"
-    initial_regularization: float = 0.0
-    min_regularization: float = 1e-5
-    max_regularization: float = 1e12
-    regularization_factor: float = 2.0
     tikhonov: float = 0.0
-    line_search: bool = True
-    min_step_size: float = 1e-3
-    armijo: float = 1e-4
+    damping: Damping | None = None
+    line_search: LineSearch | None = BACKTRACKING
     infeasible_start: bool = False
     engine: str = "auto"
 
@@ -117,37 +117,36 @@ class DDP(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "gradient_tolerance", "cost_tolerance", "gap_tolerance", "min_regularization")
-        positive(self, "max_regularization", "min_step_size", "armijo", "regularization_factor")
-        not_negative(self, "initial_regularization", "tikhonov")
-        if self.regularize not in ("control", "state"):
-            raise unknown_name("target of the regularisation", self.regularize, ("control", "state"))
+        positive(self, "gradient_tolerance", "cost_tolerance", "gap_tolerance")
+        not_negative(self, "tikhonov")
+        for name, kind in (("damping", Damping), ("line_search", LineSearch)):
+            if not isinstance(getattr(self, name), (kind, type(None))):
+                raise ProblemError(f"{name} must be a {kind.__name__} or None, got {getattr(self, name)!r}")
         if self.engine not in ENGINES:
             raise unknown_name("engine", self.engine, ENGINES)
-        if self.regularization_factor <= 1:
-            raise ProblemError(f"regularization_factor must be above 1, got {self.regularization_factor!r}")
-        if self.min_regularization > self.max_regularization:
-            raise ProblemError("min_regularization must not be above max_regularization")
-        if self.min_step_size > 1 or self.armijo >= 1:
-            raise ProblemError("min_step_size must be at most 1 and armijo below 1")
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        """Refuse options that others switch off."""
-        if not self.line_search:
-            refuse_unused(self, "without line_search", "min_step_size", "armijo")
         if self.curvature is not None:
-            schedule = ("initial_regularization", "min_regularization", "max_regularization", "regularization_factor")
             why = "with a curvature of its own, which is not damped; put it into the curvature, or use tikhonov"
-            refuse_unused(self, why, "regularize", *schedule)
+            refuse_unused(self, why, "damping")
+
+    @property
+    def schedule(self) -> Damping:
+        """The damping given, or the default."""
+        return self.damping or Damping()
 
     @property
     def step_sizes(self) -> list[float]:
         """The α that are tried, in this order."""
-        if not self.line_search:
-            return [1.0]
-        count = int(np.floor(-np.log2(self.min_step_size)))
-        return [0.5**i for i in range(count + 1)]
+        return [1.0] if self.line_search is None else self.line_search.step_sizes
+
+    def numbers(self) -> dict[str, float]:
+        """Return the options as the loop in C takes them, by the names in its struct."""
+        damping, search = self.schedule, self.line_search
+        numbers = {name: float(getattr(self, name)) for name in NUMBERS}
+        numbers |= {"min_regularization": damping.minimum, "max_regularization": damping.maximum}
+        numbers |= {"regularization_factor": damping.factor, "quadratic": damping.quadratic}
+        numbers |= {"on_state": damping.on_state, "regularization": damping.initial, "growth": 1.0}
+        numbers |= {"line_search": search is not None, "step_sizes": len(self.step_sizes)}
+        return numbers | {"armijo": 0.0 if search is None else search.armijo}
 
     def begin(self, problem: Problem, guess: Guess) -> Run:
         if self.infeasible_start and guess.states is None:
@@ -168,6 +167,7 @@ class DDP(Solver):
         return run
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class ILQR(DDP):
     """Iterative LQR: `DDP` with first-order dynamics (the Gauss-Newton form of the paper, Sec. 3.2)."""
@@ -175,34 +175,12 @@ class ILQR(DDP):
     second_order: bool = False
 
 
+@accept_old_names
 @dataclass(frozen=True, kw_only=True)
 class FDDP(DDP):
     """Feasibility-driven DDP: `DDP` from a state guess with gaps, by default x0 at every stage."""
 
     infeasible_start: bool = True
-
-
-@dataclass
-class Regularization:
-    """The schedule of Tassa et al. (2012): quadratic growth on failure, quadratic decay on success."""
-
-    options: DDP
-    value: float
-    growth: float = 1.0
-
-    def increase(self) -> bool:
-        """Raise μ; False once it exceeds its maximum."""
-        base = self.options.regularization_factor
-        self.growth = max(base, self.growth * base)
-        self.value = max(self.options.min_regularization, self.value * self.growth)
-        return self.value <= self.options.max_regularization
-
-    def decrease(self) -> None:
-        """Lower μ, to zero below its minimum."""
-        base = self.options.regularization_factor
-        self.growth = min(1 / base, self.growth / base)
-        lowered = self.value * self.growth
-        self.value = lowered if lowered >= self.options.min_regularization else 0.0
 
 
 class DDPRun(Run):
@@ -214,7 +192,7 @@ class DDPRun(Run):
         self.options, self.engine = options, engine
         self.curvature = deepcopy(options.curvature)
         self.trajectory = guess.trajectory(self.engine)
-        self.regularization = Regularization(options, options.initial_regularization)
+        self.schedule, self.damping = options.schedule, options.schedule.start()
         self.gap_weight = 0.0
         self.idle = 0
         self.details = {}
@@ -230,7 +208,7 @@ class DDPRun(Run):
     def certified(self) -> bool:
         options = self.options
         exact = options.second_order and options.feedback and options.curvature is None and options.tikhonov == 0
-        if exact and self.regularization.value == 0:
+        if exact and self.damping.value == 0:
             return True
         policy = self._undamped(second_order=True)
         if policy is None:
@@ -242,7 +220,7 @@ class DDPRun(Run):
     def leave(self, controls: Sequence[Array]) -> None:
         self.trajectory = self.engine.rollout(controls)
         self.unit = self.spread.unit(self.trajectory)
-        self.regularization = Regularization(self.options, self.options.initial_regularization)
+        self.damping = self.schedule.start()
         self.optimality = Optimality(float("nan"), 0.0, {})  # |Q_uu| there tells nothing of the one here
         self.idle, self.status = 0, None
         if self._backward_pass():
@@ -258,22 +236,30 @@ class DDPRun(Run):
 
     def step(self) -> Iteration:
         assert self.policy is not None
-        damping, candidate, step_size, expected, actual = self.regularization.value, None, 0.0, 0.0, 0.0
+        damping, expected, actual = self.damping.value, 0.0, 0.0
         promised = self._promised_decrease(self.policy)
-        for step_size in self.options.step_sizes:
+        for step_size in self._step_sizes():
             candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
             expected, actual = step_size * promised, self._merit(self.trajectory) - self._merit(candidate)
             if self._accepts(candidate, expected, actual):
                 break
         else:
-            candidate = None
-        if candidate is None:
             self._reject()
             return self._record(expected_decrease=promised, regularization=damping)
         self._accept(candidate, step_size, actual)
         return self._record(
             expected_decrease=expected, actual_decrease=actual, regularization=damping, step_size=step_size
         )
+
+    def _step_sizes(self) -> list[float]:
+        """The α that are tried at this iterate: one that damping may better is not halved."""
+        short = self.options.curvature is None and self._implausible
+        return self.options.step_sizes[:1] if short else self.options.step_sizes
+
+    @property
+    def _implausible(self) -> bool:
+        assert self.policy is not None
+        return implausible(-self.policy.expected_change, self.trajectory.magnitude)
 
     def _promised_decrease(self, policy: AnyPolicy) -> float:
         """Decrease of the merit for a full step; raises ν until closing the gaps is worth its cost."""
@@ -289,7 +275,8 @@ class DDPRun(Run):
         """Armijo's condition, lenient by the rounding of J (a convex model falls by at least α times its full step)."""
         if not candidate.finite:
             return False
-        return not self.options.line_search or actual >= self.options.armijo * expected - self._noise
+        search = self.options.line_search
+        return search is None or search.accepts(actual, expected, self._noise)
 
     @property
     def _noise(self) -> float:
@@ -304,24 +291,35 @@ class DDPRun(Run):
         slope, lowered = self.policy.gradient_norm, actual > self._noise
         self.trajectory = candidate
         self.unit = self.spread.unit(candidate)
-        if step_size >= 0.5:
-            self.regularization.decrease()
+        self._decide(of_step(step_size))
         if not self._backward_pass():
             return
         self._check_convergence()
         self.idle = 0 if lowered or self.policy.gradient_norm < 0.9 * slope else self.idle + 1
         if self.status is None and self.spread.bottomless(candidate.cost):
-            self.status = Status.DIVERGED
-        if self.status is None and self.options.line_search and self.idle >= IDLE_LIMIT:
-            self.status = self._end_of_progress()
+            self._decide(Event.BOTTOMLESS)
+        if self.status is None and self.options.line_search is not None and self.idle >= IDLE_LIMIT:
+            self._decide(Event.IDLE)
 
     def _reject(self) -> None:
         """No step was good enough: damp more, or admit that this is the end."""
-        if self.options.curvature is not None or not self.regularization.increase():
-            finite = self.options.line_search
-            self.status = Status.DIVERGED if not finite else self._end_of_progress()
-        elif self._backward_pass():
+        self._decide(of_refusal(searched=self.options.line_search is not None))
+        if self.status is None and self._backward_pass():
             self._check_convergence()
+
+    def _decide(self, event: Event) -> None:
+        """Change the damping, and end the solve, as the table says."""
+        decision = DECISIONS[event]
+        end = decision.status
+        if decision.change is Change.LOWER:
+            self.damping = self.schedule.lowered(self.damping)
+        elif decision.change is Change.RAISE:
+            if self.options.curvature is None:
+                self.damping = self.schedule.raised(self.damping)
+            if self.options.curvature is not None or self.schedule.exhausted(self.damping):
+                end = decision.exhausted
+        if end is not None:
+            self.status = self._end_of_progress() if end is End.OF_PROGRESS else end
 
     def _backward_pass(self) -> bool:
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
@@ -329,9 +327,10 @@ class DDPRun(Run):
         second_order = options.second_order and self._closed
         stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         bounds = self._bounds()
+        mended = False  # whether Q_uu has been indefinite with less damping
         while True:
-            mu = self.regularization.value
-            on_state = options.regularize == "state"
+            mu = self.damping.value
+            on_state = self.schedule.on_state
             damping = 0.0 if on_state else mu
             metric = Metric(self.optimality.metric, self.trajectory.magnitude) if options.scaling else None
             curvature = self.curvature or Exact(damping, metric)
@@ -347,19 +346,22 @@ class DDPRun(Run):
                     state_damping=relative,
                 )
                 if options.scaling:
-                    self.optimality = Optimality.of(self.policy, self.trajectory)
-                return True
+                    known, self.optimality = self.optimality.metric, Optimality.of(self.policy, self.trajectory)
+                    if self._implausible:
+                        self.optimality = replace(self.optimality, metric=known)
+                if not (mended and self._implausible):
+                    return True
+                mended = False
+                self._decide(Event.BARELY_DEFINITE)
             except NotPositiveDefinite as error:
                 bad = self.engine.first_not_finite(stages, terminal)
-                if bad is not None:
-                    self.details["reason"] = f"derivatives are not finite at stage {bad}"
-                    self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
-                elif options.curvature is not None or not self.regularization.increase():
-                    self.details["reason"] = str(error)
-                    self.status = self._end_of_progress()
+                indefinite = bad is None
+                self._decide(Event.INDEFINITE if indefinite else of_infinity(had_policy=self.policy is not None))
                 if self.status is not None:
+                    self.details["reason"] = str(error) if indefinite else f"derivatives are not finite at stage {bad}"
                     self.policy = None  # the last one belongs to another trajectory
                     return False
+                mended = True
 
     def _bounds(self) -> StepBounds | None:
         """Bounds of the steps at the current trajectory."""
@@ -367,9 +369,7 @@ class DDPRun(Run):
         return StepBounds(problem.room(self.trajectory.controls), self.held) if problem.bounded else None
 
     def _end_of_progress(self) -> Status:
-        if abs(self.trajectory.cost) > BLOWN_UP:
-            return Status.DIVERGED
-        return Status.STALLED if self._closed else Status.GAVE_UP
+        return end_of_progress(blown_up=abs(self.trajectory.cost) > BLOWN_UP, closed=self._closed)
 
     @property
     def _closed(self) -> bool:
@@ -382,14 +382,14 @@ class DDPRun(Run):
         if not self._closed or not self.trajectory.magnitude <= BLOWN_UP:
             return
         newton = options.curvature is None and options.feedback
-        undamped = newton and self.regularization.value == 0
+        undamped = newton and self.damping.value == 0
         if options.scaling:
             rounding, alone = self.optimality.rounding, options.gradient_tolerance**2 * self.unit
             if not undamped:  # V_xx of a policy that hardly feeds back can be anything
                 rounding = min(rounding, SLIGHT * self.trajectory.magnitude)
             flat = self.optimality.decrement <= alone + rounding
             flat &= not newton or promised <= LENIENCE * alone + rounding
-            flat &= options.regularize == "control" or self.regularization.value == 0  # else Q_uu itself is damped
+            flat &= not self.schedule.on_state or self.damping.value == 0  # else Q_uu itself is damped
             settled = undamped and promised <= options.cost_tolerance * self.unit + rounding
         else:
             flat = self.policy.gradient_norm <= options.gradient_tolerance
@@ -401,12 +401,7 @@ class DDPRun(Run):
     def _promises_more(self) -> bool:
         """Whether the whole undamped step promises more than its controls alone, which a stiff Q_uu hides from them."""
         options = self.options
-        if (
-            not options.scaling
-            or self.regularization.value == 0
-            or not options.feedback
-            or options.curvature is not None
-        ):
+        if not options.scaling or self.damping.value == 0 or not options.feedback or options.curvature is not None:
             return False
         policy = self._undamped(second_order=options.second_order and self._closed)
         if policy is None:
@@ -430,7 +425,7 @@ class DDPRun(Run):
             index=0,
             cost=self.trajectory.cost,
             gradient_norm=self.policy.gradient_norm if self.policy is not None else float("nan"),
-            regularization=self.regularization.value if regularization is None else regularization,
+            regularization=self.damping.value if regularization is None else regularization,
             gap=self.trajectory.gap,
             **numbers,
         )

@@ -22,7 +22,7 @@ from ocpkit.recursion.linalg import dot
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
-from ocpkit.solvers.ddp.ddp import BLOWN_UP
+from ocpkit.solvers.ddp.decisions import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order.adjoint import FirstOrderRun, FirstOrderSolver
 from ocpkit.solvers.verdicts.optimality import ROUNDING

@@ -28,7 +28,7 @@ from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import Value
 from ocpkit.solution.solution import Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
-from ocpkit.solvers.ddp.ddp import BLOWN_UP
+from ocpkit.solvers.ddp.decisions import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order.adjoint import FirstOrderRun, FirstOrderSolver
 

@@ -13,7 +13,7 @@ typedef struct {
   /* options of DDP, as in Python */
   double gradient_tolerance, cost_tolerance, gap_tolerance, min_regularization, max_regularization;
   double regularization_factor, tikhonov, armijo;
-  long second_order, feedback, on_state, line_search, step_sizes, scaling;
+  long second_order, feedback, on_state, quadratic, line_search, step_sizes, scaling;
   /* problem: T stages, the kind of each; parameters `stride` apart (0: shared); sums of sizes */
   long horizon, stride, states, controls, gains, hessians;
   const long *kind_of_stage;
@@ -209,6 +209,9 @@ static int forward_pass(ddp *s, double alpha) {
   return isfinite(s->cost_new) != 0;
 }
 
+/* Whether the model promises a larger decrease of J than all that J is made of. */
+static int implausible(const ddp *s) { return -s->expected_change > s->magnitude; }
+
 /* Alg. 1, lines 2-6, for one damping; -1, or the stage at which Q_uu has no Cholesky factor. */
 static long backward_sweep(ddp *s, int second_order) {
   const double on_state = s->on_state ? s->regularization : 0, relative = s->scaling ? on_state : 0;
@@ -236,7 +239,7 @@ static long backward_sweep(ddp *s, int second_order) {
   }
   s->gradient_norm = found.slope, s->expected_change = found.change;
   s->decrement = found.decrement, s->rounding = isfinite(found.rounding) ? ROUNDING * ROUNDING * found.rounding : 0;
-  settle_metrics(s);
+  if (!implausible(s)) settle_metrics(s);
   return -1;
 }
 
@@ -276,16 +279,17 @@ static int finite_at(ddp *s, long failed) {
          all_finite(Vxx + n * n, next * next);
 }
 
+/* The schedule of ocpkit/solvers/ddp/damping.py. */
 static int increase_regularization(ddp *s) {
-  const double base = s->regularization_factor;
-  s->growth = fmax(base, s->growth * base);
+  const double factor = s->regularization_factor;
+  s->growth = s->quadratic ? fmax(factor, s->growth * factor) : factor;
   s->regularization = fmax(s->min_regularization, s->regularization * s->growth);
   return s->regularization <= s->max_regularization;
 }
 
 static void decrease_regularization(ddp *s) {
-  const double base = s->regularization_factor;
-  s->growth = fmin(1 / base, s->growth / base);
+  const double factor = s->regularization_factor;
+  s->growth = s->quadratic ? fmin(1 / factor, s->growth / factor) : 1 / factor;
   const double lowered = s->regularization * s->growth;
   s->regularization = lowered >= s->min_regularization ? lowered : 0;
 }
@@ -300,8 +304,13 @@ static int end_of_progress(const ddp *s) {
 /* The policy at the current trajectory, damped as much as it needs; false where there is none. */
 static int backward_pass(ddp *s) {
   const int second_order = s->second_order && closed(s);
+  int mended = 0; /* whether Q_uu has been indefinite with less damping */
   for (int looked = 0;;) {
     const long failed = backward_sweep(s, second_order);
+    if (failed < 0 && mended && implausible(s)) {
+      mended = 0, increase_regularization(s);
+      continue;
+    }
     if (failed < 0) return s->has_policy = 1, 1;
     const int look = !looked && !finite_at(s, failed);
     const long bad = look ? first_not_finite(s) : -1;
@@ -312,8 +321,10 @@ static int backward_pass(ddp *s) {
     } else if (!increase_regularization(s)) {
       s->reason = NOT_POSITIVE_DEFINITE, s->reason_stage = failed;
       s->status = end_of_progress(s);
-    } else
+    } else {
+      mended = 1;
       continue;
+    }
     s->gradient_norm = NAN;
     return s->has_policy = 0, 0;
   }
@@ -406,8 +417,10 @@ static void iterate(ddp *s, double *row) {
   if (s->open > 0) s->gap_weight = fmax(s->gap_weight, 2 * s->expected_change / s->open);
   const double promised = s->gap_weight * s->open - s->expected_change;
   const double merit = s->cost + s->gap_weight * s->open;
+  /* a step that damping may better is not halved (ocpkit/solvers/ddp/line_search.py) */
+  const long step_sizes = implausible(s) ? 1 : s->step_sizes;
   double alpha = 1;
-  for (long i = 0; i < s->step_sizes; i++, alpha /= 2) {
+  for (long i = 0; i < step_sizes; i++, alpha /= 2) {
     if (!forward_pass(s, alpha)) continue;
     const double expected = alpha * promised;
     const double actual = merit - s->cost_new - s->gap_weight * (1 - alpha) * s->open;
