@@ -20,7 +20,6 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import Status
 from ocpkit.solvers.ddp.damping import Level
-from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.ddp.decisions import (
     BLOWN_UP,
     DECISIONS,
@@ -34,6 +33,7 @@ from ocpkit.solvers.ddp.decisions import (
     of_refusal,
 )
 from ocpkit.solvers.ddp.line_search import implausible
+from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.driver import MOST_DEPARTURES, Clock
 from ocpkit.solvers.verdicts.optimality import BOTTOMLESS, LENIENCE, SPREAD
 from ocpkit.solvers.verdicts.second_order import SLIGHT, examine
@@ -92,7 +92,7 @@ class Progress(PerProblem):
 class BatchedDDP:
     """One solve of a batch in progress."""
 
-    def __init__(self, options: DDP, problem: Problem, engine: TorchEngine, start: Trajectories) -> None:
+    def __init__(self, options: DDPOptions, problem: Problem, engine: TorchEngine, start: Trajectories) -> None:
         self.options, self.problem, self.engine = options, problem, engine
         limits = torch.finfo(engine.dtype)
         self.rounding = 16 * float(limits.eps)  # in float64 that of `ddp`

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,9 @@ from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import History, Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
+from ocpkit.solvers.ddp.options import DDPOptions
+from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.driver import Clock, Guess, Run, bound_multipliers
-
-if TYPE_CHECKING:
-    from ocpkit.solvers.ddp.ddp import DDP, DDPRun
 
 WHOLE = frozenset(name for name, kind in State._fields_ if kind is ctypes.c_long)
 SLICE = 0.05  # seconds between two looks at the keyboard
@@ -134,7 +133,7 @@ class RunInC(Run):
 class CompiledRun(RunInC):
     """One DDP solve in progress, in C."""
 
-    def __init__(self, options: DDP, problem: Problem, graph: ProblemGraph, library: Library) -> None:
+    def __init__(self, options: DDPOptions, problem: Problem, graph: ProblemGraph, library: Library) -> None:
         self.problem, self.library, self.layout = problem, library, layout(graph, library)
         self.options = options
         memory = np.empty(self.layout.size + ALIGNMENT // 8)
@@ -157,7 +156,9 @@ class CompiledRun(RunInC):
             self.flat("y")[:] = 0
 
     @classmethod
-    def begin(cls, options: DDP, problem: Problem, graph: ProblemGraph, library: Library, guess: Guess) -> CompiledRun:
+    def begin(
+        cls, options: DDPOptions, problem: Problem, graph: ProblemGraph, library: Library, guess: Guess
+    ) -> CompiledRun:
         """Set up a solve."""
         run = cls(options, problem, graph, library)
         run._write("u", guess.controls)
@@ -251,7 +252,7 @@ class CompiledRun(RunInC):
 
 
 @lru_cache(maxsize=32)
-def _options(options: DDP) -> State:
+def _options(options: DDPOptions) -> State:
     """The struct with these options, to be copied for a solve."""
     state = State()
     for name, number in options.numbers().items():

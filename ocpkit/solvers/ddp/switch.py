@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.library import CompilerBusy, load_library
@@ -20,10 +19,8 @@ from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import History, Iteration, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.compiled import CompiledRun
+from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.driver import Clock, Run
-
-if TYPE_CHECKING:
-    from ocpkit.solvers.ddp.ddp import DDPRun
 
 PRICE, PRICE_OF_OPERATION = 1.5, 1e-4  # seconds that compiling takes: a small model, and each operation of a large one
 INTERVAL = 0.1  # seconds between two looks for what another process compiles
