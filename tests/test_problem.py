@@ -78,3 +78,10 @@ def test_parameters_per_stage() -> None:
 def test_the_short_way_shows_what_it_takes() -> None:
     with pytest.raises(TypeError, match=r"from_functions.*'dynamic'"):
         Problem.from_functions(dynamic=abs)  # type: ignore[call-arg]
+
+
+def test_room_is_the_old_name_of_step_bounds() -> None:
+    problem = BY_NAME["pendulum"].problem()
+    with pytest.warns(DeprecationWarning, match="step_bounds"):
+        old = problem.room(problem.controls)
+    np.testing.assert_equal(old, problem.step_bounds(problem.controls))

@@ -14,7 +14,7 @@ from test_constrained import assert_is_kkt_point
 
 from ocpkit import IPOPT, Problem, Solution, Status, registry
 from ocpkit.autodiff.differentiable import with_parameters
-from ocpkit.problem.constraint_rows import say_violation
+from ocpkit.problem.constraint_rows import format_violation
 from ocpkit.solution.complementarity import complementarity
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.constrained.units import first_units
@@ -69,7 +69,7 @@ def assert_honest(problem: Problem, solution: Solution) -> None:
     units = first_units(augmented, Guess((), None, scaling=solution.scaling), scaling=True)
     assert units is not None
     largest = augmented.measure(solution.states, solution.controls, augmented.extended(None, 1.0, 1e-9), units.rows)
-    assert solution.details["violation"] == say_violation(largest.amount, largest.where)
+    assert solution.details["violation"] == format_violation(largest.amount, largest.where)
 
 
 def least_violation(problem: Problem, solution: Solution) -> float:

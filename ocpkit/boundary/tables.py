@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Rows = Sequence[tuple[str, str]]
+Table = Sequence[tuple[str, str]]
 
 
-def as_text(rows: Rows) -> str:
+def as_text(rows: Table) -> str:
     """Align the names at the left."""
     return "\n".join(f"{name:<14} {text}" for name, text in rows)
 
 
-def as_html(rows: Rows) -> str:
+def as_html(rows: Table) -> str:
     """Return a table without a header."""
     from html import escape  # notebooks alone need it
 

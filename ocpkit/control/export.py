@@ -117,7 +117,7 @@ def _numbers(problem: Problem, solver: DDP, graph: ProblemGraph, source: Source)
     sizes = ", ".join(f"{key} = {size}" for key, size in _sizes(problem).items())
     return [
         f"enum {{ {sizes}, HANDED_ON = {max(source.handed_on)} }};",
-        f"static const long kind_of_stage[HORIZON] = {{{', '.join(map(str, graph.kind_of_stage))}}};",
+        f"static const long kind_of_stage[HORIZON] = {{{', '.join(map(str, graph.type_of_stage))}}};",
         _array("own_x0", problem.x0),
         _array("own_parameters", problem.parameters.ravel()),
         _array("own_controls", np.concatenate(problem.controls)),

@@ -36,7 +36,7 @@ class _Keyed:
 
 @dataclass(frozen=True, eq=False)
 class StageGraph(_Keyed):
-    """One kind of stage; equal `key`, equal stage, but for the numbers of the control bounds."""
+    """One type of stage; equal `key`, equal stage, but for the numbers of the control bounds."""
 
     dynamics: DynamicsGraph
     cost: CostGraph
@@ -80,38 +80,38 @@ class TerminalGraph(_Keyed):
 
 @dataclass(frozen=True, eq=False)
 class ProblemGraph:
-    """The structure of a problem: its kinds of stages, which stage is of which kind, and its end."""
+    """The structure of a problem: its types of stages, the type of each stage, and its end."""
 
-    kinds: tuple[StageGraph, ...]
-    kind_of_stage: tuple[int, ...]
+    stage_types: tuple[StageGraph, ...]
+    type_of_stage: tuple[int, ...]
     terminal: TerminalGraph
     angles: tuple[int, ...] = ()
 
     @property
     def horizon(self) -> int:
         """Number of stages T."""
-        return len(self.kind_of_stage)
+        return len(self.type_of_stage)
 
     @property
     def bounded(self) -> bool:
         """Whether any control has bounds."""
-        return any(kind.bounded for kind in self.kinds)
+        return any(each.bounded for each in self.stage_types)
 
     @property
     def augmented(self) -> bool:
         """Whether every cost prices constraints, as in an augmented Lagrangian."""
-        costs = [*(kind.cost for kind in self.kinds), self.terminal.cost]
+        costs = [*(each.cost for each in self.stage_types), self.terminal.cost]
         return all(cost.rows is not None for cost in costs)
 
     @cached_property
     def operations(self) -> int:
-        """Scalar operations of one evaluation of all kinds of stages: how large the model is."""
-        return sum(kind.dynamics.f.n_instructions() + kind.cost.g.n_instructions() for kind in self.kinds)
+        """Scalar operations of one evaluation of all types of stages: how large the model is."""
+        return sum(each.dynamics.f.n_instructions() + each.cost.g.n_instructions() for each in self.stage_types)
 
     @cached_property
     def key(self) -> str:
-        """Digest of the kinds and the end: what a compiled solver depends on, whatever the horizon."""
-        text = "\n".join([*(kind.key for kind in self.kinds), self.terminal.key, *map(str, self.angles)])
+        """Digest of the types and the end: what a compiled solver depends on, whatever the horizon."""
+        text = "\n".join([*(each.key for each in self.stage_types), self.terminal.key, *map(str, self.angles)])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -129,18 +129,18 @@ def trace_problem(problem: Problem) -> ProblemGraph:
 @lru_cache(maxsize=32)
 def _trace(parts: Identities, p_size: int, angles: tuple[int, ...]) -> ProblemGraph:
     stages, cost = parts.parts
-    kinds, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
+    stage_types, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
     known: dict[int, int] = {}
     for t, stage in enumerate(stages):
         if id(stage) not in known:
             graph = _remembered(stage, p_size, partial(_stage, stage, p_size, f"stage {t} ({stage.name!r})"))
             if graph.key not in number:
-                number[graph.key] = len(kinds)
-                kinds.append(graph)
+                number[graph.key] = len(stage_types)
+                stage_types.append(graph)
             known[id(stage)] = number[graph.key]
         of_stage.append(known[id(stage)])
     terminal = _remembered(cost, p_size, partial(_terminal, cost, p_size))
-    return ProblemGraph(tuple(kinds), tuple(of_stage), terminal, angles)
+    return ProblemGraph(tuple(stage_types), tuple(of_stage), terminal, angles)
 
 
 _memory: dict[tuple[int, int], Any] = {}

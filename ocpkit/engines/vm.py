@@ -1,6 +1,6 @@
 """The engine that needs no compiler: the recursion of `bellman` traced by CasADi and run by its virtual machine.
 
-Each kind of stage gives one function that holds its derivatives and the Bellman step; it is chained over a run of
+Each type of stage gives one function that holds its derivatives and the Bellman step; it is chained over a run of
 equal stages (`mapaccum`), so that a sweep over the horizon is one call.
 """
 
@@ -58,9 +58,9 @@ class Expanded:
 
 @dataclass(frozen=True)
 class StageRun:
-    """Stages first … last - 1, all of one kind."""
+    """Stages first … last - 1, all of one type."""
 
-    kind: StageGraph
+    stage_type: StageGraph
     first: int
     last: int
 
@@ -78,9 +78,9 @@ class VMEngine:
     def __init__(self, problem: Problem, graph: ProblemGraph) -> None:
         self.problem, self.graph = problem, graph
         self.runs, t = list[StageRun](), 0
-        for kind, stages in groupby(graph.kind_of_stage):
+        for stage_type, stages in groupby(graph.type_of_stage):
             count = len(list(stages))
-            self.runs.append(StageRun(graph.kinds[kind], t, t + count))
+            self.runs.append(StageRun(graph.stage_types[stage_type], t, t + count))
             t += count
 
     def rollout(self, controls: Sequence[Array]) -> Trajectory:
@@ -140,8 +140,8 @@ class VMEngine:
             backward = [_rows(series, run)[::-1] for series in (trajectory.states, trajectory.controls)]
             gaps = [] if trajectory.gaps is None else [_rows(trajectory.gaps, run)[::-1]]
             p = self._parameters(run)[::-1]
-            limits = _limits(bounds, run) if run.kind.bounded and bounds is not None else []
-            m = run.kind.control_size
+            limits = _limits(bounds, run) if run.stage_type.bounded and bounds is not None else []
+            m = run.stage_type.control_size
             known = np.ones(m) if metric is None else metric.known.get(m, np.zeros(m))
             magnitude = 1.0 if metric is None else metric.magnitude
             *outputs, slopes, bends, changes, pivots, unfinished = sweep(
@@ -185,7 +185,7 @@ class VMEngine:
             sweep = _sweep("forward", run, feedback, keep_gaps, *self.problem.angles)
             around = [_rows(series, run) for series in (nominal.states, nominal.controls, policy.feedforward)]
             gains = [_rows(series, run) for series in (policy.feedback_gains, remaining) if series is not None]
-            stages = self.problem.stages if run.kind.bounded else ()
+            stages = self.problem.stages if run.stage_type.bounded else ()
             limits = [_rows([getattr(stage, side) for stage in stages], run) for side in SIDES if stages]
             x, u, cost = sweep(states[-1][-1], *around, self._parameters(run), step_size, *gains, *limits)
             states.append(x)
@@ -247,13 +247,13 @@ def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool | int, .
     """Chain the function of one stage over a run; kept, one for each thread, since it owns memory."""
     build: Callable[..., tuple[ca.Function, int, tuple[int, ...]]] = _BUILDERS[kind]
     function, carried, ranks = build(stage, *flags)
-    if length > 1:  # a stage whose state changes size follows no stage of its kind
+    if length > 1:  # a stage whose state changes size follows no stage of its type
         function = function.mapaccum("sweep", length, carried) if carried else function.map(length)
     return Sweep(function, length, ranks)
 
 
 def _sweep(kind: str, run: StageRun, *flags: bool | int) -> Sweep:
-    return _build(kind, run.kind, run.length, flags, get_ident())
+    return _build(kind, run.stage_type, run.length, flags, get_ident())
 
 
 def _step(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:

@@ -117,10 +117,10 @@ def worst_row(
     at = int((np.isnan(relative) | (relative * ALIKE >= largest)).argmax())
     cuts = np.cumsum([len(each) for each in distances])
     t = int(np.searchsorted(cuts, at, side="right"))
-    return largest, float(every[at]), say_row(rows, t, at - int(cuts[t]) + len(distances[t]))
+    return largest, float(every[at]), format_row(rows, t, at - int(cuts[t]) + len(distances[t]))
 
 
-def say_row(rows: Sequence[ConstraintRows], t: int, i: int) -> str:
+def format_row(rows: Sequence[ConstraintRows], t: int, i: int) -> str:
     """Return the name of row i of stage t, and where it is."""
     return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
 
@@ -134,11 +134,11 @@ def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]
     return float(distance.max()), rows.names[int(distance.argmax())]
 
 
-def say_violation(violation: float, where: str) -> str:
+def format_violation(violation: float, where: str) -> str:
     """Return the two in words, for `Solution.details`."""
     return f"{violation:.2e}" + (f" (largest: {where})" if violation > 0 else "")
 
 
-def say_start(excess: float, row: str) -> str:
+def format_start(excess: float, row: str) -> str:
     """Return what `broken_at_start` found in words."""
     return f"x0 violates {row!r} at stage 0 by {excess:.3g}, which no control can change"

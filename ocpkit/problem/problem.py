@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.boundary.arrays import Array, checked_series, checked_vector, real_array, whole_number
-from ocpkit.boundary.tables import Rows, as_html, as_text
+from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
 from ocpkit.problem.angles import checked_angles, difference
 from ocpkit.problem.functions import (
@@ -188,11 +189,16 @@ class Problem:
         """Return the nearest controls inside the bounds."""
         return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.stages)]
 
-    def room(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
-        """Return lower − u_t and upper − u_t (m,) of every stage."""
+    def step_bounds(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """Return the bounds lower − u_t and upper − u_t (m,) of a step of the controls, of every stage."""
         return [
             (np.asarray(s.control_lower) - u, np.asarray(s.control_upper) - u) for u, s in zip(controls, self.stages)
         ]
+
+    def room(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """Return `step_bounds`, whose old name this is (deprecated)."""
+        warnings.warn("Problem.room is now step_bounds; the old name goes with version 0.3", DeprecationWarning, 2)
+        return self.step_bounds(controls)
 
     @cached_property
     def distinct_stages(self) -> tuple[tuple[int, Stage], ...]:
@@ -263,7 +269,7 @@ class Problem:
             ]
             return [*running, self.terminal_cost.value(states[-1], self.parameter(self.horizon))]
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> Table:
         """What a reader wants to know first."""
         kinds = len(self.distinct_stages)
         rows = {

@@ -18,7 +18,7 @@ from ocpkit import moved
 from ocpkit.boundary.arrays import Array, real_array
 from ocpkit.boundary.atomic import write_atomically
 from ocpkit.boundary.sizes import TooLarge, check_npz, read_bytes
-from ocpkit.boundary.tables import Rows, as_html, as_text
+from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
 from ocpkit.problem.angles import difference
 from ocpkit.solution.scaling import Scaling
@@ -303,7 +303,7 @@ class Solution:
     plot = moved.method("ocpkit.plotting.plot", "plot_solution")
     animate = moved.method("ocpkit.plotting.plot", "animate")
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> Table:
         """What a reader wants to know first."""
         last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
         return [

@@ -16,7 +16,7 @@ from ocpkit.problem.problem import Problem
 ENGINES = ("auto", "numpy", "vm", "c")
 # The virtual machine runs unrolled arithmetic: from about n + m = 25 on NumPy's loops are faster (iLQR on random LQR,
 # T = 50, ms per iteration VM / NumPy: 2.9 / 6.4 at (12, 4), 4.9 / 7.6 at (14, 7), 8.8 / 8.2 at (20, 5), 22 / 11 at
-# (30, 8)), and each kind of stage takes its time to be unrolled.
+# (30, 8)), and each type of stage takes its time to be unrolled.
 LARGEST_FOR_VM, KINDS_FOR_VM = 24, 8
 LARGEST_AT_ALL = 80
 LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time grows faster than the code
@@ -83,7 +83,7 @@ def choose_engine(problem: Problem, wanted: str, obstacle: str = "") -> Choice:
 
 def _automatic(graph: ProblemGraph) -> Choice:
     """C if it is compiled already; else what is faster without, and C later."""
-    small = _size(graph) <= LARGEST_FOR_VM and len(graph.kinds) <= KINDS_FOR_VM
+    small = _size(graph) <= LARGEST_FOR_VM and len(graph.stage_types) <= KINDS_FOR_VM
     name = "vm" if small else "numpy"
     try:
         library = cached_library(graph)
@@ -91,11 +91,11 @@ def _automatic(graph: ProblemGraph) -> Choice:
         return Choice(name, str(error))
     if library is not None:
         return Choice("c", library.origin, graph, library)
-    operations = max(kind.dynamics.jacobian.n_instructions() for kind in graph.kinds)
+    operations = max(each.dynamics.jacobian.n_instructions() for each in graph.stage_types)
     if operations > LARGEST_TO_COMPILE:
         return Choice(name, f"a Jacobian of {operations} operations takes long to compile; engine='c' does it")
     return Choice(name, "not compiled yet", graph)
 
 
 def _size(graph: ProblemGraph) -> int:
-    return max(kind.state_size + kind.control_size for kind in graph.kinds)
+    return max(each.state_size + each.control_size for each in graph.stage_types)

@@ -236,7 +236,7 @@ class TorchEngine:
                     f"the {what} size changes along the horizon ({min(sizes)} to {max(sizes)}); batches need one size"
                 )
         self.graph, self.dtype, self.device, self.angles = graph, dtype, device, list(problem.angles)
-        self.kinds = [graph.kinds[kind] for kind in graph.kind_of_stage]
+        self.stage_types = [graph.stage_types[stage_type] for stage_type in graph.type_of_stage]
         self.bounds: tuple[Tensor, Tensor] | None = None
         if problem.bounded:
             lower, upper = (
@@ -258,8 +258,8 @@ class TorchEngine:
 
     def no_policies(self, count: int, *, feedback: bool) -> Policies:
         """Return memory for the policies of `count` problems, all NaN."""
-        kind, T = self.kinds[0], len(self.kinds)
-        m, n = kind.control_size, kind.state_size
+        stage_type, T = self.stage_types[0], len(self.stage_types)
+        m, n = stage_type.control_size, stage_type.state_size
 
         def unknown(*shape: int) -> Tensor:
             return torch.full(shape, torch.nan, dtype=self.dtype, device=self.device)
@@ -283,8 +283,8 @@ class TorchEngine:
     def rollout(self, x0: Tensor, controls: Tensor, parameters: Tensor) -> Trajectories:
         """Simulate from x0 (B, n)."""
         states, costs = [x0], list[Tensor]()
-        for t, kind in enumerate(self.kinds):
-            following, running = _step(kind)(states[t], controls[t], parameters[t])
+        for t, stage_type in enumerate(self.stage_types):
+            following, running = _step(stage_type)(states[t], controls[t], parameters[t])
             states.append(following[..., 0])
             costs.append(running[..., 0, 0])
         cost, magnitude = self._cost(costs, states[-1], parameters[-1])
@@ -295,7 +295,7 @@ class TorchEngine:
         shape = (len(step_sizes), *nominal.states.shape[1:])
         states, controls, costs = [nominal.states[0].expand(shape)], list[Tensor](), list[Tensor]()
         p = nominal.parameters
-        for t, kind in enumerate(self.kinds):
+        for t, stage_type in enumerate(self.stage_types):
             u = nominal.controls[t] + step_sizes[:, None, None] * policy.k[t]
             if policy.K is not None:
                 moved = states[t] - nominal.states[t]
@@ -304,7 +304,7 @@ class TorchEngine:
                 u = u + (policy.K[t] * moved[..., None, :]).sum(-1)
             if self.bounds is not None:
                 u = u.clamp(self.bounds[0][t], self.bounds[1][t])
-            following, running = _step(kind)(states[t], u, p[t])
+            following, running = _step(stage_type)(states[t], u, p[t])
             controls.append(u)
             states.append(following[..., 0])
             costs.append(running[..., 0, 0])
@@ -381,17 +381,17 @@ class TorchEngine:
     def _expansions(self, along: Trajectories, second_order: bool) -> Iterator[tuple[int, Expansion]]:
         """Expand from the last stage to the first, as many stages at once as pay."""
         most = AT_ONCE_ON_CPU if self.device.type == "cpu" else AT_ONCE
-        count, last = max(1, most // along.states.shape[1]), len(self.kinds)
+        count, last = max(1, most // along.states.shape[1]), len(self.stage_types)
         while last > 0:
-            kind, first = self.kinds[last - 1], last - 1
-            while first > 0 and last - first < count and self.kinds[first - 1] is kind:
+            stage_type, first = self.stage_types[last - 1], last - 1
+            while first > 0 and last - first < count and self.stage_types[first - 1] is stage_type:
                 first -= 1
             part = slice(first, last)
             z = along.states[part], along.controls[part], along.parameters[part]
-            fx, fu, lx, lu, lxx, lux, luu = _expand(kind, second_order)(*z)
+            fx, fu, lx, lu, lxx, lux, luu = _expand(stage_type, second_order)(*z)
             for t in reversed(range(first, last)):
                 i, at = t - first, tuple(series[t - first] for series in z)
-                contract = _contraction(kind, at) if second_order else None
+                contract = _contraction(stage_type, at) if second_order else None
                 yield t, Expansion(fx[i], fu[i], lx[i, ..., 0], lu[i, ..., 0], lxx[i], lux[i], luu[i], contract)
             last = first
 
@@ -417,38 +417,38 @@ def _finite(stage: Expansion) -> Tensor:
     return torch.cat([block.flatten(1) for block in blocks], -1).isfinite().all(-1)
 
 
-def _contraction(kind: StageGraph, at: tuple[Tensor, ...]) -> HessianProduct:
-    n = kind.state_size
+def _contraction(stage_type: StageGraph, at: tuple[Tensor, ...]) -> HessianProduct:
+    n = stage_type.state_size
 
     def contract(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (product,) = _hessian(kind)(*at, v)
+        (product,) = _hessian(stage_type)(*at, v)
         return product[..., :n, :n], product[..., n:, :n], product[..., n:, n:]
 
     return contract
 
 
 @lru_cache(maxsize=64)
-def _step(kind: StageGraph) -> Callable[..., tuple[Tensor, ...]]:
+def _step(stage_type: StageGraph) -> Callable[..., tuple[Tensor, ...]]:
     """(x, u, p) → f, ℓ."""
-    x, u, p, _ = kind.symbols()
-    return elementwise([x, u, p], kind.step(x, u, p))
+    x, u, p, _ = stage_type.symbols()
+    return elementwise([x, u, p], stage_type.step(x, u, p))
 
 
 @lru_cache(maxsize=64)
-def _expand(kind: StageGraph, second_order: bool) -> Callable[..., tuple[Tensor, ...]]:
+def _expand(stage_type: StageGraph, second_order: bool) -> Callable[..., tuple[Tensor, ...]]:
     """(x, u, p) → f_x, f_u, ℓ_x, ℓ_u, ℓ_xx, ℓ_ux, ℓ_uu."""
-    x, u, p, _ = kind.symbols()
-    n, fz = kind.state_size, kind.dynamics.jacobian(x, u, p)
-    lz, lzz = kind.cost.expand(ca.vertcat(x, u), (x, u, p), second_order)
+    x, u, p, _ = stage_type.symbols()
+    n, fz = stage_type.state_size, stage_type.dynamics.jacobian(x, u, p)
+    lz, lzz = stage_type.cost.expand(ca.vertcat(x, u), (x, u, p), second_order)
     blocks = [fz[:, :n], fz[:, n:], lz[:n, :], lz[n:, :], lzz[:n, :n], lzz[n:, :n], lzz[n:, n:]]
     return elementwise([x, u, p], blocks)
 
 
 @lru_cache(maxsize=64)
-def _hessian(kind: StageGraph) -> Callable[..., tuple[Tensor, ...]]:
+def _hessian(stage_type: StageGraph) -> Callable[..., tuple[Tensor, ...]]:
     """(x, u, p, v) → v·f_zz."""
-    x, u, p, v = kind.symbols()
-    return elementwise([x, u, p, v], [kind.dynamics.hessian(ca.vertcat(x, u), v, (x, u, p))])
+    x, u, p, v = stage_type.symbols()
+    return elementwise([x, u, p, v], [stage_type.dynamics.hessian(ca.vertcat(x, u), v, (x, u, p))])
 
 
 @lru_cache(maxsize=64)

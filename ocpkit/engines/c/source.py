@@ -23,7 +23,7 @@ from ocpkit.problem.part_graphs import CostGraph
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop
-DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each kind of stage
+DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each type of stage
 Outputs = list[tuple[str, ca.SX]]
 
 
@@ -48,7 +48,7 @@ class Source:
     text
         One translation unit.
     handed_on
-        How many values a stage of each kind hands on to its derivatives.
+        How many values a stage of each type hands on to its derivatives.
     scratch_size
         Doubles of memory, beside its arrays, that a solve needs; what ocpkit_scratch_size says of the compiled solver.
     """
@@ -60,9 +60,9 @@ class Source:
 
 def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
     """Return the whole source; `head` comes first and says what an ENTRY is to others."""
-    stages, handed_on = zip(*(_stage(stage, i) for i, stage in enumerate(graph.kinds)))
-    kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.kinds)))  # clang takes no structs as initializers
-    table = f"enum {{ KINDS = {len(graph.kinds)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
+    stages, handed_on = zip(*(_stage(stage, i) for i, stage in enumerate(graph.stage_types)))
+    kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.stage_types)))  # clang takes no structs as initializers
+    table = f"enum {{ KINDS = {len(graph.stage_types)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
     parts = [
         head,
         "#include <math.h>",
@@ -84,14 +84,14 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
 def _scratch_size(graph: ProblemGraph, handed_on: Sequence[int]) -> int:
     """Sum of what ddp.c says that its scratch memory holds."""
     models, work, metrics = 0, 0, 0
-    for stage in graph.kinds:
+    for stage in graph.stage_types:
         n, m, following = stage.state_size, stage.control_size, stage.next_state_size
         width = _rounded(n + m + 1)
         models += (following + n + m) * width
         metrics += METRIC * m
         work = max(work, _rounded(following) + (following + n + 2 * m) * width)
-    hessian = max(stage.state_size for stage in graph.kinds) ** 2
-    shared = sum(handed_on[kind] for kind in graph.kind_of_stage)
+    hessian = max(stage.state_size for stage in graph.stage_types) ** 2
+    shared = sum(handed_on[i] for i in graph.type_of_stage)
     return sum(map(_rounded, (models, hessian, hessian, work, shared, shared, metrics)))
 
 
@@ -157,7 +157,7 @@ class Table:
 
 
 def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
-    """The model of a kind of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
+    """The model of a type of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
     width, (x, u, p, v) = _rounded(n + m + 1), stage.symbols()
     orders = [stage.expand(x, u, p, v, second_order=second_order) for second_order in (True, False)]

@@ -87,7 +87,7 @@ class Augmented:
     ----------
     rows
         The priced `ConstraintRows` of stages 0 … T-1 and of the end.
-    own, widest
+    parameter_size, widest
         Length of p, and the largest number k of rows of a stage.
     sides
         What the natural units of the rows follow from.
@@ -101,9 +101,9 @@ class Augmented:
     """
 
     def __init__(self, problem: Problem, *, barrier: bool = False) -> None:
-        self.problem, self.own = problem, problem.parameters.shape[-1]
+        self.problem, self.parameter_size = problem, problem.parameters.shape[-1]
         parts = Identities(problem.stages, problem.terminal_cost, problem.terminal_constraints)
-        self._structure = _structure(parts, self.own, barrier, problem.angles)
+        self._structure = _structure(parts, self.parameter_size, barrier, problem.angles)
         self.rows, self.template = self._structure.rows, self._structure.template
         self.widest, self.sides = max(rows.count for rows in self.rows), self._structure.sides
 
@@ -149,9 +149,13 @@ class Augmented:
         `penalty` is one ρ for all rows, or (T + 1, k).
         """
         p = np.zeros(self.template.parameters.shape)
-        p[:, : self.own], p[:, self.own + self.widest : -1], p[:, -1] = self.problem.parameters, penalty, barrier
+        p[:, : self.parameter_size], p[:, self.parameter_size + self.widest : -1], p[:, -1] = (
+            self.problem.parameters,
+            penalty,
+            barrier,
+        )
         for row, y in zip(p, multipliers or ()):
-            row[self.own : self.own + len(y)] = y
+            row[self.parameter_size : self.parameter_size + len(y)] = y
         return p
 
     def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> list[Array]:

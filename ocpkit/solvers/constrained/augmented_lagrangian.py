@@ -25,7 +25,7 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError, refuse_unused
-from ocpkit.problem.constraint_rows import broken_at_start, say_start, say_violation
+from ocpkit.problem.constraint_rows import broken_at_start, format_start, format_violation
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import History, Iteration, Solution, Status, WarmStart
@@ -141,7 +141,7 @@ class AugmentedLagrangian(Solver):
         excess, row = broken_at_start(problem, augmented.rows[0])
         if excess > 0 and excess > self.constraint_tolerance * self._unit_at_start(augmented, guess, row):
             run.status = Status.INFEASIBLE
-            run.details["reason"] = say_start(excess, row)
+            run.details["reason"] = format_start(excess, row)
         return run
 
     def _unit_at_start(self, augmented: Augmented, guess: Guess, row: str) -> float:
@@ -291,7 +291,7 @@ class AugmentedLagrangianRun(Run):
             states, _ = self.problem.rollout(inside)
             measured = self._measure(states, inside)
         self.trajectory = Trajectory(list(states), inside, measured.cost)
-        self.details["violation"] = say_violation(measured.amount, measured.where)
+        self.details["violation"] = format_violation(measured.amount, measured.where)
         self.details["inner iterations"] = str(self.inner_iterations)
         return measured
 

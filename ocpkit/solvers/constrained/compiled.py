@@ -14,7 +14,7 @@ import numpy as np
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.library import AugmentedState, Library
 from ocpkit.engines.graphs import ProblemGraph
-from ocpkit.problem.constraint_rows import say_row, say_violation
+from ocpkit.problem.constraint_rows import format_row, format_violation
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import History, WarmStart
@@ -55,7 +55,7 @@ class CompiledAugmentedRun(RunInC):
             first_damping=minimizer.schedule.initial,
             damping=minimizer.schedule.initial,
             most=int(options.inner.max_iterations) + 1,
-            own=augmented.own,
+            parameter_size=augmented.parameter_size,
             widest=augmented.widest,
             largest_n=states,
             largest_m=controls,
@@ -127,8 +127,8 @@ class CompiledAugmentedRun(RunInC):
     def _conclude(self) -> None:
         state = self.state
         self.status = self.status or verdict(state.status, state.cost)
-        where = say_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.amount > 0 else ""
-        self.details["violation"] = say_violation(state.amount, where)
+        where = format_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.amount > 0 else ""
+        self.details["violation"] = format_violation(state.amount, where)
         self.details["inner iterations"] = str(state.inner_iterations)
 
     @property

@@ -94,7 +94,7 @@ class Layout:
 @lru_cache(maxsize=32)
 def layout(graph: ProblemGraph, library: Library) -> Layout:
     """Lay out the arrays for the solves of one structure."""
-    stages = [graph.kinds[kind] for kind in graph.kind_of_stage]
+    stages = [graph.stage_types[kind] for kind in graph.type_of_stage]
     n = [*(stage.state_size for stage in stages), graph.terminal.state_size]
     m = [stage.control_size for stage in stages]
     states, controls = [(i,) for i in n], [(j,) for j in m]
@@ -107,7 +107,7 @@ def layout(graph: ProblemGraph, library: Library) -> Layout:
         size = sum(map(math.prod, of_stages))
         series[name] = Series(end, size, of_stages, of_stages[0] if len({*of_stages}) == 1 else None)
         end += -(-size * 8 // ALIGNMENT) * ALIGNMENT // 8
-    kinds = np.array(graph.kind_of_stage, dtype=ctypes.c_long)
+    kinds = np.array(graph.type_of_stage, dtype=ctypes.c_long)
     return Layout(series, end, end + library.scratch_size(kinds), kinds)
 
 

@@ -215,7 +215,7 @@ class DDPRun(Run):
     def _bounds(self) -> StepBounds | None:
         """Bounds of the steps at the current trajectory."""
         problem = self.engine.problem
-        return StepBounds(problem.room(self.trajectory.controls), self.held) if problem.bounded else None
+        return StepBounds(problem.step_bounds(self.trajectory.controls), self.held) if problem.bounded else None
 
     def _end_of_progress(self) -> Status:
         return end_of_progress(blown_up=abs(self.trajectory.cost) > BLOWN_UP, closed=self._closed)

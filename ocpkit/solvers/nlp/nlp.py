@@ -23,11 +23,11 @@ from ocpkit.engines.numpy import NumpyEngine, first_not_finite
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.problem.constraint_rows import (
     broken_at_start,
+    format_start,
+    format_violation,
     largest_violation,
     problem_rows,
     row_values,
-    say_start,
-    say_violation,
 )
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.scaling import Scaling
@@ -145,8 +145,8 @@ class NLPSolver(Solver):
         values = row_values(problem, rows, best.states, best.controls)
         violation, where = max(largest_violation(rows, values), best.widest)
         excess, row = broken_at_start(problem, rows[0])
-        reason = {"reason": say_start(excess, row)} if self._broken(watch) else {}
-        return {"violation": say_violation(violation, where)} | reason
+        reason = {"reason": format_start(excess, row)} if self._broken(watch) else {}
+        return {"violation": format_violation(violation, where)} | reason
 
     def _broken(self, watch: Watch) -> bool:
         """Whether x0 violates a row of stage 0 that no control can change."""

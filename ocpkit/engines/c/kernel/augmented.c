@@ -24,16 +24,16 @@ static double compare(augmented *a, long t, int rows, const double *y, const dou
 static double measure(augmented *a) {
   const ddp *const s = a->inner;
   const double *x = s->x, *u = s->u, *p = a->p;
-  double *updated = a->updated + a->own, cost = 0, moved = 0;
+  double *updated = a->updated + a->parameter_size, cost = 0, moved = 0;
   a->violation = a->violation_here = a->named = a->amount = a->squares = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
     cost += stage->price(x, u, p, updated, a->distance);
-    moved = fmax(moved, compare(a, t, stage->rows, p + a->own, updated));
+    moved = fmax(moved, compare(a, t, stage->rows, p + a->parameter_size, updated));
     x += stage->n, u += stage->m;
   }
   a->cost = cost + terminal_price(x, p, updated, a->distance);
-  return fmax(moved, compare(a, s->horizon, FINAL_ROWS, p + a->own, updated)) / (a->penalty * a->cost_unit);
+  return fmax(moved, compare(a, s->horizon, FINAL_ROWS, p + a->parameter_size, updated)) / (a->penalty * a->cost_unit);
 }
 
 /* Take the new multipliers, and let the next inner solve start from here. */
@@ -41,7 +41,7 @@ static void keep(augmented *a) {
   const ddp *const s = a->inner;
   for (long t = 0; t <= s->horizon; t++) {
     const int rows = t < s->horizon ? stage_kind(s, t)->rows : FINAL_ROWS;
-    const long place = t * s->stride + a->own;
+    const long place = t * s->stride + a->parameter_size;
     memcpy(a->p + place, a->updated + place, (size_t)rows * sizeof *a->p);
   }
   memcpy(a->u, s->u, (size_t)s->controls * sizeof *a->u);
@@ -63,7 +63,7 @@ static void search(augmented *a) {
   a->penalty = a->searching ? SEARCH_FACTOR * a->penalty : a->max_penalty;
   a->searching++, a->least_squares = a->squares;
   for (long t = 0; t <= s->horizon; t++)
-    for (long i = 0; i < a->widest; i++) a->p[t * s->stride + a->own + i] = 0;
+    for (long i = 0; i < a->widest; i++) a->p[t * s->stride + a->parameter_size + i] = 0;
 }
 
 static void tighten(augmented *a, double residual, int moved) {
@@ -97,7 +97,7 @@ static void begin_inner(augmented *a) {
   if (a->scaled && a->has_units)
     a->barrier_unit = fmin(a->cost_unit, fmax(SMALLEST_COST * a->cost_unit, fabs(a->cost)));
   for (long t = 0; t <= s->horizon; t++) {
-    double *const row = a->p + t * s->stride + a->own + a->widest;
+    double *const row = a->p + t * s->stride + a->parameter_size + a->widest;
     const double *const units = a->units + t * a->widest;
     for (long i = 0; i < a->widest; i++) row[i] = a->penalty * (a->cost_unit / (units[i] * units[i]));
     row[a->widest] = a->barrier * a->barrier_unit;

@@ -6,7 +6,7 @@ typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
   double constraint_tolerance, gradient_tolerance, penalty_factor, max_penalty, enough, first_damping;
   double barrier_factor, last_barrier;
-  long most, own, widest, largest_n, largest_m, scaled;
+  long most, parameter_size, widest, largest_n, largest_m, scaled;
   /* memory: the rows of parameters, as many for new multipliers, the distances of one stage, where inner solves start,
      and the history of one inner iteration */
   double *p, *updated, *distance, *x, *u, *line, *history;
@@ -41,8 +41,8 @@ static sums scratch_of(const augmented *a) {
 
 /* The parameters of a stage, or of the end, without the price of the rows. */
 static const double *take_off(const augmented *a, const sums *w, long t) {
-  const long y = a->own + a->widest;
-  for (long i = 0; i < a->inner->stride; i++) w->off[i] = i < a->own ? a->p[t * a->inner->stride + i] : i < y ? 0 : OFF;
+  const long y = a->parameter_size + a->widest;
+  for (long i = 0; i < a->inner->stride; i++) w->off[i] = i < a->parameter_size ? a->p[t * a->inner->stride + i] : i < y ? 0 : OFF;
   return w->off;
 }
 
