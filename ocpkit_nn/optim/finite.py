@@ -28,7 +28,8 @@ def finite_mean(inputs: Tensor, values: Tensor, others: Sequence[Tensor], proces
         wrong = any(not tensor.isfinite().all() for tensor in (values, *others))
         if processes.any(wrong, inputs.device):
             raise refusal(inputs, values)
-    return mean, all(size <= torch.finfo(values.dtype).max ** LARGE for size in largest)
+    limit = torch.finfo(values.dtype).max ** LARGE
+    return mean, all(size <= limit for size in largest)
 
 
 def first_not_finite(samples: Tensor | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,11 +52,12 @@ class Baseline:
         fresh = Baseline(self.curvature, [self.layers[t]], [{}], [{**self.options[t], "lr": 1.0}])
         return fresh(0, LayerGradients(control.expectation(weight), control, weight, None))[0]
 
-    def descend(self, gradients: Mapping[int, list[Tensor]]) -> None:
-        """Take the baseline's step at some stages, on the gradients for their parameters."""
-        groups: dict[int, list[int]] = {}
-        for t in gradients:
-            groups.setdefault(id(self.options[t]), []).append(t)
-        for some in groups.values():
-            layers, memories = [self.layers[t] for t in some], [self.memories[t] for t in some]
-            fused.descend(self.curvature, layers, [gradients[t] for t in some], memories, self.options[some[0]])
+    def descend(self, stages: Sequence[int], gradients: Sequence[list[Tensor]]) -> None:
+        """Take the baseline's step at some stages, on the gradients for their parameters; at once in each group."""
+        left = list(zip(stages, gradients))
+        while left:
+            options = self.options[left[0][0]]
+            same = [pair for pair in left if self.options[pair[0]] is options]
+            left = [pair for pair in left if self.options[pair[0]] is not options]
+            layers, memories = [self.layers[t] for t, _ in same], [self.memories[t] for t, _ in same]
+            fused.descend(self.curvature, layers, [gradient for _, gradient in same], memories, options)

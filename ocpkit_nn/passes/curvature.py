@@ -86,7 +86,7 @@ def adam(gradients: LayerGradients, memory: Memory, options: dict[str, Any]) -> 
     """M = diag(√v̂ + ε) and g = m̂ of Adam."""
     new, (b1, b2) = gradients.mean, options["betas"]
     memory["count"] = count = memory.get("count", 0) + 1
-    mean, square = (moments.matrix(memory, name, new) for name in ("mean", "square"))
+    mean, square = moments.matrix(memory, "mean", new), moments.matrix(memory, "square", new)
     mean.lerp_(new, 1 - b1)
     moments.average_squares([square], [new], b2)
     root = torch.div(square, 1 - b2**count, out=gradients.array("root")).sqrt_().add_(options["eps"])

@@ -34,7 +34,7 @@ class FeedbackGain:
     def _coefficients(self, deviation: Tensor) -> Tensor:
         inner = self.state.inner(deviation)
         if inner.shape[1] == 1:
-            return self.core[..., 0] * inner
+            return self.core.select(2, 0) * inner
         return (self.core @ inner[..., None])[..., 0]
 
     def matvec(self, deviation: Tensor) -> Tensor:

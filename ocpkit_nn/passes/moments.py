@@ -21,9 +21,9 @@ MOMENTS = ("velocity", "mean", "square")
 
 def matrix(memory: Memory, name: str, like: Tensor) -> Tensor:
     """Return a running mean (o, i), zero at first."""
-    if name not in memory:
-        memory[name] = torch.zeros_like(like)
-    moment: Tensor = memory[name]
+    moment: Tensor | None = memory.get(name)
+    if moment is None:
+        moment = memory[name] = torch.zeros_like(like)
     return moment
 
 

@@ -49,7 +49,7 @@ class RankOneValue:
     """
 
     def __init__(self, gradient: Tensor, scale: float = 0.0) -> None:
-        self.base, self.ratio = StateBase(gradient[None]), gradient.new_full((), scale)
+        self.base, self.ratio = StateBase(gradient.unsqueeze(0)), gradient.new_full((), scale)
         self.weight = gradient.new_ones(len(gradient), 1)
         self.curvature = gradient.new_full((len(gradient), 1), scale)
 
@@ -69,7 +69,7 @@ class RankOneValue:
         self.base = state
         if linearisation.couples_samples:
             w, Vx = self.weight, linearisation.through_batch(state.combine(self.weight))
-            self.base, self.weight = StateBase(Vx[None]), torch.ones_like(w)
+            self.base, self.weight = StateBase(Vx.unsqueeze(0)), torch.ones_like(w)
             self.ratio, self.curvature = self.ratio / w, self.curvature / w / w
 
 
@@ -98,9 +98,9 @@ class RankOnePass(BackwardPass):
             metric, direction = rule(t, layer_gradients(linearisation, Qu, workspace=workspace))
             gain = None
             if with_gain:
-                c = (V.weight * control.gram(metric)[..., 0]).mul_(V.ratio)
+                c = (V.weight * control.gram(metric).select(2, 0)).mul_(V.ratio)
                 V.contract(c.add_(1))
-                gain = FeedbackGain(control, state, (V.weight * -V.ratio)[..., None], metric)
+                gain = FeedbackGain(control, state, (V.weight * -V.ratio).unsqueeze(2), metric)
             policies.append(LayerPolicy(direction, metric, gain))
             if t > 0:
                 V.move(linearisation, state)

@@ -34,7 +34,7 @@ REFRESH_INTERVAL = 10
 """Steps between two separable approximations of a layer's M⁻¹."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SeparablePolicy:
     """The baseline's step on E[Q_u^i + Q_ux^i δx_i/(1 + c_i)] of one layer, for deviations δx known later.
 
@@ -78,7 +78,7 @@ class SeparablePolicy:
     def apply(self, layer: Layer, deviation: Tensor | None = None, step_size: float = 1.0) -> None:
         """Take the baseline's step at the layer, for deviations δX (B, …); its moments allow no other step size."""
         assert step_size == 1.0
-        self.baseline.descend({self.stage: self.gradient(layer, deviation)})
+        self.baseline.descend([self.stage], [self.gradient(layer, deviation)])
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,8 @@ class SeparablePass(BackwardPass):
 
     def apply_feedforward(self, trajectory: Trajectory, policies: Sequence[Any], step_size: float = 1.0) -> None:
         """Take one step for all layers, none of which waits for a deviation."""
-        layers = [stage.layer for stage in trajectory.stages]
-        gradients = {t: policy.gradient(layer, None) for t, (policy, layer) in enumerate(zip(policies, layers))}
-        policies[0].baseline.descend(gradients)
+        gradients = [policy.gradient(stage.layer, None) for policy, stage in zip(policies, trajectory.stages)]
+        policies[0].baseline.descend(range(len(policies)), gradients)
 
 
 def separated(metric: Metric, control: ControlBase) -> tuple[Tensor, Tensor]:
