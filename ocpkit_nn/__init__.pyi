@@ -36,7 +36,7 @@ from ocpkit_nn.training.checkpoint import save_model as save_model
 from ocpkit_nn.training.networks import cnn as cnn
 from ocpkit_nn.training.networks import fcn as fcn
 from ocpkit_nn.training.optimizers import Backpropagation as Backpropagation
-from ocpkit_nn.training.optimizers import Stepper as Stepper
+from ocpkit_nn.training.optimizers import TrainingMethod as TrainingMethod
 from ocpkit_nn.training.options import TrainOptions as TrainOptions
 from ocpkit_nn.training.record import Row as Row
 from ocpkit_nn.training.record import Step as Step

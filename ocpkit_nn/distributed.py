@@ -61,7 +61,7 @@ class Processes:
             )
         return batch.tensor_split(self.count)[self.rank]
 
-    def see(self, samples: int, device: torch.device) -> int:
+    def begin_batch(self, samples: int, device: torch.device) -> int:
         """Begin a step on this many samples here; return how many there are in all."""
         if self.count == 1:
             return samples

@@ -16,7 +16,7 @@ from torch import nn
 
 from ocpkit import ProblemError
 from ocpkit.errors import unknown_name
-from ocpkit_nn import EMSA, SGDVGR, Backpropagation, DDPNOpt, Loss, Stepper
+from ocpkit_nn import EMSA, SGDVGR, Backpropagation, DDPNOpt, Loss, TrainingMethod
 from ocpkit_nn.experiments import rivals
 from ocpkit_nn.experiments.run import Run
 from ocpkit_nn.experiments.stacked import Stacked, TrustRegion
@@ -59,38 +59,38 @@ def _solver(model: nn.Module, loss: Loss, run: Run, kind: type[DDPNOpt] = DDPNOp
     return kind(model, loss, _rate(run), tikhonov=run.epsilon or 0.0, generator=generator, **options)
 
 
-def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
+def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> TrainingMethod:
     if run.baseline in KRONECKER:
         return _solver(model, loss, run, feedback="none", max_grad_norm=max_norm)
     return _hooked(_baseline(model, loss, run), rivals.clip, max_norm)
 
 
-def _clip_samples(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> Stepper:
+def _clip_samples(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> TrainingMethod:
     return rivals.ClippedSamples(model, loss, _of_torch(list(model.parameters()), run), max_norm)
 
 
-def _normalized(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+def _normalized(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
     return _hooked(Backpropagation(model, loss, _of_torch(list(model.parameters()), run)), rivals.normalize)
 
 
-def _warm_up(model: nn.Module, loss: Loss, run: Run, updates: int = 200) -> Stepper:
+def _warm_up(model: nn.Module, loss: Loss, run: Run, updates: int = 200) -> TrainingMethod:
     return _hooked(_baseline(model, loss, run), rivals.warm_up, updates)
 
 
-def _hooked(stepper: Backpropagation | DDPNOpt, hook: Callable[..., None], *arguments: Any) -> Stepper:
+def _hooked(stepper: Backpropagation | DDPNOpt, hook: Callable[..., None], *arguments: Any) -> TrainingMethod:
     hook(stepper if isinstance(stepper, DDPNOpt) else stepper.optimizer, *arguments)
     return stepper
 
 
-def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
     return rivals.GaussSeidel(model, loss, partial(_of_torch, run=run))
 
 
-def _adamw(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+def _adamw(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
     return Backpropagation(model, loss, torch.optim.AdamW(model.parameters(), lr=_rate(run)))
 
 
-def _sgd_cosine(model: nn.Module, loss: Loss, run: Run, updates: int = 1000) -> Stepper:
+def _sgd_cosine(model: nn.Module, loss: Loss, run: Run, updates: int = 1000) -> TrainingMethod:
     optimizer = torch.optim.SGD(model.parameters(), lr=_rate(run), momentum=0.9, nesterov=True)
     return _hooked(Backpropagation(model, loss, optimizer), rivals.cosine, updates)
 
@@ -101,7 +101,7 @@ def _rate(run: Run) -> float:
     return run.learning_rate
 
 
-Factory = Callable[..., Stepper]
+Factory = Callable[..., TrainingMethod]
 _TABLE: dict[str, tuple[str, Factory]] = {
     "sgd": ("SGD", _baseline),
     "sgd-m": ("SGD-m", _baseline),
@@ -134,7 +134,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(NAMES[name] for name in names) or "none"
 
 
-def build(model: nn.Module, loss: Loss, run: Run) -> Stepper:
+def build(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
     """Return what trains `model`; `ProblemError` if the method is unknown or lacks a learning rate."""
     if run.method not in METHODS:
         raise unknown_name("method", run.method, METHODS)

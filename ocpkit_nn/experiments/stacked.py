@@ -113,7 +113,7 @@ def stacked_pass(
     P = torch.eye(batch * len(columns), dtype=torch.float64, device=gradient.device)  # H⁻¹
     policies: list[LayerPolicy] = []
     for t in reversed(range(len(linearisations))):
-        control, state = linearisations[t].pull_control(base), linearisations[t].pull_state(base)
+        control, state = linearisations[t].control_vjp(base), linearisations[t].state_vjp(base)
         gradients = layer_gradients(linearisations[t], Combination(control, coefficients))
         metric, direction = rule(t, gradients)
         if t == 0 and open_loop == "baseline":  # nothing precedes stage 0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn import Loss, Stepper, fcn, is_finite, machine, mean_loss_and_accuracy, reproducible
+from ocpkit_nn import Loss, TrainingMethod, fcn, is_finite, machine, mean_loss_and_accuracy, reproducible
 from ocpkit_nn.data import Dataset, batches, load
 from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
@@ -22,7 +22,7 @@ from ocpkit_nn.experiments.run import Result, Run
 from ocpkit_nn.layers import losses
 from ocpkit_nn.training import networks
 
-Watch = Callable[[int, nn.Module, Stepper], object]
+Watch = Callable[[int, nn.Module, TrainingMethod], object]
 """Gets (number of the update, network, method) after every update."""
 WITH_TEST_SET = ("mnist", "fashion-mnist", "svhn", "cifar10")
 """Data sets from files, whose test set is theirs and not drawn by the seed."""
@@ -53,7 +53,7 @@ def train(run: Run, watch: Watch | None = None) -> Result:
 
 
 def _optimize(
-    run: Run, data: Dataset, model: nn.Module, loss: Loss, stepper: Stepper, watch: Watch | None
+    run: Run, data: Dataset, model: nn.Module, loss: Loss, stepper: TrainingMethod, watch: Watch | None
 ) -> tuple[dict[str, list[float | None]], int]:
     """Take all updates; return the curves and the number of updates."""
     order, update, per_epoch = torch.Generator().manual_seed(run.seed), 0, updates_per_epoch(run, data)
@@ -84,7 +84,7 @@ def updates_per_epoch(run: Run, data: Dataset) -> int:
     return math.ceil(len(data.train_inputs) / run.batch_size)
 
 
-def _step(stepper: Stepper, model: nn.Module, inputs: Tensor, targets: Tensor) -> bool:
+def _step(stepper: TrainingMethod, model: nn.Module, inputs: Tensor, targets: Tensor) -> bool:
     """Take one step; return whether its loss is finite."""
     try:
         return math.isfinite(stepper.step(inputs, targets))

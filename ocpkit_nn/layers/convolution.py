@@ -40,9 +40,9 @@ class ConvLayer(WeightAndBias):
         """View a sequence (…, C, L) as an image of one row (…, C, 1, L)."""
         return x if self._two else x.unsqueeze(-2)
 
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
-        pulled = [self._backward(x, v, (True, False, False))[0] for v in cotangents]
-        return (pulled[0][None] if len(pulled) == 1 else torch.stack(pulled)).reshape(
+    def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
+        products = [self._backward(x, v, (True, False, False))[0] for v in cotangents]
+        return (products[0][None] if len(products) == 1 else torch.stack(products)).reshape(
             *cotangents.shape[:2], *x.shape[1:]
         )
 
@@ -103,7 +103,7 @@ class ConvLayer(WeightAndBias):
         weight = weight.reshape(self.weight.shape)  # a sequence was an image of one row
         return [weight] if self.bias is None else [weight, bias]
 
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> ConvBase:
+    def control_vjp(self, x: Tensor, cotangents: Tensor) -> ConvBase:
         return ConvBase(self, x, cotangents)
 
     def factors(self, x: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Layer(ABC):
         result: Tensor = self.module(x)
         return result
 
-    def forward_again(self, x: Tensor) -> Tensor:
+    def second_forward(self, x: Tensor) -> Tensor:
         """Return h at other states of the same step."""
         return self.forward(x)
 
@@ -42,20 +42,20 @@ class Layer(ABC):
         """Check the products with g_u at one sample x (1, …), where they could be wrong without a word."""
         return
 
-    def first(self, x: Tensor) -> AbstractContextManager[None]:
+    def recording(self, x: Tensor) -> AbstractContextManager[None]:
         """Inside this context the stage is evaluated at x (B, …) for the first time in a step."""
-        return nullcontext() if self.replay is None else self.replay.first(x)
+        return nullcontext() if self.replay is None else self.replay.recording(x)
 
-    def again(self) -> AbstractContextManager[None]:
+    def replaying(self) -> AbstractContextManager[None]:
         """Inside this context the stage's modules are the functions that they were at first, and leave no trace."""
-        return nullcontext() if self.replay is None else self.replay.again()
+        return nullcontext() if self.replay is None else self.replay.replaying()
 
     @abstractmethod
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+    def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
         """Return g_xᵀ v, (R, B, *shape of x)."""
 
     @abstractmethod
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
+    def control_vjp(self, x: Tensor, cotangents: Tensor) -> ControlBase:
         """Return g_uᵀ v for every sample."""
 
     def through_batch(self, x: Tensor, Vx: Tensor) -> Tensor:
@@ -129,10 +129,10 @@ class LinearLayer(WeightAndBias):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self._added)
 
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+    def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
         return cotangents @ self.weight.detach()
 
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> ControlBase:
+    def control_vjp(self, x: Tensor, cotangents: Tensor) -> ControlBase:
         if x.ndim == 2:
             return OuterBase(x, cotangents, self.bias is not None)
         rows = append_one(x, self.bias)
@@ -183,12 +183,12 @@ class BatchNormLayer(Layer):
         assert self._scale is not None
         return (x - self._channelwise(self._shift, x)) * self._channelwise(self._scale, x)
 
-    def forward_again(self, x: Tensor) -> Tensor:
+    def second_forward(self, x: Tensor) -> Tensor:
         """Return h with the statistics of the last `forward`."""
         weight, bias = self.parameters
         return self.normalised(x) * self._channelwise(weight.detach(), x) + self._channelwise(bias.detach(), x)
 
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+    def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
         assert self._scale is not None
         return cotangents * self._channelwise(self.parameters[0].detach() * self._scale, x)
 
@@ -199,7 +199,7 @@ class BatchNormLayer(Layer):
         axes, hat = [0, *range(2, x.ndim)], self.normalised(x)
         return Vx - Vx.mean(axes, keepdim=True) - hat * (Vx * hat).mean(axes, keepdim=True)
 
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
+    def control_vjp(self, x: Tensor, cotangents: Tensor) -> DenseBase:
         v = cotangents.reshape(*cotangents.shape[:3], -1)
         hat = self.normalised(x).reshape(*x.shape[:2], -1)
         return DenseBase(torch.stack([(v * hat).sum(-1), v.sum(-1)], dim=3))

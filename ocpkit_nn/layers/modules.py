@@ -51,7 +51,7 @@ class ModuleLayer(Layer):
     def _current(self) -> dict[str, Tensor]:
         return {key: parameter.detach() for key, parameter in zip(self._names, self.parameters)}
 
-    def pull_state(self, x: Tensor, cotangents: Tensor) -> Tensor:
+    def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
         current = self._current()
 
         def one(x_i: Tensor, v_i: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class ModuleLayer(Layer):
 
         return self._for_every_sample(one, lambda x_i: [x_i], x, cotangents).reshape(-1, *x.shape)
 
-    def pull_control(self, x: Tensor, cotangents: Tensor) -> DenseBase:
+    def control_vjp(self, x: Tensor, cotangents: Tensor) -> DenseBase:
         current = self._current()
 
         def one(x_i: Tensor, v_i: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ModuleLayer(Layer):
         """
         if not self._one_by_one:
             try:
-                with self.again(), warnings.catch_warnings():  # weight norm has no rule, and is right without
+                with self.replaying(), warnings.catch_warnings():  # weight norm has no rule, and is right without
                     warnings.filterwarnings("ignore", "There is a performance drop .*aten::_weight_norm", UserWarning)
                     result: Tensor = vmap(one, in_dims=(0, 1), out_dims=1)(x, cotangents)
                 return result
@@ -102,7 +102,7 @@ class ModuleLayer(Layer):
             y_i, products_i = self._alone(x_i, v_i, wanted)
             alone.append(y_i)
             products.append(products_i)
-        with self.again():
+        with self.replaying():
             check_alike(self.forward(x), torch.cat(alone), self.name)
         if not self._one_by_one:
             self._one_by_one = True
@@ -112,7 +112,7 @@ class ModuleLayer(Layer):
     def _alone(self, x_i: Tensor, v_i: Tensor, wanted: Callable[[Tensor], Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """Return the output (1, …) of a sample alone and its products (R, m), by autograd."""
         x_i = x_i.detach().requires_grad_(x_i.is_floating_point())
-        with self.again(), torch.enable_grad(), unfused_attention():
+        with self.replaying(), torch.enable_grad(), unfused_attention():
             try:
                 y_i = self.forward(x_i)
             except RuntimeError as error:
@@ -144,13 +144,13 @@ class ModuleLayer(Layer):
         """
         if not any("forward" in vars(inner) or inner._forward_hooks for inner in self.module.modules()):
             return
-        with torch.enable_grad(), unfused_attention(), self.again():
+        with torch.enable_grad(), unfused_attention(), self.replaying():
             y = self.module(x)
         if not y.requires_grad:  # its parameters are idle
             return
         v = torch.linspace(1, 2, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
         expected = self.join(torch.autograd.grad(y, self.parameters, v, materialize_grads=True))
-        error = (self.pull_control(x, v[None]).vectors[0, 0] - expected).abs().max()
+        error = (self.control_vjp(x, v[None]).vectors[0, 0] - expected).abs().max()
         if error > torch.finfo(y.dtype).eps ** 0.5 * expected.abs().max():
             raise ValueError(
                 f"stage {self.name}: a hook or a forward of the instance's own uses parameters that it does not read "

@@ -44,7 +44,7 @@ class Replay:
         self._watched: list[nn.Module] = []  # whose hooks leave the outputs alone
 
     @contextmanager
-    def first(self, x: Tensor) -> Iterator[None]:
+    def recording(self, x: Tensor) -> Iterator[None]:
         """Evaluate the modules in this context, at x (B, …), as they are to be evaluated again.
 
         In their first evaluation (in this mode, training or not) all sources of random numbers are looked at; from
@@ -76,7 +76,7 @@ class Replay:
         return not _equal(self._sources[index][0](), self._states[index])
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def replaying(self) -> Iterator[None]:
         """Evaluate the modules in this context as often as need be."""
         states = [read() for read, _ in self._sources]
         buffers = [(home, name, home[name]) for home, name, _ in self._buffers]

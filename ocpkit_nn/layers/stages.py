@@ -23,7 +23,7 @@ from ocpkit_nn.layers.structure import calls_only, is_bare, is_plain
 from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase
 
 # σ_hᵀ v written with the output y = σ(h), for the activations where that is possible: (v, y) -> V_h
-_PULL_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
+_VJP_BY_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
     nn.Tanh: torch.ops.aten.tanh_backward.default,
     nn.Sigmoid: torch.ops.aten.sigmoid_backward.default,
     nn.ReLU: lambda v, y: torch.ops.aten.threshold_backward.default(v, y, 0),
@@ -51,12 +51,12 @@ class Stage:
 
     def __init__(self, layer: Layer, tail: Sequence[nn.Module]) -> None:
         self.name, self.tail, self.modules = layer.name, list(tail), [layer.module, *tail]
-        by_output = len(tail) == 1 and is_plain(tail[0], *_PULL_BY_OUTPUT)
-        self._pull = _PULL_BY_OUTPUT[type(tail[0])] if by_output else None
+        by_output = len(tail) == 1 and is_plain(tail[0], *_VJP_BY_OUTPUT)
+        self._tail_vjp = _VJP_BY_OUTPUT[type(tail[0])] if by_output else None
         self._overwrites = any(getattr(m, "inplace", False) for m in tail)
-        self._take(layer)
+        self._set_layer(layer)
 
-    def _take(self, layer: Layer) -> None:
+    def _set_layer(self, layer: Layer) -> None:
         self.layer, self._kind = layer, type(layer.module)
         regular = all(
             type(m).__module__ in _REGULAR and type(m) not in _LP_POOLS and is_bare(m)
@@ -66,7 +66,7 @@ class Stage:
         self.is_regular = type(layer) in (LinearLayer, ConvLayer, BatchNormLayer) and regular
         parts = self.tail if isinstance(layer, BatchNormLayer) else self.modules  # it knows what to do with the batch
         self._norms = [(m, part) for part in parts for m in part.modules() if isinstance(m, _BatchNorm)]
-        self.begin_anew()
+        self.reset()
 
     def adapt(self, x: Tensor) -> None:
         """Choose the layer anew where a lazy module has become another kind of module, or now does on x (B, …)."""
@@ -76,9 +76,9 @@ class Stage:
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[no-untyped-call]
             module._infer_parameters(module, (x,))  # type: ignore[no-untyped-call]
         if type(module) is not self._kind:
-            self._take(as_layer(module, self.name))
+            self._set_layer(as_layer(module, self.name))
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget earlier evaluations."""
         self.layer.replay = replay_of(self.modules)
 
@@ -96,7 +96,7 @@ class Stage:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
         for norm, part in self._norms:
             check_fixed(norm, self.name, part)
-        with self.layer.first(x):
+        with self.layer.recording(x):
             return self._linearise(x)
 
     def _linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
@@ -109,15 +109,15 @@ class Stage:
             )
         if not self.tail:
             return h, Linearisation(self.layer, x)
-        if self._pull is not None:
-            y, pull = self.tail[0](h), self._pull
+        if self._tail_vjp is not None:
+            y, vjp = self.tail[0](h), self._tail_vjp
 
             def by_output(cotangents: Tensor) -> Tensor:
                 if cotangents.shape[0] == 1:  # as the activation's own shape, which is the faster one
-                    return pull(cotangents.select(0, 0), y).unsqueeze(0)
-                return pull(cotangents, y.expand_as(cotangents))
+                    return vjp(cotangents.select(0, 0), y).unsqueeze(0)
+                return vjp(cotangents, y.expand_as(cotangents))
 
-            return y, Linearisation(self.layer, x, pull=by_output)
+            return y, Linearisation(self.layer, x, tail_vjp=by_output)
         with torch.enable_grad():
             h = h.detach().requires_grad_()
             y = h.clone() if self._overwrites else h
@@ -128,19 +128,19 @@ class Stage:
         def through_graph(cotangents: Tensor) -> Tensor:
             return torch.stack([torch.autograd.grad(y, h, v, retain_graph=True)[0] for v in cotangents])
 
-        return y.detach(), Linearisation(self.layer, x, pull=through_graph)
+        return y.detach(), Linearisation(self.layer, x, tail_vjp=through_graph)
 
-    def forward_again(self, x: Tensor) -> Tensor:
+    def second_forward(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the draws, buffers and statistics of the last `linearise`."""
-        with self.layer.again():
-            y = self._in_full_precision(self.layer.forward_again(x))
+        with self.layer.replaying():
+            y = self._in_full_precision(self.layer.second_forward(x))
             for module in self.tail:
                 y = module(y)
         return y
 
-    def differentiable(self, x: Tensor, *, again: bool = False) -> Tensor:
-        """Evaluate f_t with autograd, twice if need be; `again`: with the draws and buffers of the last one."""
-        with torch.enable_grad(), unfused_attention(), self.layer.again() if again else self.layer.first(x):
+    def differentiable(self, x: Tensor, *, replay: bool = False) -> Tensor:
+        """Evaluate f_t with autograd, twice if need be; `replay`: with the draws and buffers of the last one."""
+        with torch.enable_grad(), unfused_attention(), self.layer.replaying() if replay else self.layer.recording(x):
             y: Tensor = self.layer.module(x)
             for module in self.tail:
                 y = module(y)
@@ -178,7 +178,7 @@ class Stage:
                 kept = (numbers >> digit) % 2 == value
                 twins = torch.where(kept, numbers, numbers ^ (1 << digit))
                 twins = torch.where(twins < len(x), twins, numbers[kept][0])
-                check_alike(y, self.forward_again(x[twins]), self._in_full, kept)
+                check_alike(y, self.second_forward(x[twins]), self._in_full, kept)
         self.layer.check_derivatives(x[:1])
         self.is_checked = True
 
@@ -188,28 +188,28 @@ class Linearisation:
 
     average: Callable[[Tensor], Tensor] = staticmethod(lambda local: local)  # see `distributed`
 
-    def __init__(self, layer: Layer, x: Tensor, pull: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, layer: Layer, x: Tensor, tail_vjp: Callable[[Tensor], Tensor] | None = None) -> None:
         self.layer, self.x = layer, x
-        self._through_tail = pull  # v ↦ V_h = σ_hᵀ v (Eq. 12)
+        self._tail_vjp = tail_vjp  # v ↦ V_h = σ_hᵀ v (Eq. 12)
         self._base: StateBase | None = None
 
-    def _see(self, base: StateBase) -> None:
+    def _multiply(self, base: StateBase) -> None:
         """Pull a new base; V_h is computed once for both products, the one for the state only if it is needed."""
         if self._base is not base:
             self._base = base
             vectors = base.vectors
-            self.cotangents = cotangents = vectors if self._through_tail is None else self._through_tail(vectors)
-            self._state = StateBase(lambda: self.layer.pull_state(self.x, cotangents))
-            self.control = self.layer.pull_control(self.x, cotangents)
+            self.cotangents = cotangents = vectors if self._tail_vjp is None else self._tail_vjp(vectors)
+            self._state = StateBase(lambda: self.layer.state_vjp(self.x, cotangents))
+            self.control = self.layer.control_vjp(self.x, cotangents)
 
-    def pull_state(self, base: StateBase) -> StateBase:
+    def state_vjp(self, base: StateBase) -> StateBase:
         """f_xᵀ v."""
-        self._see(base)
+        self._multiply(base)
         return self._state
 
-    def pull_control(self, base: StateBase) -> ControlBase:
+    def control_vjp(self, base: StateBase) -> ControlBase:
         """f_uᵀ v, per sample."""
-        self._see(base)
+        self._multiply(base)
         self.control.average = self.average
         return self.control
 
@@ -237,15 +237,15 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 class Jacobian:
     """f_x or f_u as the Bellman step uses it: only its transpose is ever multiplied."""
 
-    def __init__(self, pull: Any) -> None:
-        self._pull = pull
+    def __init__(self, transpose_product: Callable[[Any], Any]) -> None:
+        self._transpose_product = transpose_product
 
     def swapaxes(self, first: int, second: int) -> Jacobian:
         """Return the transpose."""
         return self
 
     def __matmul__(self, right: Combination) -> Combination:
-        return Combination(self._pull(right.base), right.coefficients)
+        return Combination(self._transpose_product(right.base), right.coefficients)
 
 
 def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], list[Stage]]:

@@ -28,6 +28,7 @@ from ocpkit_nn.layers.structure import check_no_backward_hooks
 from ocpkit_nn.layers.torch_losses import as_loss
 from ocpkit_nn.optim.finite import finite_mean, first_not_finite, refusal
 from ocpkit_nn.optim.groups import RENAMED_INTERVAL, check_batch, check_options, check_shared, renamed
+from ocpkit_nn.optim.line_search import backtrack, running_cost
 from ocpkit_nn.optim.memories import carry
 from ocpkit_nn.optim.micro_batches import MicroBatchedStage
 from ocpkit_nn.optim.options import CurvatureOptions, PolicyOptions, TerminalHessian
@@ -43,7 +44,6 @@ from ocpkit_nn.passes.second_order import check_second_order
 from ocpkit_nn.passes.workspace import Workspace
 
 FACTORED = ("kronecker", "ekfac")
-HALVINGS = 10  # of the step size, at most
 
 
 class DDPNOpt(StageOptimizer):
@@ -174,8 +174,9 @@ class DDPNOpt(StageOptimizer):
         check_shared(processes.count, curvature, self.loss, loss)
         self.curvature, self.max_grad_norm, self.micro_batch, self.lost = curvature, max_grad_norm, micro_batch, ""
         self._policies: list[Policy] = []
-        super().__init__(self._take(model, map(renamed, groups or [])), options.group(lr, weight_decay))
-        self._begin()
+        named = [renamed(group, warn=True) for group in groups or []]
+        super().__init__(self._attach(model, named), options.group(lr, weight_decay))
+        self._begin_step()
 
     @property
     def feedback(self) -> str:
@@ -193,10 +194,11 @@ class DDPNOpt(StageOptimizer):
         return self.terminal.generator
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        param_group = renamed(param_group, warn=True)
         check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
-    def _adopt(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
+    def _prepare_stages(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
         check_no_backward_hooks(self.model)
         if self.policy.dynamics == "second":
             check_second_order(after)
@@ -248,7 +250,7 @@ class DDPNOpt(StageOptimizer):
         parameters' own.
         """
         check_batch(inputs, targets)
-        self._begin()
+        self._begin_step()
         self._policies = []  # the last step's vectors take as much memory as this one's
         self._values: Tensor | None = None
         self._undo.keep_buffers()
@@ -265,7 +267,7 @@ class DDPNOpt(StageOptimizer):
 
     def _advance(self, inputs: Tensor, targets: Tensor) -> float:
         """Take the step and return the mean loss before it."""
-        self._samples = self.processes.see(len(inputs), inputs.device)
+        self._samples = self.processes.begin_batch(len(inputs), inputs.device)
         trajectory = self._simulate(inputs)
         states, outputs = trajectory.states, trajectory.outputs
         with without_autocast(outputs):
@@ -274,10 +276,11 @@ class DDPNOpt(StageOptimizer):
         watched = [states[0], outputs, gradient] if regular else []
         loss, small = finite_mean(inputs, self._values, watched, self.processes)
         stays_finite = regular and small
-        memories = [self._memory(stage) for stage in self.stages]
+        layers = [stage.layer for stage in self.stages]
+        memories: list[Memory] = [self.state[layer.parameters[0]] for layer in layers]
         if self.policy.line_search or not stays_finite:
-            self._undo.keep_controls(self._parameters(), memories)
-        baseline = Baseline(self.curvature, [stage.layer for stage in self.stages], memories, self._groups)
+            self._undo.keep_controls([parameter for layer in layers for parameter in layer.parameters], memories)
+        baseline = Baseline(self.curvature, layers, memories, self._groups)
         with without_autocast(outputs):
             terminal = self._terminal_value(trajectory, targets, gradient)
             self._policies = self._backward_pass(trajectory, terminal, baseline)
@@ -291,14 +294,6 @@ class DDPNOpt(StageOptimizer):
         if not stays_finite and not self._undo.all_finite(moments=self.curvature in FACTORED):
             raise refusal(inputs, self._values)
         return loss
-
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for stage in self.stages for parameter in stage.layer.parameters]
-
-    def _memory(self, stage: Stage) -> Memory:
-        """Moments of a stage."""
-        memory: Memory = self.state[stage.layer.parameters[0]]
-        return memory
 
     def _simulate(self, inputs: Tensor) -> Trajectory:
         """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
@@ -339,24 +334,19 @@ class DDPNOpt(StageOptimizer):
             with without_autocast(x):
                 policy.apply(stage.layer, x - states[t] if full and t > 0 else None, step_size)
             if t < last:
-                x = stage.forward_again(x)
+                x = stage.second_forward(x)
         return x
 
     def _search(self, trajectory: Trajectory, targets: Tensor, before: float) -> None:
-        """Take the first of α = 1, ½, ¼, … at which the batch's total cost does not rise; stay where none is."""
-        before += self._running_cost()
-        for halvings in range(HALVINGS + 1):
-            outputs = self.stages[-1].forward_again(self._forward_pass(trajectory, 0.5**halvings))
+        """Take the step at which the batch's total cost does not rise, if there is one."""
+
+        def cost_after(step_size: float) -> float:
+            outputs = self.stages[-1].second_forward(self._forward_pass(trajectory, step_size))
             with without_autocast(outputs):
                 after = float(self.processes.average(self.loss.value_and_gradient(outputs, targets)[0].mean()))
-            if after + self._running_cost() <= before:
-                return
-            self._undo.restore_parameters()
+            return after + running_cost(self.stages, self._groups)
 
-    def _running_cost(self) -> float:
-        """Σ_t ½ λ ‖u_t‖²."""
-        decayed = [(stage.layer, group["weight_decay"]) for stage, group in zip(self.stages, self._groups)]
-        return sum(0.5 * decay * float(layer.matrix().square().sum()) for layer, decay in decayed if decay)
+        backtrack(cost_after, before + running_cost(self.stages, self._groups), self._undo.restore_parameters)
 
     def policies(self) -> list[FeedbackGain | None]:
         """Return the feedback gains of the last step, one per stage (None: no feedback, or stage 0, where δx = 0)."""

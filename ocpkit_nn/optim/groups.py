@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -120,8 +121,12 @@ def check_batch(inputs: object, targets: object) -> None:
             raise ValueError(f"the batch is empty: {name} have shape {tuple(value.shape)}; leave such a batch out")
 
 
-def renamed(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a group by today's names."""
+def renamed(group: dict[str, Any], *, warn: bool = False) -> dict[str, Any]:
+    """Return the options of a group by today's names; `warn` where a program, not a file, gives them."""
+    if not RENAMED.keys() & group.keys():
+        return group
+    if warn:
+        warnings.warn(RENAMED_INTERVAL, DeprecationWarning, stacklevel=3)
     return {RENAMED.get(name, name): value for name, value in group.items()}
 
 

@@ -26,20 +26,20 @@ class MicroBatchedStage(Stage):
 
     def __init__(self, stage: Stage, size: int) -> None:
         self.layer, self.name, self.tail, self.modules = stage.layer, stage.name, stage.tail, stage.modules
-        self._size, self._twins, self.is_regular = size, [stage], stage.is_regular
+        self._size, self._replicas, self.is_regular = size, [stage], stage.is_regular
 
     def adapt(self, x: Tensor) -> None:
-        first = self._twins[0]
+        first = self._replicas[0]
         first.adapt(x)
         if first.layer is not self.layer:
-            self.layer, self._twins, self.is_regular = first.layer, [first], first.is_regular
+            self.layer, self._replicas, self.is_regular = first.layer, [first], first.is_regular
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
         parts = self._parts(x)
-        while len(self._twins) < len(parts):
-            self._twins.append(_twin(self._twins[0]))
-        pairs = [stage.linearise(part) for stage, part in zip(self._twins, parts)]
+        while len(self._replicas) < len(parts):
+            self._replicas.append(_replica_of(self._replicas[0]))
+        pairs = [stage.linearise(part) for stage, part in zip(self._replicas, parts)]
         if len(pairs) == 1:
             return pairs[0]
         return torch.cat([y for y, _ in pairs]), JoinedLinearisation(x, [linearisation for _, linearisation in pairs])
@@ -51,17 +51,17 @@ class MicroBatchedStage(Stage):
             count = max(1, min(count, len(x) // 2))
         return x.tensor_split(count)
 
-    def forward_again(self, x: Tensor) -> Tensor:
+    def second_forward(self, x: Tensor) -> Tensor:
         """Evaluate at new states with the masks and statistics of the last `linearise`."""
-        return torch.cat([stage.forward_again(part) for stage, part in zip(self._twins, self._parts(x))])
+        return torch.cat([stage.second_forward(part) for stage, part in zip(self._replicas, self._parts(x))])
 
 
-def _twin(stage: Stage) -> Stage:
+def _replica_of(stage: Stage) -> Stage:
     """Return a stage on the same modules with masks and statistics of its own."""
-    twin = copy.copy(stage)
-    twin.layer = copy.copy(stage.layer)
-    twin.begin_anew()
-    return twin
+    replica = copy.copy(stage)
+    replica.layer = copy.copy(stage.layer)
+    replica.reset()
+    return replica
 
 
 class JoinedLinearisation(Linearisation):
@@ -71,13 +71,13 @@ class JoinedLinearisation(Linearisation):
         super().__init__(parts[0].layer, x)
         self._parts, self._sizes = parts, [len(part.x) for part in parts]
 
-    def _see(self, base: StateBase) -> None:
+    def _multiply(self, base: StateBase) -> None:
         if self._base is not base:
             self._base = base
             split = [StateBase(vectors) for vectors in base.vectors.split(self._sizes, dim=1)]
-            pulled = [part.pull_state(own) for part, own in zip(self._parts, split)]
-            self._state = StateBase(lambda: torch.cat([own.vectors for own in pulled], dim=1))
-            self.control = JoinedBase([part.pull_control(own) for part, own in zip(self._parts, split)], self._sizes)
+            products = [part.state_vjp(own) for part, own in zip(self._parts, split)]
+            self._state = StateBase(lambda: torch.cat([own.vectors for own in products], dim=1))
+            self.control = JoinedBase([part.control_vjp(own) for part, own in zip(self._parts, split)], self._sizes)
 
     def through_batch(self, Vx: Tensor) -> Tensor:
         """V_x (B, …) of every micro-batch's total cost."""

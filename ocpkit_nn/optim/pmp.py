@@ -65,12 +65,12 @@ class EMSA(StageOptimizer):
             "weight_decay": weight_decay,
             "stage_iterations": stage_iterations,
         }
-        super().__init__(self._take(model), defaults)
+        super().__init__(self._attach(model), defaults)
 
     @changes_weights
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
-        self._begin()
+        self._begin_step()
         states, outputs = self._differentiable_trajectory(inputs)
         states.append(outputs[-1].detach())
         del outputs
@@ -86,7 +86,7 @@ class EMSA(StageOptimizer):
         costates = [costate]
         for t in reversed(range(len(self.stages))):
             if states[t].requires_grad:
-                output = self.stages[t].differentiable(states[t], again=True)
+                output = self.stages[t].differentiable(states[t], replay=True)
                 costate = torch.autograd.grad(hamiltonian(costate, output).sum(), states[t])[0]
             costates.append(costate)
         return costates[::-1]
@@ -141,7 +141,7 @@ def _augmented_hamiltonian(
         return 0.5 * rho * (squares if squared else (squares + 1e-24).sqrt()).mean()
 
     def value() -> Tensor:
-        y = stage.differentiable(x, again=True)
+        y = stage.differentiable(x, replay=True)
         H = hamiltonian(next_costate, y)
         total = H.mean() + penalty(following - y)
         if x.requires_grad:

@@ -23,7 +23,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class StageOptimizer(torch.optim.Optimizer):
-    """An optimizer of a network that is cut into stages, first in `_take`, then whenever the network has changed.
+    """An optimizer of a network that is cut into stages, first in `_attach`, then whenever the network has changed.
 
     Attributes
     ----------
@@ -39,12 +39,12 @@ class StageOptimizer(torch.optim.Optimizer):
     _structure: Structure | None = None
     _members: list[list[int]]  # of the groups, when they were last looked at
 
-    def _take(
+    def _attach(
         self, model: nn.Module | Iterable[nn.Module], groups: Iterable[dict[str, Any]] = ()
     ) -> list[dict[str, Any]]:
         """Cut a network for the first time; return the groups of its parameters, with that of the rest."""
         self.model = blocks_of(model)
-        self._cut()
+        self._make_stages()
         named = list(groups)
         complete = with_rest(named, parameters_of(self.model))
         rest = complete[len(named) :]
@@ -54,33 +54,33 @@ class StageOptimizer(torch.optim.Optimizer):
     @cached_property
     def preparation(self) -> list[nn.Module]:
         """Modules that prepare x_0."""
-        return self._cut()[0]
+        return self._make_stages()[0]
 
     @cached_property
     def stages(self) -> list[Stage]:
         """The stages of the last step, or of the network as it was first."""
-        return self._cut()[1]
+        return self._make_stages()[1]
 
     @cached_property
     def _groups(self) -> list[dict[str, Any]]:
         """The options of every stage; copied at every step, since schedulers change them for the next."""
         return [self.param_groups[index] for index in group_of_each(self.stages, self.param_groups)]
 
-    def _cut(self) -> tuple[list[nn.Module], list[Stage]]:
+    def _make_stages(self) -> tuple[list[nn.Module], list[Stage]]:
         preparation, stages = as_stages(self.model)
-        stages = self._adopt(vars(self).get("stages", []), stages)
+        stages = self._prepare_stages(vars(self).get("stages", []), stages)
         self._structure, self._members = Structure(self.model), []
         self.preparation, self.stages = preparation, stages
         return preparation, stages
 
-    def _adopt(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
+    def _prepare_stages(self, before: list[Stage], after: list[Stage]) -> list[Stage]:
         """Return the new stages as this optimizer uses them, with what it remembers of those before."""
         return after
 
-    def _begin(self) -> None:
+    def _begin_step(self) -> None:
         """Begin a step: look at the network, and read the options of every stage."""
         if self._structure is None or self._structure.has_changed():
-            self._cut()
+            self._make_stages()
         members = [[*map(id, group["params"])] for group in self.param_groups]
         if members != self._members:
             self._group_of_each, self._members = group_of_each(self.stages, self.param_groups), members

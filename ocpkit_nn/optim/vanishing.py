@@ -2,7 +2,7 @@
 
     Ω = Σ_t (1/B) Σ_i (‖f_xᵀ p_{t+1}‖ / ‖p_{t+1}‖ − 1)²
 
-asks every layer to keep the norm of the back-propagated gradient. As in the original, only the immediate
+penalizes layers that change the norm of the back-propagated gradient. As in the original, only the immediate
 derivative of Ω_t with respect to the layer's own weights is used; x_t and p_{t+1} count as constants. The
 original writes the ratio of squared norms; both have their minimum where the norm is kept.
 """
@@ -43,12 +43,12 @@ class SGDVGR(StageOptimizer, torch.optim.SGD):
         weight_decay: float = 0.0,
     ) -> None:
         self.loss, self.strength = as_loss(loss), strength
-        super().__init__(self._take(model), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(self._attach(model), lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     @changes_weights
     def step(self, inputs: Tensor, targets: Tensor) -> float:  # type: ignore[override]
         """Train on one mini-batch; return its mean loss before the step."""
-        self._begin()
+        self._begin_step()
         self.zero_grad()  # what is frozen by now has no gradient, and so stays
         states, outputs = self._differentiable_trajectory(inputs)
         value = float(self.loss.value(outputs[-1].detach(), targets).mean())
@@ -60,19 +60,19 @@ class SGDVGR(StageOptimizer, torch.optim.SGD):
 
     def _layer_gradients(self, t: int, state: Tensor, output: Tensor, costate: Tensor) -> Tensor:
         """Set p.grad of stage t to the gradient of loss + Ω_t; return p_t for t > 0."""
-        parameters, batch, pulled = self.stages[t].layer.parameters, len(state), costate
+        parameters, batch, before = self.stages[t].layer.parameters, len(state), costate
         with torch.enable_grad():
             product = hamiltonian(costate, output).sum()
             gradients = list(
                 torch.autograd.grad(product / batch, parameters, retain_graph=True, materialize_grads=True)
             )
             if t > 0:
-                pulled = torch.autograd.grad(product, state, create_graph=True)[0]
-                before, after = pulled.flatten(1).norm(dim=1), costate.flatten(1).norm(dim=1)
-                ratio = before / after.clamp_min(torch.finfo(after.dtype).tiny)
+                before = torch.autograd.grad(product, state, create_graph=True)[0]
+                norm, next_norm = before.flatten(1).norm(dim=1), costate.flatten(1).norm(dim=1)
+                ratio = norm / next_norm.clamp_min(torch.finfo(norm.dtype).tiny)
                 omega = self.strength * ((ratio - 1) ** 2).mean()
                 extra = torch.autograd.grad(omega, parameters, allow_unused=True)
                 gradients = [g if e is None else g + e for g, e in zip(gradients, extra)]
         for parameter, gradient in zip(parameters, gradients):
             parameter.grad = gradient.detach()
-        return pulled.detach()
+        return before.detach()

@@ -115,9 +115,9 @@ class _OutputCurvature:
         count, linearisation = output[0].numel(), self.linearisations[t]
         unit = torch.eye(count, dtype=output.dtype, device=output.device)
         base = StateBase(unit.reshape(count, 1, *output.shape[1:]).expand(-1, *output.shape))
-        self.controls.append(linearisation.pull_control(base))
+        self.controls.append(linearisation.control_vjp(base))
         if t > 0:
-            fx = linearisation.pull_state(base).vectors.flatten(2).transpose(0, 1).double()
+            fx = linearisation.state_vjp(base).vectors.flatten(2).transpose(0, 1).double()
         else:  # nothing precedes the stage: its state has no direction to deviate in
             fx = output.new_empty(len(output), count, 0, dtype=torch.float64)
         return Expansion(fx, _Identity(), 0.0, 0.0)

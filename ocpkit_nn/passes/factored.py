@@ -53,7 +53,7 @@ class FactoredPass(BackwardPass):
             return _implicit(linearisations[t].through_batch(base.combine(V.x.coefficients)), columns)
 
         curvature = _BatchCurvature(linearisations, rule, self.proximal)
-        stages = [Expansion(Jacobian(lin.pull_state), Jacobian(lin.pull_control), 0.0, 0.0) for lin in linearisations]
+        stages = [Expansion(Jacobian(lin.state_vjp), Jacobian(lin.control_vjp), 0.0, 0.0) for lin in linearisations]
         value = _implicit(terminal.gradient, terminal.columns())
         policies = []
         for t, step in enumerate(backward_pass(stages, value, curvature, passed_on=through_batch)):

@@ -87,7 +87,7 @@ def _step_with_velocity(
     if curvature == "diagonal":
         squares = moment("square")
         moments.average_squares(squares, gradient, options["decay"])
-        roots = torch._foreach_sqrt(squares)
+        roots = list(torch._foreach_sqrt(squares))
         torch._foreach_add_(roots, options["eps"])
     if options["momentum"]:
         step = moment("velocity")

@@ -55,13 +55,13 @@ class RankOneValue:
 
     def vjp(self, linearisation: Linearisation) -> tuple[ControlBase, StateBase]:
         """Return f_uᵀ b and f_xᵀ b."""
-        return linearisation.pull_control(self.base), linearisation.pull_state(self.base)
+        return linearisation.control_vjp(self.base), linearisation.state_vjp(self.base)
 
-    def contract(self, growth: Tensor) -> None:
+    def reduce(self, growth: Tensor) -> None:
         """Divide V_x and V_xx by 1 + c (B, 1): Eq. 5."""
         self.weight, self.curvature = self.weight / growth, self.curvature / growth
 
-    def move(self, linearisation: Linearisation, state: StateBase) -> None:
+    def propagate(self, linearisation: Linearisation, state: StateBase) -> None:
         """Take f_xᵀ b for b.
 
         Where the layer couples samples, b becomes V_x of the batch's total cost, with V_xx still ∥ V_x V_xᵀ.
@@ -99,11 +99,11 @@ class RankOnePass(BackwardPass):
             gain = None
             if with_gain:
                 c = (V.weight * control.gram(metric).select(2, 0)).mul_(V.ratio)
-                V.contract(c.add_(1))
+                V.reduce(c.add_(1))
                 gain = FeedbackGain(control, state, (V.weight * -V.ratio).unsqueeze(2), metric)
             policies.append(LayerPolicy(direction, metric, gain))
             if t > 0:
-                V.move(linearisation, state)
+                V.propagate(linearisation, state)
         return policies[::-1]
 
 
@@ -114,5 +114,5 @@ def gradient_norm(linearisations: Sequence[Linearisation], gradient: Tensor) -> 
         control, state = V.vjp(linearisations[t])
         total += float((control.expectation(V.weight) ** 2).sum())
         if t > 0:
-            V.move(linearisations[t], state)
+            V.propagate(linearisations[t], state)
     return total**0.5

@@ -101,16 +101,16 @@ def _action_value(x: Tensor, control: Tensor, Vh: Tensor, Vhh: Tensor, scale: fl
     bar = torch.cat([x, x.new_ones(batch, i - n)], dim=1)
     cotangents = torch.cat([Vh[None], root.permute(2, 0, 1)])
     vectors = cotangents[..., None] * bar[:, None, :]
-    pulled = (weight.T @ root).contiguous()
-    right = pulled
+    product = (weight.T @ root).contiguous()
+    right = product
     if scale is not None:
         axes = torch.eye(n, i, dtype=x.dtype, device=x.device)
         vectors = torch.cat([vectors, scale * Vh[..., None] * axes[:, None, None, :]])
-        right = torch.cat([pulled, axes[:, :n].expand(batch, n, n)], dim=2)
+        right = torch.cat([product, axes[:, :n].expand(batch, n, n)], dim=2)
     base, unit = DenseBase(vectors), torch.eye(len(vectors), dtype=x.dtype, device=x.device).expand(batch, -1, -1)
     Quu = OuterProduct(Combination(base, unit[:, :, 1 : o + 1]), None)
     Qux = OuterProduct(Combination(base, unit[:, :, 1:]), right)
-    return ActionValue(Vh @ weight, Combination(base, unit[:, :, 0]), pulled @ pulled.transpose(1, 2), Qux, Quu)
+    return ActionValue(Vh @ weight, Combination(base, unit[:, :, 0]), product @ product.transpose(1, 2), Qux, Quu)
 
 
 class _Curvature:

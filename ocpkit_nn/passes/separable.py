@@ -105,11 +105,11 @@ class SeparablePass(BackwardPass):
                 if age == 0 or "rows" not in memory:
                     memory["rows"], memory["columns"] = separated(rule.metric_without_rate(t, control, weight), control)
                 norms = control.separable_norms(memory["rows"], memory["columns"])
-                V.contract(torch.addcmul(ones, norms, V.curvature, value=rule.options[t]["lr"]))
+                V.reduce(torch.addcmul(ones, norms, V.curvature, value=rule.options[t]["lr"]))
                 mixed_weight = V.curvature
             policies.append(SeparablePolicy(t, rule, control, state, weight, mixed_weight))
             if t > 0:
-                V.move(linearisations[t], state)
+                V.propagate(linearisations[t], state)
         return policies[::-1]
 
     def apply_feedforward(self, trajectory: Trajectory, policies: Sequence[Any], step_size: float = 1.0) -> None:

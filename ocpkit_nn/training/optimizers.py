@@ -15,7 +15,7 @@ from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.training.options import TAKES, TrainOptions
 
 
-class Stepper(Protocol):
+class TrainingMethod(Protocol):
     """What trains: one mini-batch in, its mean loss before the step out."""
 
     def step(self, inputs: Tensor, targets: Tensor) -> float: ...
@@ -44,7 +44,7 @@ class Backpropagation:
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
         """Train on one mini-batch and return its mean loss before the step."""
-        self.processes.see(len(inputs), inputs.device)
+        self.processes.begin_batch(len(inputs), inputs.device)
         self.optimizer.zero_grad()
         mean_loss = self.loss.value(self.model(inputs), targets).mean()
         mean_loss.backward()  # type: ignore[no-untyped-call]
@@ -55,32 +55,32 @@ class Backpropagation:
         return float(self.processes.average(mean_loss.detach()))
 
 
-def _sgd(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _sgd(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
     return Backpropagation(model, loss, torch.optim.SGD(_trainable(model), **settings), shared)
 
 
-def _rmsprop(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _rmsprop(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     settings = {"lr": options.lr, "weight_decay": options.weight_decay, **given(options, "momentum")}
     if options.decay is not None:
         settings["alpha"] = options.decay
     return Backpropagation(model, loss, torch.optim.RMSprop(_trainable(model), **settings), shared)
 
 
-def _adam(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _adam(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     settings: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
     return Backpropagation(model, loss, torch.optim.Adam(_trainable(model), **settings), shared)
 
 
-def _ddpnopt(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _ddpnopt(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     return _solver(model, loss, options, shared)
 
 
-def _kfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _kfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     return _solver(model, loss, options, shared, curvature="kronecker", feedback="none")
 
 
-def _ekfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> Stepper:
+def _ekfac(model: nn.Module, loss: Loss, options: TrainOptions, shared: Processes = ALONE) -> TrainingMethod:
     return _solver(model, loss, options, shared, curvature="ekfac", feedback="none")
 
 
@@ -100,7 +100,7 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-OPTIMIZERS: dict[str, Callable[..., Stepper]] = {
+OPTIMIZERS: dict[str, Callable[..., TrainingMethod]] = {
     "ddpnopt": _ddpnopt,
     "sgd": _sgd,
     "rmsprop": _rmsprop,

@@ -148,7 +148,7 @@ class Training:
     def _measure(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Return mean loss and accuracy over the samples of all processes."""
         inputs, targets = self.processes.share(inputs), self.processes.share(targets)
-        self.processes.see(len(inputs), self.device)
+        self.processes.begin_batch(len(inputs), self.device)
         here = torch.tensor(mean_loss_and_accuracy(self.model, self.loss, inputs, targets), dtype=torch.float64)
         loss, accuracy = self.processes.average(here.to(self.device)).tolist()
         return loss, accuracy

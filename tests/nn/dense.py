@@ -73,7 +73,7 @@ class DenseStage:
 
     def __init__(self, stage: Stage, inputs: Tensor) -> None:
         self.layer = layer_function(stage.layer.module, inputs)
-        self.tail, self.inputs, self.again = stage.tail, inputs, stage.layer.again
+        self.tail, self.inputs, self.replaying = stage.tail, inputs, stage.layer.replaying
         self.control = control_of(stage.layer.module)
 
     def __call__(self, i: int, x: Tensor, u: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class DenseStage:
         y = self.layer(x, u)
         rows = torch.arange(len(self.inputs)) == i  # masks of dropout are those of the sample's place in the batch
         y = y * rows.reshape(-1, *[1] * y.ndim)
-        with self.again():
+        with self.replaying():
             for module in self.tail:
                 y = module(y)
         return y[i]

@@ -284,7 +284,7 @@ def test_each_factor_is_decomposed_by_one_process(tmp_path: Path, monkeypatch: p
 
 def test_alone_nothing_is_communicated() -> None:
     alone = Processes()
-    assert alone.see(5, torch.device("cpu")) == 5
+    assert alone.begin_batch(5, torch.device("cpu")) == 5
     assert alone.average(torch.ones(2)).sum() == 2
     assert alone.gather("state") == ["state"]
     assert not alone.any(False, torch.device("cpu"))

@@ -39,8 +39,8 @@ def test_pulled_vectors_are_autograds(case: LayerCase) -> None:
     layer = as_layer(case.module, "layer")
     with torch.no_grad():
         layer.forward(case.inputs)
-        base = layer.pull_control(case.inputs, case.cotangents)
-        assert_near(layer.pull_state(case.inputs, case.cotangents), expected_state, TOLERANCE)
+        base = layer.control_vjp(case.inputs, case.cotangents)
+        assert_near(layer.state_vjp(case.inputs, case.cotangents), expected_state, TOLERANCE)
         assert_near(base.dense().flatten(2), expected_control, TOLERANCE)
         assert base.shape == base.dense().shape[2:]
 
@@ -73,7 +73,7 @@ def test_a_change_is_added_where_the_matrix_reads(case: LayerCase) -> None:
         layer.forward(case.inputs)
         layer.add_(change)
         assert_near(layer.matrix(), before + change, 1e-15)
-        again = layer.forward_again if isinstance(layer, BatchNormLayer) else layer.forward
+        again = layer.second_forward if isinstance(layer, BatchNormLayer) else layer.forward
         assert_near(again(case.inputs), expected, 1e-12)
 
 
@@ -87,12 +87,12 @@ def test_torch_func_agrees_with_a_layers_own_products(case: LayerCase) -> None:
     with torch.no_grad():
         general = ModuleLayer(case.module, "layer")
         assert_near(
-            general.pull_state(case.inputs, case.cotangents),
-            layer.pull_state(case.inputs, case.cotangents),
+            general.state_vjp(case.inputs, case.cotangents),
+            layer.state_vjp(case.inputs, case.cotangents),
             TOLERANCE,
         )
-        own = layer.pull_control(case.inputs, case.cotangents).dense().flatten(2)
-        rows = general.pull_control(case.inputs, case.cotangents).dense().flatten(2)
+        own = layer.control_vjp(case.inputs, case.cotangents).dense().flatten(2)
+        rows = general.control_vjp(case.inputs, case.cotangents).dense().flatten(2)
         places = copy.deepcopy(case.module)  # its parameters count the entries of the general control
         nn.utils.vector_to_parameters(torch.arange(rows.shape[2], dtype=torch.float64), places.parameters())
         where = control_of(places).long()
@@ -115,7 +115,7 @@ def test_kronecker_factors_are_second_moments(case: LayerCase) -> None:
     v = v.reshape(len(v), 1, -1) if isinstance(layer, LinearLayer) else v.flatten(2).mT
     with torch.no_grad():
         A, S = layer.factors(case.inputs, case.cotangents[0])
-        gradients = layer.pull_control(case.inputs, case.cotangents[:1]).dense()[0]
+        gradients = layer.control_vjp(case.inputs, case.cotangents[:1]).dense()[0]
     assert_near(v.mT @ rows, gradients, TOLERANCE)  # Σ over positions of V_h x̄ᵀ is the sample's gradient
     assert_near(A, (rows.mT @ rows).mean(0) / rows.shape[1], TOLERANCE)
     assert_near(S, (v.mT @ v).mean(0), TOLERANCE)
@@ -141,7 +141,7 @@ def test_mean_of_a_convolution_does_not_form_the_samples() -> None:
     layer = ConvLayer(module, "conv")
     with torch.no_grad():
         v = randn(generator, 2, 3, *layer.forward(inputs).shape[1:])
-        base = layer.pull_control(inputs, v)
+        base = layer.control_vjp(inputs, v)
         implicit = base.mean(weights)
         assert base._formed is None
         expected = torch.einsum("rboi,br->oi", base.dense(), weights) / 3
@@ -159,10 +159,10 @@ def test_batch_norm_keeps_its_statistics_in_the_second_pass(module: nn.Module) -
     with torch.no_grad():
         first = layer.forward(nominal)
         mean, variance = module.running_mean.clone(), module.running_var.clone()
-        assert_near(layer.forward_again(nominal), first, 1e-12)
+        assert_near(layer.second_forward(nominal), first, 1e-12)
         function = layer_function(module, nominal)
         expected = torch.stack([function(x, control_of(module)) for x in moved])
-        assert_near(layer.forward_again(moved), expected, 1e-12)
+        assert_near(layer.second_forward(moved), expected, 1e-12)
     assert torch.equal(module.running_mean, mean)
     assert torch.equal(module.running_var, variance)
 
@@ -176,7 +176,7 @@ def test_frozen_parameters_are_no_controls() -> None:
     with torch.no_grad():
         assert layer.matrix().shape == (1, 2)
         v = randn(generator, 1, 4, 2)
-        assert_near(layer.pull_control(randn(generator, 4, 3), v).dense()[0, :, 0], v[0], TOLERANCE)
+        assert_near(layer.control_vjp(randn(generator, 4, 3), v).dense()[0, :, 0], v[0], TOLERANCE)
         layer.add_(torch.ones(1, 2, dtype=torch.float64))
     assert torch.equal(module.weight, weight)
 
@@ -190,7 +190,7 @@ def test_tied_weights_inside_one_block_are_one_control() -> None:
     layer = as_layer(block, "block")
     assert layer.matrix().numel() == 9 + 3 + 3
     with torch.no_grad():
-        pulled = layer.pull_control(inputs, v).dense()[0, :, 0]
+        pulled = layer.control_vjp(inputs, v).dense()[0, :, 0]
     for i in range(2):
         gradients = torch.autograd.grad((block(inputs[i : i + 1]) * v[0, i]).sum(), list(block.parameters()))
         assert_near(pulled[i], torch.cat([g.flatten() for g in gradients]), TOLERANCE)

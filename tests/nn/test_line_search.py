@@ -27,7 +27,7 @@ def loss_again(optimizer: DDPNOpt, case: Case) -> float:
         for module in optimizer.preparation:
             x = module(x)
         for stage in optimizer.stages:
-            x = stage.forward_again(x)
+            x = stage.second_forward(x)
         return float(CrossEntropy().value_and_gradient(x, case.targets)[0].mean())
 
 

@@ -176,4 +176,4 @@ def test_columns_through_prelu_are_those_of_autograd() -> None:
     stage = DDPNOpt(nn.Sequential(block)).stages[0]
     x, v = torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 3, 3, dtype=torch.float64)
     jacobian = torch.stack([torch.autograd.functional.jacobian(lambda z: block(z[None])[0], row) for row in x])
-    assert_near(stage.layer.pull_state(x, v), torch.einsum("rbi,bij->rbj", v, jacobian), 1e-12)
+    assert_near(stage.layer.state_vjp(x, v), torch.einsum("rbi,bij->rbj", v, jacobian), 1e-12)

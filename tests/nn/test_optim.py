@@ -18,6 +18,7 @@ from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.options import GAINS
 from ocpkit_nn.passes.curvature import RULES
+from ocpkit_nn.training.options import TrainOptions
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ocpkit_nn.layers.lost_options.TrainingWarning"
@@ -369,3 +370,27 @@ def test_targets_that_do_not_fit_are_refused_before_anything_changes() -> None:
     with pytest.raises(ValueError, match="target 3 of sample 1"):
         DDPNOpt(model).step(batches(1)[0][0][:2], torch.tensor([0, 3]))
     assert torch.equal(parameters_of(model), before)
+
+
+# ---- names of earlier versions ---------------------------------------------------------------------------------
+
+
+def test_the_old_name_of_the_eigenbasis_interval_works_and_warns() -> None:
+    model, named = build(), {"curvature": "kronecker"}
+    with pytest.warns(DeprecationWarning, match="basis_every is called eigenbasis_interval now"):
+        optimizer = DDPNOpt(model, basis_every=4, **named)
+    assert [group["eigenbasis_interval"] for group in optimizer.param_groups] == [4]
+    with pytest.warns(DeprecationWarning, match="eigenbasis_interval"):
+        grouped = DDPNOpt(model, groups=[{"params": list(model.parameters()), "basis_every": 5}], **named)
+    assert [group["eigenbasis_interval"] for group in grouped.param_groups] == [5]
+    with pytest.warns(DeprecationWarning, match="eigenbasis_interval"):
+        assert TrainOptions(data="wine", optimizer="kfac", basis_every=6).eigenbasis_interval == 6
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        group["basis_every"] = group.pop("eigenbasis_interval") + 3
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["eigenbasis_interval"] == 7
+    run = TrainOptions(data="wine").resolved("wine")
+    record = run.record()
+    record["basis_every"] = record.pop("eigenbasis_interval")
+    run.check_continues(record, 0)

@@ -89,7 +89,7 @@ def test_norms_of_a_convolution_at_one_position_are_exact(seed: int, bias: bool,
     module = nn.Conv2d(2, 4, (2, 3), groups=groups, bias=bias)
     generator = randomise(module, seed)
     layer = ConvLayer(module, "conv")
-    base = layer.pull_control(randn(generator, 3, 2, 2, 3), randn(generator, 1, 3, 4, 1, 1))
+    base = layer.control_vjp(randn(generator, 3, 2, 2, 3), randn(generator, 1, 3, 4, 1, 1))
     o, i = base.shape
     rows, channels, offsets = (torch.exp(randn(generator, size)) for size in (o, 2 // groups, 6))
     columns = torch.cat([torch.outer(channels, offsets).flatten(), torch.ones(i - 12 // groups, dtype=torch.float64)])

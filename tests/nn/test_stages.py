@@ -56,7 +56,7 @@ def test_the_second_pass_at_the_same_states_changes_nothing(case: Case) -> None:
     buffers = [buffer.clone() for buffer in case.model.buffers()]
     with torch.no_grad():
         for stage, x, following in zip(stages, states, states[1:]):
-            assert_near(stage.forward_again(x), following, 1e-12)
+            assert_near(stage.second_forward(x), following, 1e-12)
     assert all(torch.equal(a, b) for a, b in zip(buffers, case.model.buffers()))
 
 
@@ -75,8 +75,8 @@ def test_linearisation_through_the_tail_is_autograds(case: Case) -> None:
         base = StateBase(randn(generator, 2, *y.shape))
         v = base.vectors.flatten(2)
         with torch.no_grad():
-            state = linearisation.pull_state(base).vectors.flatten(2)
-            control = linearisation.pull_control(base).dense().flatten(2)
+            state = linearisation.state_vjp(base).vectors.flatten(2)
+            control = linearisation.control_vjp(base).dense().flatten(2)
         assert_near(state, torch.einsum("rbn,bnm->rbm", v, expansion.fx), 1e-10)
         assert_near(control, torch.einsum("rbn,bnm->rbm", v, expansion.fu), 1e-10)
         x = y
@@ -119,8 +119,8 @@ def test_dropouts_mask_is_shared_by_both_passes(kind: type[nn.Module]) -> None:
         first = stage.linearise(x)[0]
         dropped = first == 0
         assert 0.3 < dropped.double().mean() < 0.7
-        assert torch.equal(stage.forward_again(2 * x) == 0, dropped)
-        assert_near(stage.forward_again(x), first, 0.0)
+        assert torch.equal(stage.second_forward(2 * x) == 0, dropped)
+        assert_near(stage.second_forward(x), first, 0.0)
         assert not torch.equal(stage.linearise(x)[0] == 0, dropped)  # the next step draws anew
         model.eval()
         assert not (stage.linearise(x)[0] == 0).any()
@@ -140,7 +140,7 @@ def test_in_place_activations_work(tail: list[nn.Module]) -> None:
         with torch.no_grad():
             stage = as_stages(model)[1][0]
             y, linearisation = stage.linearise(x)
-            results.append((y, linearisation.pull_state(v).vectors, linearisation.pull_control(v).dense()))
+            results.append((y, linearisation.state_vjp(v).vectors, linearisation.control_vjp(v).dense()))
     for a, b in zip(*results):
         assert_near(a, b, 1e-14)
 
@@ -154,7 +154,7 @@ def test_linear_layers_on_sequences_keep_their_positions() -> None:
     with torch.no_grad():
         y, linearisation = stage.linearise(x)
         base = StateBase(randn(generator, 2, *y.shape))
-        state, control = linearisation.pull_state(base).vectors, linearisation.pull_control(base).dense()
+        state, control = linearisation.state_vjp(base).vectors, linearisation.control_vjp(base).dense()
     expansion = DenseStage(stage, x).expansion()
     v = base.vectors.flatten(2)
     assert_near(state.flatten(2), torch.einsum("rbn,bnm->rbm", v, expansion.fx), 1e-10)
@@ -220,6 +220,6 @@ def test_control_flow_over_the_batch_is_refused_by_name() -> None:
     x = torch.tensor([[2.0, 2.0, 2.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
     with torch.no_grad():
         _, linearisation = stage.linearise(x)
-        for pull in (linearisation.layer.pull_state, linearisation.layer.pull_control):
+        for product in (linearisation.layer.state_vjp, linearisation.layer.control_vjp):
             with pytest.raises(ValueError, match=r"stage 1 \(Gate\): its samples depend on each other"):
-                pull(x, x[None])
+                product(x, x[None])

@@ -48,7 +48,7 @@ def bases(draw: st.DrawFn) -> BaseCase:
         module = nn.Conv1d(inputs, outputs, 2)
         generator = randomise(module, draw(seeds))
         x, v = randn(generator, batch, inputs, 3), randn(generator, columns, batch, outputs, 2)
-        base = ConvLayer(module, "conv").pull_control(x, v)
+        base = ConvLayer(module, "conv").control_vjp(x, v)
     return BaseCase(base, batch, columns, generator)
 
 
