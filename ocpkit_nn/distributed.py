@@ -62,7 +62,7 @@ class Processes:
         return batch.tensor_split(self.count)[self.rank]
 
     def begin_batch(self, samples: int, device: torch.device) -> int:
-        """Begin a step on this many samples here; return how many there are in all."""
+        """Begin a step on so many samples of this process; return their number in all processes."""
         if self.count == 1:
             return samples
         total = torch.tensor(samples, dtype=torch.int64, device=device)
@@ -80,7 +80,7 @@ class Processes:
         return mean
 
     def divide(self, costs: Sequence[float]) -> list[int]:
-        """Return which process is to do each of some tasks: the dearest first, by whoever has least to do so far."""
+        """Assign tasks to processes by their costs: the costliest first, each to the least loaded process."""
         owners, burdens = [0] * len(costs), [0.0] * self.count
         for task in sorted(range(len(costs)), key=lambda task: -costs[task]):
             owners[task] = burdens.index(min(burdens))
@@ -97,7 +97,7 @@ class Processes:
         return whole
 
     def any(self, here: bool, device: torch.device) -> bool:
-        """Whether it is so in any process."""
+        """Whether a condition is true in any process."""
         if self.count == 1:
             return here
         flag = torch.tensor(int(here), device=device)

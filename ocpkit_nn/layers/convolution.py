@@ -47,8 +47,8 @@ class ConvLayer(WeightAndBias):
         )
 
     def _backward(self, x: Tensor, v: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return those of the gradients for the input, the weight and the bias that are asked for."""
-        # torch.nn.grad asks the same operator, but copies a stand-in of the size of x for the argument it has not.
+        """Return the requested gradients of input, weight and bias; the others are empty."""
+        # torch.nn.grad calls the same operator, but allocates a placeholder of the size of x for a missing argument.
         gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
             self._image(v),
             self._image(x),
@@ -137,7 +137,7 @@ class ConvBase(DenseBase):
         assert self.vectors is not None
 
     def separable_norms(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """As if the products at different positions had no correlation, and columns were channels times offsets."""
+        """Return the norms for uncorrelated products at different positions, and columns = channels ⊗ offsets."""
         layer = self._layer
         if layer._groups > 1:
             return super().separable_norms(rows, columns)

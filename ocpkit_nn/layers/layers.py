@@ -22,7 +22,7 @@ class Layer(ABC):
     """A module with parameters, seen as the controlled part of a stage."""
 
     factored = False  # whether E[x xᵀ] ⊗ E[V_h V_hᵀ] (Eq. 15) exists for this layer
-    replay: Replay | None = None  # for evaluations after a step's first, where these could leave traces
+    replay: Replay | None = None  # for evaluations after a step's first, where these could have side effects
     couples_samples = False  # whether a sample's state enters what the layer does with the others
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -39,15 +39,15 @@ class Layer(ABC):
         return self.forward(x)
 
     def check_derivatives(self, x: Tensor) -> None:
-        """Check the products with g_u at one sample x (1, …), where they could be wrong without a word."""
+        """Check the products with g_u at one sample x (1, …), where nothing else would show that they are wrong."""
         return
 
     def recording(self, x: Tensor) -> AbstractContextManager[None]:
-        """Inside this context the stage is evaluated at x (B, …) for the first time in a step."""
+        """Context of the stage's first evaluation in a step, at x (B, …); see `replay`."""
         return nullcontext() if self.replay is None else self.replay.recording(x)
 
     def replaying(self) -> AbstractContextManager[None]:
-        """Inside this context the stage's modules are the functions that they were at first, and leave no trace."""
+        """Context of a further evaluation: the functions of the first one, without side effects."""
         return nullcontext() if self.replay is None else self.replay.replaying()
 
     @abstractmethod
@@ -84,12 +84,12 @@ class Layer(ABC):
 
 
 def free_weight_and_bias(module: nn.Module) -> list[Tensor]:
-    """Return those of a module's weight and bias that are no constants, in this order, whichever it got first."""
+    """Return the trainable ones of a module's weight and bias, in this order."""
     return [p for p in (module._parameters["weight"], module._parameters["bias"]) if p is not None and p.requires_grad]
 
 
 class WeightAndBias(Layer):
-    """A layer whose control is a weight (o, …) and perhaps a bias (o,), which a frozen one is not."""
+    """A layer whose control is a weight (o, …) and, where it is trainable, a bias (o,)."""
 
     weight: Tensor
     bias: Tensor | None
@@ -144,7 +144,7 @@ class LinearLayer(WeightAndBias):
 
 
 class BatchNormLayer(Layer):
-    """Batch normalisation, h = γ (x − μ)/σ + β per channel, as a trajectory of its own sees it: μ and σ are constants.
+    """Batch normalization, h = γ (x − μ)/σ + β per channel, as a trajectory of its own sees it: μ and σ are constants.
 
     The mean and variance of the batch couple its samples. They are measured once per step, at the nominal states,
     and kept for the second forward pass; so is V_xx. V_x alone knows of the coupling, by `through_batch`: without
@@ -160,7 +160,7 @@ class BatchNormLayer(Layer):
         self._shift: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise; in training this measures the batch and updates the running statistics."""
+        """Normalize; in training this measures the batch and updates the running statistics."""
         module = self.module
         axes = [0, *range(2, x.ndim)]
         self.couples_samples = module.training or module.running_mean is None
@@ -193,7 +193,7 @@ class BatchNormLayer(Layer):
         return cotangents * self._channelwise(self.parameters[0].detach() * self._scale, x)
 
     def through_batch(self, x: Tensor, Vx: Tensor) -> Tensor:
-        """Take from V_x what would move a channel's mean or variance: the normalisation undoes it."""
+        """Take from V_x what would move a channel's mean or variance: the normalization undoes it."""
         if not self.couples_samples:
             return Vx
         axes, hat = [0, *range(2, x.ndim)], self.normalised(x)

@@ -98,7 +98,7 @@ class Metric:
 class RootMetric(Metric):
     """M/η = diag(root)/η, with root (o, i) = √v + ε of an adaptive rule.
 
-    Its inverse is formed whenever it is asked for and not kept: at most one layer's is alive at a time.
+    Its inverse is formed at each access and not kept: at most one layer's exists at a time.
     """
 
     def __init__(self, root: Tensor, rate: float) -> None:

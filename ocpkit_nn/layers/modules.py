@@ -1,4 +1,4 @@
-"""Any module as a layer: by products of its own where there are some, else by `torch.func`, sample by sample."""
+"""Any module as a layer: with Jacobian products written for its class, or by `torch.func` sample by sample."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class ModuleLayer(Layer):
         )
 
     def check_derivatives(self, x: Tensor) -> None:
-        """Compare with autograd's, for hooks and forwards that hold parameters in a closure, where others stand in.
+        """Compare with autograd, for hooks and forwards that take parameters from a closure, not from the module.
 
         Raises
         ------
@@ -224,7 +224,7 @@ def as_layer(module: nn.Module, name: str) -> Layer:
 
 
 def check_fixed(norm: _BatchNorm, name: str, whole: nn.Module) -> None:
-    """Refuse batch normalisation that is no layer of its own where it measures the batch.
+    """Check that batch normalization inside another module uses its running statistics.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def check_fixed(norm: _BatchNorm, name: str, whole: nn.Module) -> None:
 
 
 def check_not_random(module: nn.Module, name: str) -> None:
-    """Refuse blocks that would be another function at every evaluation of one step."""
+    """Check that a block is the same function at every evaluation of a step."""
     for inner in module.modules():
         if isinstance(inner, RANDOM) and getattr(inner, "p", 1.0) > 0:
             raise ValueError(
@@ -252,7 +252,7 @@ def check_not_random(module: nn.Module, name: str) -> None:
 
 
 def _whole(module: nn.Module) -> str:
-    """Return why a module is taken as a whole that otherwise would be known by its parts."""
+    """Return the reason, for an error message, why a module is one stage and not several."""
     opened = (nn.Sequential, *BATCH_NORMS)
     if not isinstance(module, opened) or is_plain(module, *opened):
         return ""

@@ -1,4 +1,4 @@
-"""Modules evaluated more than once in a step: each time the function of the first evaluation, without a trace.
+"""Repeated evaluation of modules within a step: the same function each time, without side effects.
 
 In ordinary training a module runs once for each step. Random numbers that it draws and buffers that it changes
 (running statistics, counters, power iterations) would make a second evaluation another function, and what happens
@@ -33,7 +33,7 @@ Source = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 class Replay:
-    """What the first evaluation of some modules in a step began with."""
+    """Random states and buffers from before the first evaluation of some modules in a step."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = list({inner: None for module in modules for inner in module.modules()})
@@ -45,7 +45,7 @@ class Replay:
 
     @contextmanager
     def recording(self, x: Tensor) -> Iterator[None]:
-        """Evaluate the modules in this context, at x (B, …), as they are to be evaluated again.
+        """Context of the modules' first evaluation in a step, at x (B, …), which `replaying` repeats.
 
         In their first evaluation (in this mode, training or not) all sources of random numbers are looked at; from
         then on torch's and those that it drew from.
@@ -77,7 +77,7 @@ class Replay:
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
-        """Evaluate the modules in this context as often as need be."""
+        """Context of a further evaluation, with the random states and buffers of the first one."""
         states = [read() for read, _ in self._sources]
         buffers = [(home, name, home[name]) for home, name, _ in self._buffers]
         hooks = [inner._forward_hooks for inner in self._watched]
@@ -103,7 +103,7 @@ class Replay:
 
 
 def replay_of(modules: Sequence[nn.Module]) -> Replay | None:
-    """Return a replay of modules that may draw or change buffers; None where torch's own are known not to."""
+    """Return a replay of modules that may draw or change buffers; None if all are torch's own that do neither."""
     return Replay(modules) if any(map(_may_change, modules)) else None
 
 

@@ -64,12 +64,12 @@ class Stage:
             for m in part.modules()
         )
         self.is_regular = type(layer) in (LinearLayer, ConvLayer, BatchNormLayer) and regular
-        parts = self.tail if isinstance(layer, BatchNormLayer) else self.modules  # it knows what to do with the batch
+        parts = self.tail if isinstance(layer, BatchNormLayer) else self.modules  # its layer handles the batch
         self._norms = [(m, part) for part in parts for m in part.modules() if isinstance(m, _BatchNorm)]
         self.reset()
 
     def adapt(self, x: Tensor) -> None:
-        """Choose the layer anew where a lazy module has become another kind of module, or now does on x (B, …)."""
+        """Choose the layer again where a lazy module has become another kind of module, or does so on x (B, …)."""
         module = self.layer.module
         if type(module) is self._kind and not isinstance(module, LazyModuleMixin):
             return
@@ -83,7 +83,7 @@ class Stage:
         self.layer.replay = replay_of(self.modules)
 
     def _in_full_precision(self, h: Tensor) -> Tensor:
-        """Autocast is for the products inside a layer; states stay as precise as the parameters."""
+        """Return a layer's output in the precision of its parameters: autocast is for the products inside."""
         if not isinstance(h, Tensor):
             raise TypeError(
                 f"stage {self.name}: its forward returns a {type(h).__name__}, expected one tensor; wrap it in a "
@@ -93,7 +93,7 @@ class Stage:
         return h if h.dtype is dtype else h.to(dtype)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
-        """Evaluate at x (B, …) and remember what the Jacobian products need."""
+        """Evaluate at x (B, …); return the output and the Jacobian products there."""
         for norm, part in self._norms:
             check_fixed(norm, self.name, part)
         with self.layer.recording(x):
@@ -148,20 +148,20 @@ class Stage:
 
     @property
     def _in_full(self) -> str:
-        """The name of the layer, and of the modules after it, any of which may do what is complained of."""
+        """Name of the layer and of the modules after it, for error messages."""
         tail = ", ".join(type(module).__name__ for module in self.tail)
         return f"{self.name} with {tail}" if tail else self.name
 
     def check_samples_do_not_mix(self, x: Tensor, y: Tensor) -> None:
-        """Compare once what each sample gives in the batch x (B, …) that gave y and beside other samples.
+        """Check once, at a batch x (B, …) with output y, that no sample's output depends on the other samples.
 
         For any two samples there is a binary digit in which their numbers differ: for each digit and each of its
-        values, the samples without it are replaced by others that have it, and those with it must not notice.
+        values, the samples without it are replaced by others that have it, and the outputs of those with it must stay the same.
 
         Raises
         ------
         ValueError
-            If one does: Jacobian products sample by sample would then be wrong without a word.
+            If they do not: Jacobian products sample by sample would then be silently wrong.
         """
         if self.is_checked:
             return
@@ -194,7 +194,7 @@ class Linearisation:
         self._base: StateBase | None = None
 
     def _multiply(self, base: StateBase) -> None:
-        """Pull a new base; V_h is computed once for both products, the one for the state only if it is needed."""
+        """Multiply a new base; V_h is computed once for both products, that for the state only if it is needed."""
         if self._base is not base:
             self._base = base
             vectors = base.vectors
@@ -229,7 +229,7 @@ class Linearisation:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep expectations, curvatures and controls in the parameters' precision where the user casts the layers."""
+    """Context without autocast, for expectations, curvatures and controls in the parameters' precision."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
@@ -281,7 +281,7 @@ def as_stages(model: nn.Module | Iterable[nn.Module]) -> tuple[list[nn.Module], 
 
 
 def _check_tail(module: nn.Module, name: str) -> None:
-    """Refuse what, after a layer, would be no function of each sample, or another one at new states."""
+    """Check that a module after a layer is a function of each sample, and the same one at new states."""
     for inner in module.modules():
         if isinstance(inner, _BatchNorm):
             check_fixed(inner, name, module)

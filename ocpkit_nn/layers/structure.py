@@ -1,4 +1,4 @@
-"""What the cut of a network into stages depends on, and whether that has changed since.
+"""Structure of a network, on which its partition into stages depends, and detection of its changes.
 
 A module may be differentiated by formulas of our own only where `module(x)` is no more than its class' forward.
 Hooks, parametrizations, subclasses and a `forward` of the instance's own all change what `module(x)` is; they, the
@@ -50,7 +50,7 @@ def is_bare(module: nn.Module) -> bool:
 
 
 def check_no_backward_hooks(model: nn.Module | Iterable[nn.Module]) -> None:
-    """Refuse hooks that only torch's `backward` runs.
+    """Check that there are no hooks that only torch's `backward` runs.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def parameters_of(model: nn.Module | Iterable[nn.Module]) -> list[nn.Parameter]:
 
 
 class Structure:
-    """All that decides how a network is cut into stages, as it was when this object was made.
+    """Snapshot of all that decides how a network is cut into stages.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Structure:
         return not all(map(is_, inhabitants, self._inhabitants)) or self._look() != self._seen
 
     def _look(self) -> list[Any]:
-        """Return what is compared; a few microseconds for each step, so by loops that run in C."""
+        """Return the quantities to compare; a few microseconds for each step, so by loops that run in C."""
         return [
             [*map(type, self._modules)],
             [kind.forward for kind in self._kinds],

@@ -35,7 +35,7 @@ class StateBase(Base):
     Parameters
     ----------
     vectors
-        (R, B, *shape), or a function that returns them: nobody needs Q_x of the first layer.
+        (R, B, *shape), or a function that returns them: Q_x of the first layer is never needed.
     """
 
     def __init__(self, vectors: Tensor | Callable[[], Tensor]) -> None:
@@ -102,7 +102,7 @@ class ControlBase(Base):
         """Return the inner products of all vectors of all samples, (B R, B R), the sample first."""
 
     def prepare(self) -> None:
-        """Compute now what `gram` will ask for, where that makes other products cheaper too."""
+        """Form the vectors that `gram` needs now, where that makes other products cheaper too."""
 
     @abstractmethod
     def mean(self, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
@@ -121,7 +121,7 @@ class ControlBase(Base):
         return self.gram(Metric(torch.outer(rows, columns)))[..., 0]
 
     def mean_squares(self) -> tuple[Tensor, Tensor]:
-        """Return how large the vectors are by rows (o) and by columns (i), up to a factor each."""
+        """Return mean squares of the vectors by rows (o) and by columns (i), up to a factor each."""
         squares = self.dense().square().mean((0, 1))
         return squares.mean(1), squares.mean(0)
 

@@ -7,8 +7,8 @@ products; the forward pass applies
     u ← u + k + (1/B) Σ_i K_i (x̂_i − x_i),     k = −η M⁻¹ E[Q_u],     K_i = −(Q_uu^i)⁻¹ Q_ux^i
 
 along the new activations x̂. With Q_ux dropped it *is* the baseline whose M it borrows (Prop. 2). By default
-Q_uu^i = M/η + f_uᵀ V_xx f_u: M/η is a proximal control cost, and Bellman's principle asks for the second term,
-without which the feedback is unbounded and training diverges at large learning rates.
+Q_uu^i = M/η + f_uᵀ V_xx f_u: M/η is a proximal control cost, and Bellman's principle requires the second term,
+without which the feedback is unbounded and training diverges at large learning rates. `options` chooses the pass.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ FACTORED = ("kronecker", "ekfac")
 
 
 class DDPNOpt(StageOptimizer):
-    """Differential dynamic programming as a training optimiser.
+    """Differential dynamic programming as a training optimizer.
 
     Parameters
     ----------
     model
         An `nn.Sequential`, another module, or a list of blocks (see `stages.as_stages`), trained as each step finds it.
     loss
-        A `losses.Loss`, whose mean over the batch is minimised, or a loss of `torch.nn`; by default cross-entropy.
+        A `losses.Loss`, whose mean over the batch is minimized, or a loss of `torch.nn`; by default cross-entropy.
     lr
         Learning rate η.
     curvature
@@ -69,7 +69,7 @@ class DDPNOpt(StageOptimizer):
     control_hessian
         ``"proximal"``: Q_uu^i = M/η + f_uᵀ V_xx f_u. ``"literal"``: M/η, as printed.
     dynamics
-        ``"first"``: layers are linearised (Eq. 12). ``"second"``: Eq. 26-27 (DDPNOpt2nd), for Linear layers.
+        ``"first"``: layers are linearized (Eq. 12). ``"second"``: Eq. 26-27 (DDPNOpt2nd), for Linear layers.
     gains
         ``"exact"``: Alg. 3. ``"separable"``: q_uᵀ M⁻¹ q_u from a separable approximation of an earlier M, gradient and
         feedback in one product (see `separable`); for the element-wise curvatures, nearly at the baseline's price.

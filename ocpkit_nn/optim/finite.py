@@ -1,4 +1,4 @@
-"""Whether a training step has finite numbers to go on, and the error that says which are not."""
+"""Check that the numbers of a training step are finite, and the error that names those that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the baselines remember of their controls, where a network is cut into other controls.
+"""Moments of the baselines where a network is cut into other controls than before.
 
 A memory belongs to a control and is kept under its first parameter. When the control changes (a bias is frozen, a
 layer gets a hook), moments that belong to single numbers go with their parameters, as they do in torch; averages

@@ -65,7 +65,7 @@ def _replica_of(stage: Stage) -> Stage:
 
 
 class JoinedLinearisation(Linearisation):
-    """The linearisations of the micro-batches as one of the batch x (B, …)."""
+    """The linearizations of the micro-batches as one of the batch x (B, …)."""
 
     def __init__(self, x: Tensor, parts: Sequence[Linearisation]) -> None:
         super().__init__(parts[0].layer, x)

@@ -1,7 +1,7 @@
 """Pontryagin's principle as a training optimizer: E-MSA (Li et al. 2017; Eq. 19-24) on a batch.
 
 Stage t's Hamiltonian is the batch mean of p_{t+1}ᵀ f_t(x_t, u) + ½ λ ‖u‖². E-MSA adds ½ρ‖x_{t+1} − f_t(x_t, u)‖² and
-½ρ‖p_t − ∇_x H‖² per sample and minimises with L-BFGS at every layer and iteration: torch's, whose vectors stay on
+½ρ‖p_t − ∇_x H‖² per sample and minimizes with L-BFGS at every layer and iteration: torch's, whose vectors stay on
 the network's device and in its precision, where the control solvers' SciPy needs them in double precision and
 took ten times as long. MSA with a gradient step on H is SGD (Lemma 5, Eq. 22), which torch has.
 """
@@ -41,7 +41,7 @@ class EMSA(StageOptimizer):
     ValueError
         If the penalty is not positive.
     FloatingPointError
-        In `step`, if a minimisation leaves the finite numbers; the layer then keeps its control.
+        In `step`, if a minimization leaves the finite numbers; the layer then keeps its control.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class EMSA(StageOptimizer):
         return costates[::-1]
 
     def _minimise(self, t: int, states: list[Tensor], costates: list[Tensor]) -> None:
-        """Eq. 24 at one layer, whose augmented Hamiltonian no other layer's control enters."""
+        """Eq. 24 at one layer: its augmented Hamiltonian depends on no other layer's control."""
         stage, options = self.stages[t], self._groups[t]
         parameters = stage.layer.parameters
         start = [p.detach().clone() for p in parameters]
@@ -110,7 +110,7 @@ class EMSA(StageOptimizer):
         def value_and_gradient() -> Tensor:
             value = augmented()
             for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters, materialize_grads=True)):
-                parameter.grad = gradient.contiguous()  # a convolution's need not be, and LBFGS asks for it
+                parameter.grad = gradient.contiguous()  # a convolution's may not be, and LBFGS requires it
             return value.detach()
 
         solver.step(value_and_gradient)

@@ -1,4 +1,4 @@
-"""What the optimizers of networks in stages share: the contract of `torch.optim.Optimizer`.
+"""Base class of the optimizers of networks in stages, with the contract of `torch.optim.Optimizer`.
 
 The network is read anew where it has changed since the last step: parameters frozen or freed, modules, hooks or
 parametrizations added or removed. A parameter moves if it requires a gradient and is in a group.
@@ -140,7 +140,7 @@ class StageOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._structure = None
-        for name in ("stages", "preparation", "_groups"):  # made when asked for: by now the model need not be whole
+        for name in ("stages", "preparation", "_groups"):  # made at first access: the model may not be complete yet
             vars(self).pop(name, None)
 
 

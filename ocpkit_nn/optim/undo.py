@@ -1,4 +1,4 @@
-"""What a training step changes, kept so that a step that fails or leaves the finite numbers leaves nothing behind."""
+"""Copies of what a training step changes, with which a failed or non-finite step is undone."""
 
 from __future__ import annotations
 

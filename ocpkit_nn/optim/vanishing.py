@@ -1,4 +1,4 @@
-"""SGD with the vanishing-gradient regulariser of Pascanu, Mikolov & Bengio (2013): "SGD-VGR" in the experiments.
+"""SGD with the vanishing-gradient regularizer of Pascanu, Mikolov & Bengio (2013): "SGD-VGR" in the experiments.
 
     Ω = Σ_t (1/B) Σ_i (‖f_xᵀ p_{t+1}‖ / ‖p_{t+1}‖ − 1)²
 

@@ -99,7 +99,7 @@ class _OutputHessian:
 
 
 class _OutputCurvature:
-    """Asks the baseline's rule for the shared M/η and hands the Q_ww^i of its C to the Bellman step."""
+    """Curvature of the Bellman step: Q_ww^i from the shared M/η of the baseline's rule."""
 
     def __init__(
         self, linearisations: Sequence[Linearisation], rule: LayerRule, proximal: bool, dtype: torch.dtype

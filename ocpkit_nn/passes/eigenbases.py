@@ -1,7 +1,7 @@
-"""Eigenvectors of Kronecker's factors A and S: one layer's when its rule asks first, all layers' between two steps.
+"""Eigenvectors of Kronecker's factors A and S: of one layer within a step, or of all layers between two steps.
 
 Within a step layers wait for each other: with feedback the bases of one decide the factors of the one before. Between
-two steps nothing waits, so that processes can divide the decompositions, the dearest part of KFAC and EKFAC.
+two steps nothing waits, so that processes can divide the decompositions, the costliest part of KFAC and EKFAC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def decompose(memory: dict[str, Any], factor: str) -> None:
 
 
 def renew(memories: Iterable[dict[str, Any]], groups: Iterable[dict[str, Any]], processes: Processes) -> None:
-    """End a step: where it is time, decompose all layers' factors, each in one process, and tell all of them."""
+    """Decompose all layers' factors at the end of an interval, each in one process, and broadcast the results."""
     tasks = [
         (memory, factor)
         for memory, options in zip(memories, groups)

@@ -74,7 +74,7 @@ def _implicit(gradient: Tensor, columns: Tensor) -> Value:
 
 
 class _BatchCurvature:
-    """Asks the baseline's rule for the shared M/η and hands Q_uu^i to the Bellman step."""
+    """Curvature of the Bellman step: Q_uu^i with the shared M/η of the baseline's rule."""
 
     def __init__(self, linearisations: Sequence[Linearisation], rule: LayerRule, proximal: bool) -> None:
         self.linearisations, self.rule, self.proximal = linearisations, rule, proximal

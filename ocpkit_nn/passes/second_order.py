@@ -114,7 +114,7 @@ def _action_value(x: Tensor, control: Tensor, Vh: Tensor, Vhh: Tensor, scale: fl
 
 
 class _Curvature:
-    """Hands Q_uu^i = M/η + g_uᵀ V_hh g_u to the Bellman step."""
+    """Curvature of the Bellman step: Q_uu^i = M/η + g_uᵀ V_hh g_u."""
 
     metric: Metric
     direction: Tensor

@@ -1,4 +1,4 @@
-"""Memory that a step writes anew and the next one uses again."""
+"""Reusable memory for the results of a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Workspace:
         self._arrays: dict[str, Tensor] = {}
 
     def array(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return the array of this name, of any content, made anew if shape, type or device differ from the last."""
+        """Return the array of this name, not initialized; a new one if shape, type or device differ from the last."""
         array = self._arrays.get(name)
         if array is None or array.shape != shape or array.dtype != like.dtype or array.device != like.device:
             array = self._arrays[name] = like.new_empty(shape)

@@ -1,4 +1,4 @@
-"""Files that survive: written in full or not at all, the one before kept, damage found when they are read."""
+"""Checkpoint files: written atomically, the previous one kept, checked for damage when read."""
 
 from __future__ import annotations
 

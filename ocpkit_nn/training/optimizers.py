@@ -1,4 +1,4 @@
-"""The optimisers that `train` knows: one table from a name to a factory."""
+"""The optimizers that `train` knows: one table from a name to a factory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ocpkit_nn.training.options import TAKES, TrainOptions
 
 
 class TrainingMethod(Protocol):
-    """What trains: one mini-batch in, its mean loss before the step out."""
+    """A training method: a step takes one mini-batch and returns its mean loss before the step."""
 
     def step(self, inputs: Tensor, targets: Tensor) -> float: ...
 
@@ -92,7 +92,7 @@ def _solver(model: nn.Module, loss: Loss, options: TrainOptions, shared: Process
 
 
 def given(options: TrainOptions, *names: str) -> dict[str, Any]:
-    """Return those of the named options that are not left to the optimiser."""
+    """Return those of the named options that are not left to the optimizer."""
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 

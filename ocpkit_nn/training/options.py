@@ -27,13 +27,13 @@ TAKES: dict[str, tuple[str, ...]] = {
     "kfac": ("decay", "damping", "eigenbasis_interval", "max_grad_norm"),
     "ekfac": ("decay", "damping", "eigenbasis_interval", "max_grad_norm"),
 }
-"""Options, beyond those of all, that an optimiser takes; another one given to it is an error."""
+"""Options, beyond those of all, that an optimizer takes; another one given to it is an error."""
 
 CURVATURES = {"sgd": "identity", "rmsprop": "diagonal", "adam": "adam", "kfac": "kronecker", "ekfac": "ekfac"}
-"""The curvature whose DDPNOpt is the optimiser's twin."""
+"""The curvature whose DDPNOpt is the optimizer's twin."""
 
 LEARNING_RATES = {"identity": 0.1, "diagonal": 1e-3, "adam": 1e-3, "kronecker": 0.03, "ekfac": 0.03, "exact": 0.1}
-"""Default learning rates by curvature; an optimiser without curvature uses the one of the identity."""
+"""Default learning rates by curvature; an optimizer without curvature uses the one of the identity."""
 
 EIGENBASIS_INTERVAL = 10
 """Steps between two eigendecompositions of a CNN's large Kronecker factors, which would else take most of the time."""
@@ -55,7 +55,7 @@ KNOWN: dict[str, Iterable[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What to train, how, and where to; None stands for the default of the data set or the optimiser.
+    """Options of a training run; None is the default of the data set or the optimizer.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class TrainOptions:
     optimizer
         A name of `optimizers.OPTIMIZERS`.
     curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, max_grad_norm
-        As `DDPNOpt` has them, for the optimisers that take them. The default curvature is the adaptive diagonal; for
+        As `DDPNOpt` has them, for the optimizers that take them. The default curvature is the adaptive diagonal; for
         a CNN the terminal Hessian of exact gains is then a Monte-Carlo draw instead of the empirical outer product.
     eigenbasis_interval
         As `DDPNOpt` has it; `basis_every` is its deprecated name.
@@ -91,7 +91,7 @@ class TrainOptions:
     Raises
     ------
     ProblemError
-        For unknown names, values out of range, and options that the optimiser does not take.
+        For unknown names, values out of range, and options that the optimizer does not take.
     """
 
     data: str
@@ -151,7 +151,7 @@ class TrainOptions:
             raise ProblemError(f"seed must not be negative, got {self.seed}")
 
     def resolved(self, dataset_name: str) -> TrainOptions:
-        """Return the options with the defaults for this data set and optimiser filled in."""
+        """Return the options with the defaults for this data set and optimizer filled in."""
         curvature = self.curvature
         if self.optimizer == "ddpnopt":
             curvature = curvature or "diagonal"

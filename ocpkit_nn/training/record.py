@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: metrics as JSON and CSV, the learning curve, TensorBoard."""
+"""Records of a training run: metrics as JSON and CSV, the learning curve, TensorBoard."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Step:
     loss
         Mean over the batch, before the update.
     learning_rate
-        η; None for an optimiser that has none.
+        η; None for an optimizer that has none.
     update_length
         ‖Δu‖ over all weights; None where it was not measured.
     """
@@ -72,7 +72,7 @@ class Step:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Say what the numbers of a run depend on: versions, processor or GPU, threads."""
+    """Return the versions, processor or GPU, and threads on which the numbers of a run depend."""
     from ocpkit.boundary.machine import package_version, processor
 
     versions = {name: package_version(name) for name in ("ocpkit", "torch", "numpy", "scikit-learn")}

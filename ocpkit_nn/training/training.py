@@ -1,4 +1,4 @@
-"""A training run in progress: what advances it by a batch, and what must be saved so that it can go on."""
+"""A training run in progress: its steps, and the state with which it can be resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingDiverged(ArithmeticError):
 
 
 class Training:
-    """A run in progress: what changes while it lasts is what `state` returns and `restore` takes.
+    """A run in progress; `state` returns all that changes during it, `restore` takes it.
 
     Attributes
     ----------
@@ -154,7 +154,7 @@ class Training:
         return loss, accuracy
 
     def _check_processes(self) -> None:
-        """Refuse what would let the processes drift apart."""
+        """Check that the processes take the same steps."""
         norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
         if self.processes.count > 1 and norms:
             raise ProblemError(
@@ -193,7 +193,7 @@ class Training:
         return TrainingDiverged(f"training diverged {place}: {what}.{kept} {advice}")
 
     def state(self) -> dict[str, Any]:
-        """Return all that a run which goes on from here must have."""
+        """Return the state with which a run can be resumed here."""
         random, *others = self.processes.gather(self._random_state())
         return {
             "options": self.options.record(),
