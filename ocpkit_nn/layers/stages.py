@@ -156,7 +156,8 @@ class Stage:
         """Check once, at a batch x (B, …) with output y, that no sample's output depends on the other samples.
 
         For any two samples there is a binary digit in which their numbers differ: for each digit and each of its
-        values, the samples without it are replaced by others that have it, and the outputs of those with it must stay the same.
+        values, the samples without it are replaced by others that have it, and the outputs of those with it must stay
+        the same.
 
         Raises
         ------

@@ -27,23 +27,21 @@ from ocpkit_nn.layers.stages import Stage, without_autocast
 from ocpkit_nn.layers.structure import check_no_backward_hooks
 from ocpkit_nn.layers.torch_losses import as_loss
 from ocpkit_nn.optim.finite import finite_mean, first_not_finite, refusal
-from ocpkit_nn.optim.groups import RENAMED_INTERVAL, check_batch, check_options, check_shared, renamed
+from ocpkit_nn.optim.groups import RENAMED_INTERVAL, check_batch, check_limits, check_options, check_shared, renamed
 from ocpkit_nn.optim.line_search import backtrack, running_cost
-from ocpkit_nn.optim.memories import carry
+from ocpkit_nn.optim.memories import carry, check_form
 from ocpkit_nn.optim.micro_batches import MicroBatchedStage
-from ocpkit_nn.optim.options import CurvatureOptions, PolicyOptions, TerminalHessian
+from ocpkit_nn.optim.options import FACTORED, CurvatureOptions, PolicyOptions, TerminalHessian
 from ocpkit_nn.optim.stage_optimizer import StageOptimizer, changes_weights
 from ocpkit_nn.optim.undo import Undo
 from ocpkit_nn.passes import eigenbases
 from ocpkit_nn.passes.backward_pass import Policy, TerminalValue, Trajectory
 from ocpkit_nn.passes.baseline import Baseline
 from ocpkit_nn.passes.gains import FeedbackGain
-from ocpkit_nn.passes.moments import MOMENTS, Memory
+from ocpkit_nn.passes.moments import Memory
 from ocpkit_nn.passes.rank_one import gradient_norm
 from ocpkit_nn.passes.second_order import check_second_order
 from ocpkit_nn.passes.workspace import Workspace
-
-FACTORED = ("kronecker", "ekfac")
 
 
 class DDPNOpt(StageOptimizer):
@@ -165,10 +163,7 @@ class DDPNOpt(StageOptimizer):
         self.terminal = TerminalHessian(terminal, rank, curvature_scale, generator)
         self.policy = PolicyOptions(feedback, control_hessian, dynamics, tikhonov, gains, line_search)
         self.backward_pass = self.policy.backward_pass(curvature, self.terminal)
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
-        if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
+        check_limits(max_grad_norm, micro_batch)
         warn_of_unread_options(curvature, momentum, decay)
         self.loss, self.processes = as_loss(loss), processes
         check_shared(processes.count, curvature, self.loss, loss)
@@ -360,11 +355,5 @@ class DDPNOpt(StageOptimizer):
         ValueError
             If the moments are kept in the form of the other kind of gains.
         """
-        kind = list if self.gains == "separable" else Tensor
-        for state in state_dict["state"].values():
-            if any(not isinstance(state.get(name, kind()), kind) for name in MOMENTS):
-                raise ValueError(
-                    f'the moments saved are not in the form of gains="{self.gains}": load them into an optimizer with '
-                    "the gains they were trained with, or train again"
-                )
+        check_form(state_dict["state"].values(), self.gains)
         super().load_state_dict({**state_dict, "param_groups": [*map(renamed, state_dict["param_groups"])]})

@@ -78,6 +78,20 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
         raise unknown_name(kind, name, known)
 
 
+def check_limits(max_grad_norm: float | None, micro_batch: int | None) -> None:
+    """Check the limits of a step, where there are some.
+
+    Raises
+    ------
+    ValueError
+        For one that is out of range.
+    """
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm!r}; leave it out for no limit")
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
+
+
 def check_shared(count: int, curvature: str, loss: Loss, given: object) -> None:
     """Check that the step of a batch can be shared by so many processes.
 

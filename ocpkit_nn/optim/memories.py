@@ -7,7 +7,7 @@ over the whole control, such as Kronecker's factors, begin anew.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,23 @@ COUNTS = ("count", "step")
 """Numbers of steps: one for the control, or one for each of its numbers or parameters where they differ."""
 APART = "apart"
 """Where the moments of a parameter wait that is in no control, shaped as the parameter."""
+
+
+def check_form(memories: Iterable[Memory], gains: str) -> None:
+    """Check that saved moments have the form of this kind of gains.
+
+    Raises
+    ------
+    ValueError
+        If they are in that of the other kind.
+    """
+    kind = list if gains == "separable" else Tensor
+    for memory in memories:
+        if any(not isinstance(memory.get(name, kind()), kind) for name in MOMENTS):
+            raise ValueError(
+                f'the moments saved are not in the form of gains="{gains}": load them into an optimizer with the gains '
+                "they were trained with, or train again"
+            )
 
 
 def carry(state: MutableMapping[Tensor, Memory], before: Sequence[Layer], after: Sequence[Layer], lists: bool) -> None:

@@ -28,6 +28,8 @@ DYNAMICS = ("first", "second")
 CONTROL_HESSIAN = ("proximal", "literal")
 GAINS = ("exact", "separable")
 TERMINAL = ("empirical", "ggn", "montecarlo", "rank")
+FACTORED = ("kronecker", "ekfac")
+"""Curvatures with Kronecker factors."""
 DECAYS = {"diagonal": 0.99}
 """Default decay of second moments, where it is not that of Kronecker factors."""
 CYCLED = {"momentum": ("identity", "diagonal"), "betas": ("adam",)}
