@@ -72,7 +72,8 @@ def test_a_twin_without_feedback_is_its_baseline(baseline):
 def test_a_kronecker_baseline_has_the_runs_own_options(name, model):
     own = {"damping": 0.5, "basis_every": 10}
     optimizer = build(model, LOSS, run(name, name, optimizer={**own, "feedback": "full", "terminal": "ggn"}))
-    assert {key: optimizer.param_groups[0][key] for key in own} == own
+    group = optimizer.param_groups[0]
+    assert (group["damping"], group["eigenbasis_interval"]) == (0.5, 10)  # records keep the name of their time
     assert optimizer.feedback == "none"
 
 
