@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ocpkit_nn import losses
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
 from ocpkit_nn.experiments.results import Results, estimate
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
-from ocpkit_nn.layers import losses
 
 TITLE = "E7: a network whose gradient vanishes (Fig. 6, 10, 11, 12)"
 DAMPINGS = (1e-2, 1e-4)

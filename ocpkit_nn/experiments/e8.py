@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn import DDPNOpt
+from ocpkit_nn import DDPNOpt, losses
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
 from ocpkit_nn.experiments.results import Estimate, Results, estimate
 from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
-from ocpkit_nn.layers import losses
 
 TITLE = "E8: spectrum of the prediction layer's feedback on k Gaussian clusters (Fig. 8)"
 CLUSTERS = (5, 8, 12, 15)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocpkit import ProblemError
-from ocpkit_nn.training import networks
+from ocpkit_nn import networks
 
 QUICK_SAMPLES = 64
 QUICK: dict[str, Any] = {"epochs": 1, "samples": QUICK_SAMPLES}

@@ -14,13 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ocpkit_nn import Loss, TrainingMethod, fcn, is_finite, machine, mean_loss_and_accuracy, reproducible
+from ocpkit_nn import (
+    Loss,
+    TrainingMethod,
+    fcn,
+    is_finite,
+    losses,
+    machine,
+    mean_loss_and_accuracy,
+    networks,
+    reproducible,
+)
 from ocpkit_nn.data import Dataset, batches, load
 from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.run import Result, Run
-from ocpkit_nn.layers import losses
-from ocpkit_nn.training import networks
 
 Watch = Callable[[int, nn.Module, TrainingMethod], object]
 """Gets (number of the update, network, method) after every update."""
