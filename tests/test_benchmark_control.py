@@ -25,7 +25,7 @@ from benchmarks.control.systems.casadi_nlp import Nlp
 from benchmarks.control.systems.ocpkit_constrained import Constrained
 from benchmarks.control.systems.ocpkit_ddp import Ocpkit
 from benchmarks.control.tasks import CONSTRAINED, LQR, TASKS, Task, classic
-from ocpkit import models
+from ocpkit import Details, models
 from ocpkit.solvers.nlp.nlp import IPOPT, Fatrop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,7 +175,7 @@ def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_did_not_run_is_not_measured_under_its_name() -> None:
-    ran = SimpleNamespace(details={"engine": "numpy: no compiler found"})
+    ran = SimpleNamespace(details=Details(engine="numpy", why="no compiler found"))
     assert Ocpkit("numpy").ran(ran)  # type: ignore[arg-type]
     assert not Ocpkit("c").ran(ran)  # type: ignore[arg-type]
 

@@ -19,10 +19,12 @@ from ocpkit import (
     IPOPT,
     AugmentedLagrangian,
     Constraint,
+    Failure,
     FunctionTerminalCost,
     LeastSquares,
     Problem,
     ProblemError,
+    Reason,
     Solution,
     Stage,
     Status,
@@ -197,15 +199,17 @@ def test_an_end_out_of_reach_is_infeasible_and_says_which_row() -> None:
     for solver in (AugmentedLagrangian(), IPOPT()):
         solution = solver.solve(problem)
         assert solution.status is Status.INFEASIBLE
-        assert "too far" in solution.details["violation"]
-        assert "the end" in solution.details["violation"]
+        assert solution.details.violation.row.startswith("too far")
+        assert solution.details.violation.end
+        assert solution.details.violation.stage == problem.horizon
 
 
 def test_rows_that_contradict_each_other_are_infeasible_and_name_a_stage() -> None:
     rows = (Constraint(lambda x, u: u[0], 1.0, 2.0, "push"), Constraint(lambda x, u: u[0], -2.0, -1.0, "pull"))
     solution = AugmentedLagrangian().solve(swing(constraints=rows))
     assert solution.status is Status.INFEASIBLE
-    assert "stage" in solution.details["violation"]
+    assert not solution.details.violation.end
+    assert solution.details.violation.row in ("push", "pull")
 
 
 def test_an_x0_outside_the_state_bounds_is_named_at_once() -> None:
@@ -216,10 +220,12 @@ def test_an_x0_outside_the_state_bounds_is_named_at_once() -> None:
     outside = AugmentedLagrangian().solve(swing(constraints=rows))
     assert outside.status is Status.INFEASIBLE
     assert outside.iterations == 0
-    assert outside.details["reason"].startswith("x0 violates 'rail[1]' at stage 0 by 0.3,")
-    assert IPOPT().solve(swing(constraints=rows)).details["reason"] == outside.details["reason"]
+    reason = outside.details.reason
+    assert replace(reason, amount=0.0) == Reason(failure=Failure.START_BREAKS_ROW, row="rail[1]", stage=0)
+    assert reason.amount == pytest.approx(0.3)
+    assert IPOPT().solve(swing(constraints=rows)).details.reason == reason
     later = swing(constraints=rows, x0=[0.7, 0.0])
-    assert "reason" not in AugmentedLagrangian(max_iterations=1).solve(later).details
+    assert AugmentedLagrangian(max_iterations=1).solve(later).details.reason is None
 
 
 def test_a_callback_stops_it_with_the_best_iterate() -> None:

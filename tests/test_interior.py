@@ -106,7 +106,7 @@ def test_constrained_tasks(name: str) -> None:
     solution = InteriorPoint().solve(problem)
     assert solution.success, str(solution)
     assert solution.cost == pytest.approx(registry.make("ipopt").solve(problem).cost, rel=1e-6)
-    assert solution.history[-1].gap <= 1e-8
+    assert solution.history[-1].violation <= 1e-8
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -124,7 +124,7 @@ def test_a_warm_start_brings_its_multipliers() -> None:
     first = InteriorPoint().solve(problem)
     again = InteriorPoint(first_barrier=1e-9, initial_penalty=1e3).solve(problem, first)
     assert again.success
-    assert int(again.details["inner iterations"]) < int(first.details["inner iterations"]) / 2
+    assert again.details.inner_iterations < first.details.inner_iterations / 2
     assert again.cost == pytest.approx(first.cost, rel=1e-7)
 
 
@@ -132,7 +132,7 @@ def test_infeasible_problems_are_named() -> None:
     problem = swing(control_bounds=(-1, 1), terminal_constraints=(Constraint(lambda x: x, 9.0, 9.0, "too far"),))
     solution = InteriorPoint().solve(problem)
     assert solution.status is Status.INFEASIBLE
-    assert "too far" in solution.details["violation"]
+    assert solution.details.violation.row.startswith("too far")
 
 
 def test_complementarity_needs_multipliers_of_these_rows() -> None:

@@ -96,7 +96,7 @@ def test_bounds_hold_at_every_tick_and_the_multipliers_start_the_next_one() -> N
     cold = solver.solve(problem.replace(x0=loop.states[1]))
     warm = loop.commands[1].plan
     assert warm is not None
-    sweeps = [int(solution.details["inner iterations"]) for solution in (warm, cold)]
+    sweeps = [solution.details.inner_iterations for solution in (warm, cold)]
     assert sweeps[0] < sweeps[1]
     assert warm.cost == pytest.approx(cold.cost, rel=1e-6)
 

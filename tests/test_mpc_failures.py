@@ -321,7 +321,7 @@ def test_a_plan_dearer_than_the_shifted_one_is_not_handed_out(monkeypatch: pytes
         controls = 0.0 * solution.controls
         controls[0] = 0.5  # stands still from then on
         states, cost = problem.rollout(controls)
-        last = replace(solution.history[-1], cost=cost, gap=solution.history[0].gap)
+        last = replace(solution.history[-1], cost=cost, violation=solution.history[0].violation)
         bad = {"controls": controls, "states": np.array(states), "cost": cost, "status": Status.ITERATION_LIMIT}
         return replace(solution, history=(*solution.history, last), **bad)  # type: ignore[arg-type]
 

@@ -15,10 +15,12 @@ from ocpkit import (
     IPOPT,
     SQP,
     Constraint,
+    Failure,
     Fatrop,
     FunctionTerminalCost,
     Iteration,
     Problem,
+    Reason,
     Stage,
     Status,
     UnsupportedProblem,
@@ -103,7 +105,7 @@ def test_constraints_at_stages_and_at_the_end(solver: Any) -> None:
     assert solution.states[-1, 0] == pytest.approx(0.1, abs=1e-7)
     states, _ = problem.rollout(solution.controls)
     np.testing.assert_allclose(np.stack(states), solution.states, atol=1e-6)
-    assert solution.history[-1].gap <= 1e-6
+    assert solution.history[-1].violation <= 1e-6
 
 
 @pytest.mark.parametrize("solver", ALL, ids=lambda s: type(s).__name__)
@@ -113,14 +115,16 @@ def test_infeasible_is_not_called_solved(solver: Any) -> None:
     solution = type(solver)(max_iterations=60).solve(problem)
     assert not solution.success
     assert solution.status in (Status.INFEASIBLE, Status.GAVE_UP, Status.ITERATION_LIMIT)
-    assert solution.history[-1].gap > 1e-3
+    assert solution.history[-1].violation > 1e-3
 
 
 def test_ipopt_proves_infeasibility() -> None:
     problem = bounded_pendulum(constraints=(Constraint(lambda x, u: u[0] ** 2 + 1, upper=0.5),))
     solution = IPOPT().solve(problem)
     assert solution.status is Status.INFEASIBLE
-    assert "Infeasible_Problem_Detected" in solution.details["reason"]
+    assert solution.details.reason == Reason(
+        failure=Failure.PLUGIN_STATUS, plugin="ipopt", answer="Infeasible_Problem_Detected"
+    )
 
 
 @pytest.mark.parametrize("solver", [IPOPT, Fatrop, SQP])
@@ -224,7 +228,7 @@ def test_a_guess_is_not_called_optimal_in_units_that_hide_the_gradient(solver: A
     else:
         assert units > 1
         assert solution.status is Status.STALLED
-        assert "can fall" in solution.details["reason"]
+        assert solution.details.reason.failure is Failure.CAN_FALL
     assert solver.solve(problem, guess=optimum).success
 
 

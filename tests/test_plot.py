@@ -24,7 +24,8 @@ from ocpkit import (
 from ocpkit import math as m
 from ocpkit.models.task import Task
 from ocpkit.plotting.plot import animate, animation_writer, plot_closed_loop, plot_solution
-from ocpkit.solution.solution import Iteration, Status
+from ocpkit.solution.history import Iteration
+from ocpkit.solution.solution import Status
 
 
 def build(horizon=40, **options):

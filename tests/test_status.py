@@ -13,6 +13,7 @@ from ocpkit import (
     DDP,
     FDDP,
     Dynamics,
+    Failure,
     FunctionCost,
     FunctionTerminalCost,
     Iteration,
@@ -20,6 +21,7 @@ from ocpkit import (
     Stage,
     Status,
     registry,
+    rk4,
 )
 from ocpkit.recursion.curvature import Identity
 from ocpkit.solvers.ddp.solve_batch import solve_batch
@@ -188,4 +190,19 @@ def test_status_invalid_input_names_what_is_not_finite() -> None:
     )
     solution = DDP().solve(problem)
     assert solution.status is Status.INVALID_INPUT
-    assert "derivatives are not finite at stage" in solution.details["reason"]
+    assert solution.details.reason.failure is Failure.NOT_FINITE
+
+
+@pytest.mark.parametrize("engine", ["numpy", "vm", "c", "auto"])
+def test_a_saddle_that_may_not_be_left_is_called_one(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hanging at rest, paid for not being upright; "auto" would change its engine on the way."""
+    monkeypatch.setattr("ocpkit.solvers.driver.MOST_DEPARTURES", 0)
+    problem = Problem.from_functions(
+        dynamics=rk4(lambda x, u: m.stack([x[1], u[0] - 9.81 * m.sin(x[0])]), dt=0.05),
+        cost=lambda x, u: (0.011 if engine == "auto" else 0.01) * u[0] ** 2,  # which no other test compiles
+        terminal_cost=lambda x: 50 * (1 + m.cos(x[0])),
+        x0=[0, 0],
+        horizon=40,
+        control_size=1,
+    )
+    assert DDP(engine=engine).solve(problem).status is Status.SADDLE

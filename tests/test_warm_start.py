@@ -41,10 +41,10 @@ def test_the_next_tick_starts_as_far_as_the_last_one_came(method: Any, engine: s
     warm, cold = solver.solve(tick, guess, states=guess.states), solver.solve(tick)
     assert warm.success
     assert warm.cost == pytest.approx(cold.cost, rel=1e-6)
-    assert max(line.gap for line in warm.history) < 1e-3
-    assert max(line.gap for line in cold.history) > 0.5
+    assert max(line.violation for line in warm.history) < 1e-3
+    assert max(line.violation for line in cold.history) > 0.5
     assert warm.iterations < cold.iterations
-    assert warm.history[0].regularization == solved.history[-1].regularization
+    assert warm.history[0].penalty == solved.history[-1].penalty
 
 
 @pytest.mark.parametrize("engine", ["numpy", "c"])
@@ -65,8 +65,8 @@ def test_c_and_python_go_on_alike(method: Any) -> None:
     assert first[0].warm_start == first[1].warm_start
     again = [method(inner=DDP(engine=engine)).solve(problem, one) for engine, one in zip(("numpy", "c"), first)]
     for line, other in zip(*(one.history for one in again), strict=True):
-        assert line.regularization == other.regularization
-        assert line.gap == pytest.approx(other.gap, rel=1e-4, abs=1e-9)
+        assert line.penalty == other.penalty
+        assert line.violation == pytest.approx(other.violation, rel=1e-4, abs=1e-9)
     assert again[0].warm_start == again[1].warm_start
 
 
@@ -87,9 +87,9 @@ def test_options_that_ask_for_more_are_kept() -> None:
     assert solved.warm_start is not None
     assert 1e3 < solved.warm_start.penalty < 1e6
     strong = AugmentedLagrangian(initial_penalty=1e6, gradient_tolerance=1e-4).solve(cart(), solved)
-    assert strong.history[0].regularization == 1e6
+    assert strong.history[0].penalty == 1e6
     weak = AugmentedLagrangian(max_penalty=1e5).solve(cart(), solved)
-    assert weak.history[0].regularization == 1e3  # two powers below the largest, which leaves it room to grow
+    assert weak.history[0].penalty == 1e3  # two powers below the largest, which leaves it room to grow
 
 
 def test_another_structure_begins_anew() -> None:
@@ -97,7 +97,7 @@ def test_another_structure_begins_anew() -> None:
     solved = AugmentedLagrangian().solve(cart())
     two = cart(constraints=(*cart().stages[0].constraints, Constraint(lambda x, u: x[0], -9.0, 9.0, "rail")))
     solver = AugmentedLagrangian()
-    assert solver.solve(two, solved).history[0].regularization == solver.initial_penalty
+    assert solver.solve(two, solved).history[0].penalty == solver.initial_penalty
 
 
 def test_a_barrier_begins_at_its_first_value_behind_a_method_without() -> None:

@@ -130,7 +130,7 @@ def _solve(name: str, method_name: str, method: Solver) -> Entry:
     except (ProblemError, ArithmeticError, RuntimeError) as error:
         return Entry(target.name, method_name, "failed", note=f"{type(error).__name__}: {error}")
     status = solution.status.name.lower().replace("_", " ")
-    note = "" if solution.status is Status.CONVERGED else solution.details.get("reason", solution.status.value)
+    note = "" if solution.status is Status.CONVERGED else str(solution.details.reason or solution.status.value)
     seconds = time.perf_counter() - began
     return Entry(target.name, method_name, status, solution.iterations, seconds, solution.cost, note)
 

@@ -12,11 +12,35 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ocpkit.solution.solution import Iteration
+from ocpkit.solution.history import DDPIteration, Iteration, columns
 
 ROWS = 15
 REFRESH_SECONDS = 0.1
-COLUMNS = ("iter", "cost J", "expected", "actual", "‖Q_u‖", "μ", "step α", "gap", "seconds")
+HEADERS = {
+    "index": "iter",
+    "cost": "cost J",
+    "expected_decrease": "expected",
+    "actual_decrease": "actual",
+    "gradient_norm": "‖Q_u‖",
+    "regularization": "μ",
+    "penalty": "ρ",
+    "barrier": "μ",
+    "inner_iterations": "inner",
+    "step_size": "step α",
+    "gap": "gap",
+    "violation": "violation",
+    "seconds": "seconds",
+}
+"""Columns in their order; a kind of iteration has some of them."""
+FORMATS = {
+    "cost": ".8g",
+    "inner_iterations": "d",
+    "step_size": ".3g",
+    "gap": ".1e",
+    "violation": ".1e",
+    "seconds": ".2f",
+}
+ALWAYS = ("index", "cost", "seconds")
 
 
 class IterationTable:
@@ -56,21 +80,25 @@ class IterationTable:
     def table(self) -> Table:
         """Draw the last rows."""
         table = Table(title=self.title, box=None, header_style="bold", title_justify="left")
-        for name in COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in shown(type(self.rows[-1]) if self.rows else DDPIteration):
+            table.add_column(HEADERS[name], justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*cells(row))
         return table
 
 
+def shown(kind: type[Iteration]) -> list[str]:
+    """Return the columns that a kind of iteration has."""
+    own = {"index", *columns(kind)}
+    return [name for name in HEADERS if name in own]
+
+
 def cells(row: Iteration) -> list[str]:
     """Format one iteration; a dash where the method has no such number."""
-    small = (row.expected_decrease, row.actual_decrease, row.gradient_norm, row.regularization)
-    return [
-        str(row.index),
-        f"{row.cost:.8g}",
-        *(f"{value:.2e}" if value and not math.isnan(value) else "–" for value in small),
-        f"{row.step_size:.3g}" if row.step_size else "–",
-        f"{row.gap:.1e}" if row.gap else "–",
-        f"{row.seconds:.2f}",
-    ]
+    return [_cell(name, getattr(row, name)) for name in shown(type(row))]
+
+
+def _cell(name: str, value: float) -> str:
+    if name == "index":
+        return str(value)
+    return f"{value:{FORMATS.get(name, '.2e')}}" if name in ALWAYS or (value and not math.isnan(value)) else "–"

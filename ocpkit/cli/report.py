@@ -40,6 +40,8 @@ def as_record(solution: Solution, solver: str) -> dict[str, Any]:
         "cost": solution.cost,
         "iterations": solution.iterations,
         "seconds": solution.seconds,
-        "details": solution.details,
+        "engine": solution.details.engine,
+        "phase_seconds": asdict(solution.details.seconds),
+        "details": solution.details.words(),
         "history": [asdict(iteration) for iteration in solution.history],
     }

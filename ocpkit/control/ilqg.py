@@ -20,6 +20,7 @@ policy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,7 +31,8 @@ from ocpkit.control.lqg import Doubt, price_of_doubt
 from ocpkit.control.noise import ExpectedCost
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
-from ocpkit.solution.solution import Iteration, Solution, Status
+from ocpkit.solution.history import DDPIteration, Iteration
+from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.driver import Guess, Run, Solver, positive
@@ -80,6 +82,8 @@ class ILQG(Solver):
 class ILQGRun(Run):
     """One solve in progress; its steps are outer iterations."""
 
+    multipliers: Sequence[Array] | None = None
+
     def __init__(self, options: ILQG, problem: Problem, guess: Guess) -> None:
         self.options, self.problem = options, problem
         self.guess = replace(guess, controls=tuple(problem.clip(guess.controls)))
@@ -87,13 +91,12 @@ class ILQGRun(Run):
         self.W = [np.zeros((n, n)) for n in problem.state_sizes[1:]]
         self.inner: Solution | None = None
         self.inner_iterations = 0
-        self.details = {}
 
     def start(self) -> Iteration:
         controls = [np.asarray(u) for u in self.guess.controls]
         states, cost = self.problem.rollout(controls)
         self.trajectory = Trajectory(states, controls, cost)
-        return Iteration(index=0, cost=cost)
+        return DDPIteration(index=0, cost=cost)
 
     def step(self) -> Iteration:
         before, problem = self.trajectory.cost, self.expected.at(self.W)
@@ -103,21 +106,22 @@ class ILQGRun(Run):
             # no open-loop rollout, and no jump to another minimum, which would give another W in turn
             inner = self.options.inner.find_stationary(problem, self.inner, states=self.inner.states)
         self.inner_iterations += inner.iterations
-        self.details["inner iterations"] = str(self.inner_iterations)
+        spent = self.details.seconds + inner.details.seconds
+        self.details = replace(self.details, inner_iterations=self.inner_iterations, seconds=spent)
         if inner.value_hessians is None or not np.isfinite(inner.cost):
             self.status = inner.status if inner.status is not Status.CONVERGED else Status.DIVERGED
-            return Iteration(index=0, cost=before)
+            return DDPIteration(index=0, cost=before)
         doubt = self._doubt(problem, inner)
         change = self._update(inner, doubt)
         self.inner = self.policy = inner
         self.multipliers = inner.multipliers
         cost = inner.cost if doubt is None else inner.cost + doubt.cost
         self.trajectory = Trajectory(list(inner.states), list(inner.controls), cost)
-        self.details["cost without noise"] = f"{self.problem.cost(inner.states, inner.controls):.10g}"
+        self.details = replace(self.details, cost_without_noise=self.problem.cost(inner.states, inner.controls))
         if change <= self.options.hessian_tolerance or inner.status is Status.INTERRUPTED:
             self.status = inner.status  # what holds at fixed W holds where W is the right one
         last = inner.history[-1]
-        return Iteration(
+        return DDPIteration(
             index=0,
             cost=cost,
             actual_decrease=before - cost,

@@ -20,7 +20,8 @@ from ocpkit.control.jumps import Jumps, played
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
 from ocpkit.problem.angles import nearest
 from ocpkit.problem.problem import Problem
-from ocpkit.solution.solution import Iteration, Solution, Status
+from ocpkit.solution.history import Iteration
+from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.violation import PlanCheck, Violation, unasked_at_start
 from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.driver import Solver, positive
@@ -246,7 +247,8 @@ class MPC:
                 solution = replace(solution, warm_start=self.plan.warm_start)
             self.plan, self.offset = solution, 0
         self._ahead = None if verdict.taken or verdict.cause is Cause.SOLVER else (self.tick, solution)
-        said, state = solution.details.get("reason", ""), state if verdict.taken or verdict.feedback else None
+        reason, state = solution.details.reason, state if verdict.taken or verdict.feedback else None
+        said = "" if reason is None else str(reason)
         return _Attempt(verdict.cause, state, solution, said, broken, verdict.violation)
 
     def _judge(self, problem: Problem, solution: Solution) -> _Verdict:
@@ -257,7 +259,7 @@ class MPC:
         first, last = solution.history[0], solution.history[-1]
         more = last.cost - first.cost - NEGLIGIBLE * abs(first.cost)
         dearer = more > 0 and more > self._bought(solution, first, last)
-        if not dearer and (solution.success or (not self._check.any and last.gap <= first.gap)):
+        if not dearer and (solution.success or (not self._check.any and last.infeasibility <= first.infeasibility)):
             return _Verdict(None)
         defects = solution.feedback_gains is None or not self._check.any  # else rows are all that can be broken
         along, y = self._check.along, solution.multipliers
@@ -277,7 +279,7 @@ class MPC:
         """How much J may rise for rows that hold better, at their price, or for gaps that close, at any."""
         if self._check.any and solution.multipliers is not None:
             return self.feasibility_tolerance * self._check.worth(solution.multipliers)
-        return np.inf if last.gap < first.gap else 0.0
+        return np.inf if last.infeasibility < first.infeasibility else 0.0
 
     def _predict(self, problem: Problem, x: Array) -> Array:
         """Move the state over the delay with the controls on their way."""

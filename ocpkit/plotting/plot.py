@@ -259,12 +259,12 @@ def _draw_costs(axes: Any, times: Array, solution: Solution, problem: Problem) -
 
 
 def _draw_convergence(axes: Any, solution: Solution) -> None:
-    """Distance to the final cost, gradient and gap over the iterations; zeros do not show on a log axis."""
+    """Distance to the final cost, gradient and gap (or violation) by iteration; zeros do not show on a log axis."""
     history = solution.history
     curves = {
         "|J − J final|": [abs(row.cost - solution.cost) for row in history],
         r"$\|Q_u\|_\infty$": [row.gradient_norm for row in history],
-        "gap": [row.gap for row in history],
+        "violation" if hasattr(history[-1], "violation") else "gap": [row.infeasibility for row in history],
     }
     for (name, values), style in zip(curves.items(), _styles()):
         shown = np.array(values, dtype=float)

@@ -94,15 +94,13 @@ def row_values(
     ]
 
 
-def largest_violation(rows: Sequence[ConstraintRows], values: Sequence[Array]) -> tuple[float, str]:
-    """Return max dist(g, C) over all rows, and the row where it is: its stage and its name."""
-    return worst_row(rows, [each.traced.distance(g) for g, each in zip(values, rows)])[1:]
+def largest_violation(rows: Sequence[ConstraintRows], values: Sequence[Array]) -> tuple[float, int, int]:
+    """Return max dist(g, C) over all rows, and where it is: the stage and the row there."""
+    return worst_row([each.traced.distance(g) for g, each in zip(values, rows)])[1:]
 
 
-def worst_row(
-    rows: Sequence[ConstraintRows], distances: Sequence[Array], units: Array | None = None
-) -> tuple[float, float, str]:
-    """Return the largest distance, once in units (T + 1, k) of the rows and once in the user's, and whose it is.
+def worst_row(distances: Sequence[Array], units: Array | None = None) -> tuple[float, float, int, int]:
+    """Return the largest distance, in units (T + 1, k) of the rows and in the user's, its stage and its row there.
 
     `distances` (k,) are those of all stages and of the end; without units both are the user's. What is not a number is
     larger than all others.
@@ -113,16 +111,11 @@ def worst_row(
         relative = every / np.concatenate([unit[: len(each)] for unit, each in zip(units, distances)])
     largest = float(relative.max(initial=0.0))
     if largest == 0:
-        return 0.0, 0.0, ""
+        return 0.0, 0.0, 0, 0
     at = int((np.isnan(relative) | (relative * ALIKE >= largest)).argmax())
     cuts = np.cumsum([len(each) for each in distances])
     t = int(np.searchsorted(cuts, at, side="right"))
-    return largest, float(every[at]), format_row(rows, t, at - int(cuts[t]) + len(distances[t]))
-
-
-def format_row(rows: Sequence[ConstraintRows], t: int, i: int) -> str:
-    """Return the name of row i of stage t, and where it is."""
-    return f"{rows[t].names[i]!r} at " + ("the end" if t == len(rows) - 1 else f"stage {t}")
+    return largest, float(every[at]), t, at - int(cuts[t]) + len(distances[t])
 
 
 def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]:
@@ -132,13 +125,3 @@ def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]
     g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
     distance = np.where(rows.depends_on_control, 0.0, rows.traced.distance(g))
     return float(distance.max()), rows.names[int(distance.argmax())]
-
-
-def format_violation(violation: float, where: str) -> str:
-    """Return the two in words, for `Solution.details`."""
-    return f"{violation:.2e}" + (f" (largest: {where})" if violation > 0 else "")
-
-
-def format_start(excess: float, row: str) -> str:
-    """Return what `broken_at_start` found in words."""
-    return f"x0 violates {row!r} at stage 0 by {excess:.3g}, which no control can change"

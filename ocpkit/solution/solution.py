@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,8 @@ from ocpkit.boundary.sizes import TooLarge, check_npz, read_bytes
 from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
 from ocpkit.problem.angles import difference
+from ocpkit.solution.details import Details
+from ocpkit.solution.history import History, Iteration, as_record, from_record
 from ocpkit.solution.scaling import Scaling
 
 Series = tuple[Array, ...]
@@ -56,88 +58,6 @@ class Status(Enum):
     INVALID_INPUT = (
         "invalid input: the model is not finite at the guess; give other controls, or a state guess to start from"
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Iteration:
-    """One line of a solver's history.
-
-    Attributes
-    ----------
-    index
-        0 is the guess itself.
-    cost
-        J after the iteration.
-    expected_decrease, actual_decrease
-        Predicted by the model for the step taken, and achieved [J] (of the merit function while gaps are open).
-    gradient_norm
-        max_t ‖Q_u + y‖_∞ at the new iterate, y the multipliers of the control bounds [J per unit of control].
-    regularization
-        Damping μ that was used, which has no unit; of the constrained solvers and E-MSA the penalty ρ.
-    step_size
-        α of the line search; 0 if no step was accepted.
-    gap
-        max_t ‖f(x_t, u_t) − x_{t+1}‖_∞ in the user's units; of the constrained solvers the largest violation, in
-        natural units of the rows.
-    seconds
-        Wall-clock time since the start.
-    """
-
-    index: int
-    cost: float
-    expected_decrease: float = 0.0
-    actual_decrease: float = 0.0
-    gradient_norm: float = float("nan")
-    regularization: float = 0.0
-    step_size: float = 0.0
-    gap: float = 0.0
-    seconds: float = 0.0
-
-
-class History(Sequence[Iteration]):
-    """The iterations of a solve; kept as rows of numbers, made into `Iteration` objects when they are looked at."""
-
-    columns = tuple(field.name for field in fields(Iteration))[1:]
-
-    def __init__(self, lines: Iterable[Iteration] = ()) -> None:
-        self._rows, self._count = np.empty((0, len(self.columns))), 0
-        for line in lines:
-            self.append(line)
-
-    def append(self, line: Iteration) -> None:
-        """Add one iteration; its index is its place."""
-        self.reserve(1)[0] = [getattr(line, name) for name in self.columns]
-        self.grow(1)
-
-    def reserve(self, count: int) -> Array:
-        """Return at least `count` free rows of `columns`, to be written and then counted by `grow`."""
-        if self._count + count > len(self._rows):
-            more = max(count, len(self._rows))
-            self._rows = np.concatenate([self._rows[: self._count], np.empty((more, len(self.columns)))])
-        return self._rows[self._count :]
-
-    def grow(self, count: int) -> None:
-        """Count rows that were written to what `reserve` returned."""
-        self._count += count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Iteration: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Iteration, ...]: ...
-    def __getitem__(self, index: int | slice) -> Iteration | tuple[Iteration, ...]:
-        places = range(self._count)[index]
-        if isinstance(places, range):
-            return tuple(self[place] for place in places)
-        return Iteration(index=places, **dict(zip(self.columns, self._rows[places].tolist())))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __repr__(self) -> str:
-        return f"History({list(self)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +104,9 @@ class Solution:
     status
         Why the solver stopped.
     history
-        One `Iteration` per iteration, the guess first.
+        One `Iteration` of the solver's kind per iteration, the guess first.
     details
-        What else the solver wants said (engine chosen and why, and so on).
+        What else the solver has to say: engine and why, reason of a failure, worst violation, seconds of phases.
     scaling
         Natural units in which the solver measured its tolerances; None where it took the user's, and from DDP and its
         kin, which measure anew at each iterate.
@@ -203,14 +123,14 @@ class Solution:
     controls: Any
     cost: float
     status: Status
-    history: Sequence[Iteration]
+    history: Sequence[Any]
     feedforward: Any = None
     feedback_gains: Any = None
     value_gradients: Any = None
     value_hessians: Any = None
     multipliers: Series | None = None
     seconds: float = 0.0
-    details: dict[str, str] = field(default_factory=dict)
+    details: Details = field(default_factory=Details)
     scaling: Scaling | None = None
     angles: tuple[int, ...] = ()
     warm_start: WarmStart | None = None
@@ -247,7 +167,7 @@ class Solution:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one ``.npz`` file, atomically; `load` reads it back."""
         meta = {"problem_name": self.problem_name, "solver": self.solver, "cost": self.cost, "seconds": self.seconds}
-        meta |= {"status": self.status.name, "details": self.details, "history": [asdict(i) for i in self.history]}
+        meta |= {"status": self.status.name, "details": self.details.as_record(), "history": as_record(self.history)}
         meta |= {"angles": self.angles}
         if self.warm_start is not None:
             meta["warm_start"] = asdict(self.warm_start)
@@ -293,7 +213,8 @@ class Solution:
             if unknown or not {"states", "controls"} <= known:  # the names of a .zip have no checksum
                 raise ValueError(f"it holds {sorted(known | unknown)}")
             meta["status"], meta["angles"] = Status[meta["status"]], tuple(meta.get("angles", ()))
-            meta["history"] = History(Iteration(**entry) for entry in meta["history"])
+            meta["details"] = Details.from_record(meta["details"], len(series["controls"]))
+            meta["history"] = from_record(meta["history"], meta["solver"])
             if "warm_start" in meta:
                 meta["warm_start"] = WarmStart(**meta["warm_start"])
             return cls(**meta, **series)
@@ -313,9 +234,9 @@ class Solution:
             ("cost J", f"{self.cost:.10g}"),
             ("iterations", str(self.iterations)),
             ("gradient |Qu|", f"{last.gradient_norm:.2e}"),
-            ("gap", f"{last.gap:.2e}"),
+            ("gap", f"{last.infeasibility:.2e}"),
             ("seconds", f"{self.seconds:.3f}"),
-            *self.details.items(),
+            *self.details.words().items(),
         ]
 
     def __str__(self) -> str:

@@ -42,13 +42,13 @@ class Trajectory:
         return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).max())
 
     @property
-    def widest(self) -> tuple[float, str]:
-        """Largest defect, and where it is."""
+    def widest(self) -> tuple[float, int, int]:
+        """Largest defect, its stage and its state."""
         if self.gaps is None:
-            return 0.0, ""
+            return 0.0, 0, 0
         sizes = [float(np.abs(gap).max(initial=0.0)) for gap in self.gaps]
         t = int(np.argmax(sizes))
-        return sizes[t], f"the dynamics of stage {t}, state {int(np.abs(self.gaps[t]).argmax())}"
+        return sizes[t], t, int(np.abs(self.gaps[t]).argmax())
 
     @property
     def finite(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +18,10 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
 from ocpkit.problem.angles import continued
 from ocpkit.problem.problem import Problem
+from ocpkit.solution.details import Details
+from ocpkit.solution.history import History, Iteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import History, Iteration, Solution, Status, WarmStart, as_series
+from ocpkit.solution.solution import Solution, Status, WarmStart, as_series
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.verdicts.second_order import examine
 
@@ -28,32 +31,50 @@ Callback = Callable[[Iteration], object]
 """Called after every iteration; returning ``False`` stops the solver."""
 
 
-class Run(ABC):
+class AnyRun(ABC):
     """One solve in progress: holds the best iterate, advances by `step`, and says when it is over.
 
-    Attributes
-    ----------
-    trajectory
-        Best iterate so far.
-    policy
-        Policy and value models at that iterate, if the method has them.
-    multipliers
-        Of the constraints at stages 0 … T-1 and at the end, if the method has them.
-    status
-        None while there is more to do.
-    scaling
-        Natural units that its tolerances are meant in, if it has found them.
-    warm_start
-        Where the next solve may go on, if the method has more to carry over than multipliers.
+    A `Run` keeps what it has found; others read it from where it is, such as the memory of C.
     """
 
-    trajectory: Trajectory
-    policy: Gains | None = None
-    multipliers: Sequence[Array] | None = None
-    status: Status | None = None
-    scaling: Scaling | None = None
-    warm_start: WarmStart | None = None
-    details: dict[str, str]
+    @property
+    @abstractmethod
+    def trajectory(self) -> Trajectory:
+        """Best iterate so far."""
+
+    @property
+    @abstractmethod
+    def status(self) -> Status | None:
+        """None while there is more to do."""
+
+    @status.setter
+    @abstractmethod
+    def status(self, status: Status | None) -> None: ...
+
+    @property
+    @abstractmethod
+    def details(self) -> Details:
+        """What is to be said beside the numbers."""
+
+    @property
+    def policy(self) -> Gains | None:
+        """Policy and value models at the iterate, if the method has them."""
+        return None
+
+    @property
+    def multipliers(self) -> Sequence[Array] | None:
+        """Of the constraints at stages 0 … T-1 and at the end, if the method has them."""
+        return None
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """Natural units that its tolerances are meant in, if it has found them."""
+        return None
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        """Where the next solve may go on, if the method has more to carry over than multipliers."""
+        return None
 
     @abstractmethod
     def start(self) -> Iteration:
@@ -85,6 +106,19 @@ class Run(ABC):
         return None if self.policy is None else self.policy.value_gradients
 
 
+NOWHERE = Trajectory((), (), float("nan"))
+"""Before there is an iterate."""
+
+
+class Run(AnyRun):
+    """A run that keeps its iterate, policy, status and details in attributes of its own."""
+
+    trajectory: Trajectory = NOWHERE
+    policy: Gains | None = None
+    status: Status | None = None
+    details: Details = Details()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
     """Options that all solvers share, and `solve`.
@@ -114,7 +148,7 @@ class Solver(ABC):
         whole_number(self.max_iterations, "max_iterations", 0)
 
     @abstractmethod
-    def begin(self, problem: Problem, guess: Guess) -> Run:
+    def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         """Set up a run."""
 
     def solve(
@@ -238,7 +272,9 @@ class Clock:
         return time.perf_counter() - self.start
 
 
-def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None, *, confirm: bool = True) -> Solution:
+def drive(
+    solver: Solver, problem: Problem, run: AnyRun, callback: Callback | None, *, confirm: bool = True
+) -> Solution:
     """Iterate until the run is over, a limit is reached, or somebody stops it."""
     clock, history, status, departures = Clock(), History(), Status.INTERRUPTED, 0
     try:
@@ -261,23 +297,43 @@ def drive(solver: Solver, problem: Problem, run: Run, callback: Callback | None,
                 continue
             break
     except KeyboardInterrupt:
-        if not hasattr(run, "trajectory"):  # there is no iterate yet
+        if run.trajectory is NOWHERE:
             raise
-    return _solution(solver, problem, run, status, history, clock())
+    details = _record(run.details, problem.horizon)
+    return as_solution(
+        solver,
+        problem,
+        run.trajectory,
+        status=status,
+        history=history,
+        seconds=clock(),
+        details=replace(details, stationary_points_left=departures) if departures else details,
+        policy=run.policy,
+        multipliers=run.multipliers,
+        scaling=run.scaling,
+        warm_start=run.warm_start,
+    )
 
 
-def _left_behind(run: Run, problem: Problem, departures: int) -> bool:
+def _record(details: Details | Mapping[str, str], horizon: int) -> Details:
+    """Details as a record, also those of a solver that was written for an older version."""
+    if isinstance(details, Details):
+        return details
+    warnings.warn("Run.details as a dict is deprecated: give it a Details", DeprecationWarning, stacklevel=2)
+    return Details.from_words(details, horizon)
+
+
+def _left_behind(run: AnyRun, problem: Problem, departures: int) -> bool:
     """Let a run that has found a stationary point go on from a lower one, if there is one, or call it a saddle.
 
     A first-order point counts as converged only if it is a minimum (see `second_order`). A run without `leave` has been
     confirmed by an inner one.
     """
-    if type(run).leave is Run.leave or run.certified():
+    if type(run).leave is AnyRun.leave or run.certified():
         return False
     engine = NumpyEngine(run.objective(problem))
     finding = examine(engine, engine.rollout([np.asarray(u) for u in run.trajectory.controls]))
     if finding.lower is not None and departures < MOST_DEPARTURES:
-        run.details["stationary points left"] = str(departures + 1)
         run.leave(finding.lower.controls)
         return True
     if not finding.minimum:
@@ -285,8 +341,22 @@ def _left_behind(run: Run, problem: Problem, departures: int) -> bool:
     return False
 
 
-def _solution(solver: Solver, problem: Problem, run: Run, status: Status, history: History, seconds: float) -> Solution:
-    best, policy, multipliers = run.trajectory, run.policy, run.multipliers
+def as_solution(
+    solver: Solver,
+    problem: Problem,
+    best: Trajectory,
+    *,
+    status: Status,
+    history: Sequence[Iteration],
+    seconds: float,
+    details: Details,
+    policy: Gains | None = None,
+    costates: Sequence[Array] | None = None,
+    multipliers: Sequence[Array] | None = None,
+    scaling: Scaling | None = None,
+    warm_start: WarmStart | None = None,
+) -> Solution:
+    """Return the Solution of what a solver has found; V_x are those of the policy, or the co-states without one."""
     return Solution(
         problem_name=problem.name,
         angles=problem.angles,
@@ -298,13 +368,13 @@ def _solution(solver: Solver, problem: Problem, run: Run, status: Status, histor
         history=history,
         feedforward=None if policy is None else as_series(policy.feedforward),
         feedback_gains=None if policy is None else as_series(policy.feedback_gains),
-        value_gradients=None if policy is None else as_series(policy.value_gradients),
+        value_gradients=as_series(costates if policy is None else policy.value_gradients),
         value_hessians=None if policy is None else as_series(policy.value_hessians),
         multipliers=None if multipliers is None else tuple(multipliers),
         seconds=seconds,
-        details=run.details,
-        scaling=run.scaling,
-        warm_start=run.warm_start,
+        details=details,
+        scaling=scaling,
+        warm_start=warm_start,
     )
 
 

@@ -17,7 +17,7 @@ from ocpkit import Solution, registry
 from ocpkit.cli import app, doctor
 from ocpkit.cli.live import ROWS, IterationTable
 from ocpkit.cli.report import print_json
-from ocpkit.solution.solution import Iteration
+from ocpkit.solution.history import Iteration
 
 MODEL = """
 import time

@@ -100,7 +100,9 @@ def outcome(arguments: list[str]) -> tuple[Any, ...]:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code in (0, 1, 2), result.output
     try:
-        printed = re.sub(r'"seconds": [^,}]*|\d+\.\d+ s\b', "", json.dumps(json.loads(result.stdout)))
+        printed = re.sub(
+            r'"seconds": [^,}]*|"phase_seconds": {[^}]*}|\d+\.\d+ s\b', "", json.dumps(json.loads(result.stdout))
+        )
     except json.JSONDecodeError:
         printed = re.sub(r"\d+\.\d+ (s|ms)\b|^seconds.*$|\d+\.\d{3}\b", "", result.stdout, flags=re.M)
     texts = {str(path): path.read_text() for path in Path().rglob("*") if path.suffix in (".c", ".h")}
@@ -130,7 +132,7 @@ def test_the_engine_reaches_the_inner_solver_of_a_task() -> None:
     for solver in ([], ["-s", "ip"]):
         result = CliRunner().invoke(app, ["solve", "bryson-denham", "--engine", "numpy", "--json", *solver])
         assert result.exit_code == 0
-        assert json.loads(result.stdout)["details"]["engine"].startswith("numpy")
+        assert json.loads(result.stdout)["engine"] == "numpy"
 
 
 @pytest.mark.parametrize("line", [SOLVE, [*SOLVE, "--json"], LOOP, [*LOOP, "--json"], COMPARE, COMPARE[:-1], EXPORT])

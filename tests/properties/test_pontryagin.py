@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import DDP, EMSA, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
+from ocpkit import DDP, EMSA, MSA, Failure, FunctionTerminalCost, GradientDescent, Problem, Reason, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
 from ocpkit.solvers.first_order.pmp import augmented_hamiltonian, hamiltonian, minimise_control
@@ -63,7 +63,7 @@ def test_every_emsa_iterate_lowers_the_cost(problem, squared):
         assert after < before or solution.status is Status.STALLED
     for iteration, before in zip(accepted, solution.history):
         assert_close(iteration.actual_decrease, before.cost - iteration.cost)
-        assert iteration.regularization > 0
+        assert iteration.penalty > 0
     assert_close(solution.cost, unrolled_cost(problem, [tensor(u) for u in solution.controls]))
 
 
@@ -106,7 +106,7 @@ def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
     """Eq. 24 on a linear-quadratic problem: (R + ρ BᵀB)(v − u) = −∇_u H, since ∇_x H does not depend on v."""
     problem, B, R, _ = quadratic_of_control(np.random.default_rng(seed), n, m_)
     oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1, scaling=False).solve(problem)
-    accepted = solution.history[1].regularization
+    accepted = solution.history[1].penalty
     assert accepted >= rho
     assert solution.history[1].step_size == 1
     for t, u in enumerate(problem.controls):
@@ -169,7 +169,7 @@ def test_msa_at_rest_is_stalled_not_diverged():
     """The controls rest, but L-BFGS cannot bring the gradient below 1e-300."""
     solution = MSA(gradient_tolerance=1e-300).solve(coupled(0, 0.5))
     assert solution.status is Status.STALLED
-    assert "reason" not in solution.details
+    assert solution.details.reason is None
 
 
 @given(seeds, st.integers(1, 3), st.floats(0.05, 0.5))
@@ -220,17 +220,17 @@ def test_the_penalty_grows_until_the_cost_falls_and_shrinks_by_a_root(problem, f
     solver = EMSA(penalty=1.0, penalty_factor=factor, min_penalty=least, max_iterations=5)
     tried = 1.0
     for iteration in solver.solve(problem).history[1:]:
-        failures = np.log(iteration.regularization / tried) / np.log(factor)
+        failures = np.log(iteration.penalty / tried) / np.log(factor)
         assert failures >= -1e-9
         assert abs(failures - round(failures)) <= 1e-9
-        tried = max(iteration.regularization / np.sqrt(factor), least)
+        tried = max(iteration.penalty / np.sqrt(factor), least)
 
 
 def test_emsa_gives_up_when_no_penalty_helps():
     """At max_penalty: the last cost is kept, the status is stalled, and ρ says so."""
     solution = EMSA(max_penalty=10.0, gradient_tolerance=1e-300, max_iterations=10**4).solve(coupled(0, 0.5))
     assert solution.status is Status.STALLED
-    assert 10.0 < solution.history[-1].regularization <= 40.0
+    assert 10.0 < solution.history[-1].penalty <= 40.0
     assert solution.history[-1].cost == solution.cost
 
 
@@ -258,8 +258,8 @@ def test_msa_says_that_it_diverged_and_what_to_use():
     """Stiff couplings: the best iterate is returned, with the reason and the way out."""
     solution = MSA().solve(STIFF)
     assert solution.status is Status.DIVERGED
-    assert "blew up" in solution.details["reason"]
-    assert "'emsa'" in solution.details["reason"]
+    assert solution.details.reason.failure in (Failure.CONTROLS_BLEW_UP, Failure.COST_BLEW_UP)
+    assert "'emsa'" in str(solution.details.reason)
     assert solution.cost == min(i.cost for i in solution.history)
     assert_close(solution.cost, STIFF.rollout(solution.controls)[1])
     assert_close(solution.value_gradients[-1], solution.states[-1])
@@ -271,7 +271,7 @@ def test_msa_ends_where_its_step_is_no_number():
     steep = STIFF.replace(terminal_cost=FunctionTerminalCost(lambda x: 1e200 * x[0] ** 2, 1))
     solution = MSA(minimisation="gradient", learning_rate=1e200).solve(steep)
     assert solution.status is Status.DIVERGED
-    assert "the controls blew up" in solution.details["reason"]
+    assert solution.details.reason.failure is Failure.CONTROLS_BLEW_UP
 
 
 def test_msa_reports_a_cycle_by_its_patience():
@@ -290,7 +290,7 @@ def test_msa_reports_a_cycle_by_its_patience():
 
     solution = MSA(patience=7).solve(oscillating())
     assert solution.status is Status.DIVERGED
-    assert "no better cost in 7 iterations" in solution.details["reason"]
+    assert solution.details.reason == Reason(failure=Failure.NO_BETTER_COST, iterations=7)
     assert solution.iterations == 7
     later = MSA(patience=7).solve(oscillating(bounds=(-1.2, 5.0)), controls=[[3.0]])
     assert later.iterations == 8  # cut at the bound, the first step is an improvement
@@ -329,7 +329,7 @@ def test_a_linear_hamiltonian_without_bounds_has_no_minimum():
     problem = linear_in_the_control(np.random.default_rng(0), (-np.inf, np.inf))
     solution = MSA().solve(problem)
     assert solution.status is Status.DIVERGED
-    assert "linear in a control without bounds" in solution.details["reason"]
+    assert solution.details.reason.failure is Failure.LINEAR_HAMILTONIAN
     assert_close(solution.controls, np.zeros((2, 2)))
 
 

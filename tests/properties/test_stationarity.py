@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import DDP, EMSA, MSA, Cost, GradientDescent, Problem, Status
+from ocpkit import DDP, EMSA, MSA, Cost, Failure, GradientDescent, Problem, Reason, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.models import growth
 from ocpkit.solvers.verdicts.stationarity import hidden_decrease
@@ -137,9 +137,7 @@ def test_out_of_patience_or_not_saturation_is_what_is_said(patience):
     """On growth MSA saturates again wherever it goes on from, for the last of many times."""
     solution = MSA(patience=patience).solve(growth.build(horizon=30))
     assert solution.status is Status.STALLED
-    assert "the gradient vanishes" in solution.details["reason"]
-    assert "saturated" in solution.details["reason"]
-    assert "'ddp'" in solution.details["reason"]
+    assert solution.details.reason.failure is Failure.SATURATED
     assert solution.iterations == 43
 
 
@@ -177,7 +175,7 @@ def test_derivatives_that_are_not_finite_are_input_at_the_start_and_divergence_l
     for start, status in ((1.0, Status.DIVERGED), (0.0, Status.INVALID_INPUT)):
         solution = GradientDescent(learning_rate=0.8).solve(problem, controls=[[start]])
         assert solution.status is status
-        assert solution.details["reason"] == "derivatives are not finite at stage 0"
+        assert solution.details.reason == Reason(failure=Failure.NOT_FINITE, stage=0)
 
 
 def test_states_that_are_not_finite_are_invalid_input():

@@ -92,7 +92,7 @@ def test_a_time_limit_also_ends_an_inner_solve() -> None:
         control_size=1,
     )
     solver = AugmentedLagrangian(inner=DDP(engine="numpy"))
-    assert int(solver.solve(problem).details["inner iterations"]) > 3
+    assert solver.solve(problem).details.inner_iterations > 3
     hurried = replace(solver, time_limit=1e-3).solve(problem)  # less than one sweep over 50 stages takes
     assert hurried.status is Status.TIME_LIMIT
-    assert int(hurried.details["inner iterations"]) <= 1
+    assert hurried.details.inner_iterations <= 1

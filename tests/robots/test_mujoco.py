@@ -128,7 +128,7 @@ def test_a_solver_says_why_it_does_not_compile():
     problem = models.get("finger").build(horizon=2)
     with pytest.raises(UnsupportedProblem, match="MuJoCo takes numbers, not symbols"):
         ILQR(engine="c").solve(problem)
-    assert "MuJoCo takes numbers" in ILQR(max_iterations=1).solve(problem).details["engine"]
+    assert "MuJoCo takes numbers" in ILQR(max_iterations=1).solve(problem).details.why
 
 
 def test_a_solver_says_that_a_start_is_none():

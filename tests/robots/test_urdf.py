@@ -255,9 +255,9 @@ def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path):
         horizon=5,
     )
     size = robot.dynamics(0.0123).operations["Jacobian"]
-    assert ("takes long to compile" in ILQR().solve(problem).details["engine"]) == (size > 1000)
+    assert ("takes long to compile" in ILQR().solve(problem).details.why) == (size > 1000)
     monkeypatch.setattr("ocpkit.solvers.choose.LARGEST_TO_COMPILE", 10)
-    assert "takes long to compile; engine='c' does it" in ILQR().solve(problem).details["engine"]
+    assert "takes long to compile; engine='c' does it" in ILQR().solve(problem).details.why
 
 
 def test_ddp_leaves_the_curvature_of_the_dynamics_out():

@@ -45,7 +45,7 @@ class Constrained:
 
         def solve() -> Outcome:
             solution = solver.solve(problem)
-            return Outcome(solution.controls, int(solution.details["inner iterations"]))
+            return Outcome(solution.controls, solution.details.inner_iterations)
 
         left = complementarity(problem, solution)
         note = f"{method}, {solution.iterations} outer iterations, complementarity {left:.0e}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,12 +75,12 @@ class Ocpkit:
         except UnsupportedProblem as error:  # no compiler, say
             raise Unavailable(str(error)) from error
         if not self.ran(solution):
-            raise Unavailable(f"the engine {self.engine!r} was asked for, this ran: {solution.details['engine']}")
+            raise Unavailable(f"the engine {self.engine!r} was asked for, this ran: {solution.details.engine}")
         return solution
 
     def ran(self, solution: Solution) -> bool:
         """Whether this engine, and not a substitute, produced a solution."""
-        return re.split(r"\W", solution.details["engine"])[0] == self.engine
+        return solution.details.engine == self.engine
 
 
 SYSTEMS = (Ocpkit("c"), Ocpkit("c", ILQR), Ocpkit("vm"), Ocpkit("numpy"))

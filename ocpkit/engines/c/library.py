@@ -77,10 +77,13 @@ class Library:
     ----------
     origin
         Where it came from, for the user: compiled in so many seconds, or loaded from the cache.
+    seconds
+        What compiling it took in this process; None where it was loaded.
     """
 
     handle: ctypes.CDLL
     origin: str
+    seconds: float | None = None
 
     def scratch_size(self, kind_of_stage: np.ndarray) -> int:
         """Doubles of memory, beside its arrays, that a solve with these kinds of stages needs."""
@@ -128,8 +131,9 @@ def _compile(graph: ProblemGraph) -> Library:
         path = cache.add(key, build)
     except OSError as error:
         raise CompilerError(f"the compiled solver cannot be written to {cache.folder}: {error.strerror}") from error
-    origin = f"compiled in {time.perf_counter() - began:.1f} s"
-    return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin)
+    seconds = time.perf_counter() - began
+    origin = f"compiled in {seconds:.1f} s"
+    return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin, seconds)
 
 
 def cached_library(graph: ProblemGraph) -> Library | None:
@@ -158,7 +162,7 @@ def library_key(graph: ProblemGraph) -> str:
 _loaded: dict[str, Library] = {}
 
 
-def _load(key: str, path: Path, origin: str) -> Library:
+def _load(key: str, path: Path, origin: str, seconds: float | None = None) -> Library:
     try:
         handle = ctypes.CDLL(str(path))
         handle.ocpkit_advance  # noqa: B018 - or it is another library
@@ -174,7 +178,7 @@ def _load(key: str, path: Path, origin: str) -> Library:
         handle.ocpkit_augmented_advance.restype = handle.ocpkit_augmented_settle.restype = None
         handle.ocpkit_augmented_advance.argtypes = handle.ocpkit_advance.argtypes
         handle.ocpkit_augmented_settle.argtypes = [ctypes.c_void_p]
-    _loaded[key] = Library(handle, origin)
+    _loaded[key] = Library(handle, origin, seconds)
     return _loaded[key]
 
 

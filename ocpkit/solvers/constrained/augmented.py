@@ -35,6 +35,7 @@ from ocpkit.problem.longer_parameters import LongerParameters, Price
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Cost, Stage, TerminalCost
 from ocpkit.recursion.linalg import half_square
+from ocpkit.solution.details import WorstRow
 from ocpkit.solvers.constrained.barrier import barrier_price, one_sided
 
 NEGLIGIBLE = 1e-300  # J tells nothing of a violation v with ρ v² below its rounding; the gradient does
@@ -52,7 +53,7 @@ class Measured:
         y⁺ of all stages and the end.
     violation, squares
         The largest |g − Π_C(g)| and Σ |g − Π_C(g)|² [units of the rows].
-    amount, where
+    worst
         The largest again in the user's units, and whose it is.
     distances
         |g − Π_C(g)| of all stages and the end, in the user's units.
@@ -64,8 +65,7 @@ class Measured:
     distances: list[Array]
     violation: float
     squares: float
-    amount: float
-    where: str
+    worst: WorstRow
     cost: float
 
     def in_units(self, rows: Array) -> float:
@@ -177,8 +177,8 @@ class Augmented:
             relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
             squares += float(relative @ relative)
             distances.append(numbers[k:-1])
-        violation, amount, where = worst_row(self.rows, distances, units)
-        return Measured(updated, distances, violation, squares, amount, where, cost)
+        violation, *worst = worst_row(distances, units)
+        return Measured(updated, distances, violation, squares, WorstRow.of(self.rows, *worst), cost)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.errors import ProblemError, refuse_unused
-from ocpkit.problem.constraint_rows import broken_at_start, format_start, format_violation
+from ocpkit.problem.constraint_rows import broken_at_start
 from ocpkit.problem.problem import Problem
+from ocpkit.solution.details import Failure, Reason
+from ocpkit.solution.history import History, Iteration, OuterIteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import History, Iteration, Solution, Status, WarmStart
+from ocpkit.solution.solution import Solution, Status, WarmStart
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.choose import choose_engine
 from ocpkit.solvers.constrained.augmented import NEGLIGIBLE, Augmented, Measured
@@ -36,7 +38,7 @@ from ocpkit.solvers.constrained.compiled import CompiledAugmentedRun
 from ocpkit.solvers.constrained.units import FAR, Units, first_units, measure_units, rows_here
 from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.ddp import DDP
-from ocpkit.solvers.driver import Clock, Guess, Run, Solver, positive
+from ocpkit.solvers.driver import AnyRun, Clock, Guess, Run, Solver, positive
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
 SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of what μ may add to it
@@ -128,20 +130,20 @@ class AugmentedLagrangian(Solver):
             tolerance=min(warm.tolerance, self.first_tolerance),
         )
 
-    def begin(self, problem: Problem, guess: Guess) -> Run:
+    def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         augmented, inner = Augmented(problem, barrier=self.barrier.first > 0), self.inner
         obstacle = "" if inner.curvature is None else "a curvature of its own is Python code"
         choice = choose_engine(augmented.template, inner.engine, obstacle)
         plain = not inner.infeasible_start and inner.time_limit == float("inf")
         if choice.graph is not None and choice.library is not None and plain:
-            run: Run = CompiledAugmentedRun(self, augmented, choice.graph, choice.library, guess)
-            run.details["engine"] = f"{choice.name}: {choice.reason}"
+            run: CompiledAugmentedRun | AugmentedLagrangianRun = CompiledAugmentedRun(
+                self, augmented, choice.graph, choice.library, guess
+            )
         else:
             run = AugmentedLagrangianRun(self, augmented, guess)
         excess, row = broken_at_start(problem, augmented.rows[0])
         if excess > 0 and excess > self.constraint_tolerance * self._unit_at_start(augmented, guess, row):
-            run.status = Status.INFEASIBLE
-            run.details["reason"] = format_start(excess, row)
+            run.refuse(Reason(failure=Failure.START_BREAKS_ROW, stage=0, row=row, amount=excess))
         return run
 
     def _unit_at_start(self, augmented: Augmented, guess: Guess, row: str) -> float:
@@ -176,15 +178,18 @@ class AugmentedLagrangianRun(Run):
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
         self.residual, self.inner_iterations, self.time_left = float("inf"), 0, float("inf")
-        self.details = {}
+
+    def refuse(self, reason: Reason) -> None:
+        """End with the guess, which no control can mend."""
+        self.status, self.details = Status.INFEASIBLE, replace(self.details, reason=reason)
 
     @property
-    def warm_start(self) -> WarmStart:  # type: ignore[override]
+    def warm_start(self) -> WarmStart:
         """Where the next solve goes on."""
         return self.first.after(self.status, penalty=self.penalty, barrier=self.barrier, tolerance=self.tolerance)
 
     @property
-    def multipliers(self) -> Sequence[Array]:  # type: ignore[override]
+    def multipliers(self) -> Sequence[Array]:
         """Of the constraints, then of the control bounds."""
         problem = self.augmented.template
         of_controls = np.zeros(sum(problem.control_sizes))
@@ -194,7 +199,7 @@ class AugmentedLagrangianRun(Run):
         return self.augmented.multipliers(self._parameters(), of_controls)
 
     @property
-    def scaling(self) -> Scaling | None:  # type: ignore[override]
+    def scaling(self) -> Scaling | None:
         """Units of the priced rows and of J."""
         return self._known_units.scaling(self.augmented) if self.options.scaling else None
 
@@ -231,16 +236,18 @@ class AugmentedLagrangianRun(Run):
         measured = self._take(states, controls)
         if guess is None and not np.isfinite([measured.cost, measured.violation]).all():
             self.status = Status.INVALID_INPUT
-        return Iteration(index=0, cost=measured.cost, gap=measured.violation, regularization=self.penalty)
+        return OuterIteration(
+            index=0, cost=measured.cost, penalty=self.penalty, barrier=self.barrier, violation=measured.violation
+        )
 
     def step(self) -> Iteration:
-        options, before = self.options, self.cost
+        options, before = self.options, (self.cost, self.inner_iterations)
         inner = self._minimise()
         measured = self._measure(inner.states, inner.controls)
         finite = np.isfinite([inner.cost, measured.cost, measured.violation]).all()
         if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
             self._fail(inner)
-            return self._record(before, self.violation)
+            return self._record(*before, self.violation)
         first, known = self.inner is None, self._known_units.rows
         here = self._rows_here(inner) if first or self._stationary(inner) else known
         residual, self.damping = self._residual(measured, here), self.minimizer.schedule.initial
@@ -257,7 +264,7 @@ class AugmentedLagrangianRun(Run):
             self.status = Status.CONVERGED
         else:
             self._tighten(residual, measured, moved=inner.iterations > 0)
-        return self._record(before, measured.violation)
+        return self._record(*before, measured.violation)
 
     def _ran_off(self, inner: Solution, measured: Measured) -> bool:
         """Whether an inner solve diverged, or broke off beyond the rows, farther than before and than a row's unit."""
@@ -291,8 +298,7 @@ class AugmentedLagrangianRun(Run):
             states, _ = self.problem.rollout(inside)
             measured = self._measure(states, inside)
         self.trajectory = Trajectory(list(states), inside, measured.cost)
-        self.details["violation"] = format_violation(measured.amount, measured.where)
-        self.details["inner iterations"] = str(self.inner_iterations)
+        self.details = replace(self.details, violation=measured.worst, inner_iterations=self.inner_iterations)
         return measured
 
     def _stationary(self, inner: Solution) -> bool:
@@ -330,7 +336,8 @@ class AugmentedLagrangianRun(Run):
             finite = np.isfinite(np.concatenate(list(self.inner.states))).all()  # or it left a saddle too far
             inner = solver.find_stationary(problem, self.inner, states=self.inner.states if finite else None)
         self.inner_iterations += inner.iterations
-        self.details["engine"] = inner.details["engine"]
+        now, last = self.details, inner.details
+        self.details = replace(now, engine=last.engine, why=last.why, seconds=now.seconds + last.seconds)
         return inner
 
     def _tighten(self, residual: float, measured: Measured, *, moved: bool) -> None:
@@ -367,13 +374,15 @@ class AugmentedLagrangianRun(Run):
         elif self.penalty > self.options.max_penalty:
             self.status = Status.DIVERGED
 
-    def _record(self, before: float, violation: float) -> Iteration:
-        return Iteration(
+    def _record(self, before: float, inner_before: int, violation: float) -> Iteration:
+        return OuterIteration(
             index=0,
             cost=self.cost,
             actual_decrease=before - self.cost,
             gradient_norm=self.inner.history[-1].gradient_norm if self.inner is not None else float("nan"),
-            regularization=self.penalty,
             step_size=1.0,
-            gap=violation,
+            penalty=self.penalty,
+            barrier=self.barrier,
+            inner_iterations=self.inner_iterations - inner_before,
+            violation=violation,
         )

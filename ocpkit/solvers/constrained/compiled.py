@@ -14,10 +14,11 @@ import numpy as np
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.library import AugmentedState, Library
 from ocpkit.engines.graphs import ProblemGraph
-from ocpkit.problem.constraint_rows import format_row, format_violation
 from ocpkit.problem.problem import Problem
+from ocpkit.solution.details import Details, Reason, WorstRow
+from ocpkit.solution.history import DDPIteration, History, OuterIteration, columns
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import History, WarmStart
+from ocpkit.solution.solution import Status, WarmStart
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.constrained.units import Units, first_units
@@ -75,7 +76,7 @@ class CompiledAugmentedRun(RunInC):
             gradient_norm=np.nan,
             has_gaps=inner.has_gaps,
         )
-        sizes = {"updated": self.p.size, "distance": self.p.shape[1], "line": len(History.columns)}
+        sizes = {"updated": self.p.size, "distance": self.p.shape[1], "line": len(columns(DDPIteration))}
         sizes |= dict.fromkeys(("here", "factors"), sides.weights.size)
         sizes["group_sizes"] = len(sides.first) * augmented.widest
         sizes["work"] = self.p.shape[1] + (augmented.widest + 6) * (1 + states + controls) + 4 * controls
@@ -91,7 +92,11 @@ class CompiledAugmentedRun(RunInC):
         for name in ("span", "lower_size", "upper_size", "weights", "groups"):
             self._own(name, getattr(sides, name))
         self._own("units", self.units.rows)
-        self.details = {}
+        self.reason: Reason | None = None
+
+    def refuse(self, reason: Reason) -> None:
+        """End with the guess, which no control can mend."""
+        self.status, self.reason = Status.INFEASIBLE, reason
 
     def _own(self, name: str, memory: Any) -> None:
         """Keep memory for as long as C uses it."""
@@ -100,7 +105,7 @@ class CompiledAugmentedRun(RunInC):
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         most = most if self.status is None else 1  # an x0 that breaks a row ends the solve with its guess
-        rows = history.reserve(min(most, ROWS))
+        rows = history.reserve(min(most, ROWS), OuterIteration)
         self.state.history, count = address_of(rows), 0
         try:
             while not count:  # an inner solve may take longer than a slice
@@ -127,33 +132,45 @@ class CompiledAugmentedRun(RunInC):
     def _conclude(self) -> None:
         state = self.state
         self.status = self.status or verdict(state.status, state.cost)
-        where = format_row(self.augmented.rows, state.worst_stage, state.worst_row) if state.amount > 0 else ""
-        self.details["violation"] = format_violation(state.amount, where)
-        self.details["inner iterations"] = str(state.inner_iterations)
 
     @property
-    def trajectory(self) -> Trajectory:  # type: ignore[override]
+    def details(self) -> Details:
+        """Those of the inner run, the worst row, and how many inner iterations there were."""
+        state = self.state
+        worst = WorstRow.of(self.augmented.rows, state.amount, state.worst_stage, state.worst_row)
+        inner = self.inner.details
+        return Details(
+            engine=inner.engine,
+            why=inner.why,
+            reason=self.reason,
+            violation=worst,
+            inner_iterations=state.inner_iterations,
+            seconds=inner.seconds,
+        )
+
+    @property
+    def trajectory(self) -> Trajectory:
         """Best iterate so far, as views of the solve's memory."""
         inner = self.inner.trajectory
         return Trajectory(inner.states, inner.controls, self.state.inside_cost)
 
     @property
-    def scaling(self) -> Scaling | None:  # type: ignore[override]
+    def scaling(self) -> Scaling | None:
         """Units of the priced rows and of J."""
         return Units(self.units.rows, self.state.cost_unit).scaling(self.augmented) if self.scaled else None
 
     @property
-    def policy(self) -> SweepPolicy | None:  # type: ignore[override]
+    def policy(self) -> SweepPolicy | None:
         """Backward pass at that iterate, as views of the solve's memory."""
         return self.inner.policy
 
     @property
-    def warm_start(self) -> WarmStart:  # type: ignore[override]
+    def warm_start(self) -> WarmStart:
         """Where the next solve goes on."""
         state = self.state
         return self.first.after(self.status, penalty=state.penalty, barrier=state.barrier, tolerance=state.tolerance)
 
     @property
-    def multipliers(self) -> Sequence[Array]:  # type: ignore[override]
+    def multipliers(self) -> Sequence[Array]:
         """Of the constraints, then of the control bounds."""
         return self.augmented.multipliers(self.p, self.inner.flat("y") if self.inner.state.y else np.zeros(0))

@@ -21,11 +21,13 @@ from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.vm import SweepPolicy
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
-from ocpkit.solution.solution import History, Iteration, Status
+from ocpkit.solution.details import Details, Failure, PhaseTimes, Reason
+from ocpkit.solution.history import DDPIteration, History, Iteration
+from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.run import DDPRun
-from ocpkit.solvers.driver import Clock, Guess, Run, bound_multipliers
+from ocpkit.solvers.driver import AnyRun, Clock, Guess, bound_multipliers
 
 WHOLE = frozenset(name for name, kind in State._fields_ if kind is ctypes.c_long)
 SLICE = 0.05  # seconds between two looks at the keyboard
@@ -41,7 +43,7 @@ STATUSES = (
     Status.GAVE_UP,
     Status.SADDLE,
 )
-REASONS = ("", "derivatives are not finite at stage {}", "Q_uu is not positive definite at stage {}")
+FAILURES = (None, Failure.NOT_FINITE, Failure.NOT_POSITIVE_DEFINITE)
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -111,8 +113,10 @@ def layout(graph: ProblemGraph, library: Library) -> Layout:
     return Layout(series, end, end + library.scratch_size(kinds), kinds)
 
 
-class RunInC(Run):
+class RunInC(AnyRun):
     """A solve whose iterations run in C; one at a time is as many as are asked for."""
+
+    status: Status | None = None
 
     def __reduce__(self) -> str:
         """Refuse copies, whose addresses would be those of this run's memory."""
@@ -150,7 +154,7 @@ class CompiledRun(RunInC):
         self.state.horizon, self.state.kind_of_stage = problem.horizon, address_of(self.layout.kinds)
         self.state.p = address_of(self.parameters)
         self.state.stride = 0 if self.parameters.ndim == 1 else self.parameters.shape[1]
-        self.details = {}
+        self.why = library.origin
         if graph.bounded:
             self.flat("lower")[:], self.flat("upper")[:] = problem.control_bounds
             self.flat("y")[:] = 0
@@ -184,12 +188,11 @@ class CompiledRun(RunInC):
         run.state.open = trajectory.open
         run.state.highest, run.state.first = other.spread.highest, other.spread.first
         run.state.regularization, run.state.growth = other.damping.value, other.damping.growth
-        run.details |= other.details
         library.handle.ocpkit_resume(ctypes.byref(run.state))
         return run
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
-        rows = history.reserve(min(most, ROWS))
+        rows = history.reserve(min(most, ROWS), DDPIteration)
         self.state.history, self.state.rows = address_of(rows), 0
         try:
             self.library.handle.ocpkit_advance(
@@ -215,17 +218,20 @@ class CompiledRun(RunInC):
 
     def _conclude(self) -> None:
         self.status = verdict(self.state.status, self.state.cost)
-        if self.state.reason:
-            self.details["reason"] = REASONS[self.state.reason].format(self.state.reason_stage)
 
     @property
-    def trajectory(self) -> Trajectory:  # type: ignore[override]
+    def details(self) -> Details:
+        """Engine, seconds of compiling it, and what failed."""
+        return _details(self.why, self.library.seconds, self.state.reason, self.state.reason_stage)
+
+    @property
+    def trajectory(self) -> Trajectory:
         """Best iterate so far, as views of the solve's memory."""
         x, u = self._view("x"), self._view("u")
         return Trajectory(x, u, self.state.cost)
 
     @property
-    def policy(self) -> SweepPolicy | None:  # type: ignore[override]
+    def policy(self) -> SweepPolicy | None:
         """Backward pass at that iterate, as views of the solve's memory."""
         if not self.state.has_policy:
             return None
@@ -234,7 +240,7 @@ class CompiledRun(RunInC):
         return SweepPolicy(k, gains, Vx, Vxx, self.state.gradient_norm, self.state.expected_change, y)
 
     @property
-    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+    def multipliers(self) -> Sequence[Array] | None:
         """Those of the control bounds."""
         return bound_multipliers(self.problem, self.policy) if self.state.y else None
 
@@ -249,6 +255,14 @@ class CompiledRun(RunInC):
 
     def _write(self, name: str, series: Sequence[Array]) -> None:
         self.flat(name)[:] = series.ravel() if isinstance(series, np.ndarray) else np.concatenate(series)
+
+
+@lru_cache(maxsize=256)
+def _details(why: str, seconds: float | None, reason: int, stage: int) -> Details:
+    """Details of a solve in C; a short one takes as long as making a few of them."""
+    failure = FAILURES[reason]
+    found = None if failure is None else Reason(failure=failure, stage=stage)
+    return Details(engine="c", why=why, reason=found, seconds=PhaseTimes(compile=seconds))
 
 
 @lru_cache(maxsize=32)

@@ -35,7 +35,7 @@ from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.renamed import accept_old_names
 from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.ddp.switch import SwitchingRun
-from ocpkit.solvers.driver import Guess, Run
+from ocpkit.solvers.driver import AnyRun, Guess
 
 
 @accept_old_names
@@ -75,7 +75,7 @@ class DDP(DDPOptions):
         (compiled), or ``"auto"`` (see `ocpkit.solvers.choose`).
     """
 
-    def begin(self, problem: Problem, guess: Guess) -> Run:
+    def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         if self.infeasible_start and guess.states is None:
             if len(set(problem.state_sizes)) > 1:
                 raise ProblemError("the state size changes along the horizon: infeasible_start needs states=")
@@ -85,13 +85,9 @@ class DDP(DDPOptions):
         obstacle = "" if self.curvature is None else "a curvature of its own is Python code"
         choice = choose_engine(problem, self.engine, obstacle)
         if choice.graph is not None and choice.library is not None:
-            run: Run = CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
-        else:
-            run = DDPRun(self, choice.engine(problem), guess)
-            if choice.graph is not None:
-                return SwitchingRun(run, problem, choice.graph)
-        run.details["engine"] = f"{choice.name}: {choice.reason}"
-        return run
+            return CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
+        run = DDPRun(self, choice.engine(problem), guess, choice.reason)
+        return run if choice.graph is None else SwitchingRun(run, problem, choice.graph)
 
 
 @accept_old_names

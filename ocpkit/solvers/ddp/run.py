@@ -11,7 +11,9 @@ from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.curvature import Exact, Metric
-from ocpkit.solution.solution import Iteration, Status
+from ocpkit.solution.details import Details, Failure, Reason
+from ocpkit.solution.history import DDPIteration, Iteration
+from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import (
     BLOWN_UP,
@@ -27,30 +29,38 @@ from ocpkit.solvers.ddp.decisions import (
 )
 from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.ddp.options import DDPOptions
-from ocpkit.solvers.driver import Guess, Run, bound_multipliers
+from ocpkit.solvers.driver import NOWHERE, AnyRun, Guess, bound_multipliers
+from ocpkit.solvers.phases import Phases
 from ocpkit.solvers.verdicts.optimality import LENIENCE, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
 
 
-class DDPRun(Run):
+class DDPRun(AnyRun):
     """One DDP solve in progress."""
 
+    trajectory: Trajectory = NOWHERE
     policy: AnyPolicy | None = None
+    status: Status | None = None
 
-    def __init__(self, options: DDPOptions, engine: Engine, guess: Guess) -> None:
-        self.options, self.engine = options, engine
+    def __init__(self, options: DDPOptions, engine: Engine, guess: Guess, why: str = "") -> None:
+        self.options, self.engine, self.why, self.phases = options, engine, why, Phases()
+        self.reason: Reason | None = None
         self.curvature = deepcopy(options.curvature)
         self.trajectory = guess.trajectory(self.engine)
         self.schedule, self.damping = options.schedule, options.schedule.start()
         self.gap_weight = 0.0
         self.idle = 0
-        self.details = {}
         self.held = dict[int, Array]()
         self.spread, self.unit = Spread(), 0.0
         self.optimality = Optimality(float("nan"), 0.0, {})
 
     @property
-    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+    def details(self) -> Details:
+        """Engine, seconds of the phases, and what failed."""
+        return Details(engine=self.engine.name, why=self.why, reason=self.reason, seconds=self.phases.times)
+
+    @property
+    def multipliers(self) -> Sequence[Array] | None:
         """Those of the control bounds."""
         return bound_multipliers(self.engine.problem, self.policy)
 
@@ -86,9 +96,11 @@ class DDPRun(Run):
     def step(self) -> Iteration:
         assert self.policy is not None
         damping, expected, actual = self.damping.value, 0.0, 0.0
-        promised = self._promised_decrease(self.policy)
+        promised, stopwatch = self._promised_decrease(self.policy), self.phases.forward
         for step_size in self._step_sizes():
-            candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
+            with stopwatch:
+                candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
+            stopwatch = self.phases.line_search
             expected, actual = step_size * promised, self._merit(self.trajectory) - self._merit(candidate)
             if self._accepts(candidate, expected, actual):
                 break
@@ -174,7 +186,8 @@ class DDPRun(Run):
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
         options = self.options
         second_order = options.second_order and self._closed
-        stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
+        with self.phases.derivatives:
+            stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         bounds = self._bounds()
         mended = False  # whether Q_uu has been indefinite with less damping
         while True:
@@ -185,15 +198,16 @@ class DDPRun(Run):
             curvature = self.curvature or Exact(damping, metric)
             relative = mu if on_state and options.scaling else 0.0
             try:
-                self.policy = self.engine.backward_pass(
-                    stages,
-                    terminal,
-                    curvature,
-                    bounds,
-                    feedback=options.feedback,
-                    tikhonov=options.tikhonov + (mu if on_state and not options.scaling else 0.0),
-                    state_damping=relative,
-                )
+                with self.phases.backward:
+                    self.policy = self.engine.backward_pass(
+                        stages,
+                        terminal,
+                        curvature,
+                        bounds,
+                        feedback=options.feedback,
+                        tikhonov=options.tikhonov + (mu if on_state and not options.scaling else 0.0),
+                        state_damping=relative,
+                    )
                 if options.scaling:
                     known, self.optimality = self.optimality.metric, Optimality.of(self.policy, self.trajectory)
                     if self._implausible:
@@ -207,7 +221,8 @@ class DDPRun(Run):
                 indefinite = bad is None
                 self._decide(Event.INDEFINITE if indefinite else of_infinity(had_policy=self.policy is not None))
                 if self.status is not None:
-                    self.details["reason"] = str(error) if indefinite else f"derivatives are not finite at stage {bad}"
+                    failure = Failure.NOT_POSITIVE_DEFINITE if indefinite else Failure.NOT_FINITE
+                    self.reason = Reason(failure=failure, stage=error.stage if indefinite else bad)
                     self.policy = None  # the last one belongs to another trajectory
                     return False
                 mended = True
@@ -263,14 +278,16 @@ class DDPRun(Run):
         bounds = self._bounds()
         if bounds is not None:
             bounds = StepBounds(bounds.steps, dict(bounds.multipliers))
-        stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
+        with self.phases.derivatives:
+            stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         try:
-            return self.engine.backward_pass(stages, terminal, Exact(), bounds, feedback=True, tikhonov=0.0)
+            with self.phases.backward:
+                return self.engine.backward_pass(stages, terminal, Exact(), bounds, feedback=True, tikhonov=0.0)
         except NotPositiveDefinite:
             return None
 
     def _record(self, regularization: float | None = None, **numbers: float) -> Iteration:
-        return Iteration(
+        return DDPIteration(
             index=0,
             cost=self.trajectory.cost,
             gradient_norm=self.policy.gradient_norm if self.policy is not None else float("nan"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.library import CompilerBusy, load_library
@@ -16,11 +17,13 @@ from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem.problem import Problem
-from ocpkit.solution.solution import History, Iteration, Status
+from ocpkit.solution.details import Details
+from ocpkit.solution.history import History, Iteration
+from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.compiled import CompiledRun
 from ocpkit.solvers.ddp.run import DDPRun
-from ocpkit.solvers.driver import Clock, Run
+from ocpkit.solvers.driver import AnyRun, Clock
 
 PRICE, PRICE_OF_OPERATION = 1.5, 1e-4  # seconds that compiling takes: a small model, and each operation of a large one
 INTERVAL = 0.1  # seconds between two looks for what another process compiles
@@ -30,16 +33,14 @@ _failed: dict[str, str] = {}
 _waited = set[str]()  # structures that somebody else was waited for to compile
 
 
-class SwitchingRun(Run):
+class SwitchingRun(AnyRun):
     """A solve that begins on the virtual machine or on NumPy and may end in C."""
 
     def __init__(self, run: DDPRun, problem: Problem, graph: ProblemGraph) -> None:
         self.run: DDPRun | CompiledRun = run
-        self.problem, self.graph, self.first = problem, graph, run.engine.name
+        self.problem, self.graph = problem, graph
         self.price = PRICE + PRICE_OF_OPERATION * graph.operations
         self.next_look = 0.0
-        self.details = run.details
-        self._explain()
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         began = clock()
@@ -47,7 +48,6 @@ class SwitchingRun(Run):
         if isinstance(self.run, CompiledRun):
             return
         _spent[self.graph.key] += clock() - began
-        self._explain()
         affordable = time_limit - clock() > self.price
         worth = _spent[self.graph.key] > self.price and self.graph.key not in _failed and clock() >= self.next_look
         if worth and affordable and self.status is None:
@@ -62,16 +62,18 @@ class SwitchingRun(Run):
             return
         except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
             _failed[self.graph.key] = str(error)
-            self._explain()
             return
         self.run = CompiledRun.resume(run, self.problem, self.graph, library)
-        self.details = self.run.details
-        self.details["engine"] = f"c: {library.origin}, after {_spent[self.graph.key]:.1f} s without"
+        self.run.why = f"{library.origin}, after {_spent[self.graph.key]:.1f} s without"
 
-    def _explain(self) -> None:
+    @property
+    def details(self) -> Details:
+        """Those of the run, and why it is not in C."""
+        if isinstance(self.run, CompiledRun):
+            return self.run.details
         failure = _failed.get(self.graph.key)
         spent = f"compiles after {self.price:.1f} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
-        self.details["engine"] = f"{self.first}: {failure or spent}"
+        return replace(self.run.details, why=failure or spent)
 
     def certified(self) -> bool:
         return self.run.certified()
@@ -86,21 +88,25 @@ class SwitchingRun(Run):
         return self.run.step()
 
     @property
-    def trajectory(self) -> Trajectory:  # type: ignore[override]
+    def trajectory(self) -> Trajectory:
         """Best iterate so far."""
         return self.run.trajectory
 
     @property
-    def policy(self) -> AnyPolicy | None:  # type: ignore[override]
+    def policy(self) -> AnyPolicy | None:
         """Backward pass at that iterate."""
         return self.run.policy
 
     @property
-    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+    def multipliers(self) -> Sequence[Array] | None:
         """Those of the control bounds."""
         return self.run.multipliers
 
     @property
-    def status(self) -> Status | None:  # type: ignore[override]
+    def status(self) -> Status | None:
         """None while there is more to do."""
         return self.run.status
+
+    @status.setter
+    def status(self, status: Status | None) -> None:
+        self.run.status = status

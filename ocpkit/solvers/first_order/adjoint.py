@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import Curvature
 from ocpkit.recursion.curvature import Identity
+from ocpkit.solution.details import Details, Failure, Reason
+from ocpkit.solution.history import Iteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import Iteration, Status
+from ocpkit.solution.solution import Status
 from ocpkit.solvers.driver import MOST_DEPARTURES, Guess, Run, Solver, positive
 from ocpkit.solvers.verdicts.natural_units import control_units, natural_units, sweep
 from ocpkit.solvers.verdicts.stationarity import descent, held, hidden_decrease
@@ -51,7 +54,7 @@ class FirstOrderRun(Run):
 
     curvature: Curvature = Identity(1.0)
     policy: Policy | None = None
-    scaling: Scaling
+    scaling: Scaling = Scaling()
     departures = 0
 
     def __init__(self, options: FirstOrderSolver, problem: Problem, guess: Guess) -> None:
@@ -60,7 +63,7 @@ class FirstOrderRun(Run):
         self.trajectory = self.engine.rollout(problem.clip(guess.controls))
         sizes = problem.control_sizes, problem.state_sizes
         self.scaling = Scaling(1.0, *(tuple(np.ones(size) for size in series) for series in sizes))
-        self.details = {"engine": self.engine.name}
+        self.details = Details(engine=self.engine.name)
 
     def start(self) -> Iteration:
         if self.trajectory.finite:
@@ -81,7 +84,7 @@ class FirstOrderRun(Run):
         stages, terminal = self.engine.expand_first_order(self.trajectory)
         bad = first_not_finite(stages, terminal)
         if bad is not None:
-            self.details["reason"] = f"derivatives are not finite at stage {bad}"
+            self.fail(Failure.NOT_FINITE, stage=bad)
             self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
             return
         self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
@@ -109,11 +112,12 @@ class FirstOrderRun(Run):
             self.departures += 1
             self.leave(descent(self.engine, self.trajectory).controls)
         else:
-            self.details["reason"] = (
-                f"the gradient vanishes at J = {self.trajectory.cost:.8g}, where controls have saturated or J has a "
-                "saddle, for the last of many times; start elsewhere, or use 'ddp'"
-            )
+            self.fail(Failure.SATURATED, amount=self.trajectory.cost)
             self.status = Status.STALLED
+
+    def fail(self, failure: Failure, **where: Any) -> None:
+        """Keep why the run ends."""
+        self.details = replace(self.details, reason=Reason(failure=failure, **where))
 
     def leave(self, controls: Sequence[Array]) -> None:
         """Go on from controls where J is lower."""
@@ -126,7 +130,7 @@ class FirstOrderRun(Run):
         return [step.Q.u for step in self.policy.steps]
 
     @property
-    def multipliers(self) -> Sequence[Array] | None:  # type: ignore[override]
+    def multipliers(self) -> Sequence[Array] | None:
         """Those of the control bounds: what holds ∇_{u_t} J in balance where a bound holds the control."""
         bounded = [stage.bounded_controls for stage in self.problem.stages]
         if self.policy is None or not any(len(controls) for controls in bounded):

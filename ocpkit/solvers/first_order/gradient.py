@@ -19,8 +19,9 @@ from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import ActionValue, Curvature, Operator
 from ocpkit.recursion.curvature import Adam, AdaptiveDiagonal, Identity
 from ocpkit.recursion.linalg import dot
+from ocpkit.solution.history import Iteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import Iteration, Status
+from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive

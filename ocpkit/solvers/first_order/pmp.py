@@ -14,7 +14,7 @@ large enough ρ makes every iteration a descent; here ρ grows until it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from ocpkit.problem.stage import Stage
 from ocpkit.recursion.bellman import q_expansion
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import Value
-from ocpkit.solution.solution import Iteration, Status
+from ocpkit.solution.details import Failure
+from ocpkit.solution.history import Iteration, PenaltyIteration
+from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
@@ -157,6 +159,14 @@ def _penalty(error: Array, rho: float, squared: bool) -> tuple[float, Array]:
     return 0.5 * rho * norm, 0.5 * rho * error / max(norm, float(np.finfo(float).tiny))
 
 
+class NoMinimum(FloatingPointError):
+    """A Hamiltonian has no finite minimizer."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.value)
+        self.failure = failure
+
+
 def minimise_control(
     objective: Objective, u: Array, lower: Array, upper: Array, iterations: int, units: tuple[float, Array]
 ) -> Array:
@@ -166,7 +176,7 @@ def minimise_control(
 
     Raises
     ------
-    FloatingPointError
+    NoMinimum
         If the objective is linear and unbounded below, or not finite.
     """
     if not u.size:
@@ -177,7 +187,7 @@ def minimise_control(
     if all(np.array_equal(objective(v)[1], gradient) for v in probe):
         bound = np.where(gradient > 0, lower, np.where(gradient < 0, upper, u))
         if not np.isfinite(bound).all():
-            raise FloatingPointError("the Hamiltonian is linear in a control without bounds: it has no minimum")
+            raise NoMinimum(Failure.LINEAR_HAMILTONIAN)
         return np.asarray(bound)
     from scipy.optimize import minimize
 
@@ -196,7 +206,7 @@ def minimise_control(
         options={"maxiter": iterations, "ftol": 1e-15, "gtol": 1e-10},
     )
     if not np.isfinite(result.x).all():
-        raise FloatingPointError("the minimisation of the Hamiltonian left the finite numbers")
+        raise NoMinimum(Failure.HAMILTONIAN_BLEW_UP)
     return np.clip(result.x * scales, lower, upper)
 
 
@@ -231,13 +241,13 @@ class MSARun(FirstOrderRun):
         try:
             with np.errstate(all="ignore"):
                 controls = self.problem.clip([self._improve(t) for t in range(self.problem.horizon)])
-        except FloatingPointError as error:
-            return self._give_up(best, best_policy, str(error))
+        except NoMinimum as error:
+            return self._give_up(best, best_policy, error.failure)
         if not all(np.isfinite(u).all() for u in controls):
-            return self._give_up(best, best_policy, "the controls blew up")
+            return self._give_up(best, best_policy, Failure.CONTROLS_BLEW_UP)
         self.trajectory = self.engine.rollout(controls)
         if not abs(self.trajectory.cost) <= BLOW_UP * max(abs(best.cost), self.scaling.cost):  # or NaN
-            return self._give_up(best, best_policy, "the cost blew up")
+            return self._give_up(best, best_policy, Failure.COST_BLEW_UP)
         self.adjoint_sweep()
         self.stagnant = 0 if self.trajectory.cost < best.cost else self.stagnant + 1
         if self.status is None and self.stagnant >= self.options.patience:
@@ -245,11 +255,11 @@ class MSARun(FirstOrderRun):
             if all((np.abs(u - v) <= SETTLED * (np.abs(v) + s)).all() for u, v, s in moves):
                 self.status = Status.STALLED
             else:
-                return self._give_up(best, best_policy, f"no better cost in {self.stagnant} iterations")
+                return self._give_up(best, best_policy, Failure.NO_BETTER_COST)
         return self.record(actual_decrease=previous.cost - self.trajectory.cost, step_size=1.0)
 
-    def _give_up(self, best: Trajectory, best_policy: Policy, reason: str) -> Iteration:
-        self.details["reason"] = f"{reason}: MSA ignores how new controls move the states; use 'emsa' or 'ddp'"
+    def _give_up(self, best: Trajectory, best_policy: Policy, failure: Failure) -> Iteration:
+        self.fail(failure, iterations=self.stagnant if failure is Failure.NO_BETTER_COST else 0)
         self.status = Status.DIVERGED
         self.trajectory, self.policy = best, best_policy
         return self.record()
@@ -281,6 +291,15 @@ class EMSARun(FirstOrderRun):
         super().__init__(options, problem, guess)
         self.options, self.penalty = options, options.penalty
 
+    def start(self) -> Iteration:
+        super().start()
+        return self._line(0.0)
+
+    def _line(self, penalty: float, **numbers: float) -> PenaltyIteration:
+        """One line of history, with the ρ that was used."""
+        line = self.record(**numbers)
+        return PenaltyIteration(**asdict(line), penalty=penalty)
+
     def step(self) -> Iteration:
         options, before = self.options, self.trajectory
         while self.penalty <= options.max_penalty:
@@ -288,16 +307,16 @@ class EMSARun(FirstOrderRun):
             try:
                 with np.errstate(all="ignore"):
                     candidate = self.engine.rollout([self._improve(t) for t in range(self.problem.horizon)])
-            except FloatingPointError:
+            except NoMinimum:
                 candidate = before
             if candidate.finite and candidate.cost < before.cost:
                 self.trajectory = candidate
                 self.penalty = max(options.min_penalty, rho / options.penalty_factor**0.5)
                 self.adjoint_sweep()
-                return self.record(actual_decrease=before.cost - candidate.cost, regularization=rho, step_size=1.0)
+                return self._line(rho, actual_decrease=before.cost - candidate.cost, step_size=1.0)
             self.penalty *= options.penalty_factor
         self.status = Status.DIVERGED if abs(before.cost) > BLOWN_UP else Status.STALLED
-        return self.record(regularization=self.penalty)
+        return self._line(self.penalty)
 
     def _improve(self, t: int) -> Array:
         """Eq. 24 at one stage."""

@@ -21,20 +21,25 @@ from numpy.typing import ArrayLike
 
 from ocpkit.engines.numpy import NumpyEngine, first_not_finite
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem.constraint_rows import (
-    broken_at_start,
-    format_start,
-    format_violation,
-    largest_violation,
-    problem_rows,
-    row_values,
-)
+from ocpkit.problem.constraint_rows import broken_at_start, largest_violation, problem_rows, row_values
 from ocpkit.problem.problem import Problem
+from ocpkit.solution.details import Details, Failure, Reason, WorstRow
+from ocpkit.solution.history import Iteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import Iteration, Solution, Status, as_series
+from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.constrained.augmented import Augmented
-from ocpkit.solvers.driver import MOST_DEPARTURES, Callback, Clock, Guess, Run, Solver, check_call, positive
+from ocpkit.solvers.driver import (
+    MOST_DEPARTURES,
+    Callback,
+    Clock,
+    Guess,
+    Run,
+    Solver,
+    as_solution,
+    check_call,
+    positive,
+)
 from ocpkit.solvers.nlp import finishing
 from ocpkit.solvers.nlp.finishing import finish
 from ocpkit.solvers.nlp.multiple_shooting import Point, Program
@@ -60,9 +65,6 @@ ATTEMPTS = 1 + MOST_DEPARTURES
 
 COARSE = 10.0
 """What the optimality conditions may be off in the units at the solution, as a multiple of the tolerance."""
-
-TOO_COARSE, CAN_FALL = "in units that are too coarse for it", "J can fall from there"
-"""What is said of a point that the plugin alone calls optimal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +121,18 @@ class NLPSolver(Solver):
         found = sweep(engine, start) if start.finite else None
         bad = None if found is None else first_not_finite(found.stages, found.values[-1])
         if found is None or bad is not None:  # fatrop would not return
-            reason = {} if bad is None else {"reason": f"derivatives are not finite at stage {bad}"}
-            return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, reason, clock, None)
+            reason = None if bad is None else Reason(failure=Failure.NOT_FINITE, stage=bad)
+            details = self._details(reason)
+            return self._solution(problem, Iterate(start), [], Status.INVALID_INPUT, details, clock, None)
         units = self._units(problem, start, found)
         program = Program(problem, None if units is None or units.ordinary else units)
         watch = Watch(program, start, callback, clock, self.time_limit, units)
-        status, details = self._run(watch)
+        status, reason = self._run(watch)
         if watch.error is not None:
             raise watch.error
+        details = self._details(reason)
         if status in (Status.INFEASIBLE, Status.GAVE_UP):
-            details |= self._worst(watch)
+            details = self._worst(watch, details)
         status = watch.stop or status
         return self._solution(problem, watch.iterate, watch.history, status, details, clock, watch.units)
 
@@ -138,15 +142,24 @@ class NLPSolver(Solver):
             return None
         return natural_units(NumpyEngine(problem), at, problem_rows(problem, bounds=False), found)
 
-    def _worst(self, watch: Watch) -> dict[str, str]:
-        """Return the row or the dynamics that fail most, and the row that x0 breaks for good."""
+    def _details(self, reason: Reason | None) -> Details:
+        return Details(engine=f"casadi {self.plugin}", reason=reason)
+
+    def _worst(self, watch: Watch, details: Details) -> Details:
+        """Add the row or the dynamics that fail most, and the row that x0 breaks for good."""
         problem, best = watch.program.problem, watch.iterate.trajectory
         rows = problem_rows(problem)
-        values = row_values(problem, rows, best.states, best.controls)
-        violation, where = max(largest_violation(rows, values), best.widest)
+        largest, (gap, stage, state) = (
+            largest_violation(rows, row_values(problem, rows, best.states, best.controls)),
+            best.widest,
+        )
+        worst = WorstRow.of(rows, *largest)
+        if gap > worst.amount:
+            worst = WorstRow(amount=gap, stage=stage, state=state)
         excess, row = broken_at_start(problem, rows[0])
-        reason = {"reason": format_start(excess, row)} if self._broken(watch) else {}
-        return {"violation": format_violation(violation, where)} | reason
+        if self._broken(watch):
+            details = replace(details, reason=Reason(failure=Failure.START_BREAKS_ROW, stage=0, row=row, amount=excess))
+        return replace(details, violation=worst)
 
     def _broken(self, watch: Watch) -> bool:
         """Whether x0 violates a row of stage 0 that no control can change."""
@@ -157,12 +170,12 @@ class NLPSolver(Solver):
         unit = 1.0 if watch.units is None else float(watch.units.rows[0][rows.names.index(row)])
         return not excess <= self.feasibility_tolerance * unit
 
-    def _run(self, watch: Watch) -> tuple[Status, dict[str, str]]:
+    def _run(self, watch: Watch) -> tuple[Status, Reason | None]:
         """Call the plugin, and again from where a point that it calls optimal can be left."""
         start, in_one = watch.iterate.trajectory, watch.units is not None and watch.stop is None
         onward: _Onward | None = None
         for _ in range(ATTEMPTS):
-            status, details = self._call(watch)
+            status, reason = self._call(watch)
             if status in _FAILED and in_one and watch.stop is None and self._left(watch) > 0:
                 in_one = False  # the units may be what it fails by: once more in the others, natural or the user's
                 start = start if onward is None else onward.start
@@ -173,17 +186,17 @@ class NLPSolver(Solver):
             try:
                 onward = self._onward(watch)
             except KeyboardInterrupt:
-                return Status.INTERRUPTED, {}
+                return Status.INTERRUPTED, None
             if onward is None:
-                return Status.CONVERGED, {}
+                return Status.CONVERGED, None
             if onward.last or self._left(watch) <= 0:
                 break
             watch.begin(Program(watch.program.problem, onward.units), onward.start)
         if onward is None or (status is not Status.CONVERGED and not self._lost(watch, status, onward.start)):
-            return status, details
+            return status, reason
         if status is not Status.CONVERGED:
             watch.go_back(onward.start)
-        return onward.otherwise, {"reason": f"{self.plugin} calls this point optimal, but {onward.reason}"}
+        return onward.otherwise, Reason(failure=onward.failure, plugin=self.plugin)
 
     def _lost(self, watch: Watch, status: Status, start: Trajectory) -> bool:
         """Whether a plugin that went on has failed, at a point worse than where it went on from."""
@@ -196,7 +209,7 @@ class NLPSolver(Solver):
         """Iterations that are left for the next call of the plugin."""
         return int(self.max_iterations) - (watch.history[-1].index + 1 if watch.history else 0)
 
-    def _call(self, watch: Watch) -> tuple[Status, dict[str, str]]:
+    def _call(self, watch: Watch) -> tuple[Status, Reason | None]:
         """Call the plugin and translate its answer."""
         program, start = watch.program, watch.iterate.trajectory
         most = int(self.max_iterations) - watch.first
@@ -207,14 +220,16 @@ class NLPSolver(Solver):
             answer = solver(x0=program.join(start.states, start.controls), p=program.p, **program.bounds, **watch.warm)
             stats = solver.stats()
         except KeyboardInterrupt:
-            return Status.INTERRUPTED, {}
+            return Status.INTERRUPTED, None
         except RuntimeError as error:
-            return self._no_progress(watch), {"reason": _reason(error)}
+            return self._no_progress(watch), _reason(error)
         point = Point(*(answer[name].full()[:, 0] for name in ("x", "lam_x", "lam_g")))
         count = int(stats["iter_count"])  # any number where IPOPT refuses a program before its first iteration
         watch.record(point, count if 0 <= count <= most else max(watch.calls - 1, 0))
         status = self._status(stats, watch, most)
-        return status, {} if stats["success"] else {"reason": f"{self.plugin} says {stats['return_status']}"}
+        if stats["success"]:
+            return status, None
+        return status, Reason(failure=Failure.PLUGIN_STATUS, plugin=self.plugin, answer=stats["return_status"])
 
     def _watched_by(self, watch: Watch) -> dict[str, Any]:
         return {"iteration_callback": watch}
@@ -252,10 +267,10 @@ class NLPSolver(Solver):
         if units is not None and watch.units is not None:
             units = replace(units, cost=max(units.cost, LEAST_UNIT * watch.units.cost))
         if self._loose(watch, units):
-            return _Onward(nominal, units, Status.STALLED, TOO_COARSE)
+            return _Onward(nominal, units, Status.STALLED, Failure.TOO_COARSE)
         unit = 1.0 if units is None else units.cost
         lower = self._lower_lagrangian(watch, 2 * float(watch.iterate.losses.sum()) + NEGLIGIBLE * unit)
-        return None if lower is None else _Onward(lower, self._units(problem, lower), Status.SADDLE, CAN_FALL)
+        return None if lower is None else _Onward(lower, self._units(problem, lower), Status.SADDLE, Failure.CAN_FALL)
 
     def _onward_without_rows(self, watch: Watch) -> _Onward | None:
         """Let the exact recursion finish a point; where it can neither confirm nor lower it, a probe decides."""
@@ -268,21 +283,21 @@ class NLPSolver(Solver):
             saddle = hidden_decrease(engine, nominal) > finishing.NEGLIGIBLE * nominal.magnitude
             otherwise = Status.SADDLE if saddle else Status.STALLED
             units, last = self._units(problem, found.trajectory), not self.can_be_stopped
-            return _Onward(found.trajectory, units, otherwise, CAN_FALL, last)
+            return _Onward(found.trajectory, units, otherwise, Failure.CAN_FALL, last)
         if found.solution.status is Status.SADDLE:
-            return _Onward(nominal, self._units(problem, nominal), Status.SADDLE, "its curvature is negative", True)
+            return _Onward(nominal, self._units(problem, nominal), Status.SADDLE, Failure.NEGATIVE_CURVATURE, True)
         units = self._units(problem, nominal)
         if found.cut_short:
-            return _Onward(nominal, units, found.solution.status, "the limit leaves nothing to confirm it with", True)
+            return _Onward(nominal, units, found.solution.status, Failure.NOT_CONFIRMED, True)
         if found.differs or self._loose(watch, units):
-            return _Onward(nominal, units, Status.STALLED, TOO_COARSE)
+            return _Onward(nominal, units, Status.STALLED, Failure.TOO_COARSE)
         left = leave_saddle(engine, replace(nominal, gaps=None))
         lowest = min([descent(engine, nominal), *([] if left is None else [left])], key=lambda each: each.cost)
         if nominal.cost - lowest.cost <= finishing.NEGLIGIBLE * nominal.magnitude:
             return None
         if not lowest.finite:
-            return _Onward(nominal, units, Status.DIVERGED, "J falls beyond all numbers from there", True)
-        return _Onward(lowest, self._units(problem, lowest), Status.STALLED, CAN_FALL)
+            return _Onward(nominal, units, Status.DIVERGED, Failure.BOTTOMLESS, True)
+        return _Onward(lowest, self._units(problem, lowest), Status.STALLED, Failure.CAN_FALL)
 
     def _loose(self, watch: Watch, units: Scaling | None) -> bool:
         """Whether the optimality conditions do not hold in units measured at the point itself."""
@@ -315,23 +330,20 @@ class NLPSolver(Solver):
         best: Iterate,
         history: Sequence[Iteration],
         status: Status,
-        details: dict[str, str],
+        details: Details,
         clock: Clock,
         scaling: Scaling | None,
     ) -> Solution:
-        return Solution(
-            problem_name=problem.name,
-            angles=problem.angles,
-            solver=type(self).__name__,
-            states=as_series(best.trajectory.states),
-            controls=as_series(best.trajectory.controls),
-            cost=best.trajectory.cost,
+        return as_solution(
+            self,
+            problem,
+            best.trajectory,
             status=status,
             history=tuple(history),
-            value_gradients=as_series(best.costates),
-            multipliers=best.multipliers,
             seconds=clock(),
-            details={"engine": f"casadi {self.plugin}"} | details,
+            details=details,
+            costates=best.costates,
+            multipliers=best.multipliers,
             scaling=scaling,
         )
 
@@ -343,7 +355,7 @@ class _Onward:
     start: Trajectory
     units: Scaling | None
     otherwise: Status
-    reason: str
+    failure: Failure
     last: bool = False
 
 
@@ -433,11 +445,11 @@ def _constrained(problem: Problem) -> bool:
     return any(rows.count for rows in problem_rows(problem, bounds=False))
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: RuntimeError) -> Reason:
     """Say why the plugin broke off; its answer has no status when a step of its own failed."""
     if "construction from null" in str(error):
-        return "a step inside the plugin failed; for sqp try convexify='none' or 'regularize'"
-    return str(error).strip().splitlines()[-1]
+        return Reason(failure=Failure.PLUGIN_STEP)
+    return Reason(failure=Failure.OTHER, answer=str(error).strip().splitlines()[-1])
 
 
 _CONVEXIFY = ("eigen-clip", "eigen-reflect", "regularize", "none")

@@ -10,8 +10,9 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.numpy import NumpyEngine
+from ocpkit.solution.history import NLPIteration
 from ocpkit.solution.scaling import Scaling
-from ocpkit.solution.solution import Iteration, Solution, Status
+from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.driver import Callback, Clock
 from ocpkit.solvers.nlp.multiple_shooting import Point, Program
@@ -61,7 +62,7 @@ class Watch(ca.Callback):  # type: ignore[misc]
     ) -> None:
         ca.Callback.__init__(self)
         self.callback, self.clock, self.time_limit, self.units = callback, clock, time_limit, units
-        self.history = list[Iteration]()
+        self.history = list[NLPIteration]()
         self.stop: Status | None = None
         self.error: Exception | None = None
         self.begin(program, start)
@@ -86,16 +87,16 @@ class Watch(ca.Callback):  # type: ignore[misc]
         self.finite = trajectory.finite
         if not self.finite:
             return
-        slope, gap = program.errors(point, trajectory.gaps, self.units)
+        slope, violation = program.errors(point, trajectory.gaps, self.units)
         self.iterate = Iterate(trajectory, program, point)
         known = bool(self.history) and self.history[-1].index == index
         before = self.history[-1].cost if self.history else trajectory.cost
-        line = Iteration(
+        line = NLPIteration(
             index=index,
             cost=trajectory.cost,
             actual_decrease=self.history[-1].actual_decrease if known else before - trajectory.cost,
             gradient_norm=slope,
-            gap=gap,
+            violation=violation,
             seconds=self.clock(),
         )
         self.history[-1 if known else len(self.history) :] = [line]

@@ -4,6 +4,9 @@
 static const double SMALLEST_COST = 1e-6, LEAST_DECREASE = 1e-10, NEGLIGIBLE = 1e-300, SETTLED = 0.01;
 static const double SEARCH_FACTOR = 100, FINEST = 1e-4, ALIKE = 1 + 1e-9;
 
+/* columns of an OuterIteration, after those of every kind */
+enum { PENALTY = SECONDS + 1, BARRIER, INNER_ITERATIONS, VIOLATION, OUTER_COLUMNS };
+
 /* Keep the largest distance of all rows, in their units, and the first row that is as far but for rounding; return how
    far a multiplier of this stage moves at most, in the inverse units. */
 static double compare(augmented *a, long t, int rows, const double *y, const double *updated) {
@@ -183,6 +186,7 @@ void ocpkit_augmented_advance(augmented *a, long rows, double elapsed, double li
   const double begin = seconds_now();
   for (a->rows = 0; a->rows < rows && a->status == RUNNING;) {
     const double before = a->started ? a->cost : NAN;
+    const long inner_before = a->inner_iterations;
     double spent = 0;
     if (!a->started)
       start_augmented(a);
@@ -197,10 +201,11 @@ void ocpkit_augmented_advance(augmented *a, long rows, double elapsed, double li
       conclude(a);
     }
     spent = seconds_now() - begin;
-    double *const row = a->history + a->rows++ * COLUMNS;
+    double *const row = a->history + a->rows++ * OUTER_COLUMNS;
     row[COST] = a->cost, row[EXPECTED] = 0, row[ACTUAL] = isnan(before) ? 0 : before - a->cost;
-    row[GRADIENT_NORM] = a->gradient_norm, row[REGULARIZATION] = a->penalty, row[STEP_SIZE] = !isnan(before);
-    row[GAP] = a->violation, row[SECONDS] = elapsed + spent;
+    row[GRADIENT_NORM] = a->gradient_norm, row[STEP_SIZE] = !isnan(before), row[SECONDS] = elapsed + spent;
+    row[PENALTY] = a->penalty, row[BARRIER] = a->barrier, row[VIOLATION] = a->violation;
+    row[INNER_ITERATIONS] = (double)(a->inner_iterations - inner_before);
     if (elapsed + spent >= limit || spent >= slice) break;
   }
 }

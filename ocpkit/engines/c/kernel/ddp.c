@@ -3,7 +3,8 @@
    terminal_prepare, terminal_cost, terminal_derive, terminal_derive_gauss_newton. */
 enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP, SADDLE };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
-enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, REGULARIZATION, STEP_SIZE, GAP, SECONDS, COLUMNS };
+/* columns of a row of history: those of every kind, then those of a DDPIteration */
+enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, STEP_SIZE, SECONDS, REGULARIZATION, GAP, COLUMNS };
 static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-60, LENIENCE = 1e3,
                     BOTTOMLESS = 1e60;
 static const double SLIGHT = 1e-9;
