@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from floors import Floor
 from hypothesis import HealthCheck, given, settings
 from problems import BY_NAME, CASES, LQR, LQRS, Case, blows_up, runs
 from scipy.linalg import solve_discrete_are
@@ -127,27 +128,45 @@ def test_theorem_1_against_brute_force() -> None:
 
 
 # ------------------------------------------------------------------------------------- random problems
-@given(smooth_problems())
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.slow
-def test_random_smooth_problems_ddp(problem: Problem) -> None:
-    check_random(DDP(max_iterations=200), problem)
+def test_random_smooth_problems_ddp() -> None:
+    converged = Floor()
+
+    @given(smooth_problems())
+    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    def check(problem: Problem) -> None:
+        converged.when(check_random(DDP(max_iterations=200), problem))
+
+    check()
+    converged.check(95)
 
 
-@given(smooth_problems(max_horizon=12))
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_random_smooth_problems_ilqr(problem: Problem) -> None:
-    check_random(ILQR(max_iterations=200), problem)
+def test_random_smooth_problems_ilqr() -> None:
+    converged = Floor()
+
+    @given(smooth_problems(max_horizon=12))
+    @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    def check(problem: Problem) -> None:
+        converged.when(check_random(ILQR(max_iterations=200), problem))
+
+    check()
+    converged.check(28)
 
 
-@given(smooth_problems(max_horizon=12))
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_random_smooth_problems_state_regularization(problem: Problem) -> None:
-    check_random(DDP(max_iterations=200, damping=Damping(target="state")), problem)
+def test_random_smooth_problems_state_regularization() -> None:
+    converged = Floor()
+
+    @given(smooth_problems(max_horizon=12))
+    @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    def check(problem: Problem) -> None:
+        converged.when(check_random(DDP(max_iterations=200, damping=Damping(target="state")), problem))
+
+    check()
+    converged.check(16)
 
 
-def check_random(solver: DDP, problem: Problem) -> None:
-    """No exception, J never increases, and the status is true."""
+def check_random(solver: DDP, problem: Problem) -> bool:
+    """No exception, J never increases, and the status is true; return whether it has converged."""
     solution = solver.solve(problem)
     costs = np.array([line.cost for line in solution.history])
     assert (np.diff(costs) <= 1e-14 * (1 + np.abs(costs[:-1])) * 16).all()
@@ -158,6 +177,7 @@ def check_random(solver: DDP, problem: Problem) -> None:
         assert slope <= 1e-4 * (1 + abs(solution.cost)), slope
     else:
         assert solution.status in (Status.ITERATION_LIMIT, Status.STALLED)
+    return solution.success
 
 
 # ---------------------------------------------------------------------------------------- globalisation

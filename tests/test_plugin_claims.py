@@ -7,10 +7,12 @@ that units measured at the guess hide slopes and gaps.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from floors import Floor
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,8 @@ HUGE = (834, 2908, 3750, 4177, 12355)  # J falls from 1e153, 1e41, …; the plug
 GAPS = (2227, 9383, 10405, 17460)  # relative to the states that the guess visits there are none
 BARRIER = (1278, 2199, 2209, 3195)  # controls stay away from their bounds
 SADDLES = (586, 2971, 3266)
+FALSE = (*HUGE, *GAPS, *BARRIER, *SADDLES)
+SURE = (2, 3, 8)  # which a hurried plugin solves, so that some claims are put to the test
 
 
 def assert_holds(problem: Problem, solution: Solution) -> None:
@@ -36,31 +40,48 @@ def assert_holds(problem: Problem, solution: Solution) -> None:
     assert found.cost - further.cost <= 1e-8 * found.magnitude
 
 
-@pytest.mark.parametrize("seed", [*HUGE, *GAPS, *BARRIER, *SADDLES])
+@cache
+def by_ipopt(seed: int) -> Solution:
+    return IPOPT_100.solve(draw(seed).clean)
+
+
+@pytest.mark.parametrize("seed", FALSE)
 def test_claims_that_were_false(seed: int) -> None:
-    problem = draw(seed).clean
-    solution = IPOPT_100.solve(problem)
-    if solution.success:
-        assert_holds(problem, solution)
+    solution = by_ipopt(seed)
+    if solution.success:  # of how many: below
+        assert_holds(draw(seed).clean, solution)
     assert np.isfinite(solution.cost)
+
+
+def test_half_of_what_was_claimed_falsely_is_now_solved() -> None:
+    assert sum(by_ipopt(seed).success for seed in FALSE) >= 8
 
 
 @pytest.mark.parametrize("seed", HUGE[:3])
 def test_a_plugin_that_cannot_be_stopped_is_not_called_again_from_far_away(seed: int) -> None:
     problem = draw(seed).clean
     solution = Fatrop(max_iterations=100).solve(problem)
-    if solution.success:
-        assert_holds(problem, solution)
+    assert not solution.success
+    assert solution.details.reason is not None
 
 
-@given(seed=st.integers(0, 10**6))
-@example(seed=12635)
-@settings(max_examples=10, deadline=None)
-def test_random_claims(seed: int) -> None:
-    problem = draw(seed).clean
-    solution = IPOPT_100.solve(problem)
-    if solution.success:
-        assert_holds(problem, solution)
+def test_random_claims() -> None:
+    converged = Floor()
+
+    @given(seed=st.integers(0, 10**6))
+    @example(seed=12635)
+    @example(seed=SURE[0])
+    @example(seed=SURE[1])
+    @example(seed=SURE[2])
+    @settings(max_examples=10, deadline=None)
+    def check(seed: int) -> None:
+        problem = draw(seed).clean
+        solution = IPOPT_100.solve(problem)
+        if converged.when(solution.success):
+            assert_holds(problem, solution)
+
+    check()
+    converged.check(3)
 
 
 @pytest.mark.parametrize("seed", BARRIER)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from floors import Floor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,13 +83,19 @@ def test_a_saddle_is_no_minimum(solver, seed, size):
     assert solution.cost < 0
 
 
-@given(st.one_of(problems(dynamics_bend=0.3, max_horizon=3), networks()))
-@settings(max_examples=15)
-def test_nothing_is_hidden_at_a_strict_minimum(problem):
+def test_nothing_is_hidden_at_a_strict_minimum():
     """Where DDP has converged with every Q_uu positive definite, the probe finds nothing."""
-    solution = DDP(gradient_tolerance=1e-9, max_iterations=200).solve(problem)
-    if solution.success:
-        assert hidden_at(problem, list(solution.controls)) <= 1e-9 * (1 + abs(solution.cost))
+    converged = Floor()
+
+    @given(st.one_of(problems(dynamics_bend=0.3, max_horizon=3), networks()))
+    @settings(max_examples=15)
+    def check(problem):
+        solution = DDP(gradient_tolerance=1e-9, max_iterations=200).solve(problem)
+        if converged.when(solution.success):
+            assert hidden_at(problem, list(solution.controls)) <= 1e-9 * (1 + abs(solution.cost))
+
+    check()
+    converged.check(8)
 
 
 @given(st.floats(1.0, 30.0))
@@ -126,6 +133,7 @@ def test_on_growth_success_means_the_optimum(solver):
     problem = growth.build(horizon=30)
     solution, best = solver.solve(problem), DDP().solve(problem)
     assert solution.cost >= best.cost - 1e-9
+    assert solution.success or isinstance(solver, MSA)
     if solution.success:
         assert_close(solution.cost, best.cost, 1e-6)
     else:

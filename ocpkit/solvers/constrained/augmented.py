@@ -177,8 +177,8 @@ class Augmented:
             relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
             squares += float(relative @ relative)
             distances.append(numbers[k:-1])
-        violation, *worst = worst_row(distances, units)
-        return Measured(updated, distances, violation, squares, WorstRow.of(self.rows, *worst), cost)
+        violation, amount, t, i = worst_row(distances, units)
+        return Measured(updated, distances, violation, squares, WorstRow.of(self.rows, amount, t, i), cost)
 
 
 @dataclass(frozen=True)
