@@ -52,7 +52,9 @@ from ocpkit.solution.solution import Status as Status
 from ocpkit.solution.solution import WarmStart as WarmStart
 from ocpkit.solution.violation import Violation as Violation
 from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
+from ocpkit.solvers.constrained.barrier import Barrier as Barrier
 from ocpkit.solvers.constrained.interior_point import InteriorPoint as InteriorPoint
+from ocpkit.solvers.constrained.penalty import Penalty as Penalty
 from ocpkit.solvers.ddp.damping import Damping as Damping
 from ocpkit.solvers.ddp.ddp import DDP as DDP
 from ocpkit.solvers.ddp.ddp import FDDP as FDDP

@@ -23,6 +23,7 @@ from ocpkit import (
     Failure,
     FunctionTerminalCost,
     LeastSquares,
+    Penalty,
     Problem,
     ProblemError,
     Reason,
@@ -239,9 +240,6 @@ def test_a_callback_stops_it_with_the_best_iterate() -> None:
     "options",
     [
         {"constraint_tolerance": 0.0},
-        {"initial_penalty": -1.0},
-        {"penalty_factor": 1.0},
-        {"enough": 1.0},
         {"inner": IPOPT()},
     ],
     ids=str,
@@ -249,6 +247,12 @@ def test_a_callback_stops_it_with_the_best_iterate() -> None:
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match=next(iter(options))):
         AugmentedLagrangian(**options)
+
+
+@pytest.mark.parametrize("options", [{"initial": -1.0}, {"factor": 1.0}, {"required_decrease": 1.0}], ids=str)
+def test_wrong_schedules_of_the_penalty(options: dict[str, Any]) -> None:
+    with pytest.raises(ProblemError, match=next(iter(options))):
+        Penalty(**options)
 
 
 def test_a_black_box_cost_says_what_to_do() -> None:

@@ -17,7 +17,18 @@ from test_constrained import CASES, bryson_denham, kkt_residual, swing
 from test_random_constrained import assert_honest
 
 import ocpkit.math as m
-from ocpkit import AugmentedLagrangian, Constraint, InteriorPoint, Problem, ProblemError, Status, models, registry
+from ocpkit import (
+    AugmentedLagrangian,
+    Barrier,
+    Constraint,
+    InteriorPoint,
+    Penalty,
+    Problem,
+    ProblemError,
+    Status,
+    models,
+    registry,
+)
 from ocpkit.problem.constraint_rows import problem_rows
 from ocpkit.solution.complementarity import complementarity
 from ocpkit.solvers.constrained.augmented import Augmented
@@ -125,7 +136,7 @@ def test_a_warm_start_brings_its_multipliers() -> None:
     """Also where one row has two bounds, and one multiplier stands for both."""
     problem = swing(control_bounds=(-6, 6), constraints=(Constraint(lambda x, u: x[1], -1.0, 1.0, "rate"),))
     first = InteriorPoint().solve(problem)
-    again = InteriorPoint(first_barrier=1e-9, initial_penalty=1e3).solve(problem, first)
+    again = InteriorPoint(barrier=Barrier(first=1e-9), penalty=Penalty(initial=1e3)).solve(problem, first)
     assert again.success
     assert again.details.inner_iterations < first.details.inner_iterations / 2
     assert again.cost == pytest.approx(first.cost, rel=1e-7)
@@ -146,10 +157,10 @@ def test_complementarity_needs_multipliers_of_these_rows() -> None:
         complementarity(swing(), solution)
 
 
-@pytest.mark.parametrize("options", [{"first_barrier": 0.0}, {"last_barrier": -1.0}, {"barrier_factor": 1.0}], ids=str)
+@pytest.mark.parametrize("options", [{"first": 0.0}, {"last": -1.0}, {"factor": 1.0}], ids=str)
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match=next(iter(options))):
-        InteriorPoint(**options)
+        InteriorPoint(barrier=Barrier(**options))
 
 
 def test_rows_without_bounds_cost_nothing() -> None:

@@ -23,6 +23,7 @@ from ocpkit import (
     MSA,
     SQP,
     AugmentedLagrangian,
+    Barrier,
     Constraint,
     Damping,
     Fatrop,
@@ -31,6 +32,7 @@ from ocpkit import (
     InteriorPoint,
     KalmanFilter,
     LineSearch,
+    Penalty,
     Problem,
     ProblemError,
     Solution,
@@ -128,11 +130,19 @@ OF_AUGMENTED: dict[str, Row] = {
     "constraint_tolerance": (LIMITED, {}, 1e9),
     "gradient_tolerance": (LIMITED, {"max_iterations": 2, "constraint_tolerance": 1e9}, 1e9),
     "first_tolerance": (LIMITED, {}, 1e-8),
-    "initial_penalty": (LIMITED, {}, 300.0),
-    "max_penalty": (LIMITED, {"enough": 1e-9}, 20.0),
-    "penalty_factor": (LIMITED, {"enough": 1e-9}, 2.0),
-    "enough": (LIMITED, {}, 1e-9),
+    "penalty": (LIMITED, {}, Penalty(initial=300.0)),
 }
+STRICT = Penalty(required_decrease=1e-9)
+OF_SCHEDULES: list[tuple[Penalty | Barrier, dict[str, Any]]] = [
+    (Penalty(), {"initial": 300.0}),
+    (STRICT, {"maximum": 20.0}),
+    (STRICT, {"factor": 2.0}),
+    (Penalty(), {"required_decrease": 1e-9}),
+    (Barrier(), {"first": 1.0}),
+    (Barrier(), {"last": 1e-4}),
+    (Barrier(), {"factor": 0.5}),
+]
+"""The options of the schedules of ρ and μ: a schedule, and the option with another value."""
 OF_PLUGINS: dict[str, Row] = OF_EVERY | {
     "tolerance": (SWING, {}, 1e-1),
     "feasibility_tolerance": (SHORT, {}, 1e-300),
@@ -150,12 +160,7 @@ TABLE: dict[type[Solver], dict[str, Row]] = {
         "estimator": (NOISY, {"max_iterations": 3}, kalman()),
     },
     AugmentedLagrangian: OF_AUGMENTED,
-    InteriorPoint: OF_AUGMENTED
-    | {
-        "first_barrier": (LIMITED, {}, 1.0),
-        "last_barrier": (LIMITED, {}, 1e-4),
-        "barrier_factor": (LIMITED, {}, 0.5),
-    },
+    InteriorPoint: OF_AUGMENTED | {"barrier": (LIMITED, {}, Barrier(first=1.0))},
     MSA: OF_FIRST_ORDER
     | {
         "minimisation": (SWING, {"max_iterations": 3}, "gradient"),
@@ -258,6 +263,23 @@ def test_an_option_of_a_part_matters(name: str, engine: str) -> None:
         return fingerprint(DDP(engine=engine, **given).solve(problem))
 
     assert solve(options) != solve(options | {key: part})
+
+
+def test_the_table_holds_every_option_of_a_schedule() -> None:
+    held = {(type(part), *change) for part, change in OF_SCHEDULES}
+    assert held == {(kind, field.name) for kind in (Penalty, Barrier) for field in fields(kind)}
+
+
+@pytest.mark.parametrize("engine", ["numpy", "c"])
+@pytest.mark.parametrize(("part", "change"), OF_SCHEDULES, ids=str)
+def test_an_option_of_a_schedule_matters(part: Penalty | Barrier, change: dict[str, float], engine: str) -> None:
+    kind, key = (AugmentedLagrangian, "penalty") if isinstance(part, Penalty) else (InteriorPoint, "barrier")
+
+    def solve(given: Penalty | Barrier) -> Any:
+        inner = DDP(engine=engine, max_iterations=50)
+        return fingerprint(kind(inner=inner, max_iterations=30, **{key: given}).solve(LIMITED))  # type: ignore[arg-type]
+
+    assert solve(part) != solve(replace(part, **change))
 
 
 @pytest.mark.parametrize("name", OF_DDP)

@@ -1,4 +1,4 @@
-"""The options that DDP had before `Damping` and `LineSearch` mean what they did, and warn."""
+"""The options that solvers had before `Damping`, `LineSearch`, `Penalty` and `Barrier` mean what they did, and warn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from ocpkit import DDP, FDDP, ILQR, Damping, LineSearch, ProblemError, registry
+from ocpkit import (
+    DDP,
+    FDDP,
+    ILQR,
+    AugmentedLagrangian,
+    Barrier,
+    Damping,
+    InteriorPoint,
+    LineSearch,
+    Penalty,
+    ProblemError,
+    registry,
+)
 from ocpkit.solvers.ddp.damping import QUADRATIC
 
 ALIASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -37,6 +49,32 @@ def test_an_old_option_is_translated_once_with_a_warning(kind: type[DDP], name: 
         solver = kind(**old)
     assert len(caught) == 1
     assert caught[0].filename == __file__
+    assert solver == kind(**new)
+    assert pickle.loads(pickle.dumps(solver)) == solver
+    assert replace(solver, max_iterations=3) == kind(**new, max_iterations=3)
+
+
+CONSTRAINED: dict[str, tuple[type[Any], dict[str, Any], dict[str, Any]]] = {
+    "penalty": (
+        AugmentedLagrangian,
+        {"initial_penalty": 3.0, "max_penalty": 1e6, "penalty_factor": 5.0, "enough": 0.5},
+        {"penalty": Penalty(initial=3.0, maximum=1e6, factor=5.0, required_decrease=0.5)},
+    ),
+    "penalty of an interior point": (InteriorPoint, {"initial_penalty": 3.0}, {"penalty": Penalty(initial=3.0)}),
+    "barrier": (
+        InteriorPoint,
+        {"first_barrier": 1e-2, "last_barrier": 1e-6, "barrier_factor": 0.2},
+        {"barrier": Barrier(first=1e-2, last=1e-6, factor=0.2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_old_options_of_constrained_solvers_are_translated(name: str) -> None:
+    kind, old, new = CONSTRAINED[name]
+    with pytest.warns(DeprecationWarning, match=r"write (penalty=Penalty|barrier=Barrier)") as caught:
+        solver = kind(**old)
+    assert len(caught) == 1
     assert solver == kind(**new)
     assert pickle.loads(pickle.dumps(solver)) == solver
     assert replace(solver, max_iterations=3) == kind(**new, max_iterations=3)

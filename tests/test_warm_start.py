@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 import ocpkit.math as m
-from ocpkit import DDP, AugmentedLagrangian, Constraint, InteriorPoint, Problem, ProblemError, Solution, Status, shifted
+from ocpkit import (
+    DDP,
+    AugmentedLagrangian,
+    Barrier,
+    Constraint,
+    InteriorPoint,
+    Penalty,
+    Problem,
+    ProblemError,
+    Solution,
+    Status,
+    shifted,
+)
 
 A, B = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.005], [0.1]])
 METHODS = [AugmentedLagrangian, InteriorPoint]
@@ -86,9 +98,9 @@ def test_options_that_ask_for_more_are_kept() -> None:
     solved = AugmentedLagrangian().solve(cart())
     assert solved.warm_start is not None
     assert 1e3 < solved.warm_start.penalty < 1e6
-    strong = AugmentedLagrangian(initial_penalty=1e6, gradient_tolerance=1e-4).solve(cart(), solved)
+    strong = AugmentedLagrangian(penalty=Penalty(initial=1e6), gradient_tolerance=1e-4).solve(cart(), solved)
     assert strong.history[0].penalty == 1e6
-    weak = AugmentedLagrangian(max_penalty=1e5).solve(cart(), solved)
+    weak = AugmentedLagrangian(penalty=Penalty(maximum=1e5)).solve(cart(), solved)
     assert weak.history[0].penalty == 1e3  # two powers below the largest, which leaves it room to grow
 
 
@@ -97,15 +109,15 @@ def test_another_structure_begins_anew() -> None:
     solved = AugmentedLagrangian().solve(cart())
     two = cart(constraints=(*cart().stages[0].constraints, Constraint(lambda x, u: x[0], -9.0, 9.0, "rail")))
     solver = AugmentedLagrangian()
-    assert solver.solve(two, solved).history[0].penalty == solver.initial_penalty
+    assert solver.solve(two, solved).history[0].penalty == solver.penalty.initial
 
 
 def test_a_barrier_begins_at_its_first_value_behind_a_method_without() -> None:
     solved = AugmentedLagrangian().solve(cart())
-    assert InteriorPoint().first(solved.warm_start).barrier == InteriorPoint().first_barrier
+    assert InteriorPoint().first(solved.warm_start, Barrier()).barrier == Barrier().first
     inside = InteriorPoint().solve(cart(), solved)
     assert inside.warm_start is not None
-    assert inside.warm_start.barrier == InteriorPoint().last_barrier
+    assert inside.warm_start.barrier == Barrier().last
 
 
 def test_what_grew_in_vain_is_not_handed_on() -> None:
@@ -113,7 +125,7 @@ def test_what_grew_in_vain_is_not_handed_on() -> None:
     failed = AugmentedLagrangian().solve(hopeless)
     assert failed.status in (Status.INFEASIBLE, Status.GAVE_UP)
     assert failed.warm_start is not None
-    assert failed.warm_start.penalty == AugmentedLagrangian().initial_penalty
+    assert failed.warm_start.penalty == Penalty().initial
 
 
 def test_it_is_saved_with_the_solution(tmp_path: Path) -> None:

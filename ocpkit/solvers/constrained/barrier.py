@@ -1,4 +1,4 @@
-"""Rows under a logarithmic barrier, with a slack that is always at its best and so never appears.
+"""Logarithmic barrier on rows, with a slack that is always at its best and so never appears, and its schedule.
 
 A row c ≤ 0 with its slack, c + s = 0 and s > 0, has in the mixed logarithmic barrier-augmented Lagrangian (Armand &
 Omheni 2017) the price
@@ -24,8 +24,49 @@ import casadi as ca
 import numpy as np
 from numpy.typing import NDArray
 
+from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows
 from ocpkit.problem.graphs import TracedConstraints
+from ocpkit.solution.solution import WarmStart
+from ocpkit.solvers.driver import positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Barrier:
+    """Options of the schedule of μ.
+
+    Parameters
+    ----------
+    first, last
+        First and last μ [natural unit of J, at most |J|]: s y of every inequality. J is too high by at most μ per row.
+    factor
+        What μ is multiplied by after each inner solve, below 1.
+
+    Raises
+    ------
+    ProblemError
+        For a number out of its range.
+    """
+
+    first: float = 1e-3
+    last: float = 1e-9
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_hidden_fields(self)
+        positive(self, "first", "last", "factor")
+        if self.factor >= 1:
+            raise ProblemError(f"factor of the barrier must be below 1, got {self.factor!r}")
+
+    def begin(self, warm: WarmStart | None) -> float:
+        """Return the first μ: that of a warm start, between the first and the last."""
+        if warm is None:
+            return self.first
+        return min(max(self.last, warm.barrier or self.first), self.first)
+
+    def lowered(self, mu: float) -> float:
+        """Return the next smaller μ."""
+        return max(self.last, mu * self.factor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,29 +21,34 @@ from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Status, WarmStart
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.constrained.augmented import Augmented
+from ocpkit.solvers.constrained.barrier import Barrier
+from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.constrained.units import Units, first_units
 from ocpkit.solvers.ddp.compiled import ROWS, SLICE, CompiledRun, RunInC, address_of, verdict
 from ocpkit.solvers.driver import Clock, Guess
 
 if TYPE_CHECKING:
     from ocpkit.engines.vm import SweepPolicy
-    from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian
-
-SHARED_OPTIONS = ("constraint_tolerance", "gradient_tolerance", "penalty_factor", "max_penalty", "enough")
 
 
 class CompiledAugmentedRun(RunInC):
     """One constrained solve in progress, in C; its iterations are the outer ones."""
 
     def __init__(
-        self, options: AugmentedLagrangian, augmented: Augmented, graph: ProblemGraph, library: Library, guess: Guess
+        self,
+        options: ConstrainedOptions,
+        augmented: Augmented,
+        graph: ProblemGraph,
+        library: Library,
+        guess: Guess,
+        barrier: Barrier | None,
     ) -> None:
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
         minimizer = options.minimizer
         self.inner = CompiledRun.begin(minimizer, problem, graph, library, guess)
-        y, barrier, sides = augmented.first_multipliers(guess.multipliers), options.barrier, augmented.sides
-        self.first = first = options.first(guess.warm_start if y else None)
+        y, sides = augmented.first_multipliers(guess.multipliers), augmented.sides
+        self.first = first = options.first(guess.warm_start if y else None, barrier)
         self.p = self.inner.parameters = augmented.extended(y, first.penalty, first.barrier)
         inner = self.inner.state
         inner.p = address_of(self.p)
@@ -52,7 +57,11 @@ class CompiledAugmentedRun(RunInC):
         self.memory = dict[str, Any]()
         states, controls = max(problem.state_sizes), max(problem.control_sizes)
         self.state = AugmentedState(
-            **{name: getattr(options, name) for name in SHARED_OPTIONS},
+            constraint_tolerance=options.constraint_tolerance,
+            gradient_tolerance=options.gradient_tolerance,
+            penalty_factor=options.penalty.factor,
+            max_penalty=options.penalty.maximum,
+            required_decrease=options.penalty.required_decrease,
             first_damping=minimizer.schedule.initial,
             damping=minimizer.schedule.initial,
             most=int(options.inner.max_iterations) + 1,
@@ -69,8 +78,8 @@ class CompiledAugmentedRun(RunInC):
             p=inner.p,
             penalty=first.penalty,
             barrier=first.barrier,
-            barrier_factor=barrier.factor,
-            last_barrier=barrier.last,
+            barrier_factor=1.0 if barrier is None else barrier.factor,
+            last_barrier=0.0 if barrier is None else barrier.last,
             tolerance=first.tolerance,
             residual=np.inf,
             gradient_norm=np.nan,

@@ -2,10 +2,10 @@
 
     minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   c_t(x_t, u_t) + s_t = 0, s_t > 0
 
-The outer iteration is that of `constrained`, with the inequalities under a logarithmic barrier μ (`barrier`)
+The outer iteration is that of `augmented_lagrangian`, with the inequalities under a logarithmic barrier μ (`barrier`)
 whose slacks are eliminated in closed form: the inner DDP minimises a smooth function, s y = μ holds at each of its
 iterates, and the start may be infeasible. Equalities keep the price of the augmented Lagrangian. After each inner solve
-y moves, μ falls, and ρ grows where |c + s| has not fallen enough; at the end s y is `last_barrier` at every row.
+y moves, μ falls, and ρ grows where |c + s| has not fallen enough; at the end s y is the last μ at every row.
 
 Control bounds are rows like any other here, not kept by the inner solver: they hold to the constraint tolerance, and
 what is returned is moved inside them.
@@ -16,33 +16,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocpkit.errors import ProblemError
-from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian, Barrier
-from ocpkit.solvers.driver import positive
+from ocpkit.problem.problem import Problem
+from ocpkit.solvers.constrained.augmented_lagrangian import OLD_PENALTY, begin_run
+from ocpkit.solvers.constrained.barrier import Barrier
+from ocpkit.solvers.constrained.options import ConstrainedOptions
+from ocpkit.solvers.driver import AnyRun, Guess
+from ocpkit.solvers.renamed import OldNames, accept_old_names
+
+OF_BARRIER = {"first_barrier": "first", "last_barrier": "last", "barrier_factor": "factor"}
 
 
+@accept_old_names(OLD_PENALTY, OldNames("barrier", Barrier(), OF_BARRIER))
 @dataclass(frozen=True, kw_only=True)
-class InteriorPoint(AugmentedLagrangian):
+class InteriorPoint(ConstrainedOptions):
     """DDP inside a logarithmic barrier: control bounds, stage and terminal constraints, equalities and inequalities.
 
     Parameters
     ----------
-    first_barrier, last_barrier
-        First and last μ [natural unit of J, at most |J|]: s y of every inequality. J is too high by at most μ per row.
-    barrier_factor
-        What μ is multiplied by after each inner solve.
+    inner, constraint_tolerance, gradient_tolerance, first_tolerance, penalty
+        As of `AugmentedLagrangian`; ρ prices equalities, and c + s of the inequalities.
+    barrier
+        Schedule of μ.
     """
 
     gradient_tolerance: float = 1e-7  # the barrier's own curvature makes slopes look small that y can feel
-    first_barrier: float = 1e-3
-    last_barrier: float = 1e-9
-    barrier_factor: float = 0.1
+    barrier: Barrier = Barrier()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "first_barrier", "last_barrier", "barrier_factor")
-        if self.barrier_factor >= 1:
-            raise ProblemError(f"barrier_factor must be below 1, got {self.barrier_factor!r}")
+        if not isinstance(self.barrier, Barrier):
+            raise ProblemError(f"barrier must be a Barrier, got {self.barrier!r}")
 
-    @property
-    def barrier(self) -> Barrier:
-        return Barrier(self.first_barrier, self.last_barrier, self.barrier_factor)
+    def begin(self, problem: Problem, guess: Guess) -> AnyRun:
+        return begin_run(self, problem, guess, self.barrier)

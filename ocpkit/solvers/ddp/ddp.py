@@ -31,14 +31,29 @@ from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
 from ocpkit.solvers.choose import choose_engine
 from ocpkit.solvers.ddp.compiled import CompiledRun
+from ocpkit.solvers.ddp.damping import QUADRATIC
+from ocpkit.solvers.ddp.line_search import BACKTRACKING
 from ocpkit.solvers.ddp.options import DDPOptions
-from ocpkit.solvers.ddp.renamed import accept_old_names
 from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.ddp.switch import SwitchingRun
 from ocpkit.solvers.driver import AnyRun, Guess
+from ocpkit.solvers.renamed import OldNames, accept_old_names
+
+OF_DAMPING = {
+    "regularize": "target",
+    "initial_regularization": "initial",
+    "min_regularization": "minimum",
+    "max_regularization": "maximum",
+    "regularization_factor": "factor",
+}
+OF_LINE_SEARCH = {"min_step_size": "min_step_size", "armijo": "armijo"}
+OLD_NAMES = (
+    OldNames("damping", QUADRATIC, OF_DAMPING),
+    OldNames("line_search", BACKTRACKING, OF_LINE_SEARCH, switch=True),
+)
 
 
-@accept_old_names
+@accept_old_names(*OLD_NAMES)
 @dataclass(frozen=True, kw_only=True)
 class DDP(DDPOptions):
     """Differential dynamic programming.
@@ -90,7 +105,7 @@ class DDP(DDPOptions):
         return run if choice.graph is None else SwitchingRun(run, problem, choice.graph)
 
 
-@accept_old_names
+@accept_old_names(*OLD_NAMES)
 @dataclass(frozen=True, kw_only=True)
 class ILQR(DDP):
     """Iterative LQR: `DDP` with first-order dynamics (the Gauss-Newton form of the paper, Sec. 3.2)."""
@@ -98,7 +113,7 @@ class ILQR(DDP):
     second_order: bool = False
 
 
-@accept_old_names
+@accept_old_names(*OLD_NAMES)
 @dataclass(frozen=True, kw_only=True)
 class FDDP(DDP):
     """Feasibility-driven DDP: `DDP` from a state guess with gaps, by default x0 at every stage."""

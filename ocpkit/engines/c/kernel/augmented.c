@@ -75,7 +75,7 @@ static void tighten(augmented *a, double residual, int moved) {
   const double last = moved ? a->gradient_tolerance : finest, next = a->tolerance / 10;
   const double wanted = residual <= a->constraint_tolerance ? a->gradient_tolerance : next;
   a->tolerance = fmin(a->tolerance, wanted < 2 * last ? last : wanted); /* no rounding may ask for one more solve */
-  if (tried && residual > fmax(a->constraint_tolerance, a->enough * a->residual)) {
+  if (tried && residual > fmax(a->constraint_tolerance, a->required_decrease * a->residual)) {
     a->penalty *= a->penalty_factor;
     if (a->penalty > a->max_penalty) search(a);
   }

@@ -4,7 +4,7 @@ static const double OFF = 1e-150, NARROWEST = 1e-3, SMALLEST = 1e-3, FAR = 1e-3;
 
 typedef struct {
   /* options, as in Python; of the inner solver, the most iterations (the guess counts as one) and the first damping */
-  double constraint_tolerance, gradient_tolerance, penalty_factor, max_penalty, enough, first_damping;
+  double constraint_tolerance, gradient_tolerance, penalty_factor, max_penalty, required_decrease, first_damping;
   double barrier_factor, last_barrier;
   long most, parameter_size, widest, largest_n, largest_m, scaled;
   /* memory: the rows of parameters, as many for new multipliers, the distances of one stage, where inner solves start,
