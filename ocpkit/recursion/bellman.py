@@ -97,11 +97,15 @@ class BellmanStep:
         return dot(slope, self.k) / 2 + self.gap_change
 
 
+def q_gradient(fx: Any, fu: Any, lx: Any, lu: Any, Vx: Any) -> tuple[Any, Any]:
+    """Q_x and Q_u of Eq. 3, at a co-state also the gradients H_x and H_u of the Hamiltonian (Eq. 20)."""
+    return lx + matvec(transpose(fx), Vx), lu + matvec(transpose(fu), Vx)
+
+
 def q_expansion(stage: Expansion, V: Value) -> ActionValue:
     """Eq. 3, or with an outer product for V_xx Eq. 16-17; a gap first moves V_x to where f really lands."""
     Vx = V.x if stage.gap is None else V.x + matvec(V.xx, stage.gap)
-    Qx = stage.lx + matvec(transpose(stage.fx), Vx)
-    Qu = stage.lu + matvec(transpose(stage.fu), Vx)
+    Qx, Qu = q_gradient(stage.fx, stage.fu, stage.lx, stage.lu, Vx)
     if V.xx is None:
         return ActionValue(Qx, Qu)
     Qxx = sandwich(stage.fx, V.xx, stage.fx) + stage.lxx

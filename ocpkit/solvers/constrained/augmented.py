@@ -148,14 +148,10 @@ class Augmented:
 
         `penalty` is one ρ for all rows, or (T + 1, k).
         """
-        p = np.zeros(self.template.parameters.shape)
-        p[:, : self.parameter_size], p[:, self.parameter_size + self.widest : -1], p[:, -1] = (
-            self.problem.parameters,
-            penalty,
-            barrier,
-        )
+        p, first = np.zeros(self.template.parameters.shape), self.parameter_size
+        p[:, :first], p[:, first + self.widest : -1], p[:, -1] = self.problem.parameters, penalty, barrier
         for row, y in zip(p, multipliers or ()):
-            row[self.parameter_size : self.parameter_size + len(y)] = y
+            row[first : first + len(y)] = y
         return p
 
     def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> list[Array]:

@@ -23,9 +23,7 @@ from ocpkit.engines.numpy import Policy
 from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Stage
-from ocpkit.recursion.bellman import q_expansion
-from ocpkit.recursion.expansion import Expansion
-from ocpkit.recursion.value import Value
+from ocpkit.recursion.bellman import q_gradient
 from ocpkit.solution.details import Failure
 from ocpkit.solution.history import Iteration, PenaltyIteration
 from ocpkit.solution.solution import Status
@@ -120,8 +118,7 @@ def hamiltonian(stage: Stage, x: Array, costate: Array, u: Array, p: Array) -> t
     """Eq. 20 with its gradients: H, H_x (n,), H_u (m,); `costate` is p_{t+1}, `p` the problem's parameters."""
     value = stage.cost.value(x, u, p) + float(costate @ stage.dynamics.step(x, u, p))
     (lx, lu), (fx, fu) = stage.cost.gradient(x, u, p), stage.dynamics.jacobians(x, u, p)
-    Q = q_expansion(Expansion(fx, fu, lx, lu), Value(costate))
-    return value, Q.x, Q.u
+    return value, *q_gradient(fx, fu, lx, lu, costate)
 
 
 def augmented_hamiltonian(
