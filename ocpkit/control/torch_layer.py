@@ -14,6 +14,7 @@ from ocpkit.problem.problem import Problem
 from ocpkit.solution.sensitivity import Sensitivity
 from ocpkit.solution.solution import Solution
 from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian
+from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.driver import Solver
 
@@ -72,7 +73,8 @@ class _Layer:
 def _precise_solver(problem: Problem) -> Solver:
     if problem.terminal_constraints or any(stage.constraints for stage in problem.stages):
         return AugmentedLagrangian(gradient_tolerance=PRECISE)
-    return DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300)
+    # at the rounding of J many small changes of the damping find a step sooner than few large ones
+    return DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300, damping=QUADRATIC)
 
 
 class _Solve(torch.autograd.Function):

@@ -45,7 +45,7 @@ class CompiledAugmentedRun(RunInC):
     ) -> None:
         self.augmented, self.library = augmented, library
         problem = augmented.template.replace(x0=augmented.problem.x0)
-        minimizer = options.minimizer
+        minimizer = options.minimizer(penalized=augmented.widest > 0)
         self.inner = CompiledRun.begin(minimizer, problem, graph, library, guess)
         y, sides = augmented.first_multipliers(guess.multipliers), augmented.sides
         self.first = first = options.first(guess.warm_start if y else None, barrier)

@@ -38,11 +38,11 @@ class ConstrainedOptions(Solver):
         why = f"as the inner solver of {name}; give first_tolerance and gradient_tolerance to {name} itself"
         refuse_unused(self.inner, why, "gradient_tolerance", "cost_tolerance")
 
-    @property
-    def minimizer(self) -> DDP:
-        """The inner solver, with the damping that suits warm starts best unless it has its own or none."""
-        chosen = self.inner.damping is not None or self.inner.curvature is not None
-        return self.inner if chosen else replace(self.inner, damping=QUADRATIC)
+    def minimizer(self, *, penalized: bool) -> DDP:
+        """Return the inner solver; functions that rows change at each outer iteration suit another damping."""
+        inner = self.inner
+        chosen = inner.damping is not None or inner.curvature is not None or not penalized
+        return inner if chosen else replace(inner, damping=QUADRATIC)
 
     def first(self, warm: WarmStart | None, barrier: Barrier | None) -> WarmStart:
         """Return the first ρ, μ and inner tolerance: those of a warm start, as far as they go further."""

@@ -50,7 +50,7 @@ class AugmentedLagrangianRun(Run):
         self.penalty, self.barrier, self.tolerance = self.first.penalty, self.first.barrier, self.first.tolerance
         self.schedule, self.last_barrier = barrier, 0.0 if barrier is None else barrier.last
         self.barrier_unit, self.searching, self.least_squares = 1.0, 0, 0.0
-        self.minimizer = options.minimizer
+        self.minimizer = options.minimizer(penalized=augmented.widest > 0)
         self.damping = self.minimizer.schedule.initial
         self.units = first_units(augmented, guess, scaling=options.scaling)
         self.inner: Solution | None = None
@@ -200,10 +200,11 @@ class AugmentedLagrangianRun(Run):
             self.barrier_unit = min(self.units.cost, max(SMALLEST_COST * self.units.cost, abs(self.cost)))
         problem = self.augmented.lagrangian(self._parameters())
         limit = min(self.options.inner.time_limit, max(self.time_left, SHORTEST))
+        undamped = self.minimizer.curvature is not None
         solver = replace(
             self.minimizer,
             gradient_tolerance=self.tolerance,
-            damping=None if self.minimizer.damping is None else replace(self.minimizer.damping, initial=self.damping),
+            damping=None if undamped else replace(self.minimizer.schedule, initial=self.damping),
             cost_tolerance=LEAST_DECREASE if self.searching else NEGLIGIBLE,
             time_limit=limit,
         )
