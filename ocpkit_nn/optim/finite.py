@@ -22,7 +22,8 @@ def finite_mean(inputs: Tensor, values: Tensor, others: Sequence[Tensor], proces
     FloatingPointError
         If that mean or one of the others is not finite, in all processes.
     """
-    sizes = [torch.linalg.vector_norm(tensor).to(values.dtype) for tensor in others]  # as cheap as sums
+    norms = torch._foreach_norm(list(others)) if others else ()  # as cheap as sums
+    sizes = [norm.to(values.dtype) for norm in norms]
     mean, *largest = processes.average(torch.stack([values.mean(), *sizes])).tolist()
     if not all(map(math.isfinite, (mean, *largest))):  # a mean or norm may overflow where no number has
         wrong = any(not tensor.isfinite().all() for tensor in (values, *others))

@@ -24,7 +24,7 @@ LayerRule = Callable[[int, LayerGradients], tuple[Metric, Tensor]]
 """Maps (stage, gradients) to M/η and the direction g that takes the place of E[Q_u]."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Trajectory:
     """Nominal trajectory of a mini-batch of B samples (Alg. 3, line 5).
 
@@ -45,7 +45,7 @@ class Trajectory:
     workspaces: Sequence[Workspace] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TerminalValue:
     """V_x = ∇φ and V_xx = s Z Zᵀ of every sample at the network's output.
 

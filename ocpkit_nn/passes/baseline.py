@@ -52,6 +52,10 @@ class Baseline:
         fresh = Baseline(self.curvature, [self.layers[t]], [{}], [{**self.options[t], "lr": 1.0}])
         return fresh(0, LayerGradients(control.expectation(weight), control, weight, None))[0]
 
+    def step(self, t: int, gradient: list[Tensor]) -> None:
+        """Take the baseline's step at stage t, on the gradient for its parameters."""
+        fused.descend(self.curvature, [self.layers[t]], [gradient], [self.memories[t]], self.options[t])
+
     def descend(self, stages: Sequence[int], gradients: Sequence[list[Tensor]]) -> None:
         """Take the baseline's step at some stages, on the gradients for their parameters; at once in each group."""
         left = list(zip(stages, gradients))

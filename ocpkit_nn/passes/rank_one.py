@@ -42,8 +42,8 @@ class RankOneValue:
     ----------
     base
         b (1, B, …).
-    weight, curvature
-        w and κ, (B, 1).
+    weight
+        w (B, 1).
     ratio
         κ/w, () or (B, 1): the same at all layers between two that couple samples.
     """
@@ -51,7 +51,6 @@ class RankOneValue:
     def __init__(self, gradient: Tensor, scale: float = 0.0) -> None:
         self.base, self.ratio = StateBase(gradient.unsqueeze(0)), gradient.new_full((), scale)
         self.weight = gradient.new_ones(len(gradient), 1)
-        self.curvature = gradient.new_full((len(gradient), 1), scale)
 
     def vjp(self, linearisation: Linearisation) -> tuple[ControlBase, StateBase]:
         """Return f_uᵀ b and f_xᵀ b."""
@@ -59,7 +58,7 @@ class RankOneValue:
 
     def reduce(self, growth: Tensor) -> None:
         """Divide V_x and V_xx by 1 + c (B, 1): Eq. 5."""
-        self.weight, self.curvature = self.weight / growth, self.curvature / growth
+        self.weight = self.weight / growth
 
     def propagate(self, linearisation: Linearisation, state: StateBase) -> None:
         """Take f_xᵀ b for b.
@@ -70,7 +69,7 @@ class RankOneValue:
         if linearisation.couples_samples:
             w, Vx = self.weight, linearisation.through_batch(state.combine(self.weight))
             self.base, self.weight = StateBase(Vx.unsqueeze(0)), torch.ones_like(w)
-            self.ratio, self.curvature = self.ratio / w, self.curvature / w / w
+            self.ratio = self.ratio / w
 
 
 @dataclass(frozen=True)

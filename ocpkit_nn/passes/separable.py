@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric
+from ocpkit_nn.layers.stages import Linearisation
 from ocpkit_nn.layers.vectors import ControlBase, StateBase
 from ocpkit_nn.passes.backward_pass import BackwardPass, TerminalValue, Trajectory
 from ocpkit_nn.passes.baseline import Baseline
@@ -78,7 +79,31 @@ class SeparablePolicy:
     def apply(self, layer: Layer, deviation: Tensor | None = None, step_size: float = 1.0) -> None:
         """Take the baseline's step at the layer, for deviations δX (B, …); its moments allow no other step size."""
         assert step_size == 1.0
-        self.baseline.descend([self.stage], [self.gradient(layer, deviation)])
+        self.baseline.step(self.stage, self.gradient(layer, deviation))
+
+
+class SeparableValue(RankOneValue):
+    """V_x = w b and V_xx = κ b bᵀ with κ itself, by which c is computed here.
+
+    Attributes
+    ----------
+    curvature
+        κ (B, 1).
+    """
+
+    def __init__(self, gradient: Tensor, scale: float) -> None:
+        super().__init__(gradient, scale)
+        self.curvature = gradient.new_full((len(gradient), 1), scale)
+
+    def reduce(self, growth: Tensor) -> None:
+        super().reduce(growth)
+        self.curvature = self.curvature / growth
+
+    def propagate(self, linearisation: Linearisation, state: StateBase) -> None:
+        weight = self.weight
+        super().propagate(linearisation, state)
+        if linearisation.couples_samples:
+            self.curvature = self.curvature / weight / weight
 
 
 @dataclass(frozen=True)
@@ -96,7 +121,7 @@ class SeparablePass(BackwardPass):
     def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: Baseline) -> list[SeparablePolicy]:
         memories, linearisations = rule.memories, trajectory.linearisations
         memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % REFRESH_INTERVAL
-        V, policies = RankOneValue(terminal.gradient, terminal.scale), list[SeparablePolicy]()
+        V, policies = SeparableValue(terminal.gradient, terminal.scale), list[SeparablePolicy]()
         ones = V.weight
         for t in reversed(range(len(linearisations))):
             memory, weight, mixed_weight = memories[t], V.weight, None
