@@ -9,5 +9,5 @@ from ocpkit import moved
 from ocpkit.lazy import lazily
 
 __version__ = "0.1.0"
-__getattr__, __dir__, __all__ = lazily(__name__, without=("BatchSolution", "solve_batch", "torch_layer"))  # need torch
+__getattr__, __dir__ = lazily(__name__, without=("BatchSolution", "solve_batch", "torch_layer"))  # need torch
 moved.install()

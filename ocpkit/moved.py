@@ -6,9 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -121,8 +119,11 @@ MOVED = {
 """The home today of each module that has moved."""
 
 
-class _MovedModule(Loader):
-    """The module of today under its old name."""
+class _MovedModule:
+    """Loader of the module of today under its old name; the base classes of loaders are slow to import."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         sys.modules[module.__name__] = import_module(MOVED[module.__name__])
@@ -133,7 +134,7 @@ class _MovedModule(Loader):
         return compile(command, fullname, "exec") if fullname == "ocpkit_nn.train" else None
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds modules by the names that they had."""
 
     def find_spec(
@@ -142,7 +143,7 @@ class _Finder(MetaPathFinder):
         if fullname not in MOVED:
             return None
         _warn(fullname, MOVED[fullname])
-        return ModuleSpec(fullname, _MovedModule())
+        return ModuleSpec(fullname, _MovedModule())  # type: ignore[arg-type]
 
 
 def install() -> None:
@@ -163,6 +164,8 @@ def members(package: str, *homes: str) -> Callable[[str], Any]:
     """
 
     def get(name: str) -> Any:
+        from importlib.util import find_spec  # slow to import
+
         submodule = name.startswith("__") or find_spec(f"{package}.{name}") is not None
         for home in () if submodule else homes:
             module = import_module(f"{package}.{home}")

@@ -7,4 +7,4 @@ a loss or a network by its name.
 
 from ocpkit.lazy import lazily
 
-__getattr__, __dir__, __all__ = lazily(__name__)
+__getattr__, __dir__ = lazily(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Policy:
         """max_t ‖Q_u + y‖_∞."""
         return float(np.max([np.abs(s.slope).max() for s in self.steps if s.Q.u.size], initial=0.0))
 
-    @property
+    @cached_property
     def expected_change(self) -> float:
         """Change of J that the quadratic model predicts for the full step."""
         return float(sum(s.expected_change for s in self.steps))
