@@ -1,4 +1,4 @@
-"""Time per training step and peak memory of every optimiser, side by side in one run.
+"""Time per training step and peak memory of every optimizer, side by side in one run.
 
     python -m benchmarks.training_step [--quick] [--network NAME ...] [--method TEXT ...] [--markdown FILE]
 
@@ -53,7 +53,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Method:
-    """How to build a network with its optimiser, and the name of its baseline."""
+    """How to build a network with its optimizer, and the name of its baseline."""
 
     build: Callable[[], Step]
     baseline: str
@@ -82,7 +82,7 @@ TWINS = {"identity": "SGD", "diagonal": "RMSprop", "adam": "Adam", "kronecker": 
 
 
 def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
-    """Return every optimiser by name."""
+    """Return every optimizer by name."""
     every = {
         "Adam": Method(partial(_backpropagation, model, torch.optim.Adam, fused=True), "Adam"),
         "SGD": Method(partial(_backpropagation, model, torch.optim.SGD, fused=True), "SGD"),

@@ -48,7 +48,7 @@ The first figure of each of the [paper's experiments, and of those beyond it](re
 SCRIPTS = {
     "two_passes": "Back-propagation and DDP: what goes backward, what goes forward",
     "feedback_toy": "A valley of the loss, with feedback and without",
-    "many_optimisers": "Six methods as one recursion with other parts",
+    "many_optimizers": "Six methods as one recursion with other parts",
     "monte_carlo": "A plan under noise, open loop and with DDP's feedback",
     "tune_mpc": "A controller tuned by the gradient of its closed loop",
     "learn_cost": "A cost learnt from demonstrations",

@@ -75,14 +75,14 @@ def learn(steps: int) -> tuple[np.ndarray, list[float]]:
     """Return the learnt weights, scaled so that the first is the expert's, and the losses."""
     layer, shown = torch_layer(problem()), demonstrations()
     free = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # the first weight fixes the scale
-    optimiser, losses = torch.optim.Adam([free], lr=0.1), []
+    optimizer, losses = torch.optim.Adam([free], lr=0.1), []
     for _ in range(steps):
         weights = torch.cat([torch.zeros(1, dtype=torch.float64), free])
         states, _ = layer(torch.from_numpy(STARTS), weights)
         loss = ((states - shown) ** 2).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return EXPERT[0] * np.exp([0.0, *free.detach().numpy()]), losses
 

@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 # %% [markdown]
-# ## Network and optimiser
+# ## Network and optimizer
 # `DDPNOpt` takes the batch, since it needs what happens in each layer.
 
 # %%

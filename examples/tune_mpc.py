@@ -3,7 +3,7 @@
 
 An MPC looks only 0.4 s ahead and its model is too light, so its terminal cost must stand for all that comes after.
 The closed loop of N ticks is differentiated as one function of the weights: the plant by torch, every solve by one more
-Bellman pass (`torch_layer`). What is minimised is the true cost of the plant over 3 s, not the plan's.
+Bellman pass (`torch_layer`). What is minimized is the true cost of the plant over 3 s, not the plan's.
 """
 
 # %%
@@ -31,7 +31,7 @@ FIRST = np.log([0.1, 0.1])  # logarithms of the weights of angle² and rate² at
 
 # %%
 def pendulum(mass: float) -> Any:
-    """One step of the pendulum; the torque drives a mass on one metre."""
+    """One step of the pendulum; the torque drives a mass on one meter."""
 
     def rates(x: Any, u: Any) -> Any:
         return m.stack([x[1], -9.81 * m.sin(x[0]) + u[0] / mass - 0.1 * x[1]])
@@ -92,13 +92,13 @@ def tune(steps: int) -> tuple[np.ndarray, list[float]]:
     """Return the best logarithms that were met, and the closed-loop costs on the way."""
     layer = torch_layer(model())
     weights = torch.tensor(FIRST, requires_grad=True)
-    optimiser, costs, met = torch.optim.Adam([weights], lr=0.15), [], []
+    optimizer, costs, met = torch.optim.Adam([weights], lr=0.15), [], []
     for _ in range(steps):
         cost = closed_loop_cost(layer, weights)
         met.append(weights.detach().numpy().copy())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         cost.backward()
-        optimiser.step()
+        optimizer.step()
         costs.append(cost.item())
     return met[int(np.argmin(costs))], costs
 

@@ -17,7 +17,7 @@ class UnsupportedProblem(ProblemError):
 
 
 class NotPositiveDefinite(ArithmeticError):
-    """Q_uu of a stage has no Cholesky factor: the Bellman minimisation has no solution there."""
+    """Q_uu of a stage has no Cholesky factor: the Bellman minimization has no solution there."""
 
     def __init__(self, stage: int | None = None) -> None:
         super().__init__(f"Q_uu is not positive definite at stage {stage}")

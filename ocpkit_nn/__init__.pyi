@@ -13,7 +13,7 @@ from ocpkit_nn.layers.losses import MeanSquaredError as MeanSquaredError
 from ocpkit_nn.layers.lost_options import TrainingWarning as TrainingWarning
 from ocpkit_nn.layers.metric import Metric as Metric
 from ocpkit_nn.layers.modules import as_layer as as_layer
-from ocpkit_nn.layers.stages import Linearisation as Linearisation
+from ocpkit_nn.layers.stages import Linearization as Linearization
 from ocpkit_nn.layers.stages import Stage as Stage
 from ocpkit_nn.layers.stages import as_stages as as_stages
 from ocpkit_nn.layers.torch_losses import as_loss as as_loss

@@ -1,4 +1,4 @@
-"""Compiled solvers of the tests go to pytest's own cache, barely optimised so that they compile quickly."""
+"""Compiled solvers of the tests go to pytest's own cache, barely optimized so that they compile quickly."""
 
 from __future__ import annotations
 

@@ -57,13 +57,13 @@ def _rows(rng: np.random.Generator, n: int, size: int) -> tuple[Constraint, ...]
     """Up to three of: a bound of one state, a mixed row, a ball to keep out of, an equality of controls and states."""
     rows = []
     i, a, b = int(rng.integers(n)), rng.normal(size=n), rng.normal(size=size)
-    centre, radius = rng.normal(size=n), rng.uniform(0.2, 0.6)
+    center, radius = rng.normal(size=n), rng.uniform(0.2, 0.6)
     if rng.random() < 0.4:
         rows.append(Constraint(lambda x, u: x[i], -rng.uniform(0.5, 3.0), np.inf, "state"))
     if rng.random() < 0.4:
         rows.append(Constraint(lambda x, u: m.dot(a, x) + m.dot(b, u), -np.inf, rng.uniform(0.0, 2.0), "mixed"))
     if rng.random() < 0.3:
-        rows.append(Constraint(lambda x, u: radius**2 - m.dot(x - centre, x - centre), name="ball"))
+        rows.append(Constraint(lambda x, u: radius**2 - m.dot(x - center, x - center), name="ball"))
     if rng.random() < 0.2:
         rows.append(Constraint(lambda x, u: m.dot(b, u) - 0.2 * m.dot(a, x), 0.0, 0.0, "equality"))
     if rng.random() < 0.05:

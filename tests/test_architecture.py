@@ -74,3 +74,26 @@ def test_the_drawing_takes_its_place_on_the_page(script: Any) -> None:
     drawn = script.on_page_markdown(page)
     assert script.PLACE not in drawn
     assert "| `ocpkit.recursion.bellman` |" in drawn
+
+
+def test_docstrings_open_with_a_noun(script: Any) -> None:
+    """Not with a riddle: "What stands for …"."""
+    riddle = re.compile(r"(What|How|Which|Where|Is|Are|That which)\b")
+    riddles = [
+        f"{name}: {text[:60]}"
+        for name, tree in script.sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and riddle.match(text := ast.get_docstring(node) or "")
+    ]
+    assert riddles == []
+
+
+def test_the_spelling_is_american() -> None:
+    stems = "optim|minim|maxim|normal|linear|regular|random|factor|discret|general|initial"
+    british = re.compile(rf"({stems})is(e|ed|ing|er|ation)|colour|behaviour|neighbour")
+    root = SCRIPT.parents[1]
+    files = [path for folder in ("ocpkit", "ocpkit_nn") for path in (root / folder).rglob("*.py")]
+    old_names = ("moved.py", "pmp.py", "methods.py", "e3.py")
+    found = [path.name for path in files if british.search(path.read_text(encoding="utf-8"))]
+    assert set(found) <= set(old_names)

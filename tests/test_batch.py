@@ -18,10 +18,10 @@ from test_engines import coasting, no_gradient
 import ocpkit.math as m
 from ocpkit import DDP, FDDP, ILQR, Constraint, Damping, Problem, ProblemError, Solution, Status, UnsupportedProblem
 from ocpkit.autodiff.symbol import symbols, to_casadi
-from ocpkit.engines.batch.box import minimise_in_boxes
+from ocpkit.engines.batch.box import minimize_in_boxes
 from ocpkit.engines.batch.elementwise import elementwise
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.recursion.box import minimise_in_box
+from ocpkit.recursion.box import minimize_in_box
 from ocpkit.recursion.curvature import Identity
 from ocpkit.solvers.ddp.solve_batch import BatchSolution, solve_batch
 
@@ -123,7 +123,7 @@ def alone(start: int) -> BatchSolution:
 
 @given(st.lists(st.integers(0, len(STARTS) - 1), min_size=1, max_size=9))
 @settings(max_examples=15, deadline=None)
-def test_a_result_does_not_depend_on_its_neighbours(chosen: list[int]) -> None:
+def test_a_result_does_not_depend_on_its_neighbors(chosen: list[int]) -> None:
     together = solve_batch(poles(), x0=STARTS[chosen], solver=DDP())
     for place, start in enumerate(chosen):
         single = alone(start)
@@ -210,8 +210,8 @@ def test_boxes_are_those_of_the_single_search(program: tuple[Array, ...]) -> Non
     H, g, lower, upper = program
     other = np.eye(len(g)) - 2 * np.diag(np.arange(len(g)) == 0)  # not positive definite where its first entry is free
     arrays = [torch.tensor(np.stack(pair)) for pair in ((other, H), (g, g), (lower, lower), (upper, upper))]
-    minimum, failed = minimise_in_boxes(*arrays, torch.zeros(2, len(g), dtype=torch.float64))
-    alone = minimise_in_box(H, g, lower, upper)
+    minimum, failed = minimize_in_boxes(*arrays, torch.zeros(2, len(g), dtype=torch.float64))
+    alone = minimize_in_box(H, g, lower, upper)
     assert not failed[1]
     np.testing.assert_allclose(minimum.k[1], alone.k, atol=1e-9 * (1 + np.abs(alone.k).max()))
     np.testing.assert_allclose(minimum.multipliers[1], alone.multipliers, atol=1e-9 * (1 + np.abs(g).max()))
@@ -219,7 +219,7 @@ def test_boxes_are_those_of_the_single_search(program: tuple[Array, ...]) -> Non
     gains = minimum.solve(torch.tensor(np.stack([Qux, Qux])))[1]
     np.testing.assert_allclose(gains, alone.solve(Qux), rtol=1e-7, atol=1e-9 * np.abs(alone.solve(Qux)).max())
     try:
-        minimise_in_box(other, g, lower, upper)
+        minimize_in_box(other, g, lower, upper)
         assert not failed[0]
     except NotPositiveDefinite:
         assert failed[0]

@@ -42,7 +42,7 @@ def random_lq(seed: int, horizon: int, sizes: list[int], controls: list[int], ga
 
 
 def solve_kkt(stages: list[Expansion], terminal: Value, start: np.ndarray) -> tuple[Any, Any, Any, float]:
-    """Minimise the quadratic model subject to δx' = f_x δx + f_u δu + gap, δx_0 = start, as one linear system.
+    """Minimize the quadratic model subject to δx' = f_x δx + f_u δu + gap, δx_0 = start, as one linear system.
 
     Returns the states, the controls, the multiplier of δx_0 = start (that is V_x there) and the objective.
     """

@@ -33,8 +33,8 @@ from ocpkit import (
     simulate,
 )
 from ocpkit.errors import NotPositiveDefinite
-from ocpkit.recursion.bellman import ActionValue, minimise
-from ocpkit.recursion.box import StepBounds, minimise_in_box
+from ocpkit.recursion.bellman import ActionValue, minimize
+from ocpkit.recursion.box import StepBounds, minimize_in_box
 from ocpkit.recursion.curvature import Exact, Identity
 
 Array = Any
@@ -57,7 +57,7 @@ def programs(draw: st.DrawFn, largest: int = 6, positive: bool = True) -> tuple[
 
 
 def by_enumeration(H: Array, g: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Minimiser and multipliers of a strictly convex program, by trying each way to hold entries."""
+    """Minimizer and multipliers of a strictly convex program, by trying each way to hold entries."""
     best = None
     for held in product((0, -1, 1), repeat=len(g)):
         side = np.array(held)
@@ -78,9 +78,9 @@ def by_enumeration(H: Array, g: Array, lower: Array, upper: Array) -> tuple[Arra
 # ----------------------------------------------------------------------------------------------- the program of a stage
 @settings(max_examples=300, deadline=None)
 @given(programs(largest=4))
-def test_the_minimiser_is_the_best_of_all_ways_to_hold_entries(program: Any) -> None:
+def test_the_minimizer_is_the_best_of_all_ways_to_hold_entries(program: Any) -> None:
     H, g, *_ = program
-    minimum, (k, y) = minimise_in_box(*program), by_enumeration(*program)
+    minimum, (k, y) = minimize_in_box(*program), by_enumeration(*program)
     gained = lambda v: g @ v + v @ H @ v / 2  # noqa: E731
     assert gained(minimum.k) == pytest.approx(gained(k), rel=1e-9, abs=1e-9)
     scale = np.linalg.cond(H) * 1e-13 * (1 + np.abs(k).max() + np.abs(g).max())
@@ -95,7 +95,7 @@ def test_scipy_finds_the_same(program: Any) -> None:
     assume((lower < upper).all() and np.linalg.cond(H) < 1e6)
     root = np.linalg.cholesky(H).T  # ½ ‖root k + root⁻ᵀ g‖² is the objective, up to a constant
     reference = lsq_linear(root, -np.linalg.solve(root.T, g), (lower, upper), method="bvls", tol=1e-14)
-    k = minimise_in_box(*program).k
+    k = minimize_in_box(*program).k
     assert g @ k + k @ H @ k / 2 <= g @ reference.x + reference.x @ H @ reference.x / 2 + 1e-9 * (1 + np.abs(g).max())
     np.testing.assert_allclose(k, reference.x, atol=1e-6 * (1 + np.abs(reference.x).max()))
 
@@ -106,7 +106,7 @@ def test_conditions_of_optimality_wherever_the_search_begins(program: Any, seed:
     H, g, lower, upper = program
     previous = np.random.default_rng(seed).integers(-1, 2, len(g)).astype(float)
     previous[(previous < 0) & np.isinf(lower) | (previous > 0) & np.isinf(upper)] = 0
-    cold, warm = minimise_in_box(*program), minimise_in_box(*program, previous)
+    cold, warm = minimize_in_box(*program), minimize_in_box(*program, previous)
     for minimum in (cold, warm):
         k, y = minimum.k, minimum.multipliers
         assert ((lower <= k) & (k <= upper)).all()
@@ -118,11 +118,11 @@ def test_conditions_of_optimality_wherever_the_search_begins(program: Any, seed:
 
 @settings(max_examples=200, deadline=None)
 @given(programs(positive=False))
-def test_an_indefinite_program_has_a_local_minimiser_or_is_refused(program: Any) -> None:
+def test_an_indefinite_program_has_a_local_minimizer_or_is_refused(program: Any) -> None:
     """Where no free direction bends down, k is a point that lowers the objective; else it says so."""
     H, g, *_ = program
     try:
-        minimum = minimise_in_box(*program)
+        minimum = minimize_in_box(*program)
     except NotPositiveDefinite:
         assert np.linalg.eigvalsh(H).min() < 1e-12
         return
@@ -135,16 +135,16 @@ def test_without_active_bounds_it_is_newtons_step() -> None:
     rng = np.random.default_rng(0)
     root = rng.normal(size=(5, 5))
     H, g = root @ root.T + np.eye(5), rng.normal(size=5)
-    minimum = minimise_in_box(H, g, np.full(5, -1e6), np.full(5, 1e6))
+    minimum = minimize_in_box(H, g, np.full(5, -1e6), np.full(5, 1e6))
     np.testing.assert_allclose(minimum.k, -np.linalg.solve(H, g), rtol=1e-12)
     np.testing.assert_array_equal(minimum.multipliers, 0)
     np.testing.assert_allclose(minimum.solve(np.eye(5)), np.linalg.inv(H), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_numbers_that_are_none_have_no_minimiser(broken: float) -> None:
+def test_numbers_that_are_none_have_no_minimizer(broken: float) -> None:
     with pytest.raises(NotPositiveDefinite), np.errstate(all="ignore"):
-        minimise_in_box(np.diag([1.0, broken]), np.ones(2), np.full(2, -1.0), np.full(2, 1.0))
+        minimize_in_box(np.diag([1.0, broken]), np.ones(2), np.full(2, -1.0), np.full(2, 1.0))
 
 
 @settings(max_examples=100, deadline=None)
@@ -155,7 +155,7 @@ def test_the_value_is_that_of_the_policy(program: Any, n: int, seed: int) -> Non
     rng, size = np.random.default_rng(seed), len(g)
     Qxx, Qux, Qx = np.eye(n), rng.normal(size=(size, n)), rng.normal(size=n)
     Q = ActionValue(Qx, g, Qxx, Qux, H)
-    step = minimise(0, Q, Exact(), StepBounds([(lower, upper)]))
+    step = minimize(0, Q, Exact(), StepBounds([(lower, upper)]))
     K, k, y = step.K, step.k, step.multipliers
     np.testing.assert_array_equal(K[(y != 0) | (lower == upper)], 0)
 
@@ -179,7 +179,7 @@ def test_the_value_is_that_of_the_policy(program: Any, n: int, seed: int) -> Non
     for direction in h * np.eye(n):
         values = []
         for dx in (direction, 0 * direction, -direction):
-            values.append(model(dx, minimise_in_box(H, g + Qux @ dx, lower, upper).k))
+            values.append(model(dx, minimize_in_box(H, g + Qux @ dx, lower, upper).k))
         slope, bend = (values[0] - values[2]) / (2 * h), (values[0] - 2 * values[1] + values[2]) / h**2
         rounding = 1e-14 * (1 + max(map(abs, values)))
         assert slope == pytest.approx(direction @ step.value.x / h, rel=1e-6, abs=1e-6 + rounding / h)
@@ -232,7 +232,7 @@ def test_a_convex_problem_ends_where_its_quadratic_program_does(engine: str) -> 
     g = (ahead - behind) / 2
     both = np.array([[cost(a + b) for b in unit] for a in unit])
     H = both - ahead[:, None] - ahead + constant
-    minimum = minimise_in_box(H, g, np.full(40, -limit), np.full(40, limit))
+    minimum = minimize_in_box(H, g, np.full(40, -limit), np.full(40, limit))
     np.testing.assert_allclose(solution.controls.ravel(), minimum.k, atol=1e-6)
     y = np.concatenate(solution.multipliers[:-1])
     np.testing.assert_allclose(y, minimum.multipliers, atol=1e-5)

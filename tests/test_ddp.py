@@ -180,7 +180,7 @@ def check_random(solver: DDP, problem: Problem) -> bool:
     return solution.success
 
 
-# ---------------------------------------------------------------------------------------- globalisation
+# ---------------------------------------------------------------------------------------- globalization
 def test_backs_off_where_the_model_is_not_a_number() -> None:
     """A full step leaves the domain of the logarithm; the line search comes back into it."""
     problem = Problem.from_functions(

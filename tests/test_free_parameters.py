@@ -1,4 +1,4 @@
-"""Parameters chosen with the controls: known optima, the plain nonlinear program, and neighbouring designs."""
+"""Parameters chosen with the controls: known optima, the plain nonlinear program, and neighboring designs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRECISE = DDP(gradient_tolerance=1e-10, cost_tolerance=1e-300)
 
 
 def carriage(horizon: int = 20, price: float = 3.0) -> Problem:
-    """Move a mass p[0] by one metre to rest; a light one needs less force and costs more, price / p[0]."""
+    """Move a mass p[0] by one meter to rest; a light one needs less force and costs more, price / p[0]."""
     h = 1 / horizon
     return Problem.from_functions(
         dynamics=rk4(lambda x, u, p: m.stack([x[1], u[0] / p[0]]), h),
@@ -93,7 +93,7 @@ def swing_to(**changes: Any) -> Problem:
 FREE = [2, 1]  # the damping, then the spring
 
 
-def test_no_neighbouring_design_is_better_and_the_value_knows_its_slope() -> None:
+def test_no_neighboring_design_is_better_and_the_value_knows_its_slope() -> None:
     """At the optimum dJ/dθ = 0; the co-state of θ is that derivative where θ is held."""
     problem = swing_to()
     solution = PRECISE.solve(with_free_parameters(problem, FREE))

@@ -1,4 +1,4 @@
-"""The interior point: its price against a minimisation over slacks, IPOPT's optima, KKT points, honest failures."""
+"""The interior point: its price against a minimization over slacks, IPOPT's optima, KKT points, honest failures."""
 
 from __future__ import annotations
 

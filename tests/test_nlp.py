@@ -212,7 +212,7 @@ def test_warm_start() -> None:
 @pytest.mark.parametrize("solver", [IPOPT(), Fatrop()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("units", [1.0, 1e20])
 def test_a_guess_is_not_called_optimal_in_units_that_hide_the_gradient(solver: Any, units: float) -> None:
-    """In metres, or in 1e-20 m: the co-states of the latter are below any tolerance, whatever the slope by u is."""
+    """In meters, or in 1e-20 m: the co-states of the latter are below any tolerance, whatever the slope by u is."""
     problem = Problem.from_functions(
         dynamics=lambda x, u: x + 0.1 * units * u,
         cost=lambda x, u: 0.05 * u[0] ** 2,

@@ -182,9 +182,9 @@ def test_the_band_of_wilson() -> None:
     threshold = np.sort(runs.states[:, -1, 0])[44]
     rate, low, high = runs.confidence(lambda x: x[-1, 0] <= threshold)
     n, p, z = 50, 0.9, 1.959963984540054
-    centre, spread = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    center, spread = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert (rate, low, high) == pytest.approx(
-        (p, (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n))
+        (p, (center - spread) / (1 + z**2 / n), (center + spread) / (1 + z**2 / n))
     )
 
 

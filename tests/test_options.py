@@ -163,10 +163,10 @@ TABLE: dict[type[Solver], dict[str, Row]] = {
     InteriorPoint: OF_AUGMENTED | {"barrier": (LIMITED, {}, Barrier(first=1.0))},
     MSA: OF_FIRST_ORDER
     | {
-        "minimisation": (SWING, {"max_iterations": 3}, "gradient"),
-        "learning_rate": (SWING, {"minimisation": "gradient", "max_iterations": 3}, 1e-4),
+        "minimization": (SWING, {"max_iterations": 3}, "gradient"),
+        "learning_rate": (SWING, {"minimization": "gradient", "max_iterations": 3}, 1e-4),
         "relaxation": (SWING, {"max_iterations": 3}, 0.1),
-        "patience": (SWING, {"minimisation": "gradient", "learning_rate": 1.0, "max_iterations": 40}, 1),
+        "patience": (SWING, {"minimization": "gradient", "learning_rate": 1.0, "max_iterations": 40}, 1),
         "stage_iterations": (BOUNDED, {"max_iterations": 3}, 1),
     },
     EMSA: OF_FIRST_ORDER
@@ -328,8 +328,8 @@ def test_the_defaults_of_an_inner_solver_are_no_refusal() -> None:
         (DDP, {"curvature": Identity(0.1), "damping": Damping()}),
         (GradientDescent, {"line_search": False, "armijo": 0.1}),
         (MSA, {"learning_rate": 0.1}),
-        (MSA, {"minimisation": "gradient", "relaxation": 0.5}),
-        (MSA, {"minimisation": "gradient", "stage_iterations": 3}),
+        (MSA, {"minimization": "gradient", "relaxation": 0.5}),
+        (MSA, {"minimization": "gradient", "stage_iterations": 3}),
         (Fatrop, {"time_limit": 1.0}),
     ],
 )

@@ -78,7 +78,7 @@ def assert_honest(problem: Problem, solution: Solution) -> None:
 
 
 def least_violation(problem: Problem, solution: Solution) -> float:
-    """Σ of violations that IPOPT cannot lower any more from the solution on: minimise Σ s, l − s ≤ g ≤ u + s, s ≥ 0."""
+    """Σ of violations that IPOPT cannot lower any more from the solution on: minimize Σ s, l − s ≤ g ≤ u + s, s ≥ 0."""
     program = Program(problem)
     rows, count = program.nlp["g"], program.nlp["g"].numel()
     s = ca.MX.sym("s", count)

@@ -12,6 +12,7 @@ from ocpkit import (
     DDP,
     FDDP,
     ILQR,
+    MSA,
     AugmentedLagrangian,
     Barrier,
     Damping,
@@ -80,6 +81,11 @@ def test_old_options_of_constrained_solvers_are_translated(name: str) -> None:
     assert replace(solver, max_iterations=3) == kind(**new, max_iterations=3)
 
 
+def test_an_old_spelling_is_translated() -> None:
+    with pytest.warns(DeprecationWarning, match="for minimisation write minimization"):
+        assert MSA(minimisation="gradient") == MSA(minimization="gradient")  # type: ignore[call-arg]
+
+
 def test_replace_takes_old_options() -> None:
     with pytest.warns(DeprecationWarning, match="maximum"):
         changed = replace(DDP(damping=Damping(initial=1.0)), max_regularization=1e3)  # type: ignore[call-arg]
@@ -100,8 +106,8 @@ def test_what_was_refused_is_refused(options: dict[str, Any], message: str) -> N
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(TypeError, match="regularise"):
-        DDP(regularise="state")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="regularizes"):
+        DDP(regularizes="state")  # type: ignore[call-arg]
 
 
 def test_a_subclass_that_sets_an_old_name_is_refused() -> None:

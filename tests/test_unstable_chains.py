@@ -1,6 +1,6 @@
 """Multiple shooting on unstable chains over 500 stages, where a rollout overflows, or falls and cannot be mended.
 
-Each node moves away from rest by itself and pulls its neighbours along. The guess is x0 at every stage (FDDP's own), or
+Each node moves away from rest by itself and pulls its neighbors along. The guess is x0 at every stage (FDDP's own), or
 noise; the references are Riccati's recursion and IPOPT.
 """
 
@@ -18,7 +18,7 @@ from ocpkit import DDP, FDDP, ILQG, IPOPT, AugmentedLagrangian, Constraint, Prob
 T, DT = 500, 0.05
 
 
-def neighbours(n: int) -> Any:
+def neighbors(n: int) -> Any:
     return np.eye(n, k=1) + np.eye(n, k=-1)
 
 
@@ -26,7 +26,7 @@ def linear(n: int = 6) -> LQR:
     """Forces at both ends; eigenvalues up to 2.2: 500 stages multiply by 1e170, and J overflows."""
     B = np.zeros((n, 2))
     B[0, 0] = B[-1, 1] = 1.0
-    A = 1.5 * np.eye(n) + 0.4 * neighbours(n)
+    A = 1.5 * np.eye(n) + 0.4 * neighbors(n)
     return LQR(A, B, np.eye(n), np.zeros((2, n)), 0.1 * np.eye(2), np.eye(n), np.linspace(1.0, 2.0, n), T)
 
 
@@ -43,14 +43,14 @@ def chain(field: Any, x0: Any, forces: int, **declaration: Any) -> Problem:
 
 
 def cubic(n: int = 4, start: float = 1.0, **declaration: Any) -> Problem:
-    """ẋ = x + x³ + Σ neighbours + u: without control at infinity in less than a second."""
-    L = neighbours(n)
+    """ẋ = x + x³ + Σ neighbors + u: without control at infinity in less than a second."""
+    L = neighbors(n)
     return chain(lambda x, u: x + x**3 + L @ x + u, np.linspace(0.5 * start, start, n), n, **declaration)
 
 
 def pendulums(n: int = 3, stiffness: float = 20.0, **declaration: Any) -> Problem:
     """Inverted pendulums joined by springs, with a torque at both ends."""
-    L = neighbours(n)
+    L = neighbors(n)
     L -= np.diag(L.sum(axis=0))
     B = np.zeros((n, 2))
     B[0, 0] = B[-1, 1] = 1.0

@@ -1,4 +1,4 @@
-"""The whole programme: which tasks and systems, in which order."""
+"""The whole program: which tasks and systems, in which order."""
 
 from __future__ import annotations
 

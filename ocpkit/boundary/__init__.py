@@ -1,1 +1,1 @@
-"""What comes from outside is checked here, and what goes out is written whole: arrays, files, pickles, tables."""
+"""Checks of what comes from outside, and whole files for what goes out: arrays, pickles, tables."""

@@ -1,4 +1,4 @@
-"""What this machine is and has: processor, versions, compiler, devices."""
+"""Description of this machine: processor, versions, compiler, devices."""
 
 from __future__ import annotations
 

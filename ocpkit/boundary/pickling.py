@@ -1,4 +1,4 @@
-"""How functions go through pickle: by their names, or as part of the problem of a builder that can be called again.
+"""Pickling of functions: by their names, or as part of the problem of a builder that can be called again.
 
 Pickle writes a function as its name, which inner functions and lambdas do not have. Those of a builder, such as the
 tasks of `ocpkit.models`, are written as the builder's call and their place in the problem that it returns; others are

@@ -17,7 +17,7 @@ DEFLATED = 1032
 UNKNOWN = 2**37
 """Memory assumed where the system does not say [bytes]."""
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says what a container may use."""
+"""Files in which Linux says what a container may use."""
 
 
 class TooLarge(ValueError):

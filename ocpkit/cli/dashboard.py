@@ -1,4 +1,4 @@
-"""What is shown while a network is trained: epochs, curves, speed and the time that is left."""
+"""Dashboard of a training run: epochs, curves, speed and the time that is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to solve: the name of a classic task, or `path/to/my_model.py:attribute`."""
+"""Problem named on the command line: the name of a classic task, or `path/to/my_model.py:attribute`."""
 
 from __future__ import annotations
 

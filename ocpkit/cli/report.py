@@ -1,4 +1,4 @@
-"""How results are printed: a short table for people, JSON for programs."""
+"""Printing of results: a short table for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Plant = Callable[..., Any]
 
 
 class Controller(Protocol):
-    """What closes a loop: `MPC`, or the feedback of one plan (`PlanFeedback`).
+    """Controller of a closed loop: `MPC`, or the feedback of one plan (`PlanFeedback`).
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ClosedLoop:
-    """What happened in a simulation.
+    """Record of a simulation.
 
     Attributes
     ----------

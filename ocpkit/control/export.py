@@ -95,7 +95,7 @@ def _filled(template: str, words: dict[str, Any]) -> str:
 
 
 def _words(problem: Problem, solver: DDP, name: str) -> dict[str, Any]:
-    """What the templates leave open."""
+    """Values of the templates' placeholders."""
     horizon, p = problem.horizon, problem.parameters
     rows = "shared by all stages" if p.ndim == 1 else f"{horizon + 1} rows: each stage's, the end's"
     controls, words = sum(problem.control_sizes), dict[str, Any]()
@@ -108,7 +108,7 @@ def _words(problem: Problem, solver: DDP, name: str) -> dict[str, Any]:
 
 
 def _comment(text: str) -> str:
-    """What may stand in a comment of C: one line, in letters that neither end the comment nor start a trigraph."""
+    """Text that may stand in a comment of C: one line, in letters that neither end the comment nor start a trigraph."""
     return re.sub(r"[^\w .,:()+-]", "_", text)
 
 

@@ -1,8 +1,8 @@
 """Iterative LQG for noise that depends on states and controls (Todorov & Li 2005), as a fixed point over DDP.
 
-    minimise E[φ(x_T) + Σ ℓ_t(x_t, u_t)]   subject to   x_{t+1} = f_t(x_t, u_t) + F_t(x_t, u_t) ε_t,   ε_t ~ N(0, I)
+    minimize E[φ(x_T) + Σ ℓ_t(x_t, u_t)]   subject to   x_{t+1} = f_t(x_t, u_t) + F_t(x_t, u_t) ε_t,   ε_t ~ N(0, I)
 
-One outer iteration minimises φ + Σ ℓ_t + ½ tr(F_tᵀ W_t F_t) by DDP, warm-started, and then sets W_t to the V_xx at
+One outer iteration minimizes φ + Σ ℓ_t + ½ tr(F_tᵀ W_t F_t) by DDP, warm-started, and then sets W_t to the V_xx at
 t + 1 that DDP found. Where W no longer changes, the recursion is that of iLQG: Q_uu holds Σ_i C_iᵀ V_xx' C_i, V the
 traces. Since W is fixed inside, the line search compares one and the same function, in every engine. W at T − 1 is
 right after one outer iteration, W at T − 2 after two, …, so on a linear-quadratic problem it ends, after T at most.
@@ -132,7 +132,7 @@ class ILQGRun(Run):
         )
 
     def _doubt(self, problem: Problem, inner: Solution) -> Doubt | None:
-        """What it costs not to know the state, with the filter that is best for the inner solution."""
+        """Cost of not knowing the state, with the filter that is best for the inner solution."""
         estimator, options = self.options.estimator, self.options.inner
         if estimator is None:
             return None

@@ -1,4 +1,4 @@
-"""What not knowing the state costs, where the noise depends on controls and states (Todorov 2005).
+"""Cost of not knowing the state, where the noise depends on controls and states (Todorov 2005).
 
 The controls are u = ū + L (x̂ − x̄) on the estimate of a filter with gains K_t, whose error is e = x − x̂. Then the cost
 to go is ½ xᵀ V_xx x + ½ eᵀ G e and constants. With W = V_xx' + M'ᵀ G' M' in the place of V_xx' where noise enters Q,

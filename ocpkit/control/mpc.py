@@ -1,7 +1,7 @@
 """Model predictive control: solve the problem again at every tick from the state just measured (Rawlings et al. 2017).
 
 The solution of the last tick, shifted by one stage, is the guess for the next. With one iteration per tick this is the
-real-time iteration of Diehl, Bock & Schlöder (2005): the optimiser converges while the plant moves. Where a solve
+real-time iteration of Diehl, Bock & Schlöder (2005): the optimizer converges while the plant moves. Where a solve
 fails, the last usable plan goes on, its feedback policy included, and `Health` says so.
 """
 
@@ -28,7 +28,7 @@ from ocpkit.solvers.driver import Solver, positive
 
 
 class Health(Enum):
-    """What a supervisor may expect of a command; the value is the sentence that a user reads."""
+    """Health of a command, for a supervisor; the value is the sentence that a user reads."""
 
     OPTIMAL = "optimal: the plan has converged"
     IMPROVING = (
@@ -60,7 +60,7 @@ NEGLIGIBLE = 1e-6  # of J, relative: no plan is worse by so little
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """What to do at one tick.
+    """Command of one tick.
 
     Attributes
     ----------
@@ -276,7 +276,7 @@ class MPC:
         return _Verdict(Cause.WORSE, taken=False, feedback=feedback) if worse else _Verdict(None)
 
     def _bought(self, solution: Solution, first: Iteration, last: Iteration) -> float:
-        """How much J may rise for rows that hold better, at their price, or for gaps that close, at any."""
+        """Largest rise of J that rows which hold better are worth, at their penalty; gaps that close are worth any."""
         if self._check.any and solution.multipliers is not None:
             return self.feasibility_tolerance * self._check.worth(solution.multipliers)
         return np.inf if last.infeasibility < first.infeasibility else 0.0
@@ -330,7 +330,7 @@ class _Verdict(NamedTuple):
 
 
 class _Attempt(NamedTuple):
-    """What came of planning anew at a tick; the state is that from which the plan starts, None where it is unknown."""
+    """Outcome of planning anew at a tick; the state is that from which the plan starts, None where it is unknown."""
 
     cause: Cause | None
     state: Array | None = None

@@ -1,4 +1,4 @@
-"""What DDP asks of an engine; the engines know arrays, not algorithms."""
+"""Interface of an engine to DDP; the engines know arrays, not algorithms."""
 
 from __future__ import annotations
 

@@ -71,16 +71,16 @@ class UnrolledBounds:
 def unrolled_minimum(
     H: ca.SX, g: ca.SX, lower: ca.SX, upper: ca.SX, previous: ca.SX
 ) -> tuple[BoxMinimum, ca.SX, ca.SX]:
-    """`minimise_in_box` with as many steps as are nearly always enough; what comes after the last one changes nothing.
+    """`minimize_in_box` with as many steps as are nearly always enough; what comes after the last one changes nothing.
 
     Returns
     -------
     minimum
-        The minimiser.
+        The minimizer.
     pivots
         Of the factors of all steps that were needed; 1 for the others.
     unfinished
-        Not zero where more steps are needed, so that the minimiser is none.
+        Not zero where more steps are needed, so that the minimizer is none.
     """
     search = BoxSearch(H, g, lower, upper, previous, times=ca.mtimes, rounding=ROUNDING, never=ca.SX(0))
     pivots = list[ca.SX]()

@@ -2,7 +2,7 @@
 
     M(q) q̈ + c(q, q̇) + G(q) = (0, τ)      (see `ocpkit.models.two_link`)
 
-    minimise ½ w_T (‖q − (π, 0)‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u τ² + w_q ‖q̇‖²),   |τ| ≤ limit
+    minimize ½ w_T (‖q − (π, 0)‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u τ² + w_q ‖q̇‖²),   |τ| ≤ limit
 
 State x = (q₁ from hanging, q₂ relative to the first link [rad], and their rates), control u = (torque τ [N m],).
 The limit is infinite in the task `acrobot`, and 6 N m in `acrobot-bounded`.
@@ -28,7 +28,7 @@ from ocpkit.problem.problem import Problem
 
 TIME_STEP = 0.04
 WEAK = 6.0  # [N m]
-LINKS = TwoLink(masses=(1.0, 1.0), lengths=(1.0, 1.0), centres=(0.5, 0.5), inertias=(1 / 3, 1 / 3))
+LINKS = TwoLink(masses=(1.0, 1.0), lengths=(1.0, 1.0), centers=(0.5, 0.5), inertias=(1 / 3, 1 / 3))
 
 
 @built_by_call

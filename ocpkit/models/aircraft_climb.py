@@ -1,10 +1,10 @@
 """The climb of an aircraft by linear model predictive control, within limits on its state.
 
-    ẋ = A x + B u,   minimise ½ Σ Δt (w_h (altitude − target)² + w_θ pitch² + w_u u²) + ½ w_T (last three errors)²
+    ẋ = A x + B u,   minimize ½ Σ Δt (w_h (altitude − target)² + w_θ pitch² + w_u u²) + ½ w_T (last three errors)²
 
     |elevator| ≤ 0.262 rad,   |pitch| ≤ 0.349 rad,   |climb rate| ≤ 30 m/s,   |u| ≤ 0.524 rad/s
 
-A Cessna Citation 500 at 5 000 m and 128.2 m/s, linearised; the step is exact (matrix exponential), the problem a
+A Cessna Citation 500 at 5 000 m and 128.2 m/s, linearized; the step is exact (matrix exponential), the problem a
 convex quadratic program. The climb rate is 128.2 (pitch − angle of attack).
 State x = (angle of attack, pitch [rad], pitch rate [rad/s], altitude [m], elevator angle [rad]), control
 u = (rate of the elevator [rad/s],), parameter p = (target altitude [m],).

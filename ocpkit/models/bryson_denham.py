@@ -1,6 +1,6 @@
 """Bryson and Denham's problem: turn a mass around before it reaches a wall, with the least effort.
 
-    minimise   Σ ½ Δt u²
+    minimize   Σ ½ Δt u²
     subject to position' = position + Δt velocity + ½ Δt² u,   velocity' = velocity + Δt u,
                position ≤ l,   (position, velocity) from (0, 1) to (0, −1) in 1 s
 

@@ -5,7 +5,7 @@ b = d + f cos w − √(d² − f² sin² w), and
 
     x' = x + b cos θ,   y' = y + b sin θ,   θ' = θ + arcsin(f sin w / d),   v' = v + Δt a
 
-    minimise Σ_i c_i z(x_T[i], s_i) + Σ (0.01 w² + 0.0001 a² + 0.001 (z(x, 0.1) + z(y, 0.1)))
+    minimize Σ_i c_i z(x_T[i], s_i) + Σ (0.01 w² + 0.0001 a² + 0.001 (z(x, 0.1) + z(y, 0.1)))
 
 with the smooth absolute value (pseudo-Huber) z(e, s) = √(e² + s²) − s. The place is at the origin, heading 0.
 The task `car-parking-bounded` keeps the source's limits |w| ≤ 0.5 rad and |a| ≤ 2 m/s², `car-parking` has none.
@@ -103,8 +103,8 @@ def draw(axes: Any, x: Any, u: Any, bounded: bool = False) -> None:
     axes.annotate("goal", (2.7, 0.0), color=drawing.GOAL, va="center")
     drawing.box(axes, drawing.placed([(WHEELBASE / 2, 0.0)], x[:2], x[2])[0], (2.8, 1.0), x[2])
     for along, across, turn in ((0.0, 0.5, 0.0), (0.0, -0.5, 0.0), (WHEELBASE, 0.5, u[0]), (WHEELBASE, -0.5, u[0])):
-        centre = drawing.placed([(along, across)], x[:2], x[2])[0]
-        drawing.box(axes, centre, (0.5, 0.18), x[2] + turn, drawing.LINK)
+        center = drawing.placed([(along, across)], x[:2], x[2])[0]
+        drawing.box(axes, center, (0.5, 0.18), x[2] + turn, drawing.LINK)
 
 
 TASK = Task(

@@ -3,7 +3,7 @@
     (M + m sin²θ) ÿ     = F + m sin θ (l θ̇² + g cos θ)
     l (M + m sin²θ) θ̈   = −F cos θ − m l θ̇² cos θ sin θ − (M + m) g sin θ
 
-    minimise ½ w_T (‖(y, θ) − (goal, π)‖² + w_r ‖(ẏ, θ̇)‖²) + Σ ½ Δt w_u F²,   |F| ≤ limit
+    minimize ½ w_T (‖(y, θ) − (goal, π)‖² + w_r ‖(ẏ, θ̇)‖²) + Σ ½ Δt w_u F²,   |F| ≤ limit
 
 State x = (cart position y [m], pole angle θ from hanging [rad], and their rates), control u = (force F [N],),
 parameter p = (goal of the cart [m],). The limit is infinite in the task `cartpole`, and 8 N in `cartpole-bounded`,

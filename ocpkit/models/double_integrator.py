@@ -1,6 +1,6 @@
 """The double integrator: bring a mass to rest at a goal. Linear and quadratic, so one DDP iteration solves it.
 
-    minimise   ½ w_T ((position − goal)² + velocity²) + Σ ½ Δt (w_p (position − goal)² + w_u u²)
+    minimize   ½ w_T ((position − goal)² + velocity²) + Σ ½ Δt (w_p (position − goal)² + w_u u²)
     subject to position' = position + Δt velocity + ½ Δt² u,   velocity' = velocity + Δt u
 
 State x = (position [m], velocity [m/s]), control u = (acceleration [m/s²],), parameter p = (goal [m],).

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 BODY, LINK, ACCENT, THRUST, GOAL, GROUND = "#3b6ea5", "#444444", "#d1495b", "#f4a259", "#2a9d5c", "#999999"
-"""Colours: bodies, rods, what moves or matters, jets, goals, the ground."""
+"""Colors: bodies, rods, what moves or matters, jets, goals, the ground."""
 
 
 def rod(axes: Any, *points: Sequence[float], width: float = 5.0, color: str = LINK) -> None:
@@ -16,22 +16,22 @@ def rod(axes: Any, *points: Sequence[float], width: float = 5.0, color: str = LI
     axes.plot(*zip(*points), color=color, linewidth=width, solid_capstyle="round", solid_joinstyle="round")
 
 
-def disc(axes: Any, centre: Sequence[float], radius: float, color: str = ACCENT) -> None:
+def disc(axes: Any, center: Sequence[float], radius: float, color: str = ACCENT) -> None:
     """Draw a filled circle."""
     angle = np.linspace(0, 2 * np.pi, 40)
-    axes.fill(centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle), color=color, zorder=3)
+    axes.fill(center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle), color=color, zorder=3)
 
 
-def box(axes: Any, centre: Sequence[float], size: Sequence[float], angle: float = 0.0, color: str = BODY) -> None:
-    """Draw a filled rectangle of (length, width), turned counter-clockwise by `angle` [rad] about its centre."""
+def box(axes: Any, center: Sequence[float], size: Sequence[float], angle: float = 0.0, color: str = BODY) -> None:
+    """Draw a filled rectangle of (length, width), turned counter-clockwise by `angle` [rad] about its center."""
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.asarray(size) / 2
-    axes.fill(*placed(corners, centre, angle).T, color=color)
+    axes.fill(*placed(corners, center, angle).T, color=color)
 
 
-def placed(points: Any, centre: Sequence[float], angle: float) -> Any:
-    """Turn points (k, 2) of a body counter-clockwise by `angle` [rad] and move its origin to `centre`."""
+def placed(points: Any, center: Sequence[float], angle: float) -> Any:
+    """Turn points (k, 2) of a body counter-clockwise by `angle` [rad] and move its origin to `center`."""
     cos, sin = np.cos(angle), np.sin(angle)
-    return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) + np.asarray(centre)
+    return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) + np.asarray(center)
 
 
 def arrow(axes: Any, start: Sequence[float], step: Sequence[float], color: str = ACCENT) -> None:
@@ -78,7 +78,7 @@ def ground(axes: Any, height: float = 0.0) -> None:
 
 
 def goal(axes: Any, *place: float, label: str = "goal") -> None:
-    """Mark a point, in the plane or in space, with a labelled cross."""
+    """Mark a point, in the plane or in space, with a labeled cross."""
     axes.plot(*([value] for value in place), marker="x", markersize=9, markeredgewidth=2.2, color=GOAL)
     if len(place) == 2:
         axes.annotate(label, place, xytext=(12, 8), textcoords="offset points", color=GOAL, annotation_clip=True)

@@ -2,11 +2,11 @@
 
     ḣ = v,   v̇ = (u − D(h, v)) / m − 1/h²,   ṁ = −u / c,   D = D_c v² exp(−500 (h − 1))
 
-    minimise −h_T   subject to   0 ≤ u ≤ 3.5,   (h, v, m) from (1, 0, 1) to m = 0.6,   T free
+    minimize −h_T   subject to   0 ≤ u ≤ 3.5,   (h, v, m) from (1, 0, 1) to m = 0.6,   T free
 
 The optimum burns at full thrust, then along a singular arc that trades drag against gravity, then coasts:
 h_T = 1.01283. Units: Earth's radius, its gravity there and the initial mass are 1, so the unit of time is 806 s.
-State x = (height h from Earth's centre, velocity v, mass m, duration T), control u = (thrust,), with the duration
+State x = (height h from Earth's center, velocity v, mass m, duration T), control u = (thrust,), with the duration
 as one more control of the first stage, see `ocpkit.problem.free_parameters`; c = ½ and D_c = 310.
 Source: Goddard, "A method of reaching extreme altitudes", 1919; numbers and optimum of Dolan, Moré & Munson,
 "Benchmarking optimization software with COPS 3.0", 2004, problem 10.

@@ -4,7 +4,7 @@ Capital k per person yields the output y = A k^α each year; a share s of it is 
 
     k' = (1 − δ) k + s A k^α,     s = 1 / (1 + e^{−u})
 
-    minimise −Σ β^t log((1 − s_t) A_t k_t^α) − β^T v log k_T,     v = 1 / (β (r/α − δ)),  r = 1/β − 1 + δ
+    minimize −Σ β^t log((1 − s_t) A_t k_t^α) − β^T v log k_T,     v = 1 / (β (r/α − δ)),  r = 1/β − 1 + δ
 
 The share stays between 0 and 1 for every control u, so consumption is positive without constraints. The weight v
 of what is left to the heirs makes them as well off as on the infinite horizon's steady state, k = (α A / r)^{1/(1−α)}.

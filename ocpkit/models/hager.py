@@ -1,8 +1,8 @@
 """Hager's problem: approach zero at a limited speed, with the least of distance and speed squared.
 
-    minimise   ½ ∫₀¹ (x² + u²) dt   subject to   ẋ = u,   u ≤ 1,   x(0) = (1 + 3e) / (2 (1 − e))
+    minimize   ½ ∫₀¹ (x² + u²) dt   subject to   ẋ = u,   u ≤ 1,   x(0) = (1 + 3e) / (2 (1 − e))
 
-discretised exactly: x' = x + Δt u and ℓ = ∫ ½ ((x + s u)² + u²) ds. In continuous time the optimum is known: the
+discretized exactly: x' = x + Δt u and ℓ = ∫ ½ ((x + s u)² + u²) ds. In continuous time the optimum is known: the
 limit holds back until t = ½, and then u = (e^t − e^(2−t)) / (√e (1 − e)); J* = `optimal_cost`.
 State x = (position [m],), control u = (speed [m/s],).
 Source: Hager, "Multiplier methods for nonlinear optimal control", 1990; Dontchev, Hager & Veliov, "Second-order

@@ -4,7 +4,7 @@ Assets a bear the interest r; in year t one earns y_t, consumes c_t = e^{u_t}, a
 
     a' = (1 + r) (a + y_t − c_t),   a + y_t − c_t ≥ 0
 
-    maximise Σ β^t c_t^{1−γ} / (1 − γ)
+    maximize Σ β^t c_t^{1−γ} / (1 − γ)
 
 Income rises with age, until retirement leaves a pension. The young, who will earn more, would like to borrow, and
 so consume just their income; later they save for old age. Wherever something is saved, consumption obeys Euler's

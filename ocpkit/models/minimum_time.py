@@ -1,6 +1,6 @@
 """The minimum-time double integrator: bring a mass to rest at a goal as fast as a bounded force allows.
 
-    minimise T   subject to   ṗ = v,   v̇ = u,   |u| ≤ a,   (p, v) from (0, 0) to (d, 0) in T seconds
+    minimize T   subject to   ṗ = v,   v̇ = u,   |u| ≤ a,   (p, v) from (0, 0) to (d, 0) in T seconds
 
 The optimum is known: full force forward until T*/2, then full force backward, T* = 2 √(d/a). With an even number of
 stages the switch falls between two of them, and the discrete optimum is T* as well.

@@ -2,7 +2,7 @@
 
     m l² θ̈ = τ − b θ̇ − m g l sin θ
 
-    minimise ½ w_T ((θ − π)² + θ̇²) + Σ ½ Δt (w_u τ² + w_r θ̇²)
+    minimize ½ w_T ((θ − π)² + θ̇²) + Σ ½ Δt (w_u τ² + w_r θ̇²)
 
 State x = (angle θ from hanging [rad], rate θ̇ [rad/s]), control u = (torque τ [N m],).
 Source: the torque-limited swing-up of Doya, "Reinforcement learning in continuous time and space", 2000;

@@ -17,7 +17,7 @@ def rates(x: Any, push: Any, lift: Any, torque: Any, *, mass: float, inertia: fl
     push, lift
         Force along the body's own right and up [N].
     torque
-        About the centre of mass, counter-clockwise [N m].
+        About the center of mass, counter-clockwise [N m].
     mass, inertia, gravity
         [kg], [kg m²], [m/s²].
     """

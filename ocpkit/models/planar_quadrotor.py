@@ -2,7 +2,7 @@
 
     mass p̈ = (u₁ + u₂) R(θ) (0, 1) − mass (0, g),     inertia θ̈ = arm (u₁ − u₂)
 
-    minimise ½ w_T (‖(p, θ) − (goal, 0)‖² + w_r ‖rates‖²) + Σ ½ Δt (w_u ‖u − hover‖² + w_v ‖rates‖²)
+    minimize ½ w_T (‖(p, θ) − (goal, 0)‖² + w_r ‖rates‖²) + Σ ½ Δt (w_u ‖u − hover‖² + w_v ‖rates‖²)
 
 State x = (position to the right and up [m], tilt θ [rad], and the rates of all three), control u = (thrusts of the
 right and left rotor [N]), parameter p = (goal to the right and up [m]).
@@ -47,7 +47,7 @@ def build(
     horizon, time_step
         Number of stages, and seconds per stage.
     mass, inertia, arm, gravity
-        [kg], [kg m²], distance of a rotor from the centre [m], [m/s²].
+        [kg], [kg m²], distance of a rotor from the center [m], [m/s²].
     start, goal
         Places of hover, to the right and up [m]; the goal is the problem's parameter.
     thrust_weight, running_rate_weight

@@ -6,7 +6,7 @@ With R = R_z(yaw) R_y(pitch) R_x(roll), thrusts u of the front, left, back and r
     I ω̇ = (arm (u₂ − u₄), arm (u₃ − u₁), κ (u₁ − u₂ + u₃ − u₄)) − ω × I ω
     d/dt (roll, pitch, yaw) = W(roll, pitch) ω        (singular at pitch = ±π/2 only: a roll may go full circle)
 
-    minimise ½ w_T (‖p − goal‖² + ‖angles − final‖² + w_r (‖ṗ‖² + ‖ω‖²))
+    minimize ½ w_T (‖p − goal‖² + ‖angles − final‖² + w_r (‖ṗ‖² + ‖ω‖²))
            + Σ ½ Δt (w_u ‖u − hover‖² + w_v (‖ṗ‖² + ‖ω‖²) + w_l (pitch² + yaw²))
 
 State x = (position [m], roll, pitch, yaw [rad], velocity [m/s], body rates ω [rad/s]), control u = (four thrusts [N]),
@@ -93,7 +93,7 @@ def build(
     horizon, time_step
         Number of stages, and seconds per stage.
     mass, inertias, arm, drag_torque, gravity
-        [kg], about the body axes [kg m²], distance of a rotor from the centre [m], κ [N m per N], [m/s²].
+        [kg], about the body axes [kg m²], distance of a rotor from the center [m], κ [N m per N], [m/s²].
     start, goal
         Places of hover [m].
     final_angles

@@ -1,6 +1,6 @@
 """The quadrotor through a gate: roll to fit through a narrow, tilted slot at half-time, and hover behind it.
 
-Mechanics and cost are those of `ocpkit.models.quadrotor`, without the flip. At half-time the centre of mass is in
+Mechanics and cost are those of `ocpkit.models.quadrotor`, without the flip. At half-time the center of mass is in
 the gate's plane x = c₁, and the outermost point of each rotor, p + R r_i, is in the slot:
 
     |along · (p + R r_i − c)| ≤ half width,   |across · (p + R r_i − c)| ≤ half height
@@ -36,7 +36,7 @@ def build(
     horizon: int = 100,
     time_step: float = quadrotor.TIME_STEP,
     goal: tuple[float, float, float] = GOAL,
-    centre: tuple[float, float, float] = CENTRE,
+    center: tuple[float, float, float] = CENTRE,
     tilt: float = TILT,
     half_width: float = HALF_WIDTH,
     half_height: float = HALF_HEIGHT,
@@ -50,7 +50,7 @@ def build(
         Number of stages, the middle one at the gate, and seconds per stage.
     goal
         Where to hover at the end [m].
-    centre, tilt
+    center, tilt
         Of the slot: its place c [m], and its angle γ about the x axis [rad].
     half_width, half_height
         Half the length and half the height of the slot [m].
@@ -62,12 +62,12 @@ def build(
 
     def in_slot(x: Any, u: Any) -> Any:
         turn = quadrotor.rotation(x[3], x[4], x[5])
-        offsets = [[x[i] - centre[i] + a * turn[i, 0] + b * turn[i, 1] for i in (1, 2)] for a, b in rims]
+        offsets = [[x[i] - center[i] + a * turn[i, 0] + b * turn[i, 1] for i in (1, 2)] for a, b in rims]
         return m.stack([*(cos * y + sin * z for y, z in offsets), *(cos * z - sin * y for y, z in offsets)])
 
     half = np.repeat([half_width, half_height], len(rims))
     gate = (
-        Constraint(lambda x, u: m.stack([x[0]]), centre[0], centre[0], "gate's plane"),
+        Constraint(lambda x, u: m.stack([x[0]]), center[0], center[0], "gate's plane"),
         Constraint(in_slot, -half, half, "slot"),
     )
     problem = quadrotor.build(horizon=horizon, time_step=time_step, goal=goal, final_angles=(0.0, 0.0, 0.0))

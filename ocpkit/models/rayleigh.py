@@ -2,7 +2,7 @@
 
     ẋ₁ = x₂,   ẋ₂ = −x₁ + x₂ (1.4 − 0.14 x₂²) + 4 u
 
-    minimise ∫ (x₁² + u²) dt   subject to   |u| ≤ 1,   x from (−5, −5) to (0, 0) in 4.5 s
+    minimize ∫ (x₁² + u²) dt   subject to   |u| ≤ 1,   x from (−5, −5) to (0, 0) in 4.5 s
 
 In continuous time J* is 44.7209; without the limit and the end, for 2.5 s, it is 29.3761.
 State x = (current x₁, its rate x₂), control u = (voltage,); all are free of units but for the time [s].

@@ -1,12 +1,12 @@
 """Rocket landing: bring a falling, leaning booster to rest, upright, on its pad.
 
-The engine, a distance l below the centre of mass, thrusts with u₁ F along an axis turned by the gimbal angle u₂:
+The engine, a distance l below the center of mass, thrusts with u₁ F along an axis turned by the gimbal angle u₂:
 
     mass p̈ = u₁ F R(θ) (−sin u₂, cos u₂) − mass (0, g),     inertia θ̈ = −l u₁ F sin u₂
 
-    minimise ½ (w_p ‖p_T − pad‖² + w_v ‖ṗ_T‖² + w_θ (θ_T² + θ̇_T²)) + Σ ½ Δt (w_1 u₁² + w_2 u₂² + w_r θ̇²)
+    minimize ½ (w_p ‖p_T − pad‖² + w_v ‖ṗ_T‖² + w_θ (θ_T² + θ̇_T²)) + Σ ½ Δt (w_1 u₁² + w_2 u₂² + w_r θ̇²)
 
-State x = (position to the right and up of the centre of mass, from its height on the pad [m], tilt θ [rad], and the
+State x = (position to the right and up of the center of mass, from its height on the pad [m], tilt θ [rad], and the
 rates of all three), control u = (throttle, 1 = full thrust F; gimbal angle [rad]), parameter p = (pad [m],).
 The fuel burnt in these ten seconds is a few per cent of the mass and is left out.
 Source: the soft landing of Acikmese & Ploen, "Convex programming approach to powered descent guidance for Mars

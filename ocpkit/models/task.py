@@ -1,4 +1,4 @@
-"""What the library knows of a classic control task: how to build it, read it and draw it."""
+"""Classic control task: how to build it, read it and draw it."""
 
 from __future__ import annotations
 

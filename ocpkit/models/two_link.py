@@ -24,8 +24,8 @@ class TwoLink:
         [kg].
     lengths
         From hinge to hinge, and from hinge to tip [m].
-    centres
-        From the upper hinge of a link to its centre of mass [m].
+    centers
+        From the upper hinge of a link to its center of mass [m].
     inertias
         About the upper hinge of a link [kg m²].
     friction
@@ -36,7 +36,7 @@ class TwoLink:
 
     masses: tuple[float, float]
     lengths: tuple[float, float]
-    centres: tuple[float, float]
+    centers: tuple[float, float]
     inertias: tuple[float, float]
     friction: float = 0.0
     gravity: float = 9.81
@@ -44,7 +44,7 @@ class TwoLink:
     def rates(self, x: Any, torques: tuple[Any, Any]) -> Any:
         """Return d/dt of x = (q₁, q₂ [rad], q̇₁, q̇₂ [rad/s]) under two hinge torques [N m]."""
         q1, q2, w1, w2 = x
-        (m1, m2), (c1, c2), l1 = self.masses, self.centres, self.lengths[0]
+        (m1, m2), (c1, c2), l1 = self.masses, self.centers, self.lengths[0]
         coupling, sin, cos = m2 * l1 * c2, m.sin(q2), m.cos(q2)
         m22 = self.inertias[1]
         m12 = m22 + coupling * cos

@@ -2,7 +2,7 @@
 
     M(q) q̈ + c(q, q̇) + b q̇ = τ      in a horizontal plane, without gravity (see `ocpkit.models.two_link`)
 
-    minimise ½ w_T (‖hand(q) − goal‖² + w_r ‖q̇‖²) + Σ ½ Δt w_u ‖τ‖²
+    minimize ½ w_T (‖hand(q) − goal‖² + w_r ‖q̇‖²) + Σ ½ Δt w_u ‖τ‖²
 
 State x = (shoulder, elbow angle [rad], and their rates), control u = (two torques [N m]), parameter p = (goal of the
 hand, two coordinates [m]).
@@ -27,7 +27,7 @@ TIME_STEP, GOAL = 0.01, (-0.1, 0.4)
 ARM = TwoLink(
     masses=(1.4, 1.0),
     lengths=(0.30, 0.33),
-    centres=(0.11, 0.16),
+    centers=(0.11, 0.16),
     inertias=(0.025, 0.045),
     friction=0.05,
     gravity=0.0,

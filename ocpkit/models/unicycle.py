@@ -2,10 +2,10 @@
 
     ẋ = v cos θ,   ẏ = v sin θ,   θ̇ = ω
 
-    minimise ½ w_T ‖(x, y, θ) − goal‖² + Σ ½ Δt (w_v v² + w_ω ω²),   ‖(x, y) − c_i‖ ≥ r_i + robot radius
+    minimize ½ w_T ‖(x, y, θ) − goal‖² + Σ ½ Δt (w_v v² + w_ω ω²),   ‖(x, y) − c_i‖ ≥ r_i + robot radius
 
 State x = (x, y [m], heading θ [rad]), control u = (speed v [m/s], turn rate ω [rad/s]), parameter p = the goal
-pose (x, y [m], heading [rad]). The task `unicycle-obstacles` drives among discs with centres c_i and radii r_i [m].
+pose (x, y [m], heading [rad]). The task `unicycle-obstacles` drives among discs with centers c_i and radii r_i [m].
 Source: the nonholonomic integrator of Brockett, "Control theory and singular Riemannian geometry", 1982.
 """
 

@@ -2,7 +2,7 @@
 
     ẋ₁ = (1 − x₂²) x₁ − x₂ + u,   ẋ₂ = x₁
 
-    minimise ∫ (x₁² + x₂² + u²) dt   subject to   −0.3 ≤ u ≤ 1,   x₁ ≥ −0.4,   x(0) = (0, 1)
+    minimize ∫ (x₁² + x₂² + u²) dt   subject to   −0.3 ≤ u ≤ 1,   x₁ ≥ −0.4,   x(0) = (0, 1)
 
 For 5 s in continuous time J* is 2.86726 without the limit on x₁.
 State x = (rate x₁ [1/s], displacement x₂), control u = (force [1/s²],); both are free of units but for the time.

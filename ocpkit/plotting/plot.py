@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("pictures need matplotlib and pillow: pip install 'ocpkit[plot]'") from error
 
-# Okabe & Ito (2008), distinguishable with colour-blindness; yellow left out: too pale on white.
+# Okabe & Ito (2008), distinguishable with color-blindness; yellow left out: too pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Group = tuple[str, dict[int, str]]
 """A unit and the entries that share it, index to name."""
@@ -155,7 +155,7 @@ def _draw_trajectory(
 
 
 def _draw_solve_times(axes: Any, ticks: Array, loop: ClosedLoop) -> None:
-    """Solve time of each tick, coloured by health."""
+    """Solve time of each tick, colored by health."""
     milliseconds = 1e3 * loop.seconds
     for health, color in zip(Health, (COLORS[2], COLORS[0], COLORS[4], COLORS[1])):
         chosen = np.array([command.health is health for command in loop.commands], dtype=bool)
@@ -224,7 +224,7 @@ def _times(solution: Solution | ClosedLoop, task: Task | None) -> Array:
 
 
 def _styles() -> Any:
-    """Colours first, then the same colours dashed and dash-dotted."""
+    """Colors first, then the same colors dashed and dash-dotted."""
     return cycle([{"color": c, "linestyle": s, "linewidth": 1.6} for s in ("-", "--", "-.") for c in COLORS])
 
 

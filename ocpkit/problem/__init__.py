@@ -1,4 +1,4 @@
-"""What a user declares: stages of dynamics, costs, constraints and bounds, and the problem that they make up."""
+"""Declaration of a problem: stages of dynamics, costs, constraints and bounds."""
 
 from ocpkit import moved
 

@@ -1,4 +1,4 @@
-"""Are the derivatives of a problem right? Every block is compared with central differences."""
+"""Check of a problem's derivatives: every block is compared with central differences."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _blocks_of(problem: Problem, samples: int, spread: float, rng: np.random.Gen
 
 def _near(point: Array, sample: int, spread: float, rng: np.random.Generator) -> Array:
     """Return the guess for the first sample, then a random point around it."""
-    centre = np.where(np.isfinite(point), point, 0.0)
-    return centre if sample == 0 else centre + spread * rng.normal(size=centre.shape)
+    center = np.where(np.isfinite(point), point, 0.0)
+    return center if sample == 0 else center + spread * rng.normal(size=center.shape)
 
 
 def _stage_blocks(stage: Stage, x: Array, u: Array, p: Array, rng: np.random.Generator) -> Iterator[Block]:

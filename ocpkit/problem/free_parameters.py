@@ -1,6 +1,6 @@
 """Parameters that are chosen with the controls: a design, a final time (time scaling).
 
-    minimise over u_0 … u_{T-1} and θ   φ(x_T, p) + Σ ℓ_t(x_t, u_t, p),   θ = p[free],   lower ≤ θ ≤ upper
+    minimize over u_0 … u_{T-1} and θ   φ(x_T, p) + Σ ℓ_t(x_t, u_t, p),   θ = p[free],   lower ≤ θ ≤ upper
 
 becomes an ordinary problem, whose state carries θ along: the first stage's control is (u_0, θ), and all later states
 are (x_t, θ) with θ' = θ. So the sizes are n, then n + k; and m + k, then m. The Bellman recursion then gives
@@ -83,7 +83,7 @@ def with_free_parameters(
 
 @dataclass(frozen=True)
 class _Split:
-    """Which entries of p are free and which are given."""
+    """Partition of p into free and given entries."""
 
     free: list[int]
     given: list[int]

@@ -72,7 +72,7 @@ class FunctionDynamics(Dynamics):
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What the dynamics were made of."""
+        """Function that the dynamics were made of."""
         return self._function
 
     @property

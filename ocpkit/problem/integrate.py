@@ -117,15 +117,15 @@ class _StepOfParameters(_Step):
 
 
 def euler(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
-    """Discretise by explicit Euler (see `discretize`)."""
+    """Discretize by explicit Euler (see `discretize`)."""
     return discretize(euler_rule, f, dt, substeps)
 
 
 def rk4(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
-    """Discretise by the classical fourth-order Runge-Kutta rule (see `discretize`)."""
+    """Discretize by the classical fourth-order Runge-Kutta rule (see `discretize`)."""
     return discretize(rk4_rule, f, dt, substeps)
 
 
 def implicit_trapezoid(f: Callable[..., Any], dt: TimeStep, substeps: int = 1) -> Callable[..., Any]:
-    """Discretise by the implicit trapezoidal rule, for stiff systems (see `discretize`)."""
+    """Discretize by the implicit trapezoidal rule, for stiff systems (see `discretize`)."""
     return discretize(implicit_trapezoid_rule, f, dt, substeps)

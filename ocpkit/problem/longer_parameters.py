@@ -22,7 +22,7 @@ Expression = Callable[..., ca.SX]
 
 @dataclass(frozen=True)
 class Price:
-    """What a cost pays beside its own, as an expression of (x, u, p'), at the end of (x, p').
+    """Penalty beside a cost, as an expression of (x, u, p'), at the end of (x, p').
 
     Attributes
     ----------

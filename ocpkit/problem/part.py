@@ -1,4 +1,4 @@
-"""What dynamics and costs have in common: their derivatives are those of their value, also where it is overridden.
+"""Base of dynamics and costs: their derivatives are those of their value, also where it is overridden.
 
 A subclass that overrides `step` alone would inherit the Jacobians of another function, and solvers would call its
 answer converged. So a derivative that was written for a value further up the inheritance gives way to one of the new
@@ -75,12 +75,12 @@ class Part(CarriesFunctions, ABC):
 
     @property
     def traced_function(self) -> Traced | None:
-        """That function with its derivatives as graphs; None where there is none or it was not traced."""
+        """Traced function with its derivatives as graphs; None where there is none or it was not traced."""
         return None
 
     @property
     def value_function(self) -> Any:
-        """What the value can be computed by: `sole_function`, or else the method."""
+        """Function that computes the value: `sole_function`, or else the method."""
         return getattr(self, self.value_method) if self.sole_function is None else self.sole_function
 
     @property

@@ -1,6 +1,6 @@
-"""What a user declares: the discrete-time optimal control problem (Eq. OCP of Liu et al. 2021)
+"""Discrete-time optimal control problem (Eq. OCP of Liu et al. 2021)
 
-    minimise   J = φ(x_T, p) + Σ_{t<T} ℓ_t(x_t, u_t, p)
+    minimize   J = φ(x_T, p) + Σ_{t<T} ℓ_t(x_t, u_t, p)
     subject to x_{t+1} = f_t(x_t, u_t, p),   x_0 given,   lower ≤ u_t ≤ upper.
 
 Sizes may differ from stage to stage. Subclass `Dynamics`, `Cost` and `TerminalCost` to control the
@@ -270,7 +270,7 @@ class Problem:
             return [*running, self.terminal_cost.value(states[-1], self.parameter(self.horizon))]
 
     def _rows(self) -> Table:
-        """What a reader wants to know first."""
+        """Summary for a reader."""
         kinds = len(self.distinct_stages)
         rows = {
             f"{row.name} ({row.lower} … {row.upper})" for _, stage in self.distinct_stages for row in stage.constraints

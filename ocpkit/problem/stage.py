@@ -1,4 +1,4 @@
-"""What a stage is made of: dynamics, costs, constraints, bounds and noise, and the derivatives that solvers ask for."""
+"""Stage of a problem: dynamics, costs, constraints, bounds and noise, and the derivatives that solvers ask for."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ class Stage(CarriesFunctions):
     ----------
     noise
         F(x, u) or F(x, u, p) (n', k), written with `ocpkit.math`: the next state is f + F ε with ε ~ N(0, I) of k
-        entries, drawn anew at every stage, and what is minimised is the expected cost; None: no noise.
+        entries, drawn anew at every stage, and what is minimized is the expected cost; None: no noise.
 
     Raises
     ------

@@ -62,7 +62,7 @@ class Bounds(Protocol):
 
 @dataclass(frozen=True)
 class BellmanStep:
-    """What one stage yields: the Bellman objective, the policy, and the value at this stage.
+    """Result of the Bellman step at one stage: the objective Q, the policy, and the value there.
 
     Attributes
     ----------
@@ -133,14 +133,14 @@ def bellman_step(
     NotPositiveDefinite
         If the curvature has no positive definite operator here.
     """
-    step = minimise(t, q_expansion(stage, V), curvature, bounds, feedback=feedback, value=type(V))
+    step = minimize(t, q_expansion(stage, V), curvature, bounds, feedback=feedback, value=type(V))
     gap = stage.gap
     if gap is None:
         return step
     return replace(step, gap_change=dot(gap, V.x) + dot(gap, matvec(V.xx, gap)) / 2)
 
 
-def minimise(
+def minimize(
     t: int,
     Q: ActionValue,
     curvature: Curvature,
@@ -149,7 +149,7 @@ def minimise(
     feedback: bool = True,
     value: type[Value] = Value,
 ) -> BellmanStep:
-    """Eq. 4 and 5: minimise the quadratic model Q over affine policies; `value` is the class of the result's V."""
+    """Eq. 4 and 5: minimize the quadratic model Q over affine policies; `value` is the class of the result's V."""
     H, g = curvature(t, Q)
     if bounds is None:
         k, multipliers = -H.solve(g), None  # Eq. 4

@@ -1,6 +1,6 @@
-"""Quadratic programs in a box: the minimisation of Eq. 4 where the controls have bounds (Tassa et al. 2014).
+"""Quadratic programs in a box: the minimization of Eq. 4 where the controls have bounds (Tassa et al. 2014).
 
-    minimise ½ kᵀ H k + gᵀ k   subject to   lower ≤ k ≤ upper,   lower ≤ 0 ≤ upper
+    minimize ½ kᵀ H k + gᵀ k   subject to   lower ≤ k ≤ upper,   lower ≤ 0 ≤ upper
 
 Where k_i is at a bound and its slope (g + H k)_i pushes outward, k_i is *held*; the others are *free*. Newton's step on
 the free ones is cut at the first bound it meets, which then holds as well; after a whole step, what its slope leads
@@ -10,7 +10,7 @@ step solves
     H_ff k_f = −g_f − H_fc k_c,        y_c = −(g + H k)_c,   y_f = 0
 
 exactly: y are the multipliers, positive at an upper bound, negative at a lower one (Nocedal & Wright 2006, ch. 16).
-Tassa, Mansard & Todorov (ICRA 2014) find the same minimiser by projected Newton steps with a line search. The kernel's
+Tassa, Mansard & Todorov (ICRA 2014) find the same minimizer by projected Newton steps with a line search. The kernel's
 box.c does the same, number by number.
 """
 
@@ -32,14 +32,14 @@ STEPS, STEPS_PER_ENTRY = 8, 4  # more than these have never been seen to be need
 
 @dataclass(frozen=True)
 class BoxMinimum:
-    """The minimiser in a box, and a matrix H (m, m) inverted as far as the box lets it.
+    """The minimizer in a box, and a matrix H (m, m) inverted as far as the box lets it.
 
     Attributes
     ----------
     matrix
         H.
     k, multipliers
-        The minimiser (m,), and y (m,).
+        The minimizer (m,), and y (m,).
     solve
         For a vector (m,) or matrix (m, n): H_ff⁻¹ times its free rows, zero on the held ones.
     """
@@ -70,14 +70,14 @@ class StepBounds:
     multipliers: dict[int, Any] = field(default_factory=dict)
 
     def minimize(self, t: int, H: Array, g: Array) -> BoxMinimum:
-        """Minimize ½ kᵀ H k + gᵀ k (m,) within the bounds of stage t; raises as `minimise_in_box`."""
-        minimum = minimise_in_box(H, g, *self.steps[t], self.multipliers.get(t))
+        """Minimize ½ kᵀ H k + gᵀ k (m,) within the bounds of stage t; raises as `minimize_in_box`."""
+        minimum = minimize_in_box(H, g, *self.steps[t], self.multipliers.get(t))
         self.multipliers[t] = minimum.multipliers
         return minimum
 
 
-def minimise_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None = None) -> BoxMinimum:
-    """Minimise ½ kᵀ H k + gᵀ k over lower ≤ k ≤ upper.
+def minimize_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None = None) -> BoxMinimum:
+    """Minimize ½ kᵀ H k + gᵀ k over lower ≤ k ≤ upper.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class BoxSearch:
     Parameters
     ----------
     H, g, lower, upper, previous
-        As in `minimise_in_box`.
+        As in `minimize_in_box`.
     times
         The product of a matrix like H and a vector.
     rounding
@@ -144,7 +144,7 @@ class BoxSearch:
     k, slope, held
         The point, g + H k, and where k is held (m,).
     finished
-        Whether k is the minimiser, (1,).
+        Whether k is the minimizer, (1,).
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class BoxSearch:
         self.held = select(self.finished, self.held, select(cut, either(self.held, stops), kept))
 
     def minimum(self, solve: Callable[[Any], Any]) -> BoxMinimum:
-        """Return the minimiser, with the inverse of H on the free rows."""
+        """Return the minimizer, with the inverse of H on the free rows."""
         return BoxMinimum(self.H, self.k, select(self.held, -self.slope, 0), solve)
 
     def _outward(self, lenience: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What stands for Q_uu: exact with Levenberg damping, identity, adaptive diagonal, Adam (Eq. 9, 15; Table 2).
+"""Curvatures for Q_uu: exact with Levenberg damping, identity, adaptive diagonal, Adam (Eq. 9, 15; Table 2).
 
 A curvature maps (stage, Q) to a positive definite operator H and a vector g, and the Bellman step takes
 k = −H⁻¹ g, K = −H⁻¹ Q_ux. The learning rate is part of H, as in Eq. 7: H = M/η. Adaptive curvatures keep
@@ -17,7 +17,7 @@ from ocpkit.recursion.bellman import ActionValue, Curvature
 from ocpkit.recursion.linalg import Cholesky, diagonal, diagonal_matrix, identity_like, matvec, select
 
 Memory = dict[int, dict[str, Any]]
-"""What an adaptive curvature remembers of each stage, by name."""
+"""Memory of an adaptive curvature for each stage, by name."""
 
 
 @dataclass(frozen=True)

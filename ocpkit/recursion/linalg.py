@@ -93,12 +93,12 @@ def dot(a: Any, b: Any) -> Any:
 
 
 def either(a: Any, b: Any) -> Any:
-    """Where one of two conditions holds; symbols that are 0 or 1, or tensors of truth values."""
+    """Disjunction of two conditions; symbols that are 0 or 1, or tensors of truth values."""
     return ca.fmax(a, b) if isinstance(a, SYMBOLIC) else a | b
 
 
 def negation(condition: Any) -> Any:
-    """Where a condition does not hold; as `either`."""
+    """Negation of a condition, as `either`."""
     return 1 - condition if isinstance(condition, SYMBOLIC) else ~condition
 
 

@@ -1,4 +1,4 @@
-"""How the value function's Hessian V_xx is kept: a dense matrix, or an outer product Z Zᵀ (Prop. 3).
+"""Representations of the value function's Hessian V_xx: a dense matrix, or an outer product Z Zᵀ (Prop. 3).
 
 The Bellman step needs two operations on V_xx, and both representations offer them: the *sandwich*
 Aᵀ V_xx B of Eq. 3, and the *reduction* Q_xx − Q_uxᵀ Q_uu⁻¹ Q_ux of Eq. 5. In factored form

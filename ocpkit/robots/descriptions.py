@@ -1,4 +1,4 @@
-"""Where the description files of known robots are: in the wheel example-robot-data."""
+"""Paths of the description files of known robots, in the wheel example-robot-data."""
 
 from __future__ import annotations
 

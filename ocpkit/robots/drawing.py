@@ -53,14 +53,14 @@ def model(
     if 2 in plane:
         drawing.ground(axes)
     for i in range(simulated.model.ngeom):
-        centre, kind = data.geom_xpos[i], simulated.model.geom(i).type.item()
+        center, kind = data.geom_xpos[i], simulated.model.geom(i).type.item()
         radius, half, _ = simulated.model.geom_size[i]
         color = simulated.model.geom_rgba[i]
         if kind == CAPSULE:
             along = half * data.geom_xmat[i].reshape(3, 3)[:, 2]
-            _capsule(axes, (centre - along)[across], (centre + along)[across], radius, color)
+            _capsule(axes, (center - along)[across], (center + along)[across], radius, color)
         elif kind in (SPHERE, CYLINDER):
-            drawing.disc(axes, centre[across], radius, color)
+            drawing.disc(axes, center[across], radius, color)
     if goal is not None:
         drawing.goal(axes, *goal)
 
@@ -76,12 +76,12 @@ def _capsule(axes: Any, start: Any, end: Any, radius: float, color: Any) -> None
     axes.fill(*np.concatenate([start + circle, end - circle]).T, color=color)
 
 
-def ball(axes: Any, centre: Sequence[float], radius: float) -> None:
+def ball(axes: Any, center: Sequence[float], radius: float) -> None:
     """Draw a ball in space by a few of its circles."""
     turns, heights = np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13)
     around = np.array([np.outer(np.cos(turns), np.sin(heights)), np.outer(np.sin(turns), np.sin(heights))])
     up = np.outer(np.ones_like(turns), np.cos(heights))
-    x, y, z = (c + radius * part for c, part in zip(centre, (*around, up)))
+    x, y, z = (c + radius * part for c, part in zip(center, (*around, up)))
     axes.plot_wireframe(x, y, z, rstride=4, cstride=3, color=drawing.ACCENT, linewidth=0.8)
 
 

@@ -8,7 +8,7 @@ The controls u are the joints' torques. With a(x, u) from 0 = r(x, u, a) = τ(q,
     v⁺ = v + h a          q⁺ = q + h v⁺, a quaternion by Cayley's map
     da/d(x, u) = −M⁻¹ ∂r/∂(x, u)          w·∇²x⁺ = Sᵀ ∇²(w·G − λ·r) S,   S = d(x, u, a)/d(x, u),   M λ = (∂G/∂a)ᵀ w
 
-where x⁺ = G(x, u, a). M is factorised from the last joint to the base, which keeps the zeros between branches.
+where x⁺ = G(x, u, a). M is factorized from the last joint to the base, which keeps the zeros between branches.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class RobotDynamics(Dynamics):
         return np.array(ca.DM(self.at_rest(_constant(x)).torques))[:, 0]
 
     def check_inertia(self) -> None:
-        """Factorise the mass matrix where no joint is anywhere in particular.
+        """Factorize the mass matrix where no joint is anywhere in particular.
 
         Raises
         ------
@@ -210,7 +210,7 @@ def _product(a: ca.SX, b: ca.SX) -> ca.SX:
 
 
 def _solver(matrix: ca.SX) -> Callable[[ca.SX], ca.SX]:
-    """Factorise a mass matrix, last row first, as L D Lᵀ; return the solution of M y = b as a function of b."""
+    """Factorize a mass matrix, last row first, as L D Lᵀ; return the solution of M y = b as a function of b."""
     order = list(range(matrix.shape[0]))[::-1]
     D, LT, p = ca.ldl(ca.sparsify(matrix)[order, order], False)
     return lambda b: ca.ldl_solve(b[order, :], D, LT, p)[order, :]

@@ -1,4 +1,4 @@
-"""What the robots need beside ocpkit's own dependencies, and the error that says so."""
+"""Optional packages of the robots, and the error that names those missing."""
 
 from __future__ import annotations
 

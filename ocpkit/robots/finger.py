@@ -1,6 +1,6 @@
 """The finger: two links push a disc over a table to its goal, and leave it there (MuJoCo).
 
-    minimise ½ w_T (‖disc − goal‖² + w_r ‖v_disc‖²)
+    minimize ½ w_T (‖disc − goal‖² + w_r ‖v_disc‖²)
            + Σ ½ Δt (w_d ‖disc − goal‖² + w_n ‖tip − disc‖² + w_v ‖q̇‖² + w_u ‖u‖²)
 
 Nothing but w_n tells the finger, which starts away from the disc, that touching it is worth while. The table brakes

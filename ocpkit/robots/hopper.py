@@ -1,6 +1,6 @@
 """The hopper: a one-legged robot in a plane rises from a squat on its foot and stands (MuJoCo).
 
-    minimise ½ w_T e(x_T) + Σ ½ Δt (e(x) + w_u ‖u‖²),   e(x) = Σ w_i (q_i − standing_i)² + Σ w'_i v_i²
+    minimize ½ w_T e(x_T) + Σ ½ Δt (e(x) + w_u ‖u‖²),   e(x) = Σ w_i (q_i − standing_i)² + Σ w'_i v_i²
 
 The floor holds the foot by friction; the model lies beside this file, assets/hopper.xml, with contacts that are soft
 within 2 cm. The guess are the torques of springs and dampers that keep the squat.

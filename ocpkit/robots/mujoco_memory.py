@@ -36,7 +36,7 @@ def refuse_memory(mujoco: Any, model: Any) -> None:
 
 
 def _with_memory(mujoco: Any, model: Any) -> Iterator[tuple[str, str]]:
-    """What remembers, and how to do without; fields that this version of MuJoCo does not have count as unused."""
+    """Stateful features, and ways to do without; fields that this version of MuJoCo does not have count as unused."""
 
     def named(kind: str, remembers: ArrayLike) -> Iterator[str]:
         for i in map(int, np.flatnonzero(remembers)):

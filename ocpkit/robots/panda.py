@@ -2,7 +2,7 @@
 
     M(q) q̈ + c(q, q̇) = τ      (seven joints, the fingers held; gravity 9.81 m/s²)
 
-    minimise ½ w_T (‖hand(q) − goal‖² + w_R ‖R(q) − R*‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u ‖τ‖² + w_v ‖q̇‖²)
+    minimize ½ w_T (‖hand(q) − goal‖² + w_R ‖R(q) − R*‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u ‖τ‖² + w_v ‖q̇‖²)
 
 State x = (seven joint angles [rad], and their rates), control u = (seven torques [N m]), parameter p = (goal of the
 hand [m]). Source: Franka Emika's description in example-robot-data.

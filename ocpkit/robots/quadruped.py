@@ -1,9 +1,9 @@
 """The falling quadruped: let go on its side, it turns its feet down in the air, as a cat does.
 
-    minimise ½ (w_a² ‖axis‖² + w_q² ‖q − legs‖² + w_ω² ‖ω‖² + w_v² ‖q̇‖²)  at the end
+    minimize ½ (w_a² ‖axis‖² + w_q² ‖q − legs‖² + w_ω² ‖ω‖² + w_v² ‖q̇‖²)  at the end
            + Σ ½ Δt (w_u ‖τ‖² + w_l ‖q − legs‖² + w_r ‖q̇‖²)
 
-Nothing but gravity acts from outside, so the angular momentum about the centre of mass stays zero: the body turns by
+Nothing but gravity acts from outside, so the angular momentum about the center of mass stays zero: the body turns by
 what the legs do, and they end where they began. `axis` is the vector part of the quaternion.
 
 State x = (place [m], quaternion (w, x, y, z), twelve joint angles [rad], velocity [m/s] and rates [rad/s] of the body

@@ -45,7 +45,7 @@ class Body:
     revolute
         Whether it turns [rad]; else it slides [m].
     mass, moment, inertia
-        [kg]; mass times centre of mass (3,) [kg m]; inertia about the frame's origin (3, 3) [kg m²].
+        [kg]; mass times center of mass (3,) [kg m]; inertia about the frame's origin (3, 3) [kg m²].
     """
 
     parent: int
@@ -70,7 +70,7 @@ class InverseDynamics:
 
 @dataclass
 class _Sum:
-    """What a body and all that it carries have together: I = (m, h, J), B = (momentum, K), force f."""
+    """Composite quantities of a body and all that it carries: I = (m, h, J), B = (momentum, K), force f."""
 
     mass: Any
     moment: Any
@@ -115,7 +115,7 @@ def placements(bodies: Sequence[Body], q: Any) -> list[tuple[Any, Any]]:
 
 
 def inverse_dynamics(bodies: Sequence[Body], q: Any, v: Any, a: Any, base_acceleration: Any) -> InverseDynamics:
-    """Return the generalised forces that accelerations ask for.
+    """Return the generalized forces that accelerations ask for.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from ocpkit.robots.rigid_body import placements
 from ocpkit.robots.urdf import Tree, read_urdf
 
 UNIT = 1e-6
-"""How far from 1 the length of a quaternion may be."""
+"""Largest distance from 1 of the length of a quaternion."""
 
 
 def from_urdf(
@@ -30,7 +30,7 @@ def from_urdf(
     free_base: bool = False,
     gravity: float = GRAVITY,
 ) -> Robot:
-    """Read a robot from a URDF file; damping and friction that it states are not modelled.
+    """Read a robot from a URDF file; damping and friction that it states are not modeled.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The UR5 arm: pick from behind two balls, which neither the arm nor its tool may touch.
 
-    minimise ½ w_T (‖tool(q) − goal‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u ‖τ − τ_hold‖² + w_v ‖q̇‖²)
-    subject to ‖point_k(q) − centre_b‖ ≥ radius_b + clearance for points along the arm, and the limits of the torques
+    minimize ½ w_T (‖tool(q) − goal‖² + w_r ‖q̇‖²) + Σ ½ Δt (w_u ‖τ − τ_hold‖² + w_v ‖q̇‖²)
+    subject to ‖point_k(q) − center_b‖ ≥ radius_b + clearance for points along the arm, and the limits of the torques
 
 State x = (six joint angles [rad], and their rates), control u = (six torques [N m]), parameter p = (goal of the tool
 [m]). The torques τ_hold keep the first posture. Source: Universal Robots' description in example-robot-data.
@@ -30,7 +30,7 @@ URDF = partial(description, "ur_description/urdf/ur5_robot.urdf")
 TIME_STEP, TOOL = 0.02, "tool0"
 START, GOAL = (-0.6, -1.2, 1.6, -1.9, -1.57, 0.0), (0.35, 0.45, 0.25)
 BALLS = ((0.5, 0.1, 0.35, 0.13), (0.25, 0.2, 0.62, 0.1))
-"""Centre and radius of every ball [m]."""
+"""Center and radius of every ball [m]."""
 POINTS = (("forearm_link", "wrist_1_link", 0.5), ("forearm_link", "wrist_1_link", 1.0), ("wrist_3_link", TOOL, 1.0))
 """Points along the arm: from one link to another, and how far between them."""
 
@@ -71,7 +71,7 @@ def build(
     goal
         Where the tool shall be [m]; the problem's parameter.
     balls
-        Centre (three coordinates) and radius of every ball [m].
+        Center (three coordinates) and radius of every ball [m].
     clearance
         Radius of the arm around its points [m].
     torque_weight, running_rate_weight
@@ -111,8 +111,8 @@ def build(
 def draw(axes: Any, x: Any, u: Any) -> None:
     """Draw the arm, the balls and the goal."""
     drawing.arm(robot, TOOL, GOAL, axes, x, u)
-    for *centre, radius in BALLS:
-        drawing.ball(axes, centre, radius)
+    for *center, radius in BALLS:
+        drawing.ball(axes, center, radius)
 
 
 def plant(mass: float, friction: float) -> MujocoDynamics:

@@ -23,7 +23,7 @@ ROUND = 1e-9
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a link is: the body it belongs to, and its rotation (3, 3) and place (3,) [m] there."""
+    """Pose of a link: the body it belongs to, and its rotation (3, 3) and place (3,) [m] there."""
 
     body: int
     rotation: Array
@@ -32,7 +32,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Tree:
-    """What a URDF says.
+    """Content of a URDF.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a URDF says, checked before anything is computed from it: names, the tree, joints, numbers.
+"""Checks of a URDF before anything is computed from it: names, the tree, joints, numbers.
 
 What is wrong, or what these rigid bodies cannot do (joints of several degrees of freedom, joints that mimic others), is
 refused by the name of the link or joint; parsers of URDF differ in what they make of it, mostly without a word.

@@ -1,4 +1,4 @@
-"""What a solver returns: trajectory, policy, status; what can be asked of it without solving anew."""
+"""Results of solvers: trajectory, policy, status, and questions answered without solving anew."""
 
 from ocpkit import moved
 

@@ -1,4 +1,4 @@
-"""How far multipliers and rows are from complementary."""
+"""Complementarity of multipliers and rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a solver has to say beside its numbers, as records; words for people are made of them at the edge.
+"""Details of a solve beside its numbers, as records; words for people are made of them at the edge.
 
 `Details` holds the engine, the reason of a failure, the worst violation, counts, and the seconds of each phase.
 `Details.words` is what is printed, and what an older version kept instead: `Details.from_words` reads that.
@@ -21,7 +21,7 @@ _CLAIMED = "{plugin} calls this point optimal, but "
 
 
 class Failure(Enum):
-    """What a solve failed by, where its status leaves that open; the value is the sentence that a user reads."""
+    """Cause of a failure, where its status leaves that open; the value is the sentence that a user reads."""
 
     NOT_FINITE = "derivatives are not finite at stage {stage}"
     NOT_POSITIVE_DEFINITE = "Q_uu is not positive definite at stage {stage}"
@@ -34,7 +34,7 @@ class Failure(Enum):
     COST_BLEW_UP = "the cost blew up" + _MSA
     NO_BETTER_COST = "no better cost in {iterations} iterations" + _MSA
     LINEAR_HAMILTONIAN = "the Hamiltonian is linear in a control without bounds: it has no minimum" + _MSA
-    HAMILTONIAN_BLEW_UP = "the minimisation of the Hamiltonian left the finite numbers" + _MSA
+    HAMILTONIAN_BLEW_UP = "the minimization of the Hamiltonian left the finite numbers" + _MSA
     TOO_COARSE = _CLAIMED + "in units that are too coarse for it"
     CAN_FALL = _CLAIMED + "J can fall from there"
     NEGATIVE_CURVATURE = _CLAIMED + "its curvature is negative"
@@ -207,7 +207,7 @@ class _Words(Mapping[str, str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Details(_Words):
-    """What a solver has to say beside its numbers.
+    """Details of a solve beside its numbers.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ class Iteration:
 
     @property
     def infeasibility(self) -> float:
-        """What is open of dynamics and rows, in the kind's own measure; 0 where a method keeps them."""
+        """Infeasibility of dynamics and rows, in the measure of the method; 0 where it keeps them."""
         return 0.0
 
     @property

@@ -3,7 +3,7 @@
 At a local optimum the conditions of Karush, Kuhn and Tucker define z* = (x*, u*) as a function of θ = (x0, p).
 Differentiating them (implicit function theorem) gives a linear-quadratic problem along the trajectory,
 
-    minimise   Σ_t ½ δzᵀ H δz + (H_zp δp)ᵀ δz          H = ∇²(ℓ + V_x'·f + y·g) at stage t
+    minimize   Σ_t ½ δzᵀ H δz + (H_zp δp)ᵀ δz          H = ∇²(ℓ + V_x'·f + y·g) at stage t
     subject to δx' = f_x δx + f_u δu + f_p δp,          g_z δz + g_p δp = 0 for the active rows,
 
 whose solution is dz*·(δx0, δp). The same problem with a linear cost ḡᵀ δz instead has the multipliers that make up
@@ -100,7 +100,7 @@ class Sensitivity:
         if solution.multipliers is None and any(part.count for part in rows):
             raise ProblemError("the problem has constraints but the solution has no multipliers; solve by 'al'")
         self.problem = problem
-        self._stages = _linearise(problem, solution, rows)
+        self._stages = _linearize(problem, solution, rows)
         largest = max(float(np.abs(stage.hessian).max()) for stage in self._stages)
         self._penalty = PENALTY * max(largest, 1e-8)
 
@@ -169,7 +169,7 @@ class Sensitivity:
         multipliers = [np.zeros(len(d)) for d in offsets]
         scale = 1.0 + max(float(np.abs(v).max(initial=0.0)) for v in (start, *linear, *gaps, *offsets))
         for _ in range(ROUNDS):
-            response = self._minimise(start, linear, gaps, offsets, multipliers)
+            response = self._minimize(start, linear, gaps, offsets, multipliers)
             multipliers, worst = response.rows, self._worst_row(response, offsets)
             if worst <= PRECISION * scale:
                 break
@@ -180,7 +180,7 @@ class Sensitivity:
             )
         return response
 
-    def _minimise(
+    def _minimize(
         self, start: Array, linear: list[Array], gaps: list[Array], offsets: list[Array], multipliers: list[Array]
     ) -> _Response:
         """One Bellman pass and the linear rollout of its policy; rows come back as y + ρ (g_z δz + d)."""
@@ -217,7 +217,7 @@ class Sensitivity:
         return max(float(np.abs(v).max(initial=0.0)) for v in violations)
 
 
-def _linearise(problem: Problem, solution: Solution, rows: Sequence[ConstraintRows]) -> list[_Linear]:
+def _linearize(problem: Problem, solution: Solution, rows: Sequence[ConstraintRows]) -> list[_Linear]:
     """Second derivatives of the Lagrangian and the Jacobians of dynamics and active rows, stage by stage."""
     p_size, stages = problem.parameters.shape[-1], list[_Linear]()
     derivatives = [_of_stage(Identities(*pair), p_size) for pair in zip(problem.stages, rows)]

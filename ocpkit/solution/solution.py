@@ -1,4 +1,4 @@
-"""What every solver returns: the trajectory, the policy around it, and an honest status."""
+"""Result of every solver: the trajectory, the policy around it, and an honest status."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """Where a constrained solver stood beside its multipliers, so that the next solve can go on from there.
+    """State of a constrained solver beside its multipliers, so that the next solve can go on from there.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class WarmStart:
     tolerance: float
 
     def after(self, status: Status | None, *, penalty: float, barrier: float, tolerance: float) -> WarmStart:
-        """What a solve that began here hands on: this ρ, where it has grown in vain."""
+        """Warm start of the next solve after one that began here: this ρ, where it has grown in vain."""
         in_vain = status in (Status.INFEASIBLE, Status.GAVE_UP, Status.DIVERGED, Status.INVALID_INPUT)
         return WarmStart(penalty=self.penalty if in_vain else penalty, barrier=barrier, tolerance=tolerance)
 
@@ -225,7 +225,7 @@ class Solution:
     animate = moved.method("ocpkit.plotting.plot", "animate")
 
     def _rows(self) -> Table:
-        """What a reader wants to know first."""
+        """Summary for a reader."""
         last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
         return [
             ("problem", f"{self.problem_name} (horizon {len(self.controls)})"),

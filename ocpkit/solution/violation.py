@@ -1,4 +1,4 @@
-"""How far a plan breaks the rows of its problem and the model's dynamics, each in units of its own.
+"""Violation by a plan of the rows of its problem and of the model's dynamics, each in units of its own.
 
 A row is measured against what its bounds say of its size: half the range between two bounds, |bound| of a single one.
 Where they say nothing (g ≤ 0, g = 0), against Σ_j |∂g/∂z_j| z̄_j, z = (x, u), with z̄ the largest |z| that the plans
@@ -48,7 +48,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What a plan breaks.
+    """Largest violation by a plan.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which engine runs a solve, and why."""
+"""Choice of the engine of a solve, with its reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time gro
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a solve.
+    """Chosen engine.
 
     Attributes
     ----------

@@ -54,7 +54,7 @@ class AnyRun(ABC):
     @property
     @abstractmethod
     def details(self) -> Details:
-        """What is to be said beside the numbers."""
+        """Details beside the numbers."""
 
     @property
     def policy(self) -> Gains | None:
@@ -73,7 +73,7 @@ class AnyRun(ABC):
 
     @property
     def warm_start(self) -> WarmStart | None:
-        """Where the next solve may go on, if the method has more to carry over than multipliers."""
+        """Warm start of the next solve, if the method has more to carry over than multipliers."""
         return None
 
     @abstractmethod
@@ -222,7 +222,7 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Guess:
-    """Where a run starts: controls, states if the start may be infeasible, and what a warm start has beside them.
+    """Start of a run: controls, states if the start may be infeasible, and what a warm start has beside them.
 
     Controls and states are a tuple of vectors, one per stage, or one array with a row per stage.
     """

@@ -62,7 +62,28 @@ class OldNames:
         return rest | {self.part: part}
 
 
-def accept_old_names(*parts: OldNames) -> Callable[[Kind], Kind]:
+@dataclass(frozen=True)
+class OldName:
+    """Option that has another name now."""
+
+    old: str
+    new: str
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Return the new name by the old one."""
+        return {self.old: self.new}
+
+    def given(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Return what to write in its place, if it is among these."""
+        return {self.old: f"{self.new}=..."} if self.old in options else {}
+
+    def translate(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Put the new name in the place of the old one."""
+        return {self.names.get(name, name): value for name, value in options.items()}
+
+
+def accept_old_names(*parts: OldNames | OldName) -> Callable[[Kind], Kind]:
     """Class decorator for solvers whose constructor also takes the old options."""
 
     def decorate(kind: Kind) -> Kind:

@@ -1,4 +1,4 @@
-"""Data sets for training: by name or from a user's own files, read and standardised, never downloaded.
+"""Data sets for training: by name or from a user's own files, read and standardized, never downloaded.
 
 |                       | what it loads                                                                               |
 | --------------------- | ------------------------------------------------------------------------------------------- |

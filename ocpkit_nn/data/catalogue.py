@@ -1,4 +1,4 @@
-"""Which name loads what."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ocpkit.errors import unknown_name
 from ocpkit_nn.data.cifar10 import cifar10
-from ocpkit_nn.data.dataset import Arrays, Dataset, standardised
+from ocpkit_nn.data.dataset import Arrays, Dataset, standardized
 from ocpkit_nn.data.errors import DataError, DataNotFoundError
 from ocpkit_nn.data.idx import fashion_mnist, mnist
 from ocpkit_nn.data.images import image_folder
@@ -42,7 +42,7 @@ def load(name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
     Returns
     -------
     Dataset
-        Inputs float32, standardised with the training set's statistics, (N, F) or images (N, C, H, W);
+        Inputs float32, standardized with the training set's statistics, (N, F) or images (N, C, H, W);
         targets int64 (N,).
 
     Raises
@@ -57,10 +57,10 @@ def load(name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
     if kind == "clusters":
         return gaussian_clusters(_count(clusters), seed=seed) if clusters else gaussian_clusters(seed=seed)
     if name in _INSTALLED:
-        return standardised(name, _INSTALLED[name](seed))
+        return standardized(name, _INSTALLED[name](seed))
     if name in _ON_DISK:
-        return standardised(name, _ON_DISK[name](_root(name, root)), classes=10)
-    return standardised(name, _read_path(Path(name).expanduser(), seed))
+        return standardized(name, _ON_DISK[name](_root(name, root)), classes=10)
+    return standardized(name, _read_path(Path(name).expanduser(), seed))
 
 
 def _read_path(path: Path, seed: int) -> Arrays:

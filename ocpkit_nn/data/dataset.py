@@ -1,4 +1,4 @@
-"""A data set: training and test samples as tensors, standardised, and checked where it is made."""
+"""A data set: training and test samples as tensors, standardized, and checked where it is made."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ def batches(
     return ((inputs[index], targets[index]) for index in torch.split(order, batch_size))
 
 
-def standardised(name: str, arrays: Arrays, classes: int | None = None) -> Dataset:
+def standardized(name: str, arrays: Arrays, classes: int | None = None) -> Dataset:
     """Return the data set with inputs of mean 0 and deviation 1 over the training samples.
 
     One mean and deviation per index of axis 1: per feature in tables, per channel in images. What is
-    constant over the training samples is centred only.
+    constant over the training samples is centerd only.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def _floats(where: str, array: NDArray[Any]) -> Tensor:
     inputs = torch.from_numpy(array.astype(np.result_type(array.dtype, np.float32)))
     inputs = inputs.unsqueeze(1) if inputs.ndim == 3 else inputs
     if not _is_finite(inputs):
-        # Here and not in Dataset: standardising would spread one NaN over all samples.
+        # Here and not in Dataset: standardizing would spread one NaN over all samples.
         sample = int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
         raise DataError(f"{where}: input {sample} is not finite; remove or fill such samples first")
     return inputs

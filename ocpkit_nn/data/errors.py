@@ -1,4 +1,4 @@
-"""What can be wrong with data: not there, or there and unusable."""
+"""Errors of data: not there, or there and unusable."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ from ocpkit_nn.data.npz import read_npz
 LARGEST_FILE = 4 * 89_478_485
 """Bytes of four channels of the largest image that Pillow opens without a warning, uncompressed."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-_FORM = "as many channels as the most colourful image"  # of what is cached
+_FORM = "as many channels as the most colorful image"  # of what is cached
 _OTHER_IMAGES = (".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def image_folder(path: Path, seed: int = 0) -> Arrays:
-    """Read images of one size, their classes numbered in alphabetical order; in grey if all of them are.
+    """Read images of one size, their classes numbered in alphabetical order; in gray if all of them are.
 
     Decoded images are kept under `OCPKIT_CACHE` (default `~/.cache/ocpkit`) and read from there as long as
     the files' names, sizes and times stay the same. Without `test/`, training images are split 80/20.
@@ -131,7 +131,7 @@ def _decode_all(path: Path, names: list[str], read: Callable[[str], bytes]) -> A
     first = _decode(path, parts["train"][0], read)
     _refuse_together(path, len(names), first.shape)  # before the others are decoded
     images = {name: _decode_alike(path, name, read, first.shape[1:]) for part in parts.values() for name in part}
-    channels = max(len(image) for image in images.values())  # grey among colours: three equal channels
+    channels = max(len(image) for image in images.values())  # gray among colors: three equal channels
     _refuse_together(path, len(names), (channels, *first.shape[1:]))
     arrays: list[NDArray[Any]] = []
     for selected in parts.values():
@@ -161,7 +161,7 @@ def _decode_alike(path: Path, name: str, read: Callable[[str], bytes], size: tup
 
 
 def _decode(path: Path, name: str, read: Callable[[str], bytes]) -> NDArray[np.uint8]:
-    """Return one image as (C, H, W): grey images have one channel and others get three."""
+    """Return one image as (C, H, W): gray images have one channel and others get three."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:

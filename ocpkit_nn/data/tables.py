@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ocpkit_nn.data.dataset import Arrays, Dataset, split, standardised
+from ocpkit_nn.data.dataset import Arrays, Dataset, split, standardized
 from ocpkit_nn.data.errors import DataError
 
 
@@ -34,7 +34,7 @@ def gaussian_clusters(
 ) -> Dataset:
     """Return samples of Gaussian clusters, one class each (Liu et al. 2021, A.6.2; k = 5, 8, 12, 15).
 
-    Centres are drawn from N(0, I), samples from N(centre, spread² I); 80 % train, 20 % test.
+    Centers are drawn from N(0, I), samples from N(center, spread² I); 80 % train, 20 % test.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def gaussian_clusters(
             f"got {clusters}, {dimension}, {samples_per_cluster}, {spread}"
         )
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((clusters, dimension))
+    centers = random.standard_normal((clusters, dimension))
     targets = np.repeat(np.arange(clusters), samples_per_cluster)
-    inputs = centres[targets] + spread * random.standard_normal((len(targets), dimension))
+    inputs = centers[targets] + spread * random.standard_normal((len(targets), dimension))
     name = f"clusters:{clusters}"
-    return standardised(name, split(name, inputs, targets, seed))
+    return standardized(name, split(name, inputs, targets, seed))

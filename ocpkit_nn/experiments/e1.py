@@ -142,4 +142,4 @@ def _draw(rows: Sequence[Standing], folder: Path) -> Picture:
         ax.set_xticks(range(len(METHODS)), [NAMES[m] for m in METHODS], rotation=90)
         ax.set_title(row.entry.name)
     axes[0].set_ylabel("accuracy [%]")
-    return save(drawn, folder / "accuracy.png", "Accuracy with standard errors; grey marks are the paper's numbers")
+    return save(drawn, folder / "accuracy.png", "Accuracy with standard errors; gray marks are the paper's numbers")

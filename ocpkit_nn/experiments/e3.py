@@ -46,7 +46,7 @@ PAPERS, OTHER = "empirical", {"fcn": "ggn", "cnn": "montecarlo"}
 NOTES = (
     "The formulas as printed take M/η for Q_uu, and their feedback is unbounded at these rates. Ours is "
     "Q_uu = M/η + f_uᵀ V_xx f_u, in the gain and in the value recursion; the terminal Hessian is scaled by 1/B.",
-    "The paper gives neither the width (10 to 32), nor the number of epochs, nor how inputs are standardised. Here: "
+    "The paper gives neither the width (10 to 32), nor the number of epochs, nor how inputs are standardized. Here: "
     "width 24, batch 8, 8 epochs, one mean and one deviation for all pixels, a stratified split 80/20 by the seed.",
     "RMSprop averages over β = 0.9 (torch's default is 0.99; the paper does not say). The rates of Fig. 9 are not "
     f"printed; here Adam has {', '.join(f'{rate:g}' for rate in ADAM_RATES)} and the ε of RMSprop.",

@@ -63,7 +63,7 @@ def train(run: Run) -> Result:
 
 
 def _pair(run: Run, data: Dataset, network: nn.Sequential, pair: tuple[int, int], generator: torch.Generator) -> Any:
-    """What is recorded of a pair: two images, the difference of the means, δx_max and correlations by layer."""
+    """Record of a pair: two images, the difference of the means, δx_max and correlations by layer."""
     images = [data.train_inputs[data.train_targets == digit][:IMAGES] for digit in pair]
     difference = images[0].mean(0) - images[1].mean(0)
     record: dict[str, Any] = {"digits": pair, "examples": [_pixels(group[0]) for group in images]}

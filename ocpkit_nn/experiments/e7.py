@@ -1,6 +1,6 @@
 """E7: Fig. 6, 10, 11, 12: does the feedback escape where the gradient vanishes?
 
-A 9-layer sigmoid network on DIGITS with the Max-Mahalanobis centre loss: its gradient vanishes on the way back, and
+A 9-layer sigmoid network on DIGITS with the Max-Mahalanobis center loss: its gradient vanishes on the way back, and
 plain training stays at the loss of the best constant output. Curves of the loss and of the length of the updates,
 for the paper's methods and, since that decides more than anything else here, for several dampings γ of the Kronecker
 curvature (M + γ I); with cross-entropy instead, with ReLU instead, and over the learning rate.

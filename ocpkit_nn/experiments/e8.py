@@ -35,8 +35,8 @@ CLUSTERS = (5, 8, 12, 15)
 SHARES = (0.0, 0.03, 0.1, 0.3, 1.0)
 FLOOR = 1e-12
 NOTES = (
-    "The paper gives neither the network nor the spread of the clusters. Here: 5 layers, width 32, tanh; centres from "
-    "N(0, I), samples from N(centre, I), 200 of each; the SGD twin at 0.1, so that M = I and K_t is not rescaled.",
+    "The paper gives neither the network nor the spread of the clusters. Here: 5 layers, width 32, tanh; centers from "
+    "N(0, I), samples from N(center, I), 200 of each; the SGD twin at 0.1, so that M = I and K_t is not rescaled.",
     "A.6.1 makes the decomposition of (k_t, K_t); both that matrix and K_t alone are shown here.",
     "The number of nontrivial values follows from the number of outputs and the loss, before any training, and shows "
     "nothing of what the network has learned; the control with 20 outputs does.",
@@ -203,7 +203,7 @@ def _draw(cells: Cells, names: Sequence[str], clusters: Sequence[int], folder: P
                 for update, values, color in zip(result.measures["update"], result.measures[matrix], LINES):
                     levels = np.maximum(values, FLOOR * values[0])
                     ax.semilogy(range(1, len(levels) + 1), levels, ".-", ms=3, lw=1, color=color, label=f"{update}")
-            ax.axvline(k, color="grey", linestyle="--", linewidth=1)
+            ax.axvline(k, color="gray", linestyle="--", linewidth=1)
         row[0].set_ylabel(f"{MATRICES[matrix]}\n{name}", fontsize=9)
     for ax, k in zip(axes[0], clusters):
         ax.set_title(f"k = {k}")

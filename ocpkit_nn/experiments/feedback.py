@@ -2,7 +2,7 @@
 
 Twins of SGD, RMSprop and Adam at three rates, small to large, that differ in the terminal curvature (the paper's outer
 product, r leading columns of the loss's Hessian, random columns, all of them), in how far the feedback may move a layer
-(trust region), or that do without a linearisation: layer after layer, the gradient is taken anew at the new state
+(trust region), or that do without a linearization: layer after layer, the gradient is taken anew at the new state
 (Gauss-Seidel sweep, the limit of Eq. 18). And DDP of the batch as one problem, whose V_xx couples the samples.
 """
 

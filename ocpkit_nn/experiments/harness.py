@@ -1,4 +1,4 @@
-"""What `ocpkit reproduce` does with an item: train what is missing, keep every run, write report and page.
+"""Harness of `ocpkit reproduce`: train what is missing, keep every run, write report and page.
 
 ``OUT/ITEM/runs/<key>.json`` is written in full or not at all, so an item that was stopped, or is asked for more
 seeds, only trains what is missing. A run depends on its `Run` alone: neither the number of processes nor their
@@ -43,7 +43,7 @@ Train = Callable[[Run], Result]
 
 
 class Item(Protocol):
-    """What the module of an item has; and a `train(run)`, where `trial.train` is not enough."""
+    """Contents of an item's module; and a `train(run)`, where `trial.train` is not enough."""
 
     TITLE: str
 
@@ -54,7 +54,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an item is: runs done, and CPU time for the missing ones, None before one of each kind is trained."""
+    """Progress of an item: runs done, and CPU time for the missing ones, None before one of each kind is trained."""
 
     done: int
     total: int

@@ -44,7 +44,7 @@ def _baseline(model: nn.Module, loss: Loss, run: Run, **options: Any) -> Backpro
 
 def _of_torch(weights: Sequence[torch.Tensor], run: Run) -> torch.optim.Optimizer:
     if run.baseline in KRONECKER:
-        raise ProblemError(f"{NAMES[run.method]} needs an optimiser of torch; {NAMES[run.baseline]} is none")
+        raise ProblemError(f"{NAMES[run.method]} needs an optimizer of torch; {NAMES[run.baseline]} is none")
     lr, twin = _rate(run), TWIN[run.baseline]
     if run.baseline == "rmsprop":
         return torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
@@ -116,7 +116,7 @@ _TABLE: dict[str, tuple[str, Factory]] = {
     "clip": ("gradient clipping", _clip),
     "clip-samples": ("per-sample clipping", _clip_samples),
     "warm-up": ("warm-up", _warm_up),
-    "normalised": ("normalised gradient", _normalized),
+    "normalised": ("normalized gradient", _normalized),
     "implicit": ("implicit SGD", lambda model, loss, run: rivals.ImplicitSGD(model, loss, _rate(run))),
     "trust-region": ("DDPNOpt, trust region", partial(_solver, kind=TrustRegion)),
     "gauss-seidel": ("Gauss-Seidel sweep", _gauss_seidel),

@@ -1,4 +1,4 @@
-"""What an item says of its results: a verdict, tables beside the paper's, figures in one style."""
+"""Report of an item: a verdict, tables beside the paper's, figures in one style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What feedback is compared with: remedies for a large learning rate, today's optimizers, a Gauss-Seidel sweep.
+"""Rivals of the feedback: remedies for a large learning rate, today's optimizers, a Gauss-Seidel sweep.
 
 `clip`, `normalize`, `warm_up` and `cosine` change the gradient or the learning rate of an optimizer before its steps;
 the classes are trainers of their own.

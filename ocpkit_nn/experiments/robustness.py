@@ -1,4 +1,4 @@
-"""Beyond the paper: how much does a method depend on its learning rate? Beside today's optimisers, on five tasks.
+"""Beyond the paper: how much does a method depend on its learning rate? Beside today's optimizers, on five tasks.
 
 Every method is trained at rates over three decades, the same window for a baseline and its DDPNOpt twins, and judged
 by the area under its curve: the mean over the logarithm of the rate. Tasks: the paper's FCN; a batch 32 times as large;
@@ -23,7 +23,7 @@ from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, 
 from ocpkit_nn.experiments.results import Estimate, Results, Value, bold, capped_loss, estimate, percent
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "Beyond the paper: robustness to the learning rate, beside today's optimisers"
+TITLE = "Beyond the paper: robustness to the learning rate, beside today's optimizers"
 DECADES, POINTS = 3, 7
 CENTRES = {"sgd": -1.0, "rmsprop": -2.5, "adam": -2.5, "adamw": -2.5, "muon": -2.5, "sgd-cosine": -2.0}
 """log₁₀ of the middle of the window, a customary rate; with momentum 0.9 SGD's steps are ten times as long."""
@@ -263,6 +263,6 @@ def _draw(tasks: Tasks, folder: Path) -> Picture:
     drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     caption = (
         "Mean accuracy and median training loss at the end, over the learning rate: twins as full lines, baselines "
-        "and today's optimisers dashed; one colour for a baseline and its twin"
+        "and today's optimizers dashed; one color for a baseline and its twin"
     )
     return save(drawn, folder / "robustness.png", caption)

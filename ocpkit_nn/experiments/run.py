@@ -1,4 +1,4 @@
-"""What goes into a training of an experiment, and what comes out: `Run` → `Result`, both plain JSON."""
+"""Input and outcome of a training of an experiment: `Run` → `Result`, both plain JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLLECTED = "results.json.gz"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user asks of an item; `ProblemError` if there are no seeds."""
+    """Options of an item; `ProblemError` if there are no seeds."""
 
     datasets: tuple[str, ...] = ()  # none: those of the item; "cnn:mnist" for a network other than an FCN
     seeds: int = 10  # how many: 0 … seeds − 1
@@ -124,7 +124,7 @@ def twin_run(
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a run; None where a number is not finite."""
+    """Outcome of a run; None where a number is not finite."""
 
     run: Run
     train_loss: float | None  # mean over the whole training set at the end; None if the training diverged

@@ -24,7 +24,7 @@ from ocpkit_nn import (
     Layer,
     LayerPolicy,
     LayerRule,
-    Linearisation,
+    Linearization,
     Loss,
     Metric,
     StateBase,
@@ -63,12 +63,12 @@ class Stacked(DDPNOpt):
         self.open_loop = open_loop
 
     def _backward_pass(self, trajectory: Trajectory, terminal: TerminalValue, baseline: Baseline) -> list[LayerPolicy]:
-        linearisations = trajectory.linearisations
+        linearizations = trajectory.linearizations
         if self.feedback == "none":
             return super()._backward_pass(trajectory, terminal, baseline)
-        if any(each.couples_samples for each in linearisations):
+        if any(each.couples_samples for each in linearizations):
             raise ValueError("the stacked problem has no batch norm: f_x would not be block-diagonal")
-        return stacked_pass(linearisations, terminal.gradient, terminal.columns(), baseline, open_loop=self.open_loop)
+        return stacked_pass(linearizations, terminal.gradient, terminal.columns(), baseline, open_loop=self.open_loop)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class StackedPolicy(LayerPolicy):
 
 
 def stacked_pass(
-    linearisations: Sequence[Linearisation], gradient: Tensor, columns: Tensor, rule: LayerRule, *, open_loop: str
+    linearizations: Sequence[Linearization], gradient: Tensor, columns: Tensor, rule: LayerRule, *, open_loop: str
 ) -> list[LayerPolicy]:
     """Back-propagate 1 + r vectors of each sample; at each layer O((rB)² dim u + (rB)³) in time beside.
 
@@ -112,9 +112,9 @@ def stacked_pass(
     coefficients = F.pad(gradient.new_ones(batch, 1), (0, len(columns)))  # 1 and B β_c
     P = torch.eye(batch * len(columns), dtype=torch.float64, device=gradient.device)  # H⁻¹
     policies: list[LayerPolicy] = []
-    for t in reversed(range(len(linearisations))):
-        control, state = linearisations[t].control_vjp(base), linearisations[t].state_vjp(base)
-        gradients = layer_gradients(linearisations[t], Combination(control, coefficients))
+    for t in reversed(range(len(linearizations))):
+        control, state = linearizations[t].control_vjp(base), linearizations[t].state_vjp(base)
+        gradients = layer_gradients(linearizations[t], Combination(control, coefficients))
         metric, direction = rule(t, gradients)
         if t == 0 and open_loop == "baseline":  # nothing precedes stage 0
             policies.append(LayerPolicy(direction, metric))

@@ -177,7 +177,7 @@ class BatchNormLayer(Layer):
     def _channelwise(self, v: Tensor, x: Tensor) -> Tensor:
         return v.reshape(-1, *[1] * (x.ndim - 2))
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
         """Return (x − μ)/σ with the statistics of the last `forward`."""
         assert self._shift is not None
         assert self._scale is not None
@@ -186,7 +186,7 @@ class BatchNormLayer(Layer):
     def second_forward(self, x: Tensor) -> Tensor:
         """Return h with the statistics of the last `forward`."""
         weight, bias = self.parameters
-        return self.normalised(x) * self._channelwise(weight.detach(), x) + self._channelwise(bias.detach(), x)
+        return self.normalized(x) * self._channelwise(weight.detach(), x) + self._channelwise(bias.detach(), x)
 
     def state_vjp(self, x: Tensor, cotangents: Tensor) -> Tensor:
         assert self._scale is not None
@@ -196,12 +196,12 @@ class BatchNormLayer(Layer):
         """Take from V_x what would move a channel's mean or variance: the normalization undoes it."""
         if not self.couples_samples:
             return Vx
-        axes, hat = [0, *range(2, x.ndim)], self.normalised(x)
+        axes, hat = [0, *range(2, x.ndim)], self.normalized(x)
         return Vx - Vx.mean(axes, keepdim=True) - hat * (Vx * hat).mean(axes, keepdim=True)
 
     def control_vjp(self, x: Tensor, cotangents: Tensor) -> DenseBase:
         v = cotangents.reshape(*cotangents.shape[:3], -1)
-        hat = self.normalised(x).reshape(*x.shape[:2], -1)
+        hat = self.normalized(x).reshape(*x.shape[:2], -1)
         return DenseBase(torch.stack([(v * hat).sum(-1), v.sum(-1)], dim=3))
 
     def split(self, control: Tensor) -> list[Tensor]:

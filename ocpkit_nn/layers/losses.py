@@ -225,10 +225,10 @@ class MeanSquaredError(_HalfSquaredDistance):
 
 @dataclass(frozen=True)
 class MaxMahalanobisCenter(_HalfSquaredDistance):
-    """φ = ½‖x − μ_y‖² with fixed centres as far from each other as can be (Pang et al. 2019, MMC).
+    """φ = ½‖x − μ_y‖² with fixed centers as far from each other as can be (Pang et al. 2019, MMC).
 
-    The L centres have ‖μ_c‖² = `squared_norm` = C_MM and μ_cᵀμ_d = −C_MM/(L − 1): they are the corners of a
-    regular simplex. The prediction is the nearest centre.
+    The L centers have ‖μ_c‖² = `squared_norm` = C_MM and μ_cᵀμ_d = −C_MM/(L − 1): they are the corners of a
+    regular simplex. The prediction is the nearest center.
 
     Parameters
     ----------
@@ -241,27 +241,27 @@ class MaxMahalanobisCenter(_HalfSquaredDistance):
 
     Attributes
     ----------
-    centres : Tensor
+    centers : Tensor
         float64, (classes, dimension).
     """
 
     classes: int
     dimension: int
     squared_norm: float = 10.0
-    centres: Tensor = field(init=False, repr=False, compare=False)
+    centers: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.classes < 2 or self.dimension < self.classes - 1:
             raise ValueError(f"need classes >= 2 and dimension >= classes - 1, got {self.classes} and {self.dimension}")
         if not self.squared_norm > 0:
             raise ValueError(f"squared_norm must be positive, got {self.squared_norm}")
-        centres = simplex(self.classes, self.dimension) * math.sqrt(self.squared_norm)
-        object.__setattr__(self, "centres", centres)
+        centers = simplex(self.classes, self.dimension) * math.sqrt(self.squared_norm)
+        object.__setattr__(self, "centers", centers)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return the class of every sample, int64 (B,): the nearest centre."""
-        # Centres have one norm, so the nearest is the one with the largest inner product.
-        return (outputs @ self.centres.to(outputs).T).argmax(1)
+        """Return the class of every sample, int64 (B,): the nearest center."""
+        # Centers have one norm, so the nearest is the one with the largest inner product.
+        return (outputs @ self.centers.to(outputs).T).argmax(1)
 
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         super()._check(outputs, targets)
@@ -270,7 +270,7 @@ class MaxMahalanobisCenter(_HalfSquaredDistance):
         check_classes(targets, self.classes)
 
     def _goals(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.centres.to(outputs)[targets.long()]
+        return self.centers.to(outputs)[targets.long()]
 
 
 def simplex(classes: int, dimension: int) -> Tensor:

@@ -236,7 +236,7 @@ def check_fixed(norm: _BatchNorm, name: str, whole: nn.Module) -> None:
             f"{name}: {type(norm).__name__} couples the samples of a batch where it measures their mean and variance; "
             "that is known of BatchNorm1d, 2d and 3d at the top level of the Sequential with both parameters trainable "
             "(affine=True, not frozen). Elsewhere set it to its running statistics, `.eval()` after the model's "
-            f"`.train()`, or take group or layer normalisation{_whole(whole)}"
+            f"`.train()`, or take group or layer normalization{_whole(whole)}"
         )
 
 

@@ -92,14 +92,14 @@ class Stage:
         dtype = self.layer.parameters[0].dtype
         return h if h.dtype is dtype else h.to(dtype)
 
-    def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
+    def linearize(self, x: Tensor) -> tuple[Tensor, Linearization]:
         """Evaluate at x (B, …); return the output and the Jacobian products there."""
         for norm, part in self._norms:
             check_fixed(norm, self.name, part)
         with self.layer.recording(x):
-            return self._linearise(x)
+            return self._linearize(x)
 
-    def _linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
+    def _linearize(self, x: Tensor) -> tuple[Tensor, Linearization]:
         h = self._in_full_precision(self.layer.forward(x))
         if self.layer.replay is not None and self.layer.replay.has_drawn():
             raise ValueError(
@@ -108,7 +108,7 @@ class Stage:
                 "the Sequential (nn.Dropout is one), where they are kept for the step"
             )
         if not self.tail:
-            return h, Linearisation(self.layer, x)
+            return h, Linearization(self.layer, x)
         if self._tail_vjp is not None:
             y, vjp = self.tail[0](h), self._tail_vjp
 
@@ -117,7 +117,7 @@ class Stage:
                     return vjp(cotangents.select(0, 0), y).unsqueeze(0)
                 return vjp(cotangents, y.expand_as(cotangents))
 
-            return y, Linearisation(self.layer, x, tail_vjp=by_output)
+            return y, Linearization(self.layer, x, tail_vjp=by_output)
         with torch.enable_grad():
             h = h.detach().requires_grad_()
             y = h.clone() if self._overwrites else h
@@ -128,10 +128,10 @@ class Stage:
         def through_graph(cotangents: Tensor) -> Tensor:
             return torch.stack([torch.autograd.grad(y, h, v, retain_graph=True)[0] for v in cotangents])
 
-        return y.detach(), Linearisation(self.layer, x, tail_vjp=through_graph)
+        return y.detach(), Linearization(self.layer, x, tail_vjp=through_graph)
 
     def second_forward(self, x: Tensor) -> Tensor:
-        """Evaluate at new states with the draws, buffers and statistics of the last `linearise`."""
+        """Evaluate at new states with the draws, buffers and statistics of the last `linearize`."""
         with self.layer.replaying():
             y = self._in_full_precision(self.layer.second_forward(x))
             for module in self.tail:
@@ -184,7 +184,7 @@ class Stage:
         self.is_checked = True
 
 
-class Linearisation:
+class Linearization:
     """f_x and f_u of one stage at one batch of states, as products with one base of vectors."""
 
     average: Callable[[Tensor], Tensor] = staticmethod(lambda local: local)  # see `distributed`

@@ -48,7 +48,7 @@ def as_loss(loss: object) -> Loss:
         )
     assert isinstance(loss, nn.Module)
     if loss.reduction == "none":
-        raise ProblemError(f"{name}(reduction='none') is no scalar to minimise: give reduction='mean' or 'sum'")
+        raise ProblemError(f"{name}(reduction='none') is no scalar to minimize: give reduction='mean' or 'sum'")
     if isinstance(loss, nn.CrossEntropyLoss):
         return TorchCrossEntropy(loss)
     return TorchLoss(_PerSample(loss), isinstance(loss, _ELEMENT_WISE))

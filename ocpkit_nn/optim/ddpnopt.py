@@ -293,21 +293,21 @@ class DDPNOpt(StageOptimizer):
     def _simulate(self, inputs: Tensor) -> Trajectory:
         """Nominal trajectory X_t of the batch (Alg. 3, line 5)."""
         x = self._prepared(inputs)
-        states, linearisations = [], []
+        states, linearizations = [], []
         for stage in self.stages:
             states.append(x)
             stage.adapt(x)
-            x, linearisation = stage.linearise(x)
+            x, linearization = stage.linearize(x)
             stage.check_samples_do_not_mix(states[-1], x)
-            linearisation.average = self.processes.average
-            linearisations.append(linearisation)
-        return Trajectory(self.stages, linearisations, states, x, self._workspaces)
+            linearization.average = self.processes.average
+            linearizations.append(linearization)
+        return Trajectory(self.stages, linearizations, states, x, self._workspaces)
 
     def _terminal_value(self, trajectory: Trajectory, targets: Tensor, gradient: Tensor) -> TerminalValue:
         """Terminal value (line 6), of a cost scaled down where its gradient is too large."""
         clip = None
         if self.max_grad_norm is not None:  # zero where the norm overflows
-            clip = min(1.0, self.max_grad_norm / (gradient_norm(trajectory.linearisations, gradient) + 1e-6))
+            clip = min(1.0, self.max_grad_norm / (gradient_norm(trajectory.linearizations, gradient) + 1e-6))
         return self.terminal.value(self.loss, trajectory.outputs, targets, gradient, self._samples, clip)
 
     def _backward_pass(self, trajectory: Trajectory, terminal: TerminalValue, baseline: Baseline) -> list[Any]:

@@ -19,7 +19,7 @@ from ocpkit_nn.passes.moments import MOMENTS, Memory
 COUNTS = ("count", "step")
 """Numbers of steps: one for the control, or one for each of its numbers or parameters where they differ."""
 APART = "apart"
-"""Where the moments of a parameter wait that is in no control, shaped as the parameter."""
+"""Place of the moments of a parameter that is in no control, shaped as the parameter."""
 
 
 def check_form(memories: Iterable[Memory], gains: str) -> None:

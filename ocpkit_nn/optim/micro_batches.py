@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ocpkit_nn.layers.layers import BatchNormLayer
 from ocpkit_nn.layers.metric import Control, Metric
-from ocpkit_nn.layers.stages import Linearisation, Stage
+from ocpkit_nn.layers.stages import Linearization, Stage
 from ocpkit_nn.layers.vectors import ControlBase, DenseBase, StateBase
 
 
@@ -34,15 +34,15 @@ class MicroBatchedStage(Stage):
         if first.layer is not self.layer:
             self.layer, self._replicas, self.is_regular = first.layer, [first], first.is_regular
 
-    def linearise(self, x: Tensor) -> tuple[Tensor, Linearisation]:
+    def linearize(self, x: Tensor) -> tuple[Tensor, Linearization]:
         """Evaluate at x (B, …) and remember what the Jacobian products need."""
         parts = self._parts(x)
         while len(self._replicas) < len(parts):
             self._replicas.append(_replica_of(self._replicas[0]))
-        pairs = [stage.linearise(part) for stage, part in zip(self._replicas, parts)]
+        pairs = [stage.linearize(part) for stage, part in zip(self._replicas, parts)]
         if len(pairs) == 1:
             return pairs[0]
-        return torch.cat([y for y, _ in pairs]), JoinedLinearisation(x, [linearisation for _, linearisation in pairs])
+        return torch.cat([y for y, _ in pairs]), JoinedLinearization(x, [linearization for _, linearization in pairs])
 
     def _parts(self, x: Tensor) -> Sequence[Tensor]:
         """Cut a batch as evenly as can be; where batch norm would measure a single sample, it joins others."""
@@ -52,7 +52,7 @@ class MicroBatchedStage(Stage):
         return x.tensor_split(count)
 
     def second_forward(self, x: Tensor) -> Tensor:
-        """Evaluate at new states with the masks and statistics of the last `linearise`."""
+        """Evaluate at new states with the masks and statistics of the last `linearize`."""
         return torch.cat([stage.second_forward(part) for stage, part in zip(self._replicas, self._parts(x))])
 
 
@@ -64,10 +64,10 @@ def _replica_of(stage: Stage) -> Stage:
     return replica
 
 
-class JoinedLinearisation(Linearisation):
+class JoinedLinearization(Linearization):
     """The linearizations of the micro-batches as one of the batch x (B, …)."""
 
-    def __init__(self, x: Tensor, parts: Sequence[Linearisation]) -> None:
+    def __init__(self, x: Tensor, parts: Sequence[Linearization]) -> None:
         super().__init__(parts[0].layer, x)
         self._parts, self._sizes = parts, [len(part.x) for part in parts]
 

@@ -96,7 +96,7 @@ class TerminalHessian:
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """How Q_ux, Q_uu and V_xx of the layers become a policy.
+    """Options by which Q_ux, Q_uu and V_xx of the layers become a policy.
 
     Attributes
     ----------

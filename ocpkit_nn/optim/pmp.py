@@ -77,7 +77,7 @@ class EMSA(StageOptimizer):
         value = float(self.loss.value(states[-1], targets).mean())
         costates = self._adjoint(states, targets)
         for t in range(len(self.stages)):
-            self._minimise(t, states, costates)
+            self._minimize(t, states, costates)
         return value
 
     def _adjoint(self, states: list[Tensor], targets: Tensor) -> list[Tensor]:
@@ -91,7 +91,7 @@ class EMSA(StageOptimizer):
             costates.append(costate)
         return costates[::-1]
 
-    def _minimise(self, t: int, states: list[Tensor], costates: list[Tensor]) -> None:
+    def _minimize(self, t: int, states: list[Tensor], costates: list[Tensor]) -> None:
         """Eq. 24 at one layer: its augmented Hamiltonian depends on no other layer's control."""
         stage, options = self.stages[t], self._groups[t]
         parameters = stage.layer.parameters
@@ -120,7 +120,7 @@ class EMSA(StageOptimizer):
             with torch.no_grad():
                 torch._foreach_copy_(parameters, start)
             raise FloatingPointError(
-                f"stage {stage.name}: the minimisation of the Hamiltonian left the finite numbers: change penalty"
+                f"stage {stage.name}: the minimization of the Hamiltonian left the finite numbers: change penalty"
             )
 
 

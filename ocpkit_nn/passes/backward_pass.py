@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation, Stage
+from ocpkit_nn.layers.stages import Linearization, Stage
 from ocpkit_nn.layers.vectors import Combination
 from ocpkit_nn.passes.curvature import LayerGradients
 from ocpkit_nn.passes.gains import FeedbackGain
@@ -30,7 +30,7 @@ class Trajectory:
 
     Attributes
     ----------
-    stages, linearisations
+    stages, linearizations
         f_t, and its Jacobian products at X_t.
     states, outputs
         X_0 … X_{T-1} and X_T, each (B, …).
@@ -39,7 +39,7 @@ class Trajectory:
     """
 
     stages: Sequence[Stage]
-    linearisations: Sequence[Linearisation]
+    linearizations: Sequence[Linearization]
     states: Sequence[Tensor]
     outputs: Tensor
     workspaces: Sequence[Workspace] | None = None
@@ -138,7 +138,7 @@ class LayerPolicy:
 
 
 def layer_gradients(
-    linearisation: Linearisation,
+    linearization: Linearization,
     Qu: Combination,
     columns: Callable[[], Tensor] | None = None,
     workspace: Workspace | None = None,
@@ -154,7 +154,7 @@ def layer_gradients(
     workspace
         Memory for E[Q_u] and the rule's results.
     """
-    factors = (lambda: linearisation.factors(Qu.coefficients)) if linearisation.layer.factored else None
+    factors = (lambda: linearization.factors(Qu.coefficients)) if linearization.layer.factored else None
     memory = None if workspace is None else workspace.array("gradient", Qu.base.shape, Qu.coefficients)
     mean = Qu.base.expectation(Qu.coefficients, memory)
     return LayerGradients(mean, Qu.base, Qu.coefficients, factors, columns, workspace)

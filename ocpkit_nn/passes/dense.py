@@ -22,7 +22,7 @@ from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.linalg import identity_like, matvec, psd_root
 from ocpkit.recursion.value import Value
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation
+from ocpkit_nn.layers.stages import Linearization
 from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase, UnitBase
 from ocpkit_nn.passes.backward_pass import (
     BackwardPass,
@@ -51,9 +51,9 @@ class DensePass(BackwardPass):
     tikhonov: float = 0.0
 
     def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: LayerRule) -> list[LayerPolicy]:
-        linearisations, gradient = trajectory.linearisations, terminal.gradient
-        curvature = _OutputCurvature(linearisations, rule, self.proximal, gradient.dtype)
-        outputs = [*(linearisation.x for linearisation in linearisations[1:]), gradient]
+        linearizations, gradient = trajectory.linearizations, terminal.gradient
+        curvature = _OutputCurvature(linearizations, rule, self.proximal, gradient.dtype)
+        outputs = [*(linearization.x for linearization in linearizations[1:]), gradient]
         stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
         Z = terminal.columns().flatten(2).permute(1, 2, 0).double()
         value = Value(gradient.flatten(1).double(), Z @ Z.transpose(1, 2))
@@ -64,7 +64,7 @@ class DensePass(BackwardPass):
             if t > 0:
                 after = stage.fx + step.K if self.proximal else stage.fx
                 core = -(step.Q.uu @ after).to(gradient.dtype)
-                gain = FeedbackGain(curvature.controls[t], UnitBase(linearisations[t].x[None]), core, metric)
+                gain = FeedbackGain(curvature.controls[t], UnitBase(linearizations[t].x[None]), core, metric)
             policies.append(LayerPolicy(curvature.directions[t], metric, gain))
         return policies
 
@@ -102,9 +102,9 @@ class _OutputCurvature:
     """Curvature of the Bellman step: Q_ww^i from the shared M/η of the baseline's rule."""
 
     def __init__(
-        self, linearisations: Sequence[Linearisation], rule: LayerRule, proximal: bool, dtype: torch.dtype
+        self, linearizations: Sequence[Linearization], rule: LayerRule, proximal: bool, dtype: torch.dtype
     ) -> None:
-        self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
+        self.linearizations, self.rule, self.proximal = linearizations, rule, proximal
         self.dtype = dtype  # of the baseline's moments; that of x_0 may be an integer's
         self.controls: list[ControlBase] = []  # f_uᵀ, by columns
         self.directions: dict[int, Tensor] = {}
@@ -112,28 +112,28 @@ class _OutputCurvature:
 
     def expand(self, t: int, output: Tensor) -> Expansion:
         """Return f_x (B, n, p) of stage t, and f_w = I."""
-        count, linearisation = output[0].numel(), self.linearisations[t]
+        count, linearization = output[0].numel(), self.linearizations[t]
         unit = torch.eye(count, dtype=output.dtype, device=output.device)
         base = StateBase(unit.reshape(count, 1, *output.shape[1:]).expand(-1, *output.shape))
-        self.controls.append(linearisation.control_vjp(base))
+        self.controls.append(linearization.control_vjp(base))
         if t > 0:
-            fx = linearisation.state_vjp(base).vectors.flatten(2).transpose(0, 1).double()
+            fx = linearization.state_vjp(base).vectors.flatten(2).transpose(0, 1).double()
         else:  # nothing precedes the stage: its state has no direction to deviate in
             fx = output.new_empty(len(output), count, 0, dtype=torch.float64)
         return Expansion(fx, _Identity(), 0.0, 0.0)
 
     def through_batch(self, t: int, V: Value) -> Value:
         """Return V with V_x of the batch's total cost at the input of stage t."""
-        linearisation = self.linearisations[t]
-        if t == 0 or not linearisation.couples_samples:
+        linearization = self.linearizations[t]
+        if t == 0 or not linearization.couples_samples:
             return V
-        Vx = linearisation.through_batch(V.x.reshape(linearisation.x.shape).to(linearisation.x.dtype))
+        Vx = linearization.through_batch(V.x.reshape(linearization.x.shape).to(linearization.x.dtype))
         return Value(Vx.flatten(1).to(V.x.dtype), V.xx)
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[_OutputHessian, Tensor]:
-        base, linearisation, dtype = self.controls[t], self.linearisations[t], self.dtype
+        base, linearization, dtype = self.controls[t], self.linearizations[t], self.dtype
         base.prepare()
-        gradients = layer_gradients(linearisation, Combination(base, Q.u.to(dtype)), lambda: psd_root(Q.uu).to(dtype))
+        gradients = layer_gradients(linearization, Combination(base, Q.u.to(dtype)), lambda: psd_root(Q.uu).to(dtype))
         metric, direction = self.rule(t, gradients)
         self.metrics[t], self.directions[t] = metric, direction
         C = base.gram(metric).to(Q.uu.dtype)

@@ -16,7 +16,7 @@ from ocpkit.recursion.bellman import ActionValue, backward_pass
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import OuterProduct, Value
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Jacobian, Linearisation
+from ocpkit_nn.layers.stages import Jacobian, Linearization
 from ocpkit_nn.layers.vectors import Combination, StateBase
 from ocpkit_nn.passes.backward_pass import (
     BackwardPass,
@@ -43,17 +43,17 @@ class FactoredPass(BackwardPass):
     proximal: bool = True
 
     def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: LayerRule) -> list[LayerPolicy]:
-        linearisations = trajectory.linearisations
+        linearizations = trajectory.linearizations
 
         def through_batch(t: int, V: Value) -> Value:
-            if not linearisations[t].couples_samples:
+            if not linearizations[t].couples_samples:
                 return V
             base, coefficients = V.x.base, V.xx.left.coefficients
             columns = torch.stack([base.combine(column) for column in coefficients.unbind(2)])
-            return _implicit(linearisations[t].through_batch(base.combine(V.x.coefficients)), columns)
+            return _implicit(linearizations[t].through_batch(base.combine(V.x.coefficients)), columns)
 
-        curvature = _BatchCurvature(linearisations, rule, self.proximal)
-        stages = [Expansion(Jacobian(lin.state_vjp), Jacobian(lin.control_vjp), 0.0, 0.0) for lin in linearisations]
+        curvature = _BatchCurvature(linearizations, rule, self.proximal)
+        stages = [Expansion(Jacobian(lin.state_vjp), Jacobian(lin.control_vjp), 0.0, 0.0) for lin in linearizations]
         value = _implicit(terminal.gradient, terminal.columns())
         policies = []
         for t, step in enumerate(backward_pass(stages, value, curvature, passed_on=through_batch)):
@@ -76,14 +76,14 @@ def _implicit(gradient: Tensor, columns: Tensor) -> Value:
 class _BatchCurvature:
     """Curvature of the Bellman step: Q_uu^i with the shared M/η of the baseline's rule."""
 
-    def __init__(self, linearisations: Sequence[Linearisation], rule: LayerRule, proximal: bool) -> None:
-        self.linearisations, self.rule, self.proximal = linearisations, rule, proximal
+    def __init__(self, linearizations: Sequence[Linearization], rule: LayerRule, proximal: bool) -> None:
+        self.linearizations, self.rule, self.proximal = linearizations, rule, proximal
         self.directions: dict[int, Tensor] = {}
         self.metrics: dict[int, Metric] = {}
 
     def __call__(self, t: int, Q: ActionValue) -> tuple[SampleHessian, Combination]:
         columns = Q.ux.left
         Q.u.base.prepare()
-        metric, direction = self.rule(t, layer_gradients(self.linearisations[t], Q.u, lambda: columns.coefficients))
+        metric, direction = self.rule(t, layer_gradients(self.linearizations[t], Q.u, lambda: columns.coefficients))
         self.metrics[t], self.directions[t] = metric, direction
         return SampleHessian(metric, columns, self.proximal), Q.u

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocpkit_nn.layers.stages import Linearisation
+from ocpkit_nn.layers.stages import Linearization
 from ocpkit_nn.layers.vectors import Combination, ControlBase, StateBase
 from ocpkit_nn.passes.backward_pass import (
     BackwardPass,
@@ -52,22 +52,22 @@ class RankOneValue:
         self.base, self.ratio = StateBase(gradient.unsqueeze(0)), gradient.new_full((), scale)
         self.weight = gradient.new_ones(len(gradient), 1)
 
-    def vjp(self, linearisation: Linearisation) -> tuple[ControlBase, StateBase]:
+    def vjp(self, linearization: Linearization) -> tuple[ControlBase, StateBase]:
         """Return f_uᵀ b and f_xᵀ b."""
-        return linearisation.control_vjp(self.base), linearisation.state_vjp(self.base)
+        return linearization.control_vjp(self.base), linearization.state_vjp(self.base)
 
     def reduce(self, growth: Tensor) -> None:
         """Divide V_x and V_xx by 1 + c (B, 1): Eq. 5."""
         self.weight = self.weight / growth
 
-    def propagate(self, linearisation: Linearisation, state: StateBase) -> None:
+    def propagate(self, linearization: Linearization, state: StateBase) -> None:
         """Take f_xᵀ b for b.
 
         Where the layer couples samples, b becomes V_x of the batch's total cost, with V_xx still ∥ V_x V_xᵀ.
         """
         self.base = state
-        if linearisation.couples_samples:
-            w, Vx = self.weight, linearisation.through_batch(state.combine(self.weight))
+        if linearization.couples_samples:
+            w, Vx = self.weight, linearization.through_batch(state.combine(self.weight))
             self.base, self.weight = StateBase(Vx.unsqueeze(0)), torch.ones_like(w)
             self.ratio = self.ratio / w
 
@@ -86,15 +86,15 @@ class RankOnePass(BackwardPass):
 
     def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: LayerRule) -> list[LayerPolicy]:
         V, policies = RankOneValue(terminal.gradient, terminal.scale), list[LayerPolicy]()
-        for t in reversed(range(len(trajectory.linearisations))):
-            linearisation = trajectory.linearisations[t]
-            control, state = V.vjp(linearisation)
+        for t in reversed(range(len(trajectory.linearizations))):
+            linearization = trajectory.linearizations[t]
+            control, state = V.vjp(linearization)
             with_gain = self.feedback and t > 0  # nothing precedes stage 0
             if with_gain:
                 control.prepare()
             workspace = None if trajectory.workspaces is None else trajectory.workspaces[t]
             Qu = Combination(control, V.weight)
-            metric, direction = rule(t, layer_gradients(linearisation, Qu, workspace=workspace))
+            metric, direction = rule(t, layer_gradients(linearization, Qu, workspace=workspace))
             gain = None
             if with_gain:
                 c = (V.weight * control.gram(metric).select(2, 0)).mul_(V.ratio)
@@ -102,16 +102,16 @@ class RankOnePass(BackwardPass):
                 gain = FeedbackGain(control, state, (V.weight * -V.ratio).unsqueeze(2), metric)
             policies.append(LayerPolicy(direction, metric, gain))
             if t > 0:
-                V.propagate(linearisation, state)
+                V.propagate(linearization, state)
         return policies[::-1]
 
 
-def gradient_norm(linearisations: Sequence[Linearisation], gradient: Tensor) -> float:
+def gradient_norm(linearizations: Sequence[Linearization], gradient: Tensor) -> float:
     """Return the norm of the batch's gradient E[Q_u] over all layers, by back-propagation of ∇φ (B, …)."""
     V, total = RankOneValue(gradient), 0.0
-    for t in reversed(range(len(linearisations))):
-        control, state = V.vjp(linearisations[t])
+    for t in reversed(range(len(linearizations))):
+        control, state = V.vjp(linearizations[t])
         total += float((control.expectation(V.weight) ** 2).sum())
         if t > 0:
-            V.propagate(linearisations[t], state)
+            V.propagate(linearizations[t], state)
     return total**0.5

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ocpkit.recursion.bellman import ActionValue, minimise
+from ocpkit.recursion.bellman import ActionValue, minimize
 from ocpkit.recursion.linalg import psd_root
 from ocpkit.recursion.value import OuterProduct, Value
 from ocpkit_nn.layers.layers import Layer, LinearLayer
@@ -70,14 +70,14 @@ class SecondOrderPass(BackwardPass):
         policies: list[LayerPolicy] = []
         V, y = Value(terminal.gradient, terminal.hessian()), trajectory.outputs
         for t in reversed(range(len(trajectory.stages))):
-            stage, linearisation = trajectory.stages[t], trajectory.linearisations[t]
-            x, layer = linearisation.x, stage.layer
+            stage, linearization = trajectory.stages[t], trajectory.linearizations[t]
+            x, layer = linearization.x, stage.layer
             Vh, Vhh = _before_activation(stage, V.regularized(self.tikhonov), y, terminal.layer_scale)
             # nothing precedes stage 0, so nothing multiplies its V_h·g_ux
             Q = _action_value(x, layer.matrix(), Vh, Vhh, terminal.layer_scale if t > 0 else None)
-            Q.u.base.average = linearisation.average
+            Q.u.base.average = linearization.average
             curvature = _Curvature(layer, x, Vh, rule, self.proximal)
-            step, gain = minimise(t, Q, curvature), None
+            step, gain = minimize(t, Q, curvature), None
             if t > 0:
                 core = step.K.left.coefficients @ step.K.right.transpose(1, 2)
                 gain = FeedbackGain(step.K.left.base, UnitBase(x[None]), core, curvature.metric)

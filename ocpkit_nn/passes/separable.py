@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ocpkit_nn.layers.layers import Layer
 from ocpkit_nn.layers.metric import Metric
-from ocpkit_nn.layers.stages import Linearisation
+from ocpkit_nn.layers.stages import Linearization
 from ocpkit_nn.layers.vectors import ControlBase, StateBase
 from ocpkit_nn.passes.backward_pass import BackwardPass, TerminalValue, Trajectory
 from ocpkit_nn.passes.baseline import Baseline
@@ -99,10 +99,10 @@ class SeparableValue(RankOneValue):
         super().reduce(growth)
         self.curvature = self.curvature / growth
 
-    def propagate(self, linearisation: Linearisation, state: StateBase) -> None:
+    def propagate(self, linearization: Linearization, state: StateBase) -> None:
         weight = self.weight
-        super().propagate(linearisation, state)
-        if linearisation.couples_samples:
+        super().propagate(linearization, state)
+        if linearization.couples_samples:
             self.curvature = self.curvature / weight / weight
 
 
@@ -119,13 +119,13 @@ class SeparablePass(BackwardPass):
     feedback: bool = True
 
     def __call__(self, trajectory: Trajectory, terminal: TerminalValue, rule: Baseline) -> list[SeparablePolicy]:
-        memories, linearisations = rule.memories, trajectory.linearisations
+        memories, linearizations = rule.memories, trajectory.linearizations
         memories[0]["age"] = age = (memories[0].get("age", -1) + 1) % REFRESH_INTERVAL
         V, policies = SeparableValue(terminal.gradient, terminal.scale), list[SeparablePolicy]()
         ones = V.weight
-        for t in reversed(range(len(linearisations))):
+        for t in reversed(range(len(linearizations))):
             memory, weight, mixed_weight = memories[t], V.weight, None
-            control, state = V.vjp(linearisations[t])
+            control, state = V.vjp(linearizations[t])
             if self.feedback and t > 0:
                 if age == 0 or "rows" not in memory:
                     memory["rows"], memory["columns"] = separated(rule.metric_without_rate(t, control, weight), control)
@@ -134,7 +134,7 @@ class SeparablePass(BackwardPass):
                 mixed_weight = V.curvature
             policies.append(SeparablePolicy(t, rule, control, state, weight, mixed_weight))
             if t > 0:
-                V.propagate(linearisations[t], state)
+                V.propagate(linearizations[t], state)
         return policies[::-1]
 
     def apply_feedforward(self, trajectory: Trajectory, policies: Sequence[Any], step_size: float = 1.0) -> None:

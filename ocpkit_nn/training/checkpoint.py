@@ -87,7 +87,7 @@ def save_model(path: Path, model: nn.Module, spec: str, dataset: Dataset) -> Non
 def load_model(path: str | os.PathLike[str], *, run_files: bool = False) -> nn.Module:
     """Build the network that a run has saved as `model.pt`, with its weights, in evaluation mode, on the CPU.
 
-    Its inputs are standardised ones.
+    Its inputs are standardized ones.
 
     Parameters
     ----------

@@ -158,8 +158,8 @@ class Training:
         norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
         if self.processes.count > 1 and norms:
             raise ProblemError(
-                f"the network {self.options.model!r} has batch normalisation, which each process would do on its own "
-                "samples; use layer or group normalisation, or one process"
+                f"the network {self.options.model!r} has batch normalization, which each process would do on its own "
+                "samples; use layer or group normalization, or one process"
             )
 
     @torch.no_grad()

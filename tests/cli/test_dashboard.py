@@ -62,7 +62,7 @@ def window(width: int = 100, height: int = 30) -> Console:
 
 
 def drawn(shown: Dashboard) -> str:
-    """What the window holds, without colours."""
+    """What the window holds, without colors."""
     console = window(shown.console.width, shown.console.height)
     console.print(shown)
     return console.export_text()
@@ -174,8 +174,8 @@ def small_run(folder: Path) -> list[str]:
     return ["train", str(folder / "data.npz"), "--batch-size", "8", "--out", str(folder / "run")]
 
 
-def test_a_file_gets_plain_lines_whatever_the_colours(tmp_path: Path) -> None:
-    """FORCE_COLOR, as notebooks and servers set it, asks for colours; it does not make a file a terminal."""
+def test_a_file_gets_plain_lines_whatever_the_colors(tmp_path: Path) -> None:
+    """FORCE_COLOR, as notebooks and servers set it, asks for colors; it does not make a file a terminal."""
     result = CliRunner(env={"FORCE_COLOR": "1"}).invoke(app, [*small_run(tmp_path), "--epochs", "3"])
     assert result.exit_code == 0
     lines = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]

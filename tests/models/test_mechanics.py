@@ -31,7 +31,7 @@ def test_friction_slows_every_joint():
     assert slowed[2:] @ slowed[2:] < still[2:] @ still[2:]
 
 
-# A body is (mass, inertia about its centre, its place and angle as a function of the coordinates q): from these,
+# A body is (mass, inertia about its center, its place and angle as a function of the coordinates q): from these,
 # and not from the equations of motion, follow the energy ½ Σ m ‖ṙ‖² + I φ̇² + m g height and its power.
 Body = tuple[float, float, Callable[[Array], Array]]
 
@@ -47,7 +47,7 @@ def link(length: float, angles: int) -> Callable[[Array], Array]:
 
 
 def two_links(links: TwoLink) -> list[Body]:
-    (m1, m2), (c1, c2), (i1, i2) = links.masses, links.centres, links.inertias
+    (m1, m2), (c1, c2), (i1, i2) = links.masses, links.centers, links.inertias
     upper, elbow, lower = link(c1, 1), link(links.lengths[0], 1), link(c2, 2)
 
     def on_elbow(q: Array) -> Array:

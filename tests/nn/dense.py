@@ -59,12 +59,12 @@ def layer_function(module: nn.Module, inputs: Tensor) -> Any:
 
         mean, deviation = mean.clone(), (variance + module.eps).sqrt()
 
-        def normalise(x: Tensor, u: Tensor) -> Tensor:
+        def normalize(x: Tensor, u: Tensor) -> Tensor:
             p = named(module, u)
             rows = (x.flatten(1) if x.ndim > 1 else x[:, None]).T
             return ((rows - mean) / deviation * p["weight"] + p["bias"]).T.reshape(x.shape)
 
-        return normalise
+        return normalize
     return lambda x, u: functional_call(module, named(module, u), (x[None],))[0]
 
 

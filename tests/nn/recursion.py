@@ -23,7 +23,7 @@ from ocpkit.recursion.linalg import Cholesky
 from ocpkit.recursion.value import Value
 from ocpkit_nn.layers.losses import CrossEntropy
 from ocpkit_nn.layers.metric import Metric, SampleMetric
-from ocpkit_nn.layers.stages import Linearisation, as_stages
+from ocpkit_nn.layers.stages import Linearization, as_stages
 from ocpkit_nn.layers.vectors import UnitBase
 from ocpkit_nn.passes.backward_pass import LayerPolicy, TerminalValue, Trajectory
 from ocpkit_nn.passes.curvature import LayerGradients
@@ -41,28 +41,28 @@ METRICS = ["identity", "diagonal", "rotated", "adaptive", "samples"]
 
 
 class Net:
-    """A network at a batch: linearised by the library, and by the dense oracle."""
+    """A network at a batch: linearized by the library, and by the dense oracle."""
 
     @torch.no_grad()
     def __init__(self, case: Case, terminal: str) -> None:
         torch.manual_seed(3)  # of dropout
         self.is_rank_one = terminal == "empirical"
         self.preparation, self.stages = as_stages(case.model)
-        self.linearisations: list[Linearisation] = []
+        self.linearizations: list[Linearization] = []
         self.dense: list[DenseStage] = []
         x = case.inputs
         for module in self.preparation:
             x = module(x)
         for stage in self.stages:
-            y, linearisation = stage.linearise(x)
-            self.linearisations.append(linearisation)
+            y, linearization = stage.linearize(x)
+            self.linearizations.append(linearization)
             self.dense.append(DenseStage(stage, x))
             x = y
         loss, generator = CrossEntropy(), torch.Generator().manual_seed(0)
         self.gradient = loss.gradient(x, case.targets)
         factors = loss.factors(x, case.targets, terminal, generator, **TERMINALS[terminal])  # type: ignore[arg-type]
         self.columns = factors.transpose(0, 1) / len(x) ** 0.5
-        self.trajectory = Trajectory(self.stages, self.linearisations, [each.x for each in self.linearisations], x)
+        self.trajectory = Trajectory(self.stages, self.linearizations, [each.x for each in self.linearizations], x)
         self.value = TerminalValue(self.gradient, 1 / len(x), lambda: factors)
         self.expansions = [stage.expansion() for stage in self.dense]
 
@@ -85,13 +85,13 @@ class Net:
             self.multiple = V.x.new_full((len(V.x),), 1 / len(V.x))
         length = V.x.square().sum(1)
         self.multiple = torch.where(length > 0, V.xx.diagonal(dim1=1, dim2=2).sum(1) / length, self.multiple)
-        if not self.linearisations[t].couples_samples:
+        if not self.linearizations[t].couples_samples:
             return V
         Vx = self._through_batch(t, V.x)
         return Value(Vx, self.multiple[:, None, None] * Vx[:, :, None] * Vx[:, None, :])
 
     def _through_batch(self, t: int, Vx: Tensor) -> Tensor:
-        module, x = self.stages[t].layer.module, self.linearisations[t].x
+        module, x = self.stages[t].layer.module, self.linearizations[t].x
         if not self.stages[t].layer.couples_samples:
             return Vx
         inner = copy.deepcopy(module).train()

@@ -60,7 +60,7 @@ class LayerCase:
         return f"{self.module} on {tuple(self.inputs.shape)}, R = {len(self.cotangents)}"
 
 
-def randomise(module: nn.Module, seed: int) -> torch.Generator:
+def randomize(module: nn.Module, seed: int) -> torch.Generator:
     """Give all parameters and statistics generic values in float64 (norms otherwise start at γ = 1, β = 0)."""
     generator = torch.Generator().manual_seed(seed)
     module.double()
@@ -162,7 +162,7 @@ def layers(draw: st.DrawFn) -> LayerCase:
     """One layer in training or evaluation, with R = 1 … 3 cotangents for each of B samples."""
     shape = draw(shapes())
     module = draw(flat_layers(shape[0]) if len(shape) == 1 else image_layers(shape))
-    generator, outputs = randomise(module, draw(seeds)), output_shape([module], shape)
+    generator, outputs = randomize(module, draw(seeds)), output_shape([module], shape)
     module.train(draw(st.booleans()))
     batch, columns = draw(st.integers(2, 4)), draw(st.integers(1, 3))
     inputs = randn(generator, batch, *shape)
@@ -206,7 +206,7 @@ def networks(draw: st.DrawFn, *, batch_norm: bool = True, dropout: bool = True, 
         features = output_shape(modules, start)[0]
     classes = draw(st.integers(2, 4))
     model = nn.Sequential(*modules, nn.Linear(features, classes, bias=draw(st.booleans())))
-    generator = randomise(model, draw(seeds))
+    generator = randomize(model, draw(seeds))
     model.train(draw(st.booleans()))
     batch = draw(st.integers(2, max_batch))
     targets = torch.randint(classes, (batch,), generator=generator)
@@ -221,7 +221,7 @@ def perceptrons(draw: st.DrawFn) -> Case:
     for n, following in pairwise(sizes):
         modules += [nn.Linear(n, following), draw(st.sampled_from([nn.Tanh, nn.Sigmoid, nn.GELU]))()]
     model = nn.Sequential(*modules[:-1])
-    generator = randomise(model, draw(seeds))
+    generator = randomize(model, draw(seeds))
     batch = draw(st.integers(1, 4))
     targets = torch.randint(sizes[-1], (batch,), generator=generator)
     return Case(model, randn(generator, batch, sizes[0]), targets)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near
-from nn.strategies import Case, few_examples, networks, randn, randomise
+from nn.strategies import Case, few_examples, networks, randn, randomize
 from ocpkit_nn.layers.losses import CrossEntropy, Loss, MeanSquaredError
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
     "convolutional": (convolutional, (1, 6, 6)),
 }
 
-# options of DDPNOpt, and the optimiser of torch that they make
+# options of DDPNOpt, and the optimizer of torch that they make
 BASELINES: dict[str, tuple[dict[str, Any], Optimizer]] = {
     "sgd": ({"curvature": "identity", "lr": 0.1}, lambda p: torch.optim.SGD(p, lr=0.1)),
     "sgd with momentum and decay": (
@@ -74,13 +74,13 @@ def assert_same_parameters(model: nn.Module, twin: nn.Module, tolerance: float) 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_without_feedback_it_is_torchs_optimiser(
+def test_without_feedback_it_is_torchs_optimizer(
     baseline: str, network: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     """Parameters, losses and batch statistics after each of 100 steps on changing batches."""
     (build, shape), (options, make) = NETWORKS[network], BASELINES[baseline]
     model, loss = build(), CrossEntropy(label_smoothing=0.1)
-    generator = randomise(model, SEED)
+    generator = randomize(model, SEED)
     model.to(dtype)
     twin = copy.deepcopy(model)
     start = [p.detach().clone() for p in model.parameters()]
@@ -101,7 +101,7 @@ def test_without_feedback_it_is_torchs_optimiser(
 @few_examples
 @given(case=networks(dropout=False), weight_decay=st.sampled_from([0.0, 0.1]))
 def test_on_any_network_it_takes_the_steps_of_the_baseline(curvature: str, case: Case, weight_decay: float) -> None:
-    """Three steps on networks with every kind of stage; ε is large enough that rounding is not normalised."""
+    """Three steps on networks with every kind of stage; ε is large enough that rounding is not normalized."""
     twin, loss, eps = copy.deepcopy(case.model), MeanSquaredError(), 1e-3
     optimizer = DDPNOpt(
         case.model, loss, lr=0.01, curvature=curvature, feedback="none", eps=eps, weight_decay=weight_decay
@@ -122,7 +122,7 @@ def test_on_any_network_it_takes_the_steps_of_the_baseline(curvature: str, case:
 def test_a_gradient_step_on_the_hamiltonian_is_sgd() -> None:
     """Lemma 5: V_x is the co-state, and Q_u = ∇_u H the gradient of back-propagation; momentum is torch's."""
     model = perceptron()
-    generator = randomise(model, 1)
+    generator = randomize(model, 1)
     twin, loss = copy.deepcopy(model), CrossEntropy()
     options: dict[str, Any] = {"curvature": "identity", "feedback": "none", "momentum": 0.5, "weight_decay": 1e-3}
     optimizer = DDPNOpt(model, loss, lr=0.1, **options)
@@ -175,7 +175,7 @@ def test_without_feedback_it_is_the_kfac_and_ekfac_of_curvlinops(
     curvature: str, network: Callable[[], nn.Sequential]
 ) -> None:
     model = network()
-    generator = randomise(model, 2)
+    generator = randomize(model, 2)
     twin, shape = copy.deepcopy(model), (6,) if network is perceptron else (1, 6, 6)
     # no averaging over steps: the oracle knows one batch
     optimizer = DDPNOpt(model, lr=0.1, curvature=curvature, feedback="none", decay=0.0, damping=0.05)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import ocpkit.math as m
 from nn.dense import assert_near, control_of
-from nn.strategies import few_examples, randn, randomise, seeds
+from nn.strategies import few_examples, randn, randomize, seeds
 from ocpkit import DDP, Problem
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.functions import FunctionCost, FunctionDynamics, FunctionTerminalCost
@@ -42,7 +42,7 @@ def network(seed: int, batch: int) -> tuple[nn.Sequential, Tensor, Tensor]:
     """tanh, tanh, identity; float targets for ½‖x − y‖²."""
     first, second, last = (nn.Linear(n, following) for n, following in pairwise(SIZES))
     model = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
-    generator = randomise(model, seed)
+    generator = randomize(model, seed)
     return model, randn(generator, batch, SIZES[0]), randn(generator, batch, SIZES[-1])
 
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nn.strategies import randomise
+from nn.strategies import randomize
 from ocpkit.errors import ProblemError
 from ocpkit_nn.distributed import Processes, ProcessLost, processes
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
@@ -63,7 +63,7 @@ def network(name: str) -> nn.Sequential:
         model = nn.Sequential(
             nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 3)
         )
-    randomise(model, 0)
+    randomize(model, 0)
     return model.double()
 
 
@@ -120,7 +120,7 @@ def plain(data):
     return nn.Sequential(nn.Linear(13, 8), nn.Tanh(), nn.Linear(8, data.classes))
 def dropout(data):
     return nn.Sequential(nn.Linear(13, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, data.classes))
-def normalised(data):
+def normalized(data):
     return nn.Sequential(nn.Linear(13, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, data.classes))
 """
 
@@ -225,8 +225,8 @@ def test_torchrun_ends_when_a_worker_is_killed_and_the_run_goes_on(models: Path,
 def test_what_processes_cannot_share_is_refused(models: Path) -> None:
     with pytest.raises(ProblemError, match="batch of 2 samples cannot be shared by 3 processes"):
         Processes(0, 3).share(torch.zeros(2, 4))
-    with pytest.raises(ProblemError, match="batch normalisation"):
-        Training(TrainOptions(data="wine", model=f"{models}:normalised"), Processes(0, 2))
+    with pytest.raises(ProblemError, match="batch normalization"):
+        Training(TrainOptions(data="wine", model=f"{models}:normalized"), Processes(0, 2))
     with pytest.raises(ValueError, match="exact curvature"):
         DDPNOpt(network("ggn"), curvature="exact", processes=Processes(0, 2))
 

@@ -118,9 +118,9 @@ def test_separable_gains_have_no_trust_region(model):
 
 
 @pytest.mark.parametrize("method", ["gauss-seidel", "clip-samples", "normalised"])
-def test_kronecker_factors_are_no_optimiser_of_torch(model, method):
+def test_kronecker_factors_are_no_optimizer_of_torch(model, method):
     run = replace(next(run for run in RUNS if run.method == "gauss-seidel"), method=method, baseline="ekfac")
-    with pytest.raises(ProblemError, match="needs an optimiser of torch; EKFAC is none"):
+    with pytest.raises(ProblemError, match="needs an optimizer of torch; EKFAC is none"):
         build(model, LOSS, run)
 
 

@@ -136,7 +136,7 @@ def test_clipping_bounds_the_step_and_leaves_small_gradients_alone(model, batch)
         assert length == pytest.approx(0.1 * float(plain.norm()) if expected is None else expected, rel=1e-3)
 
 
-def test_the_normalised_gradient_makes_steps_as_long_as_the_learning_rate(model, batch):
+def test_the_normalized_gradient_makes_steps_as_long_as_the_learning_rate(model, batch):
     optimizer = sgd(model, 0.25)
     normalize(optimizer)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Robustness to the learning rate: its networks, its optimisers, its regression, and the rule by which it judges."""
+"""Robustness to the learning rate: its networks, its optimizers, its regression, and the rule by which it judges."""
 
 import math
 from copy import deepcopy

@@ -103,7 +103,7 @@ def test_orthogonal_gradients_are_damped_as_in_alg_3_and_their_feedback_is_summe
     torch.testing.assert_close(summed[1], 2 * averaged[1])  # the second layer, which sees the first one's step alone
 
 
-def test_the_minimiser_of_the_model_is_shorter_than_the_baselines_step(model):
+def test_the_minimizer_of_the_model_is_shorter_than_the_baselines_step(model):
     """k = −Q_uu⁻¹ g with Q_uu ≥ M/η, on the last layer, which no feedback from the ones before has reached."""
     lengths = []
     for open_loop in ("baseline", "levenberg"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from nn.dense import assert_near, control_of, layer_function
-from nn.strategies import LayerCase, Residual, few_examples, layers, randn, randomise
+from nn.strategies import LayerCase, Residual, few_examples, layers, randn, randomize
 from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.layers.layers import BatchNormLayer, LinearLayer
 from ocpkit_nn.layers.modules import ModuleLayer, as_layer
@@ -136,7 +136,7 @@ def seen(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 def test_mean_of_a_convolution_does_not_form_the_samples() -> None:
     module = nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2)
-    generator = randomise(module, 0)
+    generator = randomize(module, 0)
     inputs, weights = randn(generator, 3, 2, 5, 4), randn(generator, 3, 2)
     layer = ConvLayer(module, "conv")
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_mean_of_a_convolution_does_not_form_the_samples() -> None:
 
 @pytest.mark.parametrize("module", [nn.BatchNorm1d(3), nn.BatchNorm2d(3)])
 def test_batch_norm_keeps_its_statistics_in_the_second_pass(module: nn.Module) -> None:
-    generator = randomise(module, 1)
+    generator = randomize(module, 1)
     shape = (4, 3) if isinstance(module, nn.BatchNorm1d) else (4, 3, 2, 2)
     nominal, moved = randn(generator, *shape), 3 + 2 * randn(generator, *shape)
     layer = BatchNormLayer(module, "norm")
@@ -169,7 +169,7 @@ def test_batch_norm_keeps_its_statistics_in_the_second_pass(module: nn.Module) -
 
 def test_frozen_parameters_are_no_controls() -> None:
     module = nn.Linear(3, 2)
-    generator = randomise(module, 2)
+    generator = randomize(module, 2)
     module.weight.requires_grad_(False)
     layer = as_layer(module, "layer")
     weight = module.weight.clone()
@@ -185,7 +185,7 @@ def test_tied_weights_inside_one_block_are_one_control() -> None:
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
     block = Residual(first, nn.Tanh(), second)
-    generator = randomise(block, 3)
+    generator = randomize(block, 3)
     inputs, v = randn(generator, 2, 3), randn(generator, 1, 2, 3)
     layer = as_layer(block, "block")
     assert layer.matrix().numel() == 9 + 3 + 3

@@ -182,9 +182,9 @@ def test_mean_squared_error_relates_to_torchs_mean_as_documented() -> None:
 
 @few_examples
 @given(classes=st.integers(2, 20), spare=st.integers(0, 5), squared_norm=st.floats(0.1, 1000))
-def test_centres_are_a_regular_simplex(classes: int, spare: int, squared_norm: float) -> None:
+def test_centers_are_a_regular_simplex(classes: int, spare: int, squared_norm: float) -> None:
     loss = MaxMahalanobisCenter(classes, classes - 1 + spare, squared_norm)
-    gram = loss.centres @ loss.centres.T / squared_norm
+    gram = loss.centers @ loss.centers.T / squared_norm
     expected = torch.full((classes, classes), -1 / (classes - 1), dtype=torch.float64)
     expected.fill_diagonal_(1.0)
     assert_close(gram, expected, **TOLERANCE)
@@ -192,21 +192,21 @@ def test_centres_are_a_regular_simplex(classes: int, spare: int, squared_norm: f
 
 @few_examples
 @given(classes=st.integers(2, 12))
-def test_centres_are_those_of_the_recursion(classes: int) -> None:
+def test_centers_are_those_of_the_recursion(classes: int) -> None:
     """Pang et al. 2019: μ_1 = e_1, and each next one uses one axis more; that and the angles leave one solution."""
-    centres = MaxMahalanobisCenter(classes, classes, 1.0).centres
-    assert torch.equal(centres, centres.tril())
+    centers = MaxMahalanobisCenter(classes, classes, 1.0).centers
+    assert torch.equal(centers, centers.tril())
     gram = torch.full((classes - 1, classes - 1), -1 / (classes - 1), dtype=torch.float64).fill_diagonal_(1.0)
-    assert_close(centres[:-1, :-1], torch.linalg.cholesky(gram), **TOLERANCE)
-    assert_close(centres.sum(0), torch.zeros(classes, dtype=torch.float64), **TOLERANCE)
+    assert_close(centers[:-1, :-1], torch.linalg.cholesky(gram), **TOLERANCE)
+    assert_close(centers.sum(0), torch.zeros(classes, dtype=torch.float64), **TOLERANCE)
 
 
 @few_examples
 @given(case=samples())
-def test_centre_prediction_is_the_nearest(case: tuple[Tensor, Tensor]) -> None:
+def test_center_prediction_is_the_nearest(case: tuple[Tensor, Tensor]) -> None:
     outputs, _ = case
     loss = MaxMahalanobisCenter(outputs.shape[1] + 1, outputs.shape[1])
-    assert torch.equal(loss.predict(outputs), torch.cdist(outputs, loss.centres).argmin(1))
+    assert torch.equal(loss.predict(outputs), torch.cdist(outputs, loss.centers).argmin(1))
 
 
 def test_prediction_is_the_largest_output() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nn.dense import assert_near
-from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
+from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomize
 from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.passes.curvature import RULES
@@ -62,7 +62,7 @@ def test_micro_batches_take_the_step_of_the_batch(
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
 def test_with_second_order_dynamics_too(micro_batch: int) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     case = Case(model, randn(generator, 5, 3), torch.randint(2, (5,), generator=generator))
     assert_same_step(case, micro_batch, {"curvature": "kronecker", "dynamics": "second"})
 
@@ -90,7 +90,7 @@ def test_separable_gains_of_a_layer_without_input_are_finite() -> None:
 def test_a_layer_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches of a convolution, what takes the memory, are those of two samples at a time in both passes."""
     model = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Conv1d(2, 2, 2), nn.Flatten(), nn.Linear(4, 2))
-    generator, seen = randomise(model, 0), []
+    generator, seen = randomize(model, 0), []
     for name in ("forward", "sample_gradients", "sum_of_gradients"):
         original = getattr(ConvLayer, name)
 
@@ -107,12 +107,12 @@ def test_a_layer_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyPatch
 def test_dropout_keeps_a_mask_for_every_micro_batch() -> None:
     """Both passes of every micro-batch see its own mask: a zero learning rate's limit leaves no deviation."""
     model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     optimizer = DDPNOpt(model, micro_batch=3)
     stage = optimizer.stages[0]
     x = randn(generator, 8, 4)
     with torch.no_grad():
-        y = stage.linearise(x)[0]
+        y = stage.linearize(x)[0]
         assert_near(stage.second_forward(x), y, 1e-14)
         zero = y == 0
         assert 0 < zero.double().mean() < 1
@@ -122,7 +122,7 @@ def test_dropout_keeps_a_mask_for_every_micro_batch() -> None:
 def test_batch_norm_measures_every_micro_batch() -> None:
     """As torch does when gradients of micro-batches are accumulated."""
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     twin = copy.deepcopy(model)
     inputs, targets = randn(generator, 6, 3), torch.randint(2, (6,), generator=generator)
     DDPNOpt(model, micro_batch=3, feedback="full").step(inputs, targets)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nn.strategies import Case, Residual, few_examples, networks, randn, randomise
+from nn.strategies import Case, Residual, few_examples, networks, randn, randomize
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 
-class Centred(Residual):
+class Centerd(Residual):
     """Subtracts the batch's mean."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ INPUTS = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.2, 1.0], [-1.0, 0.4, -3.0], [2.
 
 def test_a_module_that_overwrites_its_input_is_told_how_not_to() -> None:
     model = nn.Sequential(nn.Linear(3, 3), Overwrites(nn.Linear(3, 3)), nn.Linear(3, 2))
-    randomise(model, 0)
+    randomize(model, 0)
     with pytest.raises(ValueError, match=r"stage 1 \(Overwrites\).*overwrites its input .*inplace=False"):
         DDPNOpt(model).step(INPUTS, torch.tensor([0, 1, 1, 0]))
 
@@ -61,14 +61,14 @@ def test_a_module_that_overwrites_its_input_is_told_how_not_to() -> None:
 @pytest.mark.parametrize(
     ("block", "stage"),
     [
-        (Centred(nn.Linear(3, 3)), "1 (Centred)"),
+        (Centerd(nn.Linear(3, 3)), "1 (Centerd)"),
         (nn.Softmax(0), "0 (Linear) with Softmax"),
         (Ranks(), "0 (Linear) with Ranks"),
     ],
 )
 def test_mixing_is_an_error_before_anything_changes(block: nn.Module, stage: str, micro_batch: int | None) -> None:
     model = nn.Sequential(nn.Linear(3, 3), block, nn.Linear(3, 2))
-    randomise(model, 0)
+    randomize(model, 0)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = DDPNOpt(model, micro_batch=micro_batch)
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_mixing_is_an_error_before_anything_changes(block: nn.Module, stage: str
 
 def test_a_module_that_knows_one_size_of_batch_is_told_so() -> None:
     model = nn.Sequential(nn.Linear(3, 3), FixedBatch(nn.Linear(3, 3)), nn.Linear(3, 2))
-    randomise(model, 0)
+    randomize(model, 0)
     with pytest.raises(ValueError, match=r"stage 1 \(FixedBatch\): .* fails on a single sample, shape \(1, 3\)"):
         DDPNOpt(model).step(INPUTS, torch.tensor([0, 1, 1, 0]))
 
@@ -100,7 +100,7 @@ def test_any_sample_that_reads_any_other_is_found(batch: int, reader: int, read:
             return scale * torch.where(rows, x + x[read], x)
 
     model = nn.Sequential(nn.Linear(3, 3), Reads(), nn.Linear(3, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     with pytest.raises(ValueError, match=rf"stage 0 \(Linear\) with Reads: .* output of sample {reader} differs"):
         DDPNOpt(model).step(randn(generator, batch, 3), torch.zeros(batch, dtype=torch.int64))
 

@@ -137,7 +137,7 @@ class Idle(nn.Module):
 
 @pytest.mark.parametrize("build", [DDPNOpt, EMSA, SGDVGR])
 @pytest.mark.parametrize("what", [*OF_TOKENS, "idle parameters"])
-def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:
+def test_all_optimizers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:
     torch.manual_seed(0)
     model = (NETWORKS[what]() if what in OF_TOKENS else between(Idle())).double()
     inputs = torch.randint(7, (6, 4)) if what in OF_TOKENS else torch.randn(6, 4, dtype=torch.float64)
@@ -147,7 +147,7 @@ def test_all_optimisers_take_tokens_and_idle_parameters(build: Callable[..., Any
 
 
 @pytest.mark.parametrize("build", [DDPNOpt, EMSA, SGDVGR])
-def test_all_optimisers_refuse_an_empty_batch_and_move_nothing(build: Callable[..., Any]) -> None:
+def test_all_optimizers_refuse_an_empty_batch_and_move_nothing(build: Callable[..., Any]) -> None:
     model = between(nn.Tanh()).double()
     before = weights(model)
     with pytest.raises(ValueError, match="the batch is empty"):

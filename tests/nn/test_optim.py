@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near
-from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise
+from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomize
 from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.options import GAINS
@@ -29,7 +29,7 @@ FEEDBACKS = ["full", "value", "none"]
 
 def build(seed: int = 0) -> nn.Sequential:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 3))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 
@@ -182,7 +182,7 @@ def test_groups_have_options_of_their_own(gains: str) -> None:
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 @pytest.mark.parametrize("curvature", RULES)
 def test_training_resumes_bit_for_bit(curvature: str, feedback: str) -> None:
-    """Through a file, into a new model and a new optimiser with other options."""
+    """Through a file, into a new model and a new optimizer with other options."""
     options: dict[str, Any] = {
         "feedback": feedback,
         "curvature": curvature,

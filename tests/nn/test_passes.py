@@ -12,7 +12,7 @@ from torch import nn
 
 from nn.dense import assert_near, flat
 from nn.recursion import METRICS, TERMINALS, Net, RandomMetrics, Recorder, assert_policies_equal, by_outputs, implicit
-from nn.strategies import Case, few_examples, networks, randn, randomise, seeds
+from nn.strategies import Case, few_examples, networks, randn, randomize, seeds
 from ocpkit.recursion.bellman import backward_pass
 from ocpkit.recursion.value import Value
 from ocpkit_nn.layers.metric import Metric
@@ -90,7 +90,7 @@ def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, s
     with torch.no_grad():
         policies = RankOnePass()(net.trajectory, net.value, metrics.rule)
     assert_policies_equal(net, policies, expected, metrics)
-    if any(linearisation.couples_samples for linearisation in net.linearisations):
+    if any(linearization.couples_samples for linearization in net.linearizations):
         return
     for policy, other in zip(policies, implicit(net, metrics)[0]):
         assert_near(policy.feedforward, other.feedforward)
@@ -109,7 +109,7 @@ def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() ->
         nn.Dropout(0.5),
         nn.Linear(1, 2, bias=False),
     ).double()
-    inputs = randn(randomise(model, 0), 12, 4)
+    inputs = randn(randomize(model, 0), 12, 4)
     net = Net(Case(model, inputs, torch.tensor([0, 1, 0] * 4)), "empirical")
     metrics = RandomMetrics("diagonal", 0, proximal=True)
     expected = backward_pass(
@@ -170,7 +170,7 @@ def test_literal_formulas_beyond_one_keep_the_positive_part(terminal: str, case:
 def test_a_direction_beyond_one_carries_no_curvature_upstream() -> None:
     """c > 1 really happens, and then the stage's V_xx is zero instead of negative."""
     model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     case = Case(model, 3 * randn(generator, 1, 2), torch.tensor([0]))
     net, metrics = Net(case, "empirical"), RandomMetrics("identity", 0, proximal=False)
     metrics._parts = lambda *_: (1e3, None, None)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""E-MSA on networks (Eq. 23, 24): each layer minimises the augmented Hamiltonian, here sample by sample."""
+"""E-MSA on networks (Eq. 23, 24): each layer minimizes the augmented Hamiltonian, here sample by sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nn.dense import assert_near
-from nn.strategies import Residual, randn, randomise
+from nn.strategies import Residual, randn, randomize
 from ocpkit_nn.layers.losses import CrossEntropy, MeanSquaredError
 from ocpkit_nn.optim.pmp import EMSA
 
@@ -29,7 +29,7 @@ def build(kind: str) -> tuple[nn.Sequential, list[nn.Sequential], Tensor, Tensor
             nn.Sequential(nn.Linear(6, 3)),
         ]
     model = nn.Sequential(*[module for part in parts for module in part])
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     inputs = randn(generator, 6, 4) if kind == "perceptron" else randn(generator, 6, 1, 4)
     return model, parts, inputs, torch.randint(3, (6,), generator=generator)
 
@@ -141,7 +141,7 @@ def test_a_step_draws_the_masks_of_dropout_once() -> None:
         assert len(draws) == count
 
 
-def test_a_layer_whose_minimisation_fails_keeps_its_control(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_whose_minimization_fails_keeps_its_control(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _, inputs, targets = build("perceptron")
     before = [p.detach().clone() for p in model.parameters()]
 
@@ -163,7 +163,7 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
         EMSA(nn.Sequential(nn.Linear(2, 2)), **options)
 
 
-def test_emsa_minimises_convolutions_too() -> None:
+def test_emsa_minimizes_convolutions_too() -> None:
     """Their gradients are not contiguous, which L-BFGS must not mind."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)).double()

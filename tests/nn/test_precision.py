@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nn.dense import assert_near
-from nn.strategies import Residual, randn, randomise
+from nn.strategies import Residual, randn, randomize
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.passes.curvature import RULES
 
@@ -59,7 +59,7 @@ def parameters_after(
 @pytest.mark.parametrize("curvature", RULES)
 def test_single_precision_rounds_the_same_steps(curvature: str, feedback: str) -> None:
     for model in (build(), images()):
-        randomise(model, 0)
+        randomize(model, 0)
         options = {"curvature": curvature, "feedback": feedback, "terminal": "ggn"}
         single, double = (parameters_after(model, options, dtype) for dtype in (torch.float32, torch.float64))
         assert_near(single, double, 1e-4)
@@ -68,7 +68,7 @@ def test_single_precision_rounds_the_same_steps(curvature: str, feedback: str) -
 
 def test_single_precision_second_order_rounds_the_same_steps() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-    randomise(model, 0)
+    randomize(model, 0)
     options = {"curvature": "kronecker", "dynamics": "second"}
     single, double = (parameters_after(model, options, dtype) for dtype in (torch.float32, torch.float64))
     assert_near(single, double, 1e-4)
@@ -79,7 +79,7 @@ def test_single_precision_second_order_rounds_the_same_steps() -> None:
 def test_autocast_is_for_the_layers_only(curvature: str, feedback: str) -> None:
     """In bfloat16 (8 bits) a few steps stay near those in float32, and nothing that is remembered is in bfloat16."""
     model = build()
-    randomise(model, 0)
+    randomize(model, 0)
     model.float()
     start = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     twin, (inputs, targets) = copy.deepcopy(model), batch()
@@ -100,7 +100,7 @@ def test_autocast_is_for_the_layers_only(curvature: str, feedback: str) -> None:
 def test_tokens_may_be_integers() -> None:
     """The first stage is an embedding: it has a control and no state to differentiate."""
     model = nn.Sequential(nn.Embedding(5, 4), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2))
-    generator = randomise(model, 0)
+    generator = randomize(model, 0)
     twin = copy.deepcopy(model)
     tokens, targets = torch.randint(5, (6, 3), generator=generator), torch.randint(2, (6,), generator=generator)
     DDPNOpt(model, lr=0.1, curvature="identity", feedback="none").step(tokens, targets)
@@ -115,7 +115,7 @@ def test_tokens_may_be_integers() -> None:
 def test_a_gpu_takes_the_steps_of_the_cpu() -> None:
     for curvature, feedback in product(RULES, ("full", "value", "none")):
         for model in (build(), images()):
-            randomise(model, 0)
+            randomize(model, 0)
             options = {"curvature": curvature, "feedback": feedback, "terminal": "ggn"}
             cpu, gpu = (parameters_after(model, options, torch.float64, device) for device in ("cpu", "cuda"))
             assert_near(gpu, cpu, 1e-8)

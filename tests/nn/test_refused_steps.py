@@ -30,10 +30,10 @@ class Distance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.centre = nn.Parameter(torch.zeros(4))
+        self.center = nn.Parameter(torch.zeros(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.centre).square().sum(-1, keepdim=True).sqrt()
+        return (x - self.center).square().sum(-1, keepdim=True).sqrt()
 
 
 class Steep(nn.Module):
@@ -177,7 +177,7 @@ def test_a_layer_that_is_infinitely_steep_is_refused(feedback: str) -> None:
     optimizer.step(*batch())
     with torch.no_grad():
         inputs, targets = batch()
-        model[2].centre.copy_(model[1](model[0](inputs))[3])  # of the batch: alone it may round otherwise
+        model[2].center.copy_(model[1](model[0](inputs))[3])  # of the batch: alone it may round otherwise
     assert_refused(optimizer, model, inputs, targets, "its loss is finite, but not its derivatives")
 
 
@@ -229,7 +229,7 @@ def test_inputs_in_several_parts_are_refused_by_kind(kind: type) -> None:
 
 
 def test_the_line_search_weighs_the_decay_of_the_weights() -> None:
-    """loss + ½ λ‖u‖² is what falls: from the best fit the weight shrinks to the regularised one."""
+    """loss + ½ λ‖u‖² is what falls: from the best fit the weight shrinks to the regularized one."""
     x = torch.linspace(-1, 1, 16, dtype=torch.float64)[:, None]
     model = nn.Sequential(nn.Linear(1, 1, bias=False)).double()
     nn.init.constant_(model[0].weight, 3.0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near
-from nn.strategies import few_examples, randn, randomise
+from nn.strategies import few_examples, randn, randomize
 from ocpkit_nn.layers.stages import as_stages
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.pmp import EMSA
@@ -174,12 +174,12 @@ def test_noise_is_drawn_once_in_a_step(name: str) -> None:
         return float(torch.rand(1)), random.random(), float(np.random.random_sample())  # noqa: NPY002
 
     with torch.no_grad():
-        first = stage.linearise(x)[0]
+        first = stage.linearize(x)[0]
         following = draws()
         assert_near(stage.second_forward(x), first, 0.0)
         assert_near(stage.second_forward(x), first, 0.0)
         stage.check_samples_do_not_mix(x, first)
-        second = stage.linearise(x)[0]
+        second = stage.linearize(x)[0]
         assert not torch.equal(second, first)
         assert_near(stage.second_forward(x), second, 0.0)
         assert not any(a == b for a, b in zip(draws(), following))
@@ -189,7 +189,7 @@ def test_noise_is_drawn_once_in_a_step(name: str) -> None:
 @pytest.mark.parametrize("name", RANDOM)
 def test_networks_with_noise_are_trained(name: str, optimizer: Callable[..., Any]) -> None:
     model, inputs = linear(RANDOM[name]()).double(), randn(torch.Generator().manual_seed(1), 8, 5)
-    randomise(model, 0)
+    randomize(model, 0)
     trained = optimizer(model)
     assert all(trained.step(inputs, TARGETS) > 0 for _ in range(3))
 
@@ -214,7 +214,7 @@ def test_a_layer_with_parameters_that_draws_is_refused_for_that(source: str) -> 
 @given(size=st.integers(2, 5), batch=st.integers(2, 12))
 def test_batch_norm_never_measures_a_single_sample(size: int, batch: int) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
-    generator, seen = randomise(model, 0), []
+    generator, seen = randomize(model, 0), []
     model[2].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     DDPNOpt(model, micro_batch=size).step(randn(generator, batch, 3), torch.arange(batch) % 2)
     assert sum(seen) == batch

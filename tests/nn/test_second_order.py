@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near, control_of, flat
-from nn.strategies import Case, few_examples, randn, randomise, seeds
-from ocpkit.recursion.bellman import ActionValue, BellmanStep, minimise
+from nn.strategies import Case, few_examples, randn, randomize, seeds
+from ocpkit.recursion.bellman import ActionValue, BellmanStep, minimize
 from ocpkit_nn.layers.losses import CrossEntropy, FunctionLoss, MaxMahalanobisCenter, MeanSquaredError
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.passes.curvature import RULES
@@ -37,19 +37,19 @@ def perceptrons(draw: st.DrawFn) -> Case:
         modules.append(nn.Linear(n, following, bias=draw(st.booleans())))
         modules += [kind() for kind in draw(st.sampled_from([[nn.Tanh], [nn.Sigmoid], [nn.ReLU], []]))]
     model = nn.Sequential(*modules)
-    generator = randomise(model, draw(seeds))
+    generator = randomize(model, draw(seeds))
     batch = draw(st.integers(1, 3))
     return Case(model, randn(generator, batch, sizes[0]), torch.randint(3, (batch,), generator=generator))
 
 
 @dataclass
 class Recorder:
-    """The steps of the core's `minimise`, the last stage first."""
+    """The steps of the core's `minimize`, the last stage first."""
 
     steps: list[BellmanStep] = field(default_factory=list)
 
     def __call__(self, t: int, Q: ActionValue, curvature: Any, **options: Any) -> BellmanStep:
-        self.steps.append(minimise(t, Q, curvature, **options))
+        self.steps.append(minimize(t, Q, curvature, **options))
         return self.steps[-1]
 
 
@@ -151,7 +151,7 @@ terminals = st.sampled_from(["empirical", "ggn"])
 def test_derivatives_of_the_bellman_objective_are_torch_funcs(loss: Any, case: Case, terminal: str) -> None:
     """Q_x, Q_u, Q_xx, Q_ux, Q_uu and V at every stage and sample; stage 0's V_h·g_ux is left out, as δx_0 = 0."""
     expected, recorder = oracles(case, loss, terminal, True), Recorder()
-    with patch("ocpkit_nn.passes.second_order.minimise", recorder):
+    with patch("ocpkit_nn.passes.second_order.minimize", recorder):
         optimizer_of(case, loss, terminal, True).step(case.inputs, case.targets)
     last = len(recorder.steps) - 1
     for place, step in enumerate(recorder.steps):
@@ -226,7 +226,7 @@ def test_the_activations_curvature_is_there_and_its_negative_part_is_clipped() -
     bend = loss.gradient(y, torch.tensor([1])) * y * (1 - y) * (1 - 2 * y)
     assert torch.equal(bend.sign(), torch.tensor([[1.0, 1.0, -1.0]]).double())
     optimizer = DDPNOpt(model, loss, curvature="identity", dynamics="second", terminal="empirical")
-    with patch("ocpkit_nn.passes.second_order.minimise", recorder):
+    with patch("ocpkit_nn.passes.second_order.minimize", recorder):
         optimizer.step(inputs, torch.tensor([1]))
     columns = flat(recorder.steps[0].Q.uu.left)[0]
     eigenvalues = torch.linalg.eigvalsh(columns @ columns.T)
@@ -239,7 +239,7 @@ def test_every_curvature_takes_second_order_dynamics(curvature: str) -> None:
     """The loss falls on a small separable problem, with and without the second forward pass."""
     for feedback in ("full", "value"):
         model = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3))
-        generator = randomise(model, 1)
+        generator = randomize(model, 1)
         inputs = randn(generator, 24, 2)
         targets = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
         rate = {"identity": 0.5, "exact": 0.5}.get(curvature, 0.03)
@@ -254,7 +254,7 @@ def test_clipping_scales_the_curvature_of_the_layers_too(feedback: str) -> None:
     models, (inputs, targets) = [], (randn(torch.Generator().manual_seed(0), 6, 4), torch.tensor([0, 1, 2] * 2))
     for _ in range(2):
         models.append(nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.Tanh()))
-        randomise(models[-1], 0)
+        randomize(models[-1], 0)
     CrossEntropy().value(models[0](inputs), targets).mean().backward()
     norm = float(torch.cat([p.grad.flatten() for p in models[0].parameters() if p.grad is not None]).norm())
     clip = 0.1 * norm / (norm + 1e-6)
@@ -272,8 +272,8 @@ def test_tikhonov_is_added_to_the_dense_value() -> None:
     (inputs, targets), matrices = (torch.tensor([[1.0, 2.0], [0.5, -1.0]]).double(), torch.tensor([0, 1])), []
     for tikhonov in (0.0, 0.5):
         model, recorder = nn.Sequential(nn.Linear(2, 3)), Recorder()
-        randomise(model, 3)
-        with patch("ocpkit_nn.passes.second_order.minimise", recorder):
+        randomize(model, 3)
+        with patch("ocpkit_nn.passes.second_order.minimize", recorder):
             optimizer = DDPNOpt(model, curvature="identity", dynamics="second", terminal="ggn", tikhonov=tikhonov)
             optimizer.step(inputs, targets)
         columns = flat(recorder.steps[0].Q.uu.left)

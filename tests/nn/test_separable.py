@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near
-from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomise, seeds
+from nn.strategies import Case, few_examples, networks, perceptrons, randn, randomize, seeds
 from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.layers.metric import Metric
 from ocpkit_nn.layers.vectors import OuterBase
@@ -87,7 +87,7 @@ def test_norms_of_a_linear_layer_are_those_of_the_separable_metric(
 @given(seed=seeds, bias=st.booleans(), groups=st.sampled_from([1, 2]))
 def test_norms_of_a_convolution_at_one_position_are_exact(seed: int, bias: bool, groups: int) -> None:
     module = nn.Conv2d(2, 4, (2, 3), groups=groups, bias=bias)
-    generator = randomise(module, seed)
+    generator = randomize(module, seed)
     layer = ConvLayer(module, "conv")
     base = layer.control_vjp(randn(generator, 3, 2, 2, 3), randn(generator, 1, 3, 4, 1, 1))
     o, i = base.shape

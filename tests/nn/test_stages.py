@@ -11,7 +11,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from nn.dense import DenseStage, assert_near
-from nn.strategies import Case, Residual, few_examples, networks, randn, randomise
+from nn.strategies import Case, Residual, few_examples, networks, randn, randomize
 from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.layers.layers import BatchNormLayer, LinearLayer
 from ocpkit_nn.layers.modules import ModuleLayer
@@ -26,7 +26,7 @@ def simulate(preparation: list[nn.Module], stages: list[Stage], x: Tensor) -> li
         x = module(x)
     states = [x]
     for stage in stages:
-        states.append(stage.linearise(states[-1])[0])
+        states.append(stage.linearize(states[-1])[0])
     return states
 
 
@@ -62,7 +62,7 @@ def test_the_second_pass_at_the_same_states_changes_nothing(case: Case) -> None:
 
 @few_examples
 @given(case=networks())
-def test_linearisation_through_the_tail_is_autograds(case: Case) -> None:
+def test_linearization_through_the_tail_is_autograds(case: Case) -> None:
     """f_xᵀ v and f_uᵀ v of every stage, tail included, for two columns."""
     preparation, stages = as_stages(case.model)
     x, generator = case.inputs, torch.Generator().manual_seed(0)
@@ -70,13 +70,13 @@ def test_linearisation_through_the_tail_is_autograds(case: Case) -> None:
         x = module(x)
     for stage in stages:
         with torch.no_grad():
-            y, linearisation = stage.linearise(x)
+            y, linearization = stage.linearize(x)
         expansion = DenseStage(stage, x).expansion()
         base = StateBase(randn(generator, 2, *y.shape))
         v = base.vectors.flatten(2)
         with torch.no_grad():
-            state = linearisation.state_vjp(base).vectors.flatten(2)
-            control = linearisation.control_vjp(base).dense().flatten(2)
+            state = linearization.state_vjp(base).vectors.flatten(2)
+            control = linearization.control_vjp(base).dense().flatten(2)
         assert_near(state, torch.einsum("rbn,bnm->rbm", v, expansion.fx), 1e-10)
         assert_near(control, torch.einsum("rbn,bnm->rbm", v, expansion.fu), 1e-10)
         x = y
@@ -112,18 +112,18 @@ def test_dropouts_mask_is_shared_by_both_passes(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     shape = (64, 5) if kind is nn.Dropout else (64, 5, 3)
     model = nn.Sequential(nn.Conv1d(5, 5, 1) if len(shape) == 3 else nn.Linear(5, 5), kind(0.5)).double()
-    randomise(model, 0)
+    randomize(model, 0)
     (stage,) = as_stages(model)[1]
     x = torch.randn(shape, dtype=torch.float64)
     with torch.no_grad():
-        first = stage.linearise(x)[0]
+        first = stage.linearize(x)[0]
         dropped = first == 0
         assert 0.3 < dropped.double().mean() < 0.7
         assert torch.equal(stage.second_forward(2 * x) == 0, dropped)
         assert_near(stage.second_forward(x), first, 0.0)
-        assert not torch.equal(stage.linearise(x)[0] == 0, dropped)  # the next step draws anew
+        assert not torch.equal(stage.linearize(x)[0] == 0, dropped)  # the next step draws anew
         model.eval()
-        assert not (stage.linearise(x)[0] == 0).any()
+        assert not (stage.linearize(x)[0] == 0).any()
 
 
 @pytest.mark.parametrize("tail", [[], [nn.Dropout(0.2)], [nn.Flatten(), nn.Tanh()]])
@@ -134,13 +134,13 @@ def test_in_place_activations_work(tail: list[nn.Module]) -> None:
     results = []
     for inplace in (True, False):
         model = build(inplace)
-        generator = randomise(model, 4)
+        generator = randomize(model, 4)
         x, v = randn(generator, 5, 3), StateBase(randn(generator, 1, 5, 4))
         torch.manual_seed(0)
         with torch.no_grad():
             stage = as_stages(model)[1][0]
-            y, linearisation = stage.linearise(x)
-            results.append((y, linearisation.state_vjp(v).vectors, linearisation.control_vjp(v).dense()))
+            y, linearization = stage.linearize(x)
+            results.append((y, linearization.state_vjp(v).vectors, linearization.control_vjp(v).dense()))
     for a, b in zip(*results):
         assert_near(a, b, 1e-14)
 
@@ -148,13 +148,13 @@ def test_in_place_activations_work(tail: list[nn.Module]) -> None:
 def test_linear_layers_on_sequences_keep_their_positions() -> None:
     """(B, L, n): the weights are shared by the positions, so the sample's gradient is their sum."""
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2))
-    generator = randomise(model, 5)
+    generator = randomize(model, 5)
     x = randn(generator, 5, 4, 3)
     stage = as_stages(model)[1][0]
     with torch.no_grad():
-        y, linearisation = stage.linearise(x)
+        y, linearization = stage.linearize(x)
         base = StateBase(randn(generator, 2, *y.shape))
-        state, control = linearisation.state_vjp(base).vectors, linearisation.control_vjp(base).dense()
+        state, control = linearization.state_vjp(base).vectors, linearization.control_vjp(base).dense()
     expansion = DenseStage(stage, x).expansion()
     v = base.vectors.flatten(2)
     assert_near(state.flatten(2), torch.einsum("rbn,bnm->rbm", v, expansion.fx), 1e-10)
@@ -183,7 +183,7 @@ class Complex(nn.Module):
         (nn.Sequential(), ["no trainable parameters"]),
         (
             nn.Sequential(Residual(nn.Linear(3, 3), nn.BatchNorm1d(3))),
-            ["0 (Residual): BatchNorm1d couples", "top level", ".eval()", "layer normalisation"],
+            ["0 (Residual): BatchNorm1d couples", "top level", ".eval()", "layer normalization"],
         ),
         (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)), ["1 (BatchNorm1d)", "affine=True"]),
         (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False)), ["1 (BatchNorm1d)", "not frozen"]),
@@ -219,7 +219,7 @@ def test_control_flow_over_the_batch_is_refused_by_name() -> None:
     stage = as_stages(model)[1][1]
     x = torch.tensor([[2.0, 2.0, 2.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
     with torch.no_grad():
-        _, linearisation = stage.linearise(x)
-        for product in (linearisation.layer.state_vjp, linearisation.layer.control_vjp):
+        _, linearization = stage.linearize(x)
+        for product in (linearization.layer.state_vjp, linearization.layer.control_vjp):
             with pytest.raises(ValueError, match=r"stage 1 \(Gate\): its samples depend on each other"):
                 product(x, x[None])

@@ -128,7 +128,7 @@ WRONG = {
         ["data.npz", "--resume", "--out", "run", "--epochs", "1", "--lr", "0.5"],
         "lr was 0.001, now 0.5",
     ),
-    "unknown option": (["data.npz", "--optimiser", "sgd"], "--optimiser"),
+    "unknown option": (["data.npz", "--optimizr", "sgd"], "--optimizr"),
 }
 
 

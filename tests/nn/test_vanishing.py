@@ -1,4 +1,4 @@
-"""SGD-VGR: the regulariser of Pascanu et al. (2013), differentiated here layer by layer with `torch.func`."""
+"""SGD-VGR: the regularizer of Pascanu et al. (2013), differentiated here layer by layer with `torch.func`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from nn.dense import assert_near
-from nn.strategies import randn, randomise
+from nn.strategies import randn, randomize
 from ocpkit_nn.layers.losses import CrossEntropy
 from ocpkit_nn.optim.vanishing import SGDVGR
 
@@ -21,7 +21,7 @@ def parts_of(seed: int) -> tuple[list[nn.Sequential], Tensor, Tensor]:
         nn.Sequential(nn.Linear(6, 4, bias=False), nn.Sigmoid()),
         nn.Sequential(nn.Linear(4, 3)),
     ]
-    generator = randomise(nn.Sequential(*parts), seed)
+    generator = randomize(nn.Sequential(*parts), seed)
     return parts, randn(generator, 5, 1, 4), torch.randint(3, (5,), generator=generator)
 
 
@@ -34,7 +34,7 @@ def omega(part: nn.Module, u: dict[str, Tensor], x: Tensor, costate: Tensor) -> 
     return ((torch.stack(ratios) - 1) ** 2).mean()
 
 
-def test_a_step_is_the_gradient_of_loss_and_regulariser() -> None:
+def test_a_step_is_the_gradient_of_loss_and_regularizer() -> None:
     """Ω_0 is left out: nothing trainable lies before the first layer."""
     parts, inputs, targets = parts_of(0)
     model = nn.Sequential(*[module for part in parts for module in part])
@@ -52,9 +52,9 @@ def test_a_step_is_the_gradient_of_loss_and_regulariser() -> None:
         extra = torch.func.grad(lambda u, t=t, part=part, p=costate: omega(part, u, states[t].detach(), p))(u)
         for name, parameter in part.named_parameters():
             assert parameter.grad is not None
-            regulariser = 0.7 * extra[name] if t > 0 else torch.zeros_like(parameter)
-            expected.append(parameter.detach() - 0.1 * (parameter.grad / len(inputs) + regulariser))
-            assert t == 0 or name == "0.bias" or float(regulariser.abs().max()) > 1e-4
+            regularizer = 0.7 * extra[name] if t > 0 else torch.zeros_like(parameter)
+            expected.append(parameter.detach() - 0.1 * (parameter.grad / len(inputs) + regularizer))
+            assert t == 0 or name == "0.bias" or float(regularizer.abs().max()) > 1e-4
     value = SGDVGR(model, lr=0.1, strength=0.7).step(inputs, targets)
     assert value == pytest.approx(float(losses.detach().mean()), rel=1e-12)
     for parameter, other in zip(model.parameters(), expected, strict=True):
@@ -82,7 +82,7 @@ def test_the_gradient_vanishes_less() -> None:
     for strength in (0.0, 1.0):
         parts = [nn.Sequential(nn.Linear(6, 6), nn.Sigmoid()) for _ in range(5)] + [nn.Sequential(nn.Linear(6, 3))]
         model = nn.Sequential(*parts)
-        generator = randomise(model, 2)
+        generator = randomize(model, 2)
         inputs, targets = randn(generator, 16, 6), torch.randint(3, (16,), generator=generator)
 
         def total(parts: list[nn.Sequential] = parts, x: Tensor = inputs, targets: Tensor = targets) -> float:

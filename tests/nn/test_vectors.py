@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nn.dense import assert_near, flat, kronecker
-from nn.strategies import few_examples, randn, randomise, seeds
+from nn.strategies import few_examples, randn, randomize, seeds
 from ocpkit_nn.layers.convolution import ConvLayer
 from ocpkit_nn.layers.metric import Metric, SampleMetric
 from ocpkit_nn.layers.vectors import Combination, ControlBase, DenseBase, OuterBase, StateBase
@@ -46,7 +46,7 @@ def bases(draw: st.DrawFn) -> BaseCase:
         base = DenseBase(randn(generator, columns, batch, outputs, inputs))
     else:
         module = nn.Conv1d(inputs, outputs, 2)
-        generator = randomise(module, draw(seeds))
+        generator = randomize(module, draw(seeds))
         x, v = randn(generator, batch, inputs, 3), randn(generator, columns, batch, outputs, 2)
         base = ConvLayer(module, "conv").control_vjp(x, v)
     return BaseCase(base, batch, columns, generator)

@@ -1,4 +1,4 @@
-"""Bellman's principle: what optimising one more stage does, and the value against brute force."""
+"""Bellman's principle: what optimizing one more stage does, and the value against brute force."""
 
 from itertools import product
 
@@ -17,7 +17,7 @@ from properties.strategies import problems, seeds
 
 
 @given(problems(dynamics_bend=0.0, cost_bend=0.0))
-def test_optimising_one_more_stage_lowers_the_cost_by_what_that_stage_promises(problem):
+def test_optimizing_one_more_stage_lowers_the_cost_by_what_that_stage_promises(problem):
     """Linear-quadratic: with the policy from stage t on, J falls by Σ_{s ≥ t} ½ Q_uᵀ Q_uu⁻¹ Q_u, never less."""
     engine, nominal, policy = backward(problem, Exact())
     before = nominal.cost
@@ -40,7 +40,7 @@ def engine_of(problem):
 
 
 @given(problems(dynamics_bend=0.3))
-def test_the_value_never_rises_by_optimising_one_more_stage(problem):
+def test_the_value_never_rises_by_optimizing_one_more_stage(problem):
     """V_t(x_t) ≤ Q_t(x_t, u_t) = ℓ_t + V_{t+1}(f_t(x_t, u_t)): solve the tail from each stage, warm-started."""
     states, _ = problem.rollout()
     solver, optimal = DDP(max_iterations=50), []

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
-SCRIPTS = ["feedback_toy", "two_passes", pytest.param("many_optimisers", marks=pytest.mark.slow)]
+SCRIPTS = ["feedback_toy", "two_passes", pytest.param("many_optimizers", marks=pytest.mark.slow)]
 
 
 def test_the_code_of_the_chapter_runs_from_top_to_bottom():

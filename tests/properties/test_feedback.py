@@ -68,7 +68,7 @@ def test_feedback_cancels_the_change_of_the_gradient_to_first_order(problem, see
 
 @given(problems(), seeds)
 def test_any_other_gain_leaves_an_error_of_first_order(problem, seed):
-    """K is the minimiser of Eq. 28: without it, or with another gain, halving δx only halves the error."""
+    """K is the minimizer of Eq. 28: without it, or with another gain, halving δx only halves the error."""
     rng, oracle = np.random.default_rng(seed), Unrolled(problem)
     nominal, gains = last_policies(problem, oracle)
     assume(gains[-1] is not None)

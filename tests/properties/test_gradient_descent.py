@@ -77,7 +77,7 @@ def test_identity_curvature_is_sgd(problem, fraction):
     sgd = torch_iterates(lambda weights: torch.optim.SGD(weights, lr=eta), problem)
     first_order = {"gradient_tolerance": NEVER, "learning_rate": eta}
     assert_same_path(iterates(GradientDescent(line_search=False, **first_order), problem), sgd)
-    assert_same_path(iterates(MSA(minimisation="gradient", patience=10**6, **first_order), problem), sgd)
+    assert_same_path(iterates(MSA(minimization="gradient", patience=10**6, **first_order), problem), sgd)
     ddp = DDP(curvature=Identity(eta), feedback=False, line_search=None, gradient_tolerance=NEVER)
     assert_same_path(iterates(ddp, problem), sgd)
 

@@ -10,7 +10,7 @@ from ocpkit.recursion.curvature import Adam, AdaptiveDiagonal, Identity
 @pytest.mark.parametrize(
     ("make", "option", "message"),
     [
-        (MSA, {"minimisation": "exactly"}, "minimisation"),
+        (MSA, {"minimization": "exactly"}, "minimization"),
         (MSA, {"relaxation": 0.0}, "relaxation"),
         (MSA, {"relaxation": 1.5}, "relaxation"),
         (MSA, {"learning_rate": 0.0}, "learning_rate"),

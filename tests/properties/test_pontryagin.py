@@ -12,7 +12,7 @@ import ocpkit.math as m
 from ocpkit import DDP, EMSA, MSA, Failure, FunctionTerminalCost, GradientDescent, Problem, Reason, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.solvers.driver import Guess
-from ocpkit.solvers.first_order.pmp import augmented_hamiltonian, hamiltonian, minimise_control
+from ocpkit.solvers.first_order.pmp import augmented_hamiltonian, hamiltonian, minimize_control
 from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import positive_definite, problems, seeds, times
 
@@ -92,17 +92,17 @@ def first_iterate(solver, problem):
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1.0, 0.3]))
-def test_an_msa_step_minimises_the_hamiltonian_stage_by_stage(seed, n, m_, relaxation):
+def test_an_msa_step_minimizes_the_hamiltonian_stage_by_stage(seed, n, m_, relaxation):
     """Eq. 19c: argmin_v ½vᵀRv + bᵀv + p_{t+1}ᵀBv = −R⁻¹(b + Bᵀp_{t+1}), approached by the relaxation."""
     problem, B, R, b = quadratic_of_control(np.random.default_rng(seed), n, m_)
     oracle, controls = Unrolled(problem), first_iterate(MSA(relaxation=relaxation), problem)
     for t, u in enumerate(problem.controls):
-        minimiser = -np.linalg.solve(R, b + B.T @ oracle.gradient[oracle.x[t + 1]])
-        assert_close(controls[t], u + relaxation * (minimiser - u), 1e-7)
+        minimizer = -np.linalg.solve(R, b + B.T @ oracle.gradient[oracle.x[t + 1]])
+        assert_close(controls[t], u + relaxation * (minimizer - u), 1e-7)
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.5, 20.0]))
-def test_an_emsa_step_minimises_the_augmented_hamiltonian(seed, n, m_, rho):
+def test_an_emsa_step_minimizes_the_augmented_hamiltonian(seed, n, m_, rho):
     """Eq. 24 on a linear-quadratic problem: (R + ρ BᵀB)(v − u) = −∇_u H, since ∇_x H does not depend on v."""
     problem, B, R, _ = quadratic_of_control(np.random.default_rng(seed), n, m_)
     oracle, solution = Unrolled(problem), EMSA(penalty=rho, max_iterations=1, scaling=False).solve(problem)
@@ -174,9 +174,9 @@ def test_msa_at_rest_is_stalled_not_diverged():
 
 @given(seeds, st.integers(1, 3), st.floats(0.05, 0.5))
 def test_small_literal_norms_shorten_the_step(seed, size, share):
-    """Eq. 23 as printed: the minimiser solves ∇_u H(v) + ½ρ Bᵀe/‖e‖ = 0 with e = B(v − u), where ρ is small enough."""
+    """Eq. 23 as printed: the minimizer solves ∇_u H(v) + ½ρ Bᵀe/‖e‖ = 0 with e = B(v − u), where ρ is small enough."""
     objective, u, gradient, R, B, rho = literal_augmentation(seed, size, share)
-    v = minimise_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
+    v = minimize_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
     error = B @ (v - u)
     pull = rho / 2 * B.T @ error / np.linalg.norm(error)
     assert_close(R @ (v - u) + pull, -gradient, 1e-6)
@@ -184,9 +184,9 @@ def test_small_literal_norms_shorten_the_step(seed, size, share):
 
 @given(seeds, st.integers(1, 3), st.floats(1.5, 10.0))
 def test_large_literal_norms_forbid_the_step(seed, size, share):
-    """A norm is an exact penalty: from ½ρ ≥ ‖B⁻ᵀ ∇_u H‖ on, the old control is the minimiser."""
+    """A norm is an exact penalty: from ½ρ ≥ ‖B⁻ᵀ ∇_u H‖ on, the old control is the minimizer."""
     objective, u, gradient, *_ = literal_augmentation(seed, size, share)
-    v = minimise_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
+    v = minimize_control(objective, u, *unbounded(size), 200, (1.0, np.ones(size)))
     assert objective(v)[0] >= objective(u)[0] - 1e-12 * (1 + abs(objective(u)[0]))
     assert_close(v, u, 1e-6)
     assert gradient.any()
@@ -269,7 +269,7 @@ def test_msa_says_that_it_diverged_and_what_to_use():
 def test_msa_ends_where_its_step_is_no_number():
     """The gradient is 2e200, and its step beyond the largest float."""
     steep = STIFF.replace(terminal_cost=FunctionTerminalCost(lambda x: 1e200 * x[0] ** 2, 1))
-    solution = MSA(minimisation="gradient", learning_rate=1e200).solve(steep)
+    solution = MSA(minimization="gradient", learning_rate=1e200).solve(steep)
     assert solution.status is Status.DIVERGED
     assert solution.details.reason.failure is Failure.CONTROLS_BLEW_UP
 
@@ -352,7 +352,7 @@ def test_bounds_are_honoured_and_matter(solver, problem):
 def test_a_linear_objective_ends_on_the_bound_that_its_slope_points_to():
     """Per control: the lower bound, the upper one, or, without a slope, where it is."""
     slope, u = np.array([0.5, -0.5, 0.0]), np.array([0.3, 0.3, 0.3])
-    v = minimise_control(lambda v: (slope @ v, slope), u, np.full(3, -1.0), np.full(3, 2.0), 100, (1.0, np.ones(3)))
+    v = minimize_control(lambda v: (slope @ v, slope), u, np.full(3, -1.0), np.full(3, 2.0), 100, (1.0, np.ones(3)))
     assert v.tolist() == [-1.0, 2.0, 0.3]
 
 
@@ -365,19 +365,19 @@ def test_an_objective_that_bends_only_on_the_unbounded_side_is_not_linear(side):
         return -side * (v[0] - 1) + 0.5 * beyond**2, np.array([side * (beyond - 1)])
 
     bounds = sorted([side * np.inf, 1 - side * 0.25])
-    v = minimise_control(objective, np.ones(1), np.array(bounds[:1]), np.array(bounds[1:]), 100, (1.0, np.ones(1)))
+    v = minimize_control(objective, np.ones(1), np.array(bounds[:1]), np.array(bounds[1:]), 100, (1.0, np.ones(1)))
     assert_close(v, [1 + side * 1.5], 1e-7)
 
 
-def test_a_minimisation_that_leaves_the_finite_numbers_is_reported():
+def test_a_minimization_that_leaves_the_finite_numbers_is_reported():
     """L-BFGS has no number to return: the objective has none anywhere but for its gradient at the start."""
     with pytest.raises(FloatingPointError, match="finite numbers"), np.errstate(all="ignore"):
-        minimise_control(
+        minimize_control(
             lambda v: (float("nan"), np.full(1, np.nan)), np.full(1, np.nan), *unbounded(1), 100, (1.0, np.ones(1))
         )
 
 
-BOXED = [MSA(), MSA(minimisation="gradient", learning_rate=0.05), EMSA(), GradientDescent()]
+BOXED = [MSA(), MSA(minimization="gradient", learning_rate=0.05), EMSA(), GradientDescent()]
 
 
 @pytest.mark.parametrize(("scaling", "share"), TOLERANCES)
@@ -398,12 +398,12 @@ def test_the_optimum_in_a_box_is_found(solver, scaling, share, seed):
 
 
 @given(seeds, st.integers(1, 3))
-def test_minimise_control_solves_boxed_quadratics(seed, size):
-    """The projected gradient vanishes at the minimiser of ½vᵀRv + bᵀv in a box, half open or not."""
+def test_minimize_control_solves_boxed_quadratics(seed, size):
+    """The projected gradient vanishes at the minimizer of ½vᵀRv + bᵀv in a box, half open or not."""
     rng = np.random.default_rng(seed)
     R, b = positive_definite(rng, size), 3 * rng.normal(size=size)
     lower, upper = np.where(rng.random(size) < 0.5, -1.0, -np.inf), np.where(rng.random(size) < 0.5, 0.5, np.inf)
-    u = minimise_control(
+    u = minimize_control(
         lambda v: (0.5 * v @ R @ v + b @ v, R @ v + b), np.zeros(size), lower, upper, 100, (1.0, np.ones(size))
     )
     assert np.abs(u - np.clip(u - (R @ u + b), lower, upper)).max() <= 1e-6

@@ -16,7 +16,7 @@ from ocpkit.solvers.verdicts.stationarity import hidden_decrease
 from properties.oracle import assert_close
 from properties.strategies import networks, positive_definite, problems, seeds, times
 
-SOLVERS = [MSA(minimisation="gradient", learning_rate=1.0), EMSA(), GradientDescent()]
+SOLVERS = [MSA(minimization="gradient", learning_rate=1.0), EMSA(), GradientDescent()]
 NAMES = ["msa", "emsa", "gd"]
 
 
@@ -200,7 +200,7 @@ def test_a_maximum_is_left_in_whatever_unit_its_cost_is(bend, height):
     assert_close(solution.controls, [[-2.0]] if solution.controls[0, 0] < 0 else [[1.0]])
 
 
-def test_without_controls_there_is_nothing_to_optimise():
+def test_without_controls_there_is_nothing_to_optimize():
     problem = Problem.from_functions(
         dynamics=lambda x, u: 0.5 * x,
         cost=lambda x, u: x[0] ** 2,

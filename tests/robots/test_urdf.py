@@ -170,7 +170,7 @@ def test_energy_changes_by_the_work_of_the_torques(free_base):
 
 
 def test_nothing_inside_changes_the_angular_momentum():
-    """About the centre of mass, of a free base; of first order in the step: half the step, half the error."""
+    """About the center of mass, of a free base; of first order in the step: half the step, half the error."""
     rng, robot = np.random.default_rng(11), arm(True)
     u, x0 = rng.normal(size=4), robot.state([0.2, -0.3, 0.1, 0.4], quaternion=[0.8, 0, 0.6, 0])
 
@@ -180,8 +180,8 @@ def test_nothing_inside_changes_the_angular_momentum():
             x = f.step(x, u, np.zeros(0))
         M = f.mass_matrix(x)
         linear, angular = np.split(M[:6] @ x[11:], 2)
-        centre = np.array([M[5, 1], M[3, 2], M[4, 0]]) / M[0, 0]
-        return float(np.linalg.norm(angular - np.cross(centre, linear))), float(np.abs(M[3:6, 6:] * x[17:]).sum())
+        center = np.array([M[5, 1], M[3, 2], M[4, 0]]) / M[0, 0]
+        return float(np.linalg.norm(angular - np.cross(center, linear))), float(np.abs(M[3:6, 6:] * x[17:]).sum())
 
     (coarse, scale), (fine, _) = momentum(150), momentum(300)
     assert coarse < 0.02 * scale

@@ -2,7 +2,7 @@
 
 Needs an installation as its documentation describes: `acados_template` importable and ACADOS_SOURCE_DIR set;
 `sh benchmarks/control/install_acados.sh DIR` makes one from a wheel. Settings: partial condensing, Hessians
-projected stage by stage (the best of its regularisations on these tasks), merit backtracking, −O3 −march=native.
+projected stage by stage (the best of its regularizations on these tasks), merit backtracking, −O3 −march=native.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Cddp:
         if model.limit:
             limit = np.array(model.limit)
             solver.add_constraint("ControlConstraint", pycddp.ControlConstraint(-limit, limit))
-        for i, (*centre, radius) in enumerate(model.balls):
-            solver.add_constraint(f"Ball{i}", pycddp.BallConstraint(radius, np.array(centre)))
+        for i, (*center, radius) in enumerate(model.balls):
+            solver.add_constraint(f"Ball{i}", pycddp.BallConstraint(radius, np.array(center)))
         states, controls = problem.rollout()[0], list(problem.controls)
         kind = getattr(pycddp.SolverType, self.solver)
 

@@ -1,4 +1,4 @@
-"""SciPy's minimisers over the controls (single shooting), on small tasks.
+"""SciPy's minimizers over the controls (single shooting), on small tasks.
 
 J and its gradient are one CasADi function of all controls, reverse mode: what a careful user would hand to SciPy.
 """

@@ -35,10 +35,10 @@ class Factor:
         return self._matrix
 
 
-def minimise_in_boxes(
+def minimize_in_boxes(
     H: Tensor, g: Tensor, lower: Tensor, upper: Tensor, previous: Tensor
 ) -> tuple[BoxMinimum, Tensor]:
-    """Minimise ½ kᵀ H k + gᵀ k over lower ≤ k ≤ upper, problem by problem as `box.minimise_in_box` does.
+    """Minimize ½ kᵀ H k + gᵀ k over lower ≤ k ≤ upper, problem by problem as `box.minimize_in_box` does.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def minimise_in_boxes(
     Returns
     -------
     minimum
-        The minimisers.
+        The minimizers.
     failed
         Where H is not positive definite among entries that are free, (B,).
     """

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ocpkit.engines.batch.box import Factor, minimise_in_boxes
+from ocpkit.engines.batch.box import Factor, minimize_in_boxes
 from ocpkit.engines.batch.elementwise import elementwise
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.errors import UnsupportedProblem
@@ -207,7 +207,7 @@ class BatchedBounds:
 
     def minimize(self, t: int, H: Tensor, g: Tensor) -> BoxMinimum:
         """Minimize ½ kᵀ H k + gᵀ k (B, m) within the bounds of stage t."""
-        minimum, failed = minimise_in_boxes(H, g, self.lower[t], self.upper[t], self.multipliers[t])
+        minimum, failed = minimize_in_boxes(H, g, self.lower[t], self.upper[t], self.multipliers[t])
         self.failed |= failed
         self.multipliers[t] = torch.where(self.failed[:, None], self.multipliers[t], minimum.multipliers)
         return minimum

@@ -112,7 +112,7 @@ def _words(variable: str, text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
-    """What -march=native depends on."""
+    """Processor features that -march=native depends on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     kept = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]

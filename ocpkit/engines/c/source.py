@@ -140,7 +140,7 @@ class Table:
     def is_form(self, value: ca.SX, slope: ca.SX) -> bool:
         """Whether this is the Hessian of ½ zᵀHz, dense; `value` and `slope` are those at z = 0, and must vanish.
 
-        A form around another centre is not expanded: what cancels in (z − c)ᵀH(z − c) would cost digits.
+        A form around another center is not expanded: what cancels in (z − c)ᵀH(z − c) would cost digits.
         """
         filled = bool(self.known.all()) and int(np.count_nonzero(self.values)) >= DENSE * len(self.values)
         return filled and bool(value.is_zero()) and bool(slope.is_zero())
@@ -266,7 +266,7 @@ def _terminal(terminal: TerminalGraph) -> str:
 
 
 def _price(name: str, slopes_name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
-    """What the augmented Lagrangian asks of a cost that prices constraints.
+    """Functions of a penalized cost for the augmented Lagrangian.
 
     Multipliers, distances and the cost itself; the rows g with their gradients.
     """

@@ -45,7 +45,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Measured:
-    """What the outer iteration asks of a trajectory.
+    """Measurements of a trajectory for the outer iteration.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ class Augmented:
 
 @dataclass(frozen=True)
 class Sides:
-    """What the natural units of all rows (T + 1, k) follow from; beyond the rows of a stage they are 1.
+    """Slopes from which the natural units of all rows (T + 1, k) follow; beyond the rows of a stage they are 1.
 
     Attributes
     ----------
@@ -237,7 +237,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class _Structure:
-    """What all problems of the same parts share.
+    """Parts shared by all problems of the same stages.
 
     Attributes
     ----------
@@ -267,13 +267,13 @@ class _Structure:
 
     @cached_property
     def row_cuts(self) -> list[int]:
-        """Where the priced rows of each stage begin among those of all, and where the last ones end."""
+        """Offsets of the penalized rows of each stage among those of all, and the end of the last ones."""
         cuts: list[int] = np.cumsum([0, *(rows.count for rows in self.rows)]).tolist()
         return cuts
 
     @cached_property
     def of_given(self) -> tuple[Indices, Array, Array]:
-        """Which of a Solution's multipliers is y of each priced row, and what y lies between (rows,)."""
+        """Index among a Solution's multipliers of y of each penalized row, and the bounds of y (rows,)."""
         lower = np.concatenate([rows.traced.lower for rows in self.rows])
         upper = np.concatenate([rows.traced.upper for rows in self.rows])
         places = np.concatenate([cut + source for cut, source in zip(self.cuts, self.sources)])

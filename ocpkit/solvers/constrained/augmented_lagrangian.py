@@ -1,8 +1,8 @@
 """Constrained problems by an augmented Lagrangian around DDP (Rockafellar 1973; ALTRO, Howell et al. 2019).
 
-    minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   lower ≤ g_t(x_t, u_t) ≤ upper
+    minimize φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   lower ≤ g_t(x_t, u_t) ≤ upper
 
-One outer iteration minimises the augmented Lagrangian at (y, ρ) by DDP, warm-started, which keeps the control bounds by
+One outer iteration minimizes the augmented Lagrangian at (y, ρ) by DDP, warm-started, which keeps the control bounds by
 itself, and then moves the multipliers, y ← ρ (s − Π_C(s)). With r = |y⁺ − y|/ρ, which is zero only where the rows are
 satisfied *and* complementary to y, the penalty grows by a factor whenever r has not fallen enough. The inner tolerance
 tightens with r. Where ρ is so small that DDP runs off beyond the constraints, to where the model has no derivatives or
@@ -11,7 +11,7 @@ J no bottom, it begins again with a larger one.
 Each row has its natural unit s_i, and J beside them has S (see `units`): ρ, μ, r and the tolerances are numbers in
 these, so that row i is priced with ρ S/s_i² and the barrier is μ S, and no unit of the user's changes the iterates.
 
-Where ρ has grown to its largest and the rows still do not hold, the violation alone, Σ dist²/s², is minimised: without
+Where ρ has grown to its largest and the rows still do not hold, the violation alone, Σ dist²/s², is minimized: without
 multipliers, J counts for 1/ρ beside it. Only if that converges, and a ρ a hundred times as large lowers the violation
 no more, is it stationary, and the rows are called infeasible; else the solver gives up.
 """

@@ -5,13 +5,13 @@ Omheni 2017) the price
 
     ψ(c) = min_s  −μ log s + y (c + s) + ½ ρ (c + s)².
 
-The minimiser is the positive root of ρ (c + s) + y = μ/s. With it, and up to constants that leave no unit of s,
+The minimizer is the positive root of ρ (c + s) + y = μ/s. With it, and up to constants that leave no unit of s,
 
     ψ(c) = −½ μ log(ρ s²/μ) + (μ/s)² / 2ρ,        ψ'(c) = y⁺ = μ/s > 0,        ψ''(c) = 1 / (s²/μ + 1/ρ),
 
 so s y⁺ = μ and y⁺ − y = ρ (c + s) hold exactly, wherever c is: the start may be infeasible, and no step has to stop
 short of a boundary. ψ is smooth, while the price of the augmented Lagrangian, its limit for μ → 0, has a jump in its
-second derivative. Newton's step on J + Σ ψ is that of the regularised interior-point system, δs eliminated.
+second derivative. Newton's step on J + Σ ψ is that of the regularized interior-point system, δs eliminated.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class CompiledAugmentedRun(RunInC):
 
     @property
     def warm_start(self) -> WarmStart:
-        """Where the next solve goes on."""
+        """Warm start of the next solve."""
         state = self.state
         return self.first.after(self.status, penalty=state.penalty, barrier=state.barrier, tolerance=state.tolerance)
 

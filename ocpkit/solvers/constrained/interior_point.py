@@ -1,9 +1,9 @@
 """Constrained problems by an interior point around DDP (Armand & Omheni 2017; Pavlov, Shames & Manzie 2021).
 
-    minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   c_t(x_t, u_t) + s_t = 0, s_t > 0
+    minimize φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t),   c_t(x_t, u_t) + s_t = 0, s_t > 0
 
 The outer iteration is that of `augmented_lagrangian`, with the inequalities under a logarithmic barrier μ (`barrier`)
-whose slacks are eliminated in closed form: the inner DDP minimises a smooth function, s y = μ holds at each of its
+whose slacks are eliminated in closed form: the inner DDP minimizes a smooth function, s y = μ holds at each of its
 iterates, and the start may be infeasible. Equalities keep the price of the augmented Lagrangian. After each inner solve
 y moves, μ falls, and ρ grows where |c + s| has not fallen enough; at the end s y is the last μ at every row.
 

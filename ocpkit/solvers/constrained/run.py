@@ -34,7 +34,7 @@ class AugmentedLagrangianRun(Run):
     Attributes
     ----------
     searching
-        How many inner solves have been to minimise the violation alone, after ρ has reached its largest.
+        How many inner solves have been to minimize the violation alone, after ρ has reached its largest.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AugmentedLagrangianRun(Run):
 
     @property
     def warm_start(self) -> WarmStart:
-        """Where the next solve goes on."""
+        """Warm start of the next solve."""
         return self.first.after(self.status, penalty=self.penalty, barrier=self.barrier, tolerance=self.tolerance)
 
     @property
@@ -119,7 +119,7 @@ class AugmentedLagrangianRun(Run):
 
     def step(self) -> Iteration:
         options, before = self.options, (self.cost, self.inner_iterations)
-        inner = self._minimise()
+        inner = self._minimize()
         measured = self._measure(inner.states, inner.controls)
         finite = np.isfinite([inner.cost, measured.cost, measured.violation]).all()
         if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
@@ -194,8 +194,8 @@ class AugmentedLagrangianRun(Run):
         settled = measured.squares >= (1 - SETTLED) * self.least_squares
         self.status = Status.INFEASIBLE if found and settled else Status.GAVE_UP
 
-    def _minimise(self) -> Solution:
-        """Minimise the augmented Lagrangian at the current (y, ρ)."""
+    def _minimize(self) -> Solution:
+        """Minimize the augmented Lagrangian at the current (y, ρ)."""
         if self.options.scaling and self.units is not None:
             self.barrier_unit = min(self.units.cost, max(SMALLEST_COST * self.units.cost, abs(self.cost)))
         problem = self.augmented.lagrangian(self._parameters())
@@ -238,7 +238,7 @@ class AugmentedLagrangianRun(Run):
             self.barrier = self.schedule.lowered(self.barrier)
 
     def _search(self, measured: Measured) -> None:
-        """Let the next inner solve minimise the violation alone, for a second time under a much larger ρ."""
+        """Let the next inner solve minimize the violation alone, for a second time under a much larger ρ."""
         self.penalty = SEARCH_FACTOR * self.penalty if self.searching else self.options.penalty.maximum
         self.searching, self.least_squares, self.of_rows = self.searching + 1, measured.squares, self.augmented.zeros()
 

@@ -4,7 +4,7 @@ All are measured on a trajectory, so that they change with the user's units as w
 
 * a row counts in the larger of its bound and of G = max_t (|g| + |g_x| X), with X the largest |x| on the way, and in no
   more than half the distance between two bounds (or G/1000); stages of one kind share theirs. Where all that is zero,
-  or G alone is, between two bounds, G is what controls of natural size do to the row by the linearised dynamics.
+  or G alone is, between two bounds, G is what controls of natural size do to the row by the linearized dynamics.
   Whether it holds in the end is asked in its unit there, if that is smaller (`rows_here`); where that is less than
   1/1000 after the first inner solve, the guess was far away, and all units are measured again;
 * J counts in what it costs to move a row by its unit. With a_j the gradient of row j, in its unit, by all controls, and
@@ -45,7 +45,7 @@ class Units:
 
     @property
     def prices(self) -> Array:
-        """What ρ = 1 is for each row (T + 1, k)."""
+        """Penalty of each row (T + 1, k) at ρ = 1."""
         prices: Array = self.cost / self.rows**2
         return prices
 

@@ -44,7 +44,7 @@ RUNNING = -1
 
 @dataclass
 class Progress(PerProblem):
-    """Where B solves stand.
+    """State of B solves.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class BatchedDDP:
         return self.rounding * now.along.magnitude + self._floor()
 
     def _floor(self) -> Tensor:
-        """What the rounding of controls and states makes of J, (B,)."""
+        """Change of J by the rounding of controls and states, (B,)."""
         return torch.nan_to_num(self.rounding**2 * self.progress.policy.rounding, posinf=0.0)
 
     def _retire(self) -> None:
@@ -289,7 +289,7 @@ class BatchedDDP:
             self._backward_pass()
 
     def _stationary(self) -> Tensor:
-        """Where the conditions of first order hold, (B,)."""
+        """Whether the conditions of first order hold, (B,)."""
         now, options = self.progress, self.options
         now.highest = torch.maximum(now.highest, now.along.cost)
         now.first = torch.where(now.first == 0, now.along.cost.abs(), now.first)
@@ -312,7 +312,7 @@ class BatchedDDP:
         return (flat | (settled & undamped)) & (now.along.magnitude <= self.blown_up)
 
     def _unit(self) -> Tensor:
-        """What J's tolerances are shares of, (B,)."""
+        """Unit of J's tolerances, (B,)."""
         now = self.progress
         return now.along.magnitude + SPREAD * (now.highest - now.along.cost)
 

@@ -72,14 +72,14 @@ class Series:
 
     @cached_property
     def _cuts(self) -> list[int]:
-        """Where each of them begins, and where the last one ends."""
+        """Offsets of each of them, and the end of the last one."""
         cuts: list[int] = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
         return cuts
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the arrays of a solve lie in one block of memory, by the names that the C struct gives them.
+    """Layout of the arrays of a solve in one block of memory, by the names that the C struct gives them.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ GROWTHS = ("geometric", "quadratic")
 
 @dataclass(frozen=True)
 class Level:
-    """Where the schedule stands.
+    """State of the schedule.
 
     Attributes
     ----------

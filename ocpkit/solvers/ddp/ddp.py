@@ -1,6 +1,6 @@
 """Differential dynamic programming (Alg. 1; Jacobson & Mayne 1970) and iLQR (Li & Todorov 2004).
 
-    minimise φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t)
+    minimize φ(x_T) + Σ ℓ_t(x_t, u_t)   subject to   x_{t+1} = f_t(x_t, u_t)
 
 Each iteration expands the problem along the current trajectory, computes affine policies backward
 (`bellman.backward_pass`) and applies them forward. What makes it global:
@@ -16,7 +16,7 @@ Each iteration expands the problem along the current trajectory, computes affine
   co-state, and V_x·f_xx would add curvature that means nothing;
 * *saddles*: a stationary point counts as a minimum where the undamped recursion, with V_x·f_xx, is positive definite;
   else the driver looks for lower J along the negative curvature, and the run goes on from there (`second_order`);
-* *control bounds*: the policy minimises the quadratic model inside the bounds (`box`; Tassa, Mansard & Todorov 2014),
+* *control bounds*: the policy minimizes the quadratic model inside the bounds (`box`; Tassa, Mansard & Todorov 2014),
   gains are zero where a bound holds, and the forward pass cuts at the bounds what the feedback asks beyond them.
 
 DDP expands the dynamics to second order and converges quadratically; iLQR drops V_x·f_xx and uses

@@ -1,4 +1,4 @@
-"""What DDP decides after each event, as one table: the change of the damping μ, and the status that ends the solve.
+"""Decisions of DDP after each event, as one table: the change of the damping μ, and the status that ends the solve.
 
 A Q_uu that the damping has only just made positive definite is nearly singular, and its step has no sensible length. So
 the damping is raised once more where the model promises more than J is made of.
@@ -20,7 +20,7 @@ BLOWN_UP = 1e100  # a cost beyond this, of either sign, means that the problem h
 
 
 class Event(Enum):
-    """What has happened in an iteration."""
+    """Event of an iteration."""
 
     LARGE_STEP = "a step α ≥ ½ is accepted"
     SMALL_STEP = "a step α < ½ is accepted"
@@ -35,7 +35,7 @@ class Event(Enum):
 
 
 class Change(Enum):
-    """What becomes of μ."""
+    """Change of μ."""
 
     LOWER = "lower"
     KEEP = "keep"
@@ -97,7 +97,7 @@ def of_infinity(*, had_policy: bool) -> Event:
 
 
 def end_of_progress(*, blown_up: bool, closed: bool) -> Status:
-    """How a solve ends that cannot go on: |J| beyond `BLOWN_UP`, or not; gaps closed, or not."""
+    """Status of a solve that cannot go on: |J| beyond `BLOWN_UP`, or not; gaps closed, or not."""
     if blown_up:
         return Status.DIVERGED
     return Status.STALLED if closed else Status.GAVE_UP

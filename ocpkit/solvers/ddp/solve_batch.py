@@ -29,7 +29,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchSolution:
-    """What `solve_batch` found for each of B problems.
+    """Solutions of `solve_batch` for each of B problems.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def solve_batch(
 ) -> BatchSolution:
     """Solve B problems that differ in x0, parameters and guesses.
 
-    Each one is solved as `solver` would solve it alone, with its own line search, regularisation and status.
+    Each one is solved as `solver` would solve it alone, with its own line search, regularization and status.
 
     Parameters
     ----------

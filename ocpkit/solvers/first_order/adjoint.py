@@ -1,4 +1,4 @@
-"""What gradient descent and Pontryagin's methods share: the adjoint sweep and their test of optimality.
+"""Adjoint sweep of gradient descent and Pontryagin's methods, and their test of optimality.
 
 The co-state p_t of Eq. 19b and the back-propagated gradient ∇_{x_t} J are one recursion (Lemma 5): the
 Bellman step without second derivatives, p_t = Q_x, and ∇_u H = ∇_{u_t} J = Q_u (Eq. 21, 22).
@@ -152,7 +152,7 @@ class FirstOrderRun(Run):
         """∇_{u_t} J of every stage, zero for controls that a bound holds.
 
         The step u − clip(u − ∇J) would not do: a narrow box makes it short, however steep J is. A bound holds from
-        where step and slope multiply to the tolerance squared, so that a minimiser's rounding does not count.
+        where step and slope multiply to the tolerance squared, so that a minimizer's rounding does not count.
         """
         negligible = self.tolerance**2 * self.scaling.cost
         parts = zip(self.problem.stages, self.trajectory.controls, self.gradients())

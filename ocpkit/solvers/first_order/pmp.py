@@ -4,7 +4,7 @@ With the discrete Hamiltonian H_t(x, p, u) = ℓ_t(x, u) + pᵀ f_t(x, u) (Eq. 2
 
 1. rolls the states forward, x_{t+1} = ∇_p H_t (Eq. 19a);
 2. sweeps the co-states backward, p_t = ∇_x H_t, p_T = ∇φ (Eq. 19b);
-3. minimises at every stage, u_t = argmin_v H_t(x_t, p_{t+1}, v) (Eq. 19c), or takes a gradient step on it.
+3. minimizes at every stage, u_t = argmin_v H_t(x_t, p_{t+1}, v) (Eq. 19c), or takes a gradient step on it.
 
 Step 3 ignores that new controls move the states, so MSA diverges where stages are strongly coupled.
 E-MSA adds ½ρ‖x_{t+1} − f_t(x_t, v)‖² + ½ρ‖p_t − ∇_x H_t(x_t, p_{t+1}, v)‖² to H (Eq. 23, 24), which for
@@ -31,6 +31,7 @@ from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import BLOWN_UP
 from ocpkit.solvers.driver import Guess, positive
 from ocpkit.solvers.first_order.adjoint import FirstOrderRun, FirstOrderSolver
+from ocpkit.solvers.renamed import OldName, accept_old_names
 
 Objective = Callable[[Array], tuple[float, Array]]
 RATE = 1e-2
@@ -39,18 +40,19 @@ SETTLED = 1e-6
 """Relative change of the controls below which MSA rests, as far as L-BFGS resolves a minimum (√ε)."""
 
 
+@accept_old_names(OldName("minimisation", "minimization"))
 @dataclass(frozen=True, kw_only=True)
 class MSA(FirstOrderSolver):
     """The method of successive approximations.
 
     Parameters
     ----------
-    minimisation
+    minimization
         ``"exact"``: argmin of the Hamiltonian; ``"gradient"``: one step −η ∇_u H (gradient descent, Eq. 22).
     learning_rate
         η of the gradient step [squared unit of a control per unit of J]. None: 0.01 in natural units of J and controls.
     relaxation
-        Fraction of the way from the old control to the minimiser, in (0, 1].
+        Fraction of the way from the old control to the minimizer, in (0, 1].
     patience
         Iterations without a new best cost after which the method is reported as diverging.
     stage_iterations
@@ -58,7 +60,7 @@ class MSA(FirstOrderSolver):
     """
 
     max_iterations: int = 500
-    minimisation: str = "exact"
+    minimization: str = "exact"
     learning_rate: float | None = None
     relaxation: float = 1.0
     patience: int = 20
@@ -67,12 +69,12 @@ class MSA(FirstOrderSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "patience", "stage_iterations", *(["learning_rate"] if self.learning_rate is not None else []))
-        if self.minimisation not in ("exact", "gradient"):
-            raise unknown_name("minimisation", self.minimisation, ("exact", "gradient"))
+        if self.minimization not in ("exact", "gradient"):
+            raise unknown_name("minimization", self.minimization, ("exact", "gradient"))
         if not 0 < self.relaxation <= 1:
             raise ProblemError(f"relaxation must lie in (0, 1], got {self.relaxation!r}")
-        of_others = ("learning_rate",) if self.minimisation == "exact" else ("relaxation", "stage_iterations")
-        refuse_unused(self, f"with minimisation={self.minimisation!r}", *of_others)
+        of_others = ("learning_rate",) if self.minimization == "exact" else ("relaxation", "stage_iterations")
+        refuse_unused(self, f"with minimization={self.minimization!r}", *of_others)
 
     def begin(self, problem: Problem, guess: Guess) -> MSARun:
         return MSARun(self, problem, guess)
@@ -164,7 +166,7 @@ class NoMinimum(FloatingPointError):
         self.failure = failure
 
 
-def minimise_control(
+def minimize_control(
     objective: Objective, u: Array, lower: Array, upper: Array, iterations: int, units: tuple[float, Array]
 ) -> Array:
     """argmin over lower ≤ u ≤ upper by L-BFGS-B; where the objective is linear, the bound that it points to.
@@ -264,7 +266,7 @@ class MSARun(FirstOrderRun):
     def _improve(self, t: int) -> Array:
         """Step 3 at one stage."""
         options, u = self.options, self.trajectory.controls[t]
-        if options.minimisation == "gradient":
+        if options.minimization == "gradient":
             natural = RATE * self.scaling.controls[t] ** 2 / self.scaling.cost
             rate = natural if options.learning_rate is None else np.full_like(natural, options.learning_rate)
             return np.asarray(u - rate * self.gradients()[t])
@@ -277,8 +279,8 @@ class MSARun(FirstOrderRun):
 
         lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
         units = self.scaling.cost, self.scaling.controls[t]
-        minimiser = minimise_control(objective, u, lower, upper, options.stage_iterations, units)
-        return u + options.relaxation * (minimiser - u)
+        minimizer = minimize_control(objective, u, lower, upper, options.stage_iterations, units)
+        return u + options.relaxation * (minimizer - u)
 
 
 class EMSARun(FirstOrderRun):
@@ -332,7 +334,7 @@ class EMSARun(FirstOrderRun):
         )
         lower, upper = np.asarray(stage.control_lower), np.asarray(stage.control_upper)
         units = self.scaling.cost, self.scaling.controls[t]
-        return minimise_control(objective, now.controls[t], lower, upper, self.options.stage_iterations, units)
+        return minimize_control(objective, now.controls[t], lower, upper, self.options.stage_iterations, units)
 
     def _state_units(self, t: int) -> tuple[Array, Array]:
         """Units of x_t and x_{t+1}."""

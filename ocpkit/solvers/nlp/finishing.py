@@ -1,4 +1,4 @@
-"""What a plugin calls optimal, where there are no rows: finished by the exact recursion, or found not to be.
+"""Finish of a plugin's optimum without rows: by the exact recursion, which may find that it is none.
 
 A plugin's claim is as good as the units of its program: a gap is small beside the states that a guess visited, and a
 slope beside the J that it had, though both may have fallen by many decades since; and a barrier stays away from bounds
@@ -26,7 +26,7 @@ NO_TIME = 1e-9
 
 @dataclass(frozen=True)
 class Finish:
-    """Where DDP got from a plugin's point.
+    """Point that DDP reached from a plugin's.
 
     Attributes
     ----------

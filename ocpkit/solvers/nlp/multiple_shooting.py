@@ -1,6 +1,6 @@
 """The nonlinear program of a Problem by direct multiple shooting (Bock & Plitt 1984), in natural units.
 
-    minimise over w = (x_0, u_0, x_1, u_1, …, x_T)   φ(x_T) + Σ ℓ_t(x_t, u_t)
+    minimize over w = (x_0, u_0, x_1, u_1, …, x_T)   φ(x_T) + Σ ℓ_t(x_t, u_t)
     subject to   x_{t+1} − f_t(x_t, u_t) = 0,   x_0 − x̄_0 = 0,   lower ≤ g_t(x_t, u_t) ≤ upper,   u bounds.
 
 The rows are ordered stage by stage, the dynamics first, as fatrop's block structure wants them. The
@@ -262,7 +262,7 @@ class Program:
 
 
 def _by_row(states: Sequence[T], rows: Sequence[T]) -> Iterator[T]:
-    """What belongs to x_{t+1} − f_t, to x_0 − x̄_0 and to g_t, in the order of the rows."""
+    """Multipliers of x_{t+1} − f_t, of x_0 − x̄_0 and of g_t, in the order of the rows."""
     for t, of_constraints in enumerate(rows):
         yield from states[t + 1 : t + 2]
         yield from states[: t == 0]

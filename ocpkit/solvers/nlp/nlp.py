@@ -64,12 +64,12 @@ ATTEMPTS = 1 + MOST_DEPARTURES
 """Calls of the plugin, each from where the one before stopped too early."""
 
 COARSE = 10.0
-"""What the optimality conditions may be off in the units at the solution, as a multiple of the tolerance."""
+"""Largest residual of the optimality conditions in the units at the solution, as a multiple of the tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NLPSolver(Solver):
-    """What IPOPT, fatrop and SQP share.
+    """Options common to IPOPT, fatrop and SQP.
 
     Parameters
     ----------

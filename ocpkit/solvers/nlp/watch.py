@@ -1,4 +1,4 @@
-"""What a plugin of CasADi does in an iteration: kept, counted, and told to the user's callback."""
+"""Iterations of a CasADi plugin: kept, counted, and told to the user's callback."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Is it optimal? Natural units, distance from a stationary point, and whether that is a minimum."""
+"""Tests of optimality: natural units, distance from a stationary point, minimum or saddle."""

@@ -1,4 +1,4 @@
-"""Is a stationary point a minimum? The undamped recursion knows, and where it does not, a probe does.
+"""Test whether a stationary point is a minimum: by the undamped recursion, and where that cannot tell, by a probe.
 
 The exact recursion factors ∇²J(u_0 … u_{T-1}) by blocks: J has a strict minimum there where Q_uu is positive definite
 at every stage, among the controls that no bound holds. Where Q_uu has an eigenvalue λ < 0 with eigenvector v,
@@ -56,7 +56,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Curvatures:
-    """What the undamped recursion found along a trajectory.
+    """Findings of the undamped recursion along a trajectory.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def curvatures(engine: NumpyEngine, nominal: Trajectory, stages: Sequence[Expans
 
 
 def _value(Q: ActionValue, k: Array, K: Array) -> Value:
-    """V of a policy k, K that need not minimise Q."""
+    """V of a policy k, K that need not minimize Q."""
     hessian = Q.xx + K.T @ Q.uu @ K + K.T @ Q.ux + Q.ux.T @ K
     return Value(Q.x + K.T @ Q.u + (Q.ux + Q.uu @ K).T @ k, (hessian + hessian.T) / 2)
 

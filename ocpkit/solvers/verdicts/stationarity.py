@@ -1,4 +1,4 @@
-"""Is a point where the gradient vanishes a minimum? A probe along the stage-wise Newton step of Prop. 2.
+"""Test whether a point where the gradient vanishes is a minimum: a probe along the stage-wise Newton step of Prop. 2.
 
 The gradient also vanishes at a saddle, on a ridge, and where controls have saturated: the share 1/(1 + e^{−u}) hardly
 moves any more at u = −20, however much would be gained by u = 0. There the curvature vanishes with the gradient,
@@ -31,7 +31,7 @@ NUDGE = 1e-3
 
 
 def hidden_decrease(engine: NumpyEngine, nominal: Trajectory) -> float:
-    """How much J falls along the probe, beyond what its gradient admits; 0 at a minimum of a smooth J."""
+    """Decrease of J along the probe, beyond what its gradient admits; 0 at a minimum of a smooth J."""
     return max([0.0, *(nominal.cost - found.cost - admitted for found, admitted in _probe(engine, nominal))])
 
 

@@ -16,7 +16,7 @@ def pixels(*shape: int) -> NDArray[np.uint8]:
 
 
 def raw(dataset: Dataset, images: NDArray[np.uint8]) -> torch.Tensor:
-    """Standardise training images (N, C, H, W) as the library says it does."""
+    """Standardize training images (N, C, H, W) as the library says it does."""
     axes = (0, 2, 3)
     mean, deviation = images.mean(axes, keepdims=True), images.std(axes, keepdims=True)
     return torch.from_numpy((images - mean) / deviation).to(dataset.train_inputs)

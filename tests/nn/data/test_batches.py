@@ -1,4 +1,4 @@
-"""Data without files, splits, standardising and batches."""
+"""Data without files, splits, standardizing and batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from ocpkit_nn.data import batches, gaussian_clusters, load
-from ocpkit_nn.data.dataset import Arrays, standardised
+from ocpkit_nn.data.dataset import Arrays, standardized
 
 few_examples = settings(max_examples=25, deadline=None)
 
@@ -70,11 +70,11 @@ def test_wrong_cluster_options_are_refused(options: dict[str, Any]) -> None:
     scale=st.floats(1e-3, 1e3),
     seed=st.integers(0, 2**31),
 )
-def test_standardising_uses_the_training_set_only(features: int, shift: float, scale: float, seed: int) -> None:
+def test_standardizing_uses_the_training_set_only(features: int, shift: float, scale: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     train, test = (shift + scale * random.standard_normal((n, features)) for n in (20, 7))
     targets = np.arange(20) % 2
-    dataset = standardised("own", Arrays(train, targets, test, targets[:7]))
+    dataset = standardized("own", Arrays(train, targets, test, targets[:7]))
     assert_close(dataset.train_inputs.mean(0), torch.zeros(features), atol=1e-5, rtol=0)
     assert_close(dataset.train_inputs.std(0, correction=0), torch.ones(features), atol=1e-5, rtol=0)
     expected = torch.from_numpy((test - train.mean(0)) / train.std(0)).float()
@@ -84,7 +84,7 @@ def test_standardising_uses_the_training_set_only(features: int, shift: float, s
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e6])
 def test_constant_features_are_centred(constant: float) -> None:
     inputs, targets = np.full((8, 1), constant), np.arange(8) % 2
-    dataset = standardised("own", Arrays(inputs, targets, inputs, targets))
+    dataset = standardized("own", Arrays(inputs, targets, inputs, targets))
     assert_close(dataset.train_inputs, torch.zeros(8, 1), atol=1e-5, rtol=0)
 
 

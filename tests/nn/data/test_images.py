@@ -17,11 +17,11 @@ from nn.data.pixels import pixels, raw
 from ocpkit_nn.data import DataError, load
 
 
-def write_images(folder: Path, *, colour: bool = True, suffix: str = "png") -> Path:
+def write_images(folder: Path, *, color: bool = True, suffix: str = "png") -> Path:
     for index, name in enumerate(["train/cat/0", "train/cat/1", "train/dog/0", "test/dog/0"]):
         file = folder / f"{name}.{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        values = np.full((4, 5, 3) if colour else (4, 5), 60 * index, dtype=np.uint8)
+        values = np.full((4, 5, 3) if color else (4, 5), 60 * index, dtype=np.uint8)
         Image.fromarray(values).save(file)
     (folder / "train" / "cat" / "notes.txt").write_text("no image")
     return folder
@@ -36,12 +36,12 @@ def pack(folder: Path, archive: Path) -> Path:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("color", [True, False])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "PNG"])
-def test_image_folders(tmp_path: Path, zipped: bool, colour: bool, suffix: str) -> None:
-    path = write_images(tmp_path / "own", colour=colour, suffix=suffix)
+def test_image_folders(tmp_path: Path, zipped: bool, color: bool, suffix: str) -> None:
+    path = write_images(tmp_path / "own", color=color, suffix=suffix)
     dataset = load(pack(path, tmp_path / "own.zip") if zipped else path)
-    assert dataset.train_inputs.shape == (3, 3 if colour else 1, 4, 5)
+    assert dataset.train_inputs.shape == (3, 3 if color else 1, 4, 5)
     assert dataset.train_targets.tolist() == [0, 0, 1]
     assert dataset.test_targets.tolist() == [1]
     values = (np.array([0, 60, 120, 180]) - 60) / np.std([0, 60, 120])
@@ -69,15 +69,15 @@ def test_images_without_a_test_folder_are_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("grey", ["train/cat/0", "train/dog/0", "test/dog/0"])
-def test_one_grey_image_costs_the_others_no_colour(tmp_path: Path, zipped: bool, grey: str) -> None:
+@pytest.mark.parametrize("gray", ["train/cat/0", "train/dog/0", "test/dog/0"])
+def test_one_gray_image_costs_the_others_no_color(tmp_path: Path, zipped: bool, gray: str) -> None:
     """Whichever it is; in it the three channels are alike."""
     path = write_images(tmp_path / "own")
     names = ("train/cat/0", "train/cat/1", "train/dog/0", "test/dog/0")
     images = np.stack([pixels(4, 5, 3) for _ in names])
     for name, image in zip(names, images):
-        image[..., 1:] = image[..., :1] if name == grey else image[..., 1:]
-        Image.fromarray(image[..., 0] if name == grey else image).save(path / f"{name}.png")
+        image[..., 1:] = image[..., :1] if name == gray else image[..., 1:]
+        Image.fromarray(image[..., 0] if name == gray else image).save(path / f"{name}.png")
     dataset = load(pack(path, tmp_path / "own.zip") if zipped else path)
     assert_close(dataset.train_inputs, raw(dataset, images[:3].transpose(0, 3, 1, 2)), atol=1e-4, rtol=0)
 

@@ -20,7 +20,7 @@ def residual(data):
     return nn.Sequential(nn.Linear(4, 6), Residual(6), nn.Linear(6, data.classes))
 def dropout(data):
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.4), nn.Linear(6, data.classes))
-def normalised(data):
+def normalized(data):
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, data.classes))
 def two_outputs(data):
     return nn.Linear(4, 2)

@@ -19,7 +19,7 @@ RESUMED = {
     "adam curvature, full feedback": {"curvature": "adam"},
     "dropout": {"model": "nets.py:dropout", "curvature": "diagonal"},
     "dropout, torch's adam": {"model": "nets.py:dropout", "optimizer": "adam"},
-    "batch normalisation": {"model": "nets.py:normalised"},
+    "batch normalization": {"model": "nets.py:normalized"},
     "Monte-Carlo Fisher": {"terminal": "montecarlo"},
     "residual blocks, EKFAC": {"model": "nets.py:residual", "curvature": "ekfac", "eigenbasis_interval": 3},
     "KFAC": {"optimizer": "kfac"},

@@ -1,4 +1,4 @@
-"""Training runs: determinism, optimisers, and what is written."""
+"""Training runs: determinism, optimizers, and what is written."""
 
 import csv
 import json
@@ -118,7 +118,7 @@ def test_the_cosine_schedule_falls_from_lr_to_nearly_zero_over_the_whole_run(mon
     rates = []
 
     class Spy:
-        """An optimiser of one's own: what the table needs."""
+        """An optimizer of one's own: what the table needs."""
 
         def __init__(self, model, loss, options):
             self.param_groups = [{"lr": options.lr}]
@@ -173,7 +173,7 @@ def test_the_folder_holds_the_same_numbers_as_csv_and_a_picture():
     assert not list(Path("deep/run").glob("*.tmp"))
 
 
-@pytest.mark.parametrize("model", ["fcn", "nets.py:normalised"])
+@pytest.mark.parametrize("model", ["fcn", "nets.py:normalized"])
 def test_a_saved_model_is_rebuilt_with_its_buffers(model):
     result = train(options(model=model, out="run"))
     inputs = torch.randn(5, 4)

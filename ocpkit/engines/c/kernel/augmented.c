@@ -60,7 +60,7 @@ static void roll_back(augmented *a) {
   measure(a);
 }
 
-/* Let the next inner solve minimise the violation alone, for a second time under a penalty that is much larger. */
+/* Let the next inner solve minimize the violation alone, for a second time under a penalty that is much larger. */
 static void search(augmented *a) {
   const ddp *const s = a->inner;
   a->penalty = a->searching ? SEARCH_FACTOR * a->penalty : a->max_penalty;

@@ -1,4 +1,4 @@
-/* minimise k'Hk / 2 + g'k over lower <= k <= upper: ocpkit/recursion/box.py, which says how and why, number by number.
+/* minimize k'Hk / 2 + g'k over lower <= k <= upper: ocpkit/recursion/box.py, which says how and why, number by number.
    H is dense and symmetric. y: multipliers, on entry those of a similar problem, whose held entries the search starts
    from. `held` says which entries are at a bound in the end; false where H is not positive definite among the others. */
 typedef struct {
@@ -52,7 +52,7 @@ INLINE int box_newton(int m, const double *H, const double *slope, const int *he
 }
 
 /* `work` holds m (m + 2) numbers. */
-INLINE int box_minimise(int m, const double *H, const double *g, const double *lower, const double *upper, double *y,
+INLINE int box_minimize(int m, const double *H, const double *g, const double *lower, const double *upper, double *y,
                         double *k, int *held, double *work) {
   double *const L = work, *const slope = L + m * m, *const step = slope + m;
   const double rounding = 16 * 2.220446049250313e-16;

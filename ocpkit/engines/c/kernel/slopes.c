@@ -1,5 +1,5 @@
 /* Of one kind of stage, for the natural units of units.c: the Bellman step of J with a combination of the rows beside it,
-   and what the linearised dynamics make of a step. `p` takes the price of the rows out of J. */
+   and what the linearized dynamics make of a step. `p` takes the price of the rows out of J. */
 static void STAGE(assemble)(const sweep *s, const double *F, const double *H, const double *Vx, const double *Vxx,
                             double *restrict W, double *restrict Q);
 static int STAGE(eliminate)(double *restrict Q, const double *damping, double *restrict negative);
@@ -9,7 +9,7 @@ static void STAGE(reduce)(double *restrict Q, const double *negative, int feedba
 /* Sizes up to this are what a price that is switched off leaves (see units.c). */
 static double STAGE(cut)(double value) { return fabs(value) < 1e-100 ? 0 : fabs(value); }
 
-static void STAGE(linearise)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
+static void STAGE(linearize)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
   double following[NEXT], handed_on[SHARED + 1];
   STAGE(step)(x, u, p, following, handed_on);
   STAGE(derive_gauss_newton)(x, u, p, v, handed_on, F, H);
@@ -26,7 +26,7 @@ static double STAGE(combine)(const sweep *s, const double *x, const double *u, c
   const double damping[M + 1] = {0};
   double y[M + 1], cheap = 0;
   int regular = 1;
-  STAGE(linearise)(x, u, p, next_Vx, F, H);
+  STAGE(linearize)(x, u, p, next_Vx, F, H);
   STAGE(assemble)(&undamped, F, H, next_Vx, next_Vxx, W, Q);
   for (int z = 0; z < Z; z++) {
     double sum = rows[z];
@@ -53,7 +53,7 @@ static void STAGE(move)(const double *x, const double *u, const double *p, const
                         double *following) {
   double *const F = model, *const H = F + NEXT * WIDTH;
   for (int i = 0; i < NEXT; i++) following[i] = 0;
-  STAGE(linearise)(x, u, p, following, F, H);
+  STAGE(linearize)(x, u, p, following, F, H);
   for (int i = 0; i < NEXT; i++)
     for (int z = 0; z < Z; z++) following[i] += F[i * WIDTH + z] * step[z];
 }

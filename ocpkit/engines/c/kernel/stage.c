@@ -82,7 +82,7 @@ static int STAGE(hold)(double *restrict Q, const double *damping, const double *
     H[a * M + a] += damping[a];
     g[a] = Q[a * WIDTH + Z], lower[a] = bounds.lower[a] - u[a], upper[a] = bounds.upper[a] - u[a];
   }
-  if (!box_minimise(M, H, g, lower, upper, bounds.y, k, held, work)) return 0;
+  if (!box_minimize(M, H, g, lower, upper, bounds.y, k, held, work)) return 0;
   for (int a = 0; a < M; a++) {
     slope[a] = g[a] + bounds.y[a];
     *change += (g[a] - bounds.y[a]) * k[a] / 2;
@@ -124,8 +124,8 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   }
   if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
 #if BOUNDED
-  double minimiser[M];
-  if (!STAGE(hold)(Q, damping, u, bounds, minimiser, slope, &found->change)) return 0;
+  double minimizer[M];
+  if (!STAGE(hold)(Q, damping, u, bounds, minimizer, slope, &found->change)) return 0;
   if (!STAGE(eliminate)(Q, damping, negative)) return 0;
 #else
   if (!STAGE(eliminate)(Q, damping, negative)) return 0;
@@ -140,7 +140,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
   STAGE(gains)(Q, negative, k, K);
 #if BOUNDED
-  for (int a = 0; a < M; a++) k[a] = minimiser[a];
+  for (int a = 0; a < M; a++) k[a] = minimizer[a];
 #endif
   if (!s->feedback)
     for (int i = 0; i < M * N; i++) K[i] = 0;

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""One recursion, many optimisers: ``python examples/many_optimisers.py [folder]``.
+"""One recursion, many optimizers: ``python examples/many_optimizers.py [folder]``.
 
 A pendulum is pushed from its side towards the top; every method runs the same backward pass
 (`ocpkit.recursion.bellman`), with other parts: which derivatives go in, what stands for Q_uu, and whether Q_ux stays.
@@ -79,7 +79,7 @@ def picture(costs: dict[str, np.ndarray]) -> Figure:
 
 
 def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> None:
-    """Solve with every method, print a table, write many-optimisers.png."""
+    """Solve with every method, print a table, write many-optimizers.png."""
     problem, costs = pendulum(), {}
     for name, solver in METHODS.items():
         solution = solver.solve(problem)
@@ -87,8 +87,8 @@ def main(folder: Annotated[Path, typer.Argument()] = Path("docs/images")) -> Non
         status = solution.status.value.partition(":")[0]
         print(f"{name:<38} J = {solution.cost:.6f} after {solution.iterations:>3} iterations, {status}")
     folder.mkdir(parents=True, exist_ok=True)
-    picture(costs).savefig(folder / "many-optimisers.png", dpi=110, metadata={"Software": None})
-    print(f"wrote {folder / 'many-optimisers.png'}")
+    picture(costs).savefig(folder / "many-optimizers.png", dpi=110, metadata={"Software": None})
+    print(f"wrote {folder / 'many-optimizers.png'}")
 
 
 # %%
