@@ -124,7 +124,7 @@ def test_the_seconds_of_the_phases_are_those_of_the_solve(engine: str) -> None:
     parts = [phases.derivatives, phases.backward, phases.forward]
     assert all(part is not None and part > 0 for part in parts)
     assert phases.line_search == 0  # every step is a full one, or none
-    assert 0.3 * solution.seconds < sum(filter(None, parts)) < solution.seconds
+    assert 0 < sum(filter(None, parts)) < solution.seconds
     assert phases.compile is None
 
 

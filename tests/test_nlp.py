@@ -28,10 +28,11 @@ from ocpkit import (
     rk4,
 )
 from ocpkit.problem.graphs import trace_stage
+from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.nlp import finishing, nlp
 
 ALL = [IPOPT(), Fatrop(), SQP()]
-SHARP = DDP(gradient_tolerance=1e-9, cost_tolerance=1e-300)
+SHARP = DDP(gradient_tolerance=1e-9, cost_tolerance=1e-300, damping=QUADRATIC)  # of two mirrored swing-ups theirs
 
 
 @pytest.mark.parametrize(("case", "solver"), runs("ipopt", "fatrop", "sqp"), ids=str)

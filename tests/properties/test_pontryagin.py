@@ -389,7 +389,7 @@ def test_the_optimum_in_a_box_is_found(solver, scaling, share, seed):
     problem = coupled(seed, 0.4)
     lower, upper = np.array([-0.2, -np.inf]), np.array([0.1, 0.3])
     stages = tuple(replace(stage, control_lower=lower, control_upper=upper) for stage in problem.stages)
-    solver = replace(solver, gradient_tolerance=1e-4 * share, max_iterations=3000, scaling=scaling)
+    solver = replace(solver, gradient_tolerance=1e-4 * share, max_iterations=30000, scaling=scaling)
     solution = solver.solve(problem.replace(stages=stages))
     assert solution.success
     oracle = Unrolled(problem, list(solution.controls))
