@@ -1,7 +1,7 @@
 """How much of the mathematics do the tests hold fast? Break one piece at a time and see whether they notice.
 
     python tests/mutation.py                          every mutant of the default files
-    python tests/mutation.py --file recursion/bellman.py  of one file
+    python tests/mutation.py --file ocpkit/recursion/bellman.py   of one file
     python tests/mutation.py --sample 40 --jobs 2     a random sample, two at a time
 
 A mutant is the source with one small change inside a function: a sign flipped, a transpose or a term of a sum
@@ -32,7 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "recursion/bellman.py": [
+    "ocpkit/recursion/bellman.py": [
         "representations",
         "proposition_2",
         "newton",
@@ -41,16 +41,34 @@ TESTS = {
         "bellman",
         "box",
     ],
-    "recursion/value.py": ["representations", "proposition_3", "newton"],
-    "recursion/curvature.py": ["representations", "proposition_2", "proposition_3", "gradient_descent", "options"],
-    "recursion/box.py": ["box"],
-    "recursion/linalg.py": ["representations", "proposition_3"],
-    "solvers/first_order/pmp.py": ["pontryagin", "gradient_descent", "options"],
-    "solvers/first_order/adjoint.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
-    "solvers/verdicts/stationarity.py": ["stationarity"],
-    "solvers/first_order/gradient.py": ["gradient_descent", "stationarity", "options"],
+    "ocpkit/recursion/value.py": ["representations", "proposition_3", "newton"],
+    "ocpkit/recursion/curvature.py": [
+        "representations",
+        "proposition_2",
+        "proposition_3",
+        "gradient_descent",
+        "options",
+    ],
+    "ocpkit/recursion/box.py": ["box"],
+    "ocpkit/recursion/linalg.py": ["representations", "proposition_3"],
+    "ocpkit/solvers/first_order/pmp.py": ["pontryagin", "gradient_descent", "options"],
+    "ocpkit/solvers/first_order/adjoint.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
+    "ocpkit/solvers/verdicts/stationarity.py": ["stationarity"],
+    "ocpkit/solvers/first_order/gradient.py": ["gradient_descent", "stationarity", "options"],
+    "ocpkit/solvers/ddp/run.py": ["ddp", "decisions", "statuses", "options", "details"],
+    "ocpkit/solvers/ddp/damping.py": ["decisions", "options", "renamed"],
+    "ocpkit/solvers/ddp/line_search.py": ["ddp", "decisions", "options", "renamed"],
+    "ocpkit/solvers/constrained/run.py": ["warm_start", "constrained", "interior", "history", "statuses"],
+    "ocpkit/solvers/constrained/penalty.py": ["options", "warm_start", "constrained"],
+    "ocpkit/solvers/constrained/augmented.py": ["constrained", "interior", "constrained_units"],
+    "ocpkit/solution/sensitivity.py": ["sensitivity"],
+    "ocpkit_nn/passes/factored.py": ["passes", "optim"],
+    "ocpkit_nn/passes/rank_one.py": ["passes", "separable", "optim"],
+    "ocpkit_nn/passes/separable.py": ["separable", "optim"],
+    "ocpkit_nn/passes/dense.py": ["passes", "optim"],
+    "ocpkit_nn/passes/second_order.py": ["second_order", "optim"],
 }
-"""Which tests answer for which file of ocpkit, the likeliest to fail first."""
+"""Which tests answer for which file, the likeliest to fail first."""
 PRELOAD = [
     "torch",
     "casadi",
@@ -63,13 +81,13 @@ PRELOAD = [
     "numpy",
 ]
 
-PMP = "solvers/first_order/pmp.py"
+PMP = "ocpkit/solvers/first_order/pmp.py"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (PMP, "costate @ stage.dynamics.step(x, u, p)", "stage.dynamics.step(x, u, p) @ costate"): "two vectors commute",
     (PMP, "1e-15", "2e-15"): "a tolerance of L-BFGS at the level of rounding",
     (PMP, "1e-10", "2e-10"): "a tolerance of L-BFGS, ten thousand times below what is asked of the gradient",
-    ("solvers/first_order/adjoint.py", "0", "1"): "the driver numbers the iterations",
-    ("solvers/first_order/adjoint.py", "0.0", "1"): "there is no V_xx that ε I could be added to",
+    ("ocpkit/solvers/first_order/adjoint.py", "0", "1"): "the driver numbers the iterations",
+    ("ocpkit/solvers/first_order/adjoint.py", "0.0", "1"): "there is no V_xx that ε I could be added to",
 }
 """(file, before, after) → why no test can tell the two apart."""
 
@@ -95,7 +113,7 @@ class Mutant:
         return f"equivalent: {self}\n    {self.excuse}" if self.excuse else f"SURVIVED: {self}"
 
     def __str__(self) -> str:
-        return f"ocpkit/{self.file}:{self.line}: {self.before}  →  {self.after}"
+        return f"{self.file}:{self.line}: {self.before}  →  {self.after}"
 
 
 # ---- the mutants -----------------------------------------------------------------------------------------------
@@ -171,7 +189,7 @@ def first_line(node: ast.AST) -> str:
 
 def mutants(file: str) -> list[Mutant]:
     """Return every mutant of one file."""
-    text = (ROOT / "ocpkit" / file).read_text(encoding="utf-8")
+    text = (ROOT / file).read_text(encoding="utf-8")
     counter = Mutate()
     counter.visit(ast.parse(text))
     found = []
@@ -189,7 +207,7 @@ def mutants(file: str) -> list[Mutant]:
 def tests_of(file: str) -> list[str]:
     """Paths of the tests that answer for a file."""
     tests = ROOT / "tests"
-    found = [tests / folder / f"test_{name}.py" for name in TESTS[file] for folder in ("properties", ".")]
+    found = [tests / folder / f"test_{name}.py" for name in TESTS[file] for folder in ("properties", ".", "nn")]
     return [str(path.relative_to(ROOT)) for path in found if path.exists()]
 
 
@@ -219,14 +237,14 @@ class Laboratory:
             home = folder / str(job)
             home.mkdir()
             shutil.copy(ROOT / "pyproject.toml", home)
-            for part in ("ocpkit", "tests"):
+            for part in ("ocpkit", "ocpkit_nn", "tests"):
                 shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
             self.copies.put(home)
 
     def survives(self, mutant: Mutant) -> bool:
         """Whether every test of its file passes on a mutant; running on for ever counts as failing."""
         home = self.copies.get()
-        target = home / "ocpkit" / mutant.file
+        target = home / mutant.file
         original = target.read_text(encoding="utf-8")
         try:
             self.put(target, mutant.source)
@@ -257,12 +275,12 @@ class Laboratory:
 
 def unchanged(file: str) -> Mutant:
     """The source as it is."""
-    return Mutant(file, 0, "", "", (ROOT / "ocpkit" / file).read_text(encoding="utf-8"))
+    return Mutant(file, 0, "", "", (ROOT / file).read_text(encoding="utf-8"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", action="append", choices=TESTS, help="file below ocpkit/ to mutate (repeatable)")
+    parser.add_argument("--file", action="append", choices=TESTS, help="file to mutate (repeatable)")
     parser.add_argument("--sample", type=int, help="try only this many mutants, chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
