@@ -7,8 +7,8 @@ An item is a module of this package, named in `harness.ITEMS`, with
 ``runs(options) -> list[Run]``
     Everything to be trained for these `Options`; with ``options.quick`` less than two minutes of it in all.
 ``train(run) -> Result``
-    One run. Most items import `trial.train`, which trains a network and evaluates it; its `watch` is called after
-    every update, for an item that measures more and puts it into `Result.measures`.
+    One run, for an item that measures more than `trial.train` and puts it into `Result.measures`; the `watch` of
+    `trial.train` is called after every update.
 ``report(results, folder) -> Report``
     Tables beside the paper's (`paper.py`), figures drawn into `folder`, and a verdict, all computed from the
     results. It must work on any subset that `runs` can give, so on one seed and on the quick form too.
@@ -17,19 +17,6 @@ and nothing else. The library is used by its public names alone. A `Run` is froz
 depends on; `Run.key` is a hash of it. `harness` trains what is neither in ``OUT/ITEM/runs/<key>.json`` nor in
 ``OUT/ITEM/results.json.gz`` yet, so a stopped item goes on where it was and a larger number of seeds only adds runs,
 even with the published ``docs/results`` for OUT. ``results.json.gz`` collects the rows, ``report.md`` the tables.
-
-| file            | what it is for                                                                            |
-| --------------- | ----------------------------------------------------------------------------------------- |
-| `run`           | `Run`, `Result`, `Options`: what goes in and comes out of a training, and its files       |
-| `harness`       | items by name; which runs are missing, in which processes they are trained; report, page  |
-| `trial`         | data, network and method of a `Run` → its `Result`                                        |
-| `results`       | results by the fields of their runs; means with standard errors, paired differences       |
-| `report`        | `Report`, tables and figures in one style                                                 |
-| `methods`       | methods by name: baselines, their DDPNOpt twins, E-MSA, vanilla DDP, rivals               |
-| `rivals`        | remedies for a large learning rate, today's optimizers, a Gauss-Seidel sweep              |
-| `stacked`       | DDP of the whole mini-batch as one stacked state; a trust region for the feedback         |
-| `architectures` | networks that the paper does not have: residual with batch norm, a transformer's encoder  |
-| `paper`         | the paper's numbers                                                                       |
 
 To add an item, write its module, name it in `harness.ITEMS` and in the help of `ocpkit.cli.reproduce`; the tests of
 `tests/nn/test_experiments_items.py` then run its quick form, check its files and that nothing is trained twice. An

@@ -84,8 +84,8 @@ def runs(options: Options) -> list[Run]:
     ]
 
 
-def setting_of(result: Result) -> str:
-    return f"{result.run.dataset}, {result.run.network['activation']}, B = {result.run.batch_size}"
+def setting_of(run: Run) -> str:
+    return f"{run.dataset}, {run.network['activation']}, B = {run.batch_size}"
 
 
 def change(results: Results, candidate: str, value: Value = percent) -> Estimate:
@@ -144,7 +144,7 @@ def _table(caption: str, results: Results, value: Value = percent, digits: int =
 
 
 def _draw(selection: Results, confirmation: Results, folder: Path) -> Picture:
-    drawn, (axes,) = panels(10, 3.6, 1, 2, sharey=True)
+    drawn, (axes,) = panels(10, 3.6, 1, 2, [f"accuracy minus that of\n“{INCUMBENT}” [points]"], sharey=True)
     for ax, part, title in zip(axes, (selection, confirmation), ("selection: validation", "report: test")):
         settings = part.by(setting_of)
         for index, (name, color) in enumerate(zip(CHALLENGERS, LINES)):
@@ -156,6 +156,5 @@ def _draw(selection: Results, confirmation: Results, folder: Path) -> Picture:
         ax.set_xticks(range(len(settings)), [name.replace(", B", ",\nB") for name in settings], fontsize=7)
         ax.set_title(title)
         ax.grid(visible=False, axis="x")
-    axes[0].set_ylabel(f"accuracy minus that of\n“{INCUMBENT}” [points]")
     drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(CHALLENGERS), fontsize=8)
     return save(drawn, folder / "default.png", "Change of the accuracy against the default, with two standard errors")

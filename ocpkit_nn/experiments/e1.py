@@ -129,7 +129,7 @@ def _source(out: Path, entry: Entry, method: str, choice: Choice) -> str:
 
 
 def _draw(rows: Sequence[Standing], folder: Path) -> Picture:
-    drawn, (axes,) = panels(2.6 * len(rows) + 0.6, 3.4, 1, len(rows))
+    drawn, (axes,) = panels(2.6 * len(rows) + 0.6, 3.4, 1, len(rows), ["accuracy [%]"])
     for ax, row in zip(axes, rows):
         for place, method in enumerate(METHODS):
             theirs = row.printed[method]
@@ -141,5 +141,4 @@ def _draw(rows: Sequence[Standing], folder: Path) -> Picture:
                 ax.errorbar(place, mean.mean, error, fmt="o", color=LINES[0], capsize=3)
         ax.set_xticks(range(len(METHODS)), [NAMES[m] for m in METHODS], rotation=90)
         ax.set_title(row.entry.name)
-    axes[0].set_ylabel("accuracy [%]")
     return save(drawn, folder / "accuracy.png", "Accuracy with standard errors; gray marks are the paper's numbers")

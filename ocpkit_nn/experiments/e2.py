@@ -1,7 +1,6 @@
 """E2 and T18: Fig. 3 and Table 4: what do the methods cost in batch size B, width X and depth L?
 
-Time and memory of one step of a ReLU network with L layers of width X, on X random inputs and 10 classes. One of B,
-X, L varies; the slopes in log-log of the larger half of the sizes stand beside the exponents of Table 4.
+One of B, X and L varies; the powers by which time and memory of a step grow stand beside those of Table 4.
 """
 
 from __future__ import annotations
@@ -158,7 +157,7 @@ def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    methods = Results(results).by(lambda result: label(result.run))
+    methods = Results(results).by(label)
     caption = "Powers by which the {} of a step grows, in the larger half of the sizes"
     header = ("method", "batch B", "width X", "depth L", "Table 4")
     tables = [

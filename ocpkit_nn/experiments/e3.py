@@ -1,9 +1,5 @@
 """E3: Fig. 4a, Fig. 9, Tables 9 and 10: does the feedback lower the training loss at large learning rates?
 
-A baseline and its DDPNOpt twins over learning rate × ε on DIGITS, alike but for the feedback: "full" (Alg. 3),
-"value" (V_x and V_xx with Q_ux, but no second forward pass: K δx is left out) and "none" (the baseline again, by
-the solver's code). Beside them stand a practitioner's remedies for a large learning rate at the same rates.
-
 ε = 0 is a column of its own: then the recursion is one scalar per sample and layer, and fast.
 """
 
@@ -230,7 +226,8 @@ def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]
 
 
 def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
-    drawn, axes = panels(3.6 * len(cells.cells), 5.6, 2, len(cells.cells))
+    ylabels = ("training loss\nlearning rate", "accuracy [%]\nlearning rate")
+    drawn, axes = panels(3.6 * len(cells.cells), 5.6, 2, len(cells.cells), ylabels)
     for (above, below), (name, row) in zip(axes.T, cells.cells.items()):
         epsilons = cells.epsilons(name, terminal)
         labels = [f"{cell.rate:g}" for cell in row], [f"{epsilon:g}" for epsilon in epsilons]
@@ -239,14 +236,12 @@ def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
             heat_map(ax, twins, *labels, lower_is_better=value is loss_of, digits=digits)
         above.set_title(f"DDPNOpt − {NAMES[name]}")
         below.set_xlabel("ε")
-    axes[0, 0].set_ylabel("training loss\nlearning rate")
-    axes[1, 0].set_ylabel("accuracy [%]\nlearning rate")
     caption = f"Full twin minus baseline, {cells.name}, terminal curvature “{terminal}” (blue: the feedback helps)"
     return save(drawn, folder / f"heat-maps-{cells.stem}-{terminal}.png", caption)
 
 
 def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
-    drawn, (axes,) = panels(3.6 * len(cells.cells), 3.2, 1, len(cells.cells))
+    drawn, (axes,) = panels(3.6 * len(cells.cells), 3.2, 1, len(cells.cells), ["training loss"])
     for ax, (name, row) in zip(axes, cells.cells.items()):
         for feedback, color in COLORS.items():
             losses = [quartiles([r.loss for r in cell.twin(feedback, 0.0, terminal)]) for cell in row]
@@ -254,7 +249,6 @@ def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
         ax.set_xticks(range(len(row)), [f"{cell.rate:g}" for cell in row])
         ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate")
         log_scale(ax)
-    axes[0].set_ylabel("training loss")
     axes[0].legend(title="feedback")
     caption = (
         f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0: "

@@ -78,7 +78,7 @@ def _twins(cells: Cells) -> Table:
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
-    drawn, (axes,) = panels(3.2 * len(cells.cells), 3.8, 1, len(cells.cells))
+    drawn, (axes,) = panels(3.2 * len(cells.cells), 3.8, 1, len(cells.cells), ["training loss of the twin"])
     for ax, cell in zip(axes, cells):
         own = {result.run.seed: result.loss for result in cell.own}
         points: list[float] = []
@@ -92,7 +92,6 @@ def _draw(cells: Cells, folder: Path) -> Picture:
         ax.set(xlim=ends, ylim=ends, box_aspect=1)
         log_scale(ax, "xy")
         ax.set(title=f"{NAMES[cell.baseline]}, rate {cell.rate:g}", xlabel="training loss of the baseline")
-    axes[0].set_ylabel("training loss of the twin")
     axes[0].legend(title="feedback")
     caption = f"One point for each seed, {cells.name}; below the line the twin is better"
     return save(drawn, folder / f"pairs-{cells.stem}.png", caption)

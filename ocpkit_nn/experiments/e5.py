@@ -110,7 +110,7 @@ def _table(cells: Cells) -> Table:
 
 def _draw(cells: Cells, folder: Path) -> Picture:
     columns, rows = len(cells.cells), max(map(len, cells.cells.values()))
-    drawn, axes = panels(3.6 * columns, 2.8 * rows, rows, columns)
+    drawn, axes = panels(3.6 * columns, 2.8 * rows, rows, columns, ["training loss"] * rows)
     for column, row in zip(axes.T, cells.cells.values()):
         for ax, cell in zip(column, row):
             for feedback, curve in _bundles(cell).items():
@@ -119,8 +119,6 @@ def _draw(cells: Cells, folder: Path) -> Picture:
             ax.set(title=f"{NAMES[cell.baseline]}, rate {cell.rate:g}")
             log_scale(ax)
         column[-1].set_xlabel("update")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("training loss")
     axes[0, 0].legend(title="feedback", loc="upper right")
     caption = f"Training loss, median and the middle half of the seeds, {cells.name}, ε = 0"
     return save(drawn, folder / f"curves-{cells.stem}.png", caption)

@@ -1,11 +1,7 @@
 """E6: Fig. 5, 7 and Alg. 4: what does the feedback of a CNN on MNIST respond to?
 
-For a pair of digits the backward pass is made on training images of both; the leading right-singular vector of each
-layer's mean gain K_t, found without forming K_t, is the deviation δx_max of its input that changes the weights most.
-`project` takes it back to the image. There it is compared with the difference of the two digits' mean
-images, and so are random directions of the same layer.
-
-The outputs are the two digits' alone ("pair": what tells these two apart), and, for comparison, all ten.
+The leading right-singular vector of a layer's mean gain K_t on images of two digits, found without forming K_t, is the
+deviation δx_max of its input that changes the weights most; `project` takes it, and random ones, back to the image.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
+from torch.func import vjp
 
 from ocpkit_nn import CrossEntropy, DDPNOpt, FeedbackGain
 from ocpkit_nn.data import Dataset
@@ -189,22 +185,18 @@ def _draw(result: Result, folder: Path) -> Picture:
     return save(drawn, folder / f"responses-{result.run.dataset}.png", caption)
 
 
-Back = Callable[[Tensor], Tensor]
-
-
 def project(modules: Sequence[nn.Module], image: Tensor, direction: Tensor) -> Tensor:
     """Project a direction in the space after `modules` back to the image (Zeiler & Fergus 2014), as Alg. 4 needs it.
 
-    On the way back a convolution is its transpose with the same filters, a Linear layer its transpose, max-pooling puts
-    each value where the maximum was on the way there (the "switches"), and ReLU is ReLU again. Biases are left out.
+    On the way back a convolution and a Linear layer are their transposes, without biases, and ReLU is ReLU again.
 
-    `modules` are the layers between the image and the activations, `image` (C, H, W) sets the switches of max-pooling,
-    and `direction` has as many numbers as there are activations. It has two signs and ReLU lets one pass, so its
-    positive and its negative part go back each for itself and are subtracted.
+    `modules` are the layers between the image (C, H, W) and the activations, and `direction` has as many numbers as
+    there are activations. It has two signs and ReLU lets one pass, so its positive and its negative part go back each
+    for itself and are subtracted.
 
     The result is (C, H, W). `ValueError` for a module that has no deconvolution here.
     """
-    steps: list[Back] = []
+    steps: list[Callable[[Tensor], Tensor]] = []
     x = image[None].detach()
     with torch.no_grad():
         for module in modules:
@@ -217,23 +209,10 @@ def project(modules: Sequence[nn.Module], image: Tensor, direction: Tensor) -> T
     return (positive - negative)[0]
 
 
-def _step(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
-    shape = x.shape
-    if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        options = (module.stride, module.padding, module.dilation, module.groups)
-        return module(x), lambda y: conv2d_input(shape, module.weight, y, *options)
-    if isinstance(module, nn.Linear):
-        return module(x), lambda y: y @ module.weight
+def _step(module: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     if isinstance(module, nn.ReLU):
         return F.relu(x), F.relu
-    if isinstance(module, nn.Flatten):
-        return module(x), lambda y: y.reshape(shape)
-    if isinstance(module, nn.MaxPool2d) and not module.ceil_mode and module.dilation == 1:
-        pooled, switches = F.max_pool2d(x, module.kernel_size, module.stride, module.padding, return_indices=True)
-        return pooled, lambda y: _unpool(y, switches, shape)
-    raise ValueError(f"no deconvolution for {module}; give Conv2d, Linear, ReLU, MaxPool2d or Flatten")
-
-
-def _unpool(y: Tensor, switches: Tensor, shape: torch.Size) -> Tensor:
-    empty = y.new_zeros(*shape[:2], shape[2] * shape[3])
-    return empty.scatter_add(2, switches.flatten(2), y.flatten(2)).reshape(shape)
+    if not isinstance(module, (nn.Conv2d, nn.Linear, nn.Flatten)):
+        raise ValueError(f"no deconvolution for {module}; give Conv2d, Linear, ReLU or Flatten")
+    after, transpose = vjp(module, x)
+    return after, lambda y: transpose(y)[0]

@@ -1,9 +1,7 @@
 """E7: Fig. 6, 10, 11, 12: does the feedback escape where the gradient vanishes?
 
-A 9-layer sigmoid network on DIGITS with the Max-Mahalanobis center loss: its gradient vanishes on the way back, and
-plain training stays at the loss of the best constant output. Curves of the loss and of the length of the updates,
-for the paper's methods and, since that decides more than anything else here, for several dampings γ of the Kronecker
-curvature (M + γ I); with cross-entropy instead, with ReLU instead, and over the learning rate.
+Plain training of a 9-layer sigmoid network with the Max-Mahalanobis center loss stays at the loss of the best constant
+output. What decides more than anything else here is the damping γ of the Kronecker curvature (M + γ I).
 """
 
 from __future__ import annotations
@@ -122,10 +120,6 @@ def label(run: Run) -> str:
     return f"twin of {NAMES[run.baseline]} ({order}{literal}{run.terminal}){gamma}"
 
 
-def _label(result: Result) -> str:
-    return label(result.run)
-
-
 def escaped(result: Result) -> bool:
     """Whether the loss ended below `ESCAPED` times that of the best constant output."""
     return result.loss < ESCAPED * float(result.measures["constant_loss"])
@@ -160,7 +154,7 @@ def length_ratio(twins: Sequence[Result], results: Sequence[Result]) -> float:
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    cells = Results(results).by(lambda result: setting(result.run))
+    cells = Results(results).by(setting)
     first = {which: _at_first_rate(cells[which]) for which in SETTINGS if which in cells}
     tables = [*(_table(which, own) for which, own in first.items()), _rates_table(cells.get(SETTINGS[0], Results()))]
     pictures = [_draw(which, own, folder) for which, own in first.items()]
@@ -169,12 +163,12 @@ def report(results: Sequence[Result], folder: Path) -> Report:
 
 def _at_first_rate(results: Results) -> Results:
     """Keep the rates that Fig. 6 has: those whose runs come first."""
-    first = {name: own[0].run.learning_rate for name, own in results.by(_label).items()}
-    return Results(result for result in results if result.run.learning_rate == first[_label(result)])
+    first = {name: own[0].run.learning_rate for name, own in results.by(label).items()}
+    return Results(result for result in results if result.run.learning_rate == first[label(result.run)])
 
 
 def _verdict(main: Results, ce: Results, relu: Results) -> tuple[str, str]:
-    methods = main.by(_label)
+    methods = main.by(label)
     twins = {name: own for name, own in methods.items() if own[0].run.method == "ddpnopt"}
     wins = {}  # twins that escape in more than half of the seeds, where their baseline does in less
     for name, members in twins.items():
@@ -200,7 +194,7 @@ def _verdict(main: Results, ce: Results, relu: Results) -> tuple[str, str]:
 
 def _table(which: Setting, results: Results) -> Table:
     rows = []
-    for name, own in results.by(_label).items():
+    for name, own in results.by(label).items():
         ratio = length_ratio(own, results) if own[0].run.method == "ddpnopt" else math.nan
         length = estimate(update_length(member) for member in own).mean
         lengths = ("–" if math.isnan(length) else f"{length:.2g}", "–" if math.isnan(ratio) else f"{ratio:.2f}")
@@ -214,7 +208,7 @@ def _table(which: Setting, results: Results) -> Table:
 
 def _rates_table(results: Results) -> Table:
     rows = []
-    for name, members in results.by(_label).items():
+    for name, members in results.by(label).items():
         by_rate = members.by("learning_rate")
         if len(by_rate) > 1:
             rows.append((name, "; ".join(f"{rate:g}: {share(by_rate[rate])}" for rate in sorted(by_rate))))
@@ -223,10 +217,11 @@ def _rates_table(results: Results) -> Table:
 
 
 def _draw(which: Setting, results: Results, folder: Path) -> Picture:
-    dampings = results.by(lambda result: result.run.optimizer.get("damping"))
-    drawn, axes = panels(4.6 * len(dampings), 6.4, 2, len(dampings), sharex=True)
+    dampings = results.by(lambda run: run.optimizer.get("damping"))
+    ylabels = ("training loss", "length of an update")
+    drawn, axes = panels(4.6 * len(dampings), 6.4, 2, len(dampings), ylabels, sharex=True)
     for (above, below), (gamma, members) in zip(axes.T, dampings.items()):
-        for number, (name, own) in enumerate(members.by(_label).items()):
+        for number, (name, own) in enumerate(members.by(label).items()):
             style = {"color": LINES[number % len(LINES)], "linestyle": "-" if number < len(LINES) else "--", "lw": 1}
             for index, result in enumerate(own):
                 updates = np.array(result.curves["update"], dtype=float)
@@ -238,7 +233,5 @@ def _draw(which: Setting, results: Results, folder: Path) -> Picture:
         below.set_yscale("log")
         below.legend(fontsize=6)
         below.set_xlabel("update")
-    axes[0, 0].set_ylabel("training loss")
-    axes[1, 0].set_ylabel("length of an update")
     caption = f"Training loss and length of the updates, {which[0].upper()}, {which[1]}; one line for each seed"
     return save(drawn, folder / f"vanishing-{which[0]}-{which[1]}.png", caption)

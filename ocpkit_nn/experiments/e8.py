@@ -1,9 +1,5 @@
 """E8: Fig. 8: has the feedback of the prediction layer as many nontrivial singular values as there are classes?
 
-k Gaussian clusters in R³⁰ are classified; at several stages of the training the backward pass is made on the whole
-training set, and the singular values of the prediction layer's (k_t, K_t) (A.6.1) and of K_t alone are recorded, K_t
-being the mean gain of the samples.
-
 The rank is bounded by construction. K_t = −Q_uu⁻¹ f_uᵀ V_hh W has at most as many nonzero values as V_hh W has
 independent rows, so at most as many as there are outputs; with cross-entropy one less, since (diag p − p pᵀ) 1 = 0.
 A control has 20 outputs for all k: there it is the training that has to single out k of them.

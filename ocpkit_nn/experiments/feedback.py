@@ -1,9 +1,6 @@
 """Beyond the paper: does another form of the feedback do better than Alg. 3?
 
-Twins of SGD, RMSprop and Adam at three rates, small to large, that differ in the terminal curvature (the paper's outer
-product, r leading columns of the loss's Hessian, random columns, all of them), in how far the feedback may move a layer
-(trust region), or that do without a linearization: layer after layer, the gradient is taken anew at the new state
-(Gauss-Seidel sweep, the limit of Eq. 18). And DDP of the batch as one problem, whose V_xx couples the samples.
+The forms are those of `FORMS`; `NOTES` says what they are, and docs/whole-batch.md derives the stacked ones.
 """
 
 from __future__ import annotations
@@ -81,7 +78,7 @@ def form(run: Run) -> str:
 class Forms:
     def __init__(self, of: Cells, cell: Cell) -> None:
         self.name = f"{of.name}, {NAMES[cell.baseline]}, {cell.rate:g}"
-        found: dict[str, Results] = cell.results.by(lambda result: form(result.run))
+        found: dict[str, Results] = cell.results.by(form)
         first = ("baseline", PAPER)
         self.results = {name: found[name] for name in first} | found
         self.losses = {name: estimate(map(capped_loss, own)) for name, own in self.results.items()}
@@ -148,7 +145,7 @@ def _counts(cells: Sequence[Forms], names: Sequence[str]) -> Table:
 
 
 def _draw(of: Cells, folder: Path) -> Picture:
-    drawn, (axes,) = panels(4.2 * len(of.cells) + 1.2, 3.6, 1, len(of.cells))
+    drawn, (axes,) = panels(4.2 * len(of.cells) + 1.2, 3.6, 1, len(of.cells), ["training loss"])
     handles: dict[str, Any] = {}
     for ax, (baseline, row) in zip(axes, of.cells.items()):
         for place, cell in enumerate(row):
@@ -163,7 +160,6 @@ def _draw(of: Cells, folder: Path) -> Picture:
         ax.set(title=NAMES[baseline], xlabel="learning rate")
         log_scale(ax)
         ax.grid(visible=False, axis="x")
-    axes[0].set_ylabel("training loss")
     drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     caption = f"Training loss of every form, {of.name}: median and the middle half of the seeds"
     return save(drawn, folder / f"forms-{of.stem}.png", caption)

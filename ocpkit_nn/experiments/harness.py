@@ -1,9 +1,7 @@
 """Harness of `ocpkit reproduce`: train what is missing, keep every run, write report and page.
 
-``OUT/ITEM/runs/<key>.json`` is written in full or not at all, so an item that was stopped, or is asked for more
-seeds, only trains what is missing. A run depends on its `Run` alone: neither the number of processes nor their
-order changes a result. What OUT/ITEM/results.json.gz has counts as done too, so the published results, without runs/,
-can be gone on with.
+A run depends on its `Run` alone: neither the number of processes nor their order changes a result. The package says
+which files count as done.
 """
 
 from __future__ import annotations
@@ -125,9 +123,8 @@ def execute(
             on_progress(Progress(len(found), len(unique), _seconds_left(unique, found)))
 
     on_progress(Progress(len(found), len(unique), _seconds_left(unique, found)))
-    of_each_kind = {run.kind(): run for run in reversed(unique.values())} | {
-        r.run.kind(): r.run for r in found.values()
-    }
+    of_each_kind = {run.kind(): run for run in reversed(unique.values())}
+    of_each_kind |= {result.run.kind(): result.run for result in found.values()}
     train_all([run for key, run in unique.items() if key not in found and of_each_kind[run.kind()] is run])
     if not estimate_only:
         train_all([run for key, run in unique.items() if key not in found])

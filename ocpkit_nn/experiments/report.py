@@ -87,8 +87,12 @@ def provenance(results: Sequence[Result]) -> str:
     )
 
 
-def panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, Any]:
+def panels(
+    width: float, height: float, rows: int, columns: int, ylabels: Sequence[str] = (), **shared: Any
+) -> tuple[Figure, Any]:
     """Return an empty figure [inches] that needs no display, and its axes (rows, columns), each with a grid.
+
+    The first column has the `ylabels`, one for each row.
 
     Raises
     ------
@@ -105,6 +109,8 @@ def panels(width: float, height: float, rows: int, columns: int, **shared: Any) 
     axes = new.subplots(rows, columns, squeeze=False, **shared)
     for each in axes.flat:
         each.grid(alpha=0.3)
+    for each, text in zip(axes[:, 0], ylabels):
+        each.set_ylabel(text)
     return new, axes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit_nn.experiments.run import DEFAULT_TERMINAL, Result
+from ocpkit_nn.experiments.run import DEFAULT_TERMINAL, Result, Run
 
 PARTS = ("none − baseline", "value − baseline", "full − value", "full − baseline")
 
@@ -89,11 +89,11 @@ class Results(list[Result]):
     def where(self, **wanted: Any) -> Results:
         return Results(r for r in self if all(getattr(r.run, name) == value for name, value in wanted.items()))
 
-    def by(self, *names: str | Callable[[Result], Any]) -> dict[Any, Results]:
-        """Return groups, in the order of their first member, by fields of the runs or functions of the results."""
+    def by(self, *names: str | Callable[[Run], Any]) -> dict[Any, Results]:
+        """Return groups, in the order of their first member, by fields of the runs or functions of them."""
         groups: dict[Any, Results] = {}
         for result in self:
-            key = tuple(getattr(result.run, name) if isinstance(name, str) else name(result) for name in names)
+            key = tuple(getattr(result.run, name) if isinstance(name, str) else name(result.run) for name in names)
             groups.setdefault(key if len(names) > 1 else key[0], Results()).append(result)
         return groups
 

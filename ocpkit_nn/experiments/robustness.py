@@ -1,8 +1,6 @@
 """Beyond the paper: how much does a method depend on its learning rate? Beside today's optimizers, on five tasks.
 
-Every method is trained at rates over three decades, the same window for a baseline and its DDPNOpt twins, and judged
-by the area under its curve: the mean over the logarithm of the rate. Tasks: the paper's FCN; a batch 32 times as large;
-a residual network with batch norm; a transformer's encoder; a regression.
+A method is judged by the area under its curve over the rates, as `NOTES` says, on each of the `TASKS`.
 """
 
 from __future__ import annotations
@@ -152,19 +150,18 @@ Tasks = dict[str, dict[str, Results]]
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    by_task = Results(results).by(lambda result: task_name(result.run)).items()
-    tasks: Tasks = {task: own.by(lambda result: label(result.run)) for task, own in by_task}
+    by_task = Results(results).by(task_name).items()
+    tasks: Tasks = {task: own.by(label) for task, own in by_task}
     comparisons = [
         _compare(task, twin, methods[NAMES[twin[0].run.baseline]])
         for task, methods in tasks.items()
         for twin in filter(is_twin, methods.values())
     ]
+    at_best = "Accuracy [%] at a method's own best rate"
     tables = (
         _changes(comparisons),
         _matrix("Area under the accuracy [%]", tasks, lambda own: area(own, percent), 1, max),
-        _matrix(
-            "Accuracy [%] at a method's own best rate", tasks, lambda own: best(own).accuracy, 1, max, at_best=True
-        ),
+        _matrix(at_best, tasks, lambda own: best(own).accuracy, 1, max, at_best=True),
         _matrix("Area under the training loss", tasks, lambda own: area(own, capped_loss), 3, min),
     )
     return Report(TITLE, *_verdict(tasks, comparisons), tables, (_draw(tasks, folder),), NOTES, "How to read it")
@@ -207,16 +204,10 @@ def _listed(comparisons: Sequence[Comparison]) -> str:
 
 
 def _changes(comparisons: Sequence[Comparison]) -> Table:
-    rows = [
-        (
-            f"{c.task}, {c.name}",
-            c.area.text(2),
-            c.loss_area.text(3),
-            c.best.text(2),
-            f"{c.time:.1f}".replace("nan", "–"),
-        )
-        for c in comparisons
-    ]
+    rows = []
+    for c in comparisons:
+        time = "–" if math.isnan(c.time) else f"{c.time:.1f}"
+        rows.append((f"{c.task}, {c.name}", c.area.text(2), c.loss_area.text(3), c.best.text(2), time))
     measured = ("area under the accuracy [%]", "area under the loss", "accuracy at the best rates [%]")
     caption = "What the feedback changes: twin minus baseline, paired by seed"
     return Table(caption, ("task and twin", *measured, "CPU time, ratio"), rows)

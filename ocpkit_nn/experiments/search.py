@@ -150,12 +150,11 @@ def default(entry: Entry, method: str) -> Choice:
 
 
 def searched(out: Path, entry: Entry, method: str) -> Choice | None:
-    found = every_choice(out).get(entry.name, {}).get(method)
-    return None if found is None else Choice(**found)
+    return every_choice(out).get(entry.name, {}).get(method)
 
 
-def every_choice(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return OUT/search/best.json: by row and method the keywords of `Choice`; empty before the first search.
+def every_choice(out: Path) -> dict[str, dict[str, Choice]]:
+    """Return OUT/search/best.json by row and method; empty before the first search.
 
     `ProblemError` if it is damaged.
     """
@@ -164,11 +163,9 @@ def every_choice(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
         return {}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        for found in [found for row in rows.values() for found in row.values()]:
-            Choice(**found)
+        return {row: {method: Choice(**own) for method, own in found.items()} for row, found in rows.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ProblemError(f"{path} is damaged ({error}); delete it and run the search again") from error
-    return dict(rows)
 
 
 def runs(options: Options) -> list[Run]:
@@ -196,14 +193,13 @@ def _effort(entry: Entry, method: str, options: Options) -> dict[str, Any]:
 def report(results: Sequence[Result], folder: Path) -> Report:
     """Write best.json, which e1 reads, and show every choice."""
     ranking = _ranking(Results(results))
-    outcome: dict[str, dict[str, dict[str, object]]] = every_choice(folder.parent)  # other rows keep theirs
-    rows = []
+    outcome, rows = every_choice(folder.parent), []  # other rows keep theirs
     for (entry, method), ranked in ranking.items():
         (choice, first), (_, last) = ranked[0], ranked[-1]
-        outcome.setdefault(entry.name, {})[method] = asdict(choice)
+        outcome.setdefault(entry.name, {})[method] = choice
         texts = (choice.text(), first.accuracy.text(2), last.accuracy.text(2), str(len(ranked)))
         rows.append((f"{entry.name}, {NAMES[method]}", *texts))
-    write(folder / "best.json", (json.dumps(outcome, indent=2) + "\n").encode())
+    write(folder / "best.json", (json.dumps(outcome, indent=2, default=asdict) + "\n").encode())
     header = ("data and method", "best choice", "validation accuracy [%]", "of the worst choice", "choices")
     counts = sorted({len(members) for ranked in ranking.values() for _, members in ranked})
     text = (
@@ -221,7 +217,7 @@ def _ranking(results: Results) -> Ranking:
     """Return the choices of every method on every data set, the best first."""
     ranking: Ranking = {}
     for (model, dataset, method), members in results.by("model", "dataset", "method").items():
-        by_choice = members.by(lambda r: json.dumps([r.run.learning_rate, r.run.optimizer])).values()
+        by_choice = members.by(lambda run: json.dumps([run.learning_rate, run.optimizer])).values()
         tried = [(Choice.of(each[0].run), each) for each in by_choice]
         best_first = sorted(tried, key=lambda pair: (-pair[1].accuracy.mean, pair[1].loss.mean))
         ranking[Entry(model, dataset), method] = best_first
@@ -230,7 +226,7 @@ def _ranking(results: Results) -> Ranking:
 
 def _draw(ranking: Ranking, folder: Path) -> Picture:
     names = list(dict.fromkeys(entry for entry, _ in ranking))
-    drawn, (axes,) = panels(3.6 * len(names), 3.2, 1, len(names))
+    drawn, (axes,) = panels(3.6 * len(names), 3.2, 1, len(names), ["validation accuracy [%]"])
     for ax, entry in zip(axes, names):
         for color, method in zip(LINES, METHODS):
             for kronecker, label in ((False, NAMES[method]), (True, f"{NAMES[method]}, EKFAC's M")):
@@ -242,6 +238,5 @@ def _draw(ranking: Ranking, folder: Path) -> Picture:
                     style = "o--" if kronecker else "o-"
                     ax.plot(*zip(*sorted(best.items())), style, markersize=3, color=color, label=label)
         ax.set(title=entry.name, xlabel="learning rate", xscale="log")
-    axes[0].set_ylabel("validation accuracy [%]")
     axes[0].legend(fontsize=7)
     return save(drawn, folder / "search.png", "Validation accuracy over the learning rate")
