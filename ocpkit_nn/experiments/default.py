@@ -42,20 +42,18 @@ NOTES = (
 )
 
 
-def _setting(activation: str, batch_size: int, epochs: int, samples: int | None = None) -> dict[str, Any]:
-    network = {"activation": activation}
-    return {"network": network, "batch_size": batch_size, "epochs": epochs, "samples": samples}
-
-
-SETTINGS = (
-    ("digits", _setting("tanh", 8, 4)),
-    ("digits", _setting("relu", 64, 20)),
-    ("wine", _setting("relu", 8, 20)),
-    ("wine", _setting("tanh", 32, 60)),
-    ("mnist", _setting("relu", 32, 8, 2000)),
-    ("mnist", _setting("tanh", 128, 20, 2000)),
+SETTINGS = tuple(
+    (data, {"network": {"activation": activation}, "batch_size": batch_size, "epochs": epochs, "samples": samples})
+    for data, activation, batch_size, epochs, samples in (
+        ("digits", "tanh", 8, 4, None),
+        ("digits", "relu", 64, 20, None),
+        ("wine", "relu", 8, 20, None),
+        ("wine", "tanh", 32, 60, None),
+        ("mnist", "relu", 32, 8, 2000),
+        ("mnist", "tanh", 128, 20, 2000),
+    )
 )
-"""Data, and fields of the runs: activation of the hidden layers, batch size, and what a training costs."""
+"""Data, and fields of the runs; the activation is that of the hidden layers."""
 
 
 def runs(options: Options) -> list[Run]:
@@ -63,24 +61,19 @@ def runs(options: Options) -> list[Run]:
 
     `ProblemError` if a data set is in no setting.
     """
-    known = {dataset for dataset, _ in SETTINGS}
+    known = {data for data, _ in SETTINGS}
     names = options.datasets or (("wine",) if options.quick else known)
     if unknown := set(names) - known:
         raise ProblemError(f"no setting has the data {', '.join(sorted(unknown))}; digits, wine and mnist are there")
     return [
-        twin_run(
-            common("default", dataset, baseline, options, evaluated_on=part, **setting),
-            rate,
-            seed + (FIRST_SEED if part == VALIDATION else 0),
-            **candidate,
-        )
+        twin_run(common("default", data, baseline, options, evaluated_on=part, **setting), rate, first + seed, **form)
         for seed in options.seed_range
-        for part in (VALIDATION, TEST)
-        for dataset, setting in SETTINGS
-        if dataset in names
+        for part, first in ((VALIDATION, FIRST_SEED), (TEST, 0))
+        for data, setting in SETTINGS
+        if data in names
         for baseline, rates in RATES.items()
         for rate in (rates[-1:] if options.quick else rates)
-        for candidate in CANDIDATES.values()
+        for form in CANDIDATES.values()
     ]
 
 

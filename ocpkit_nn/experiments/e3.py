@@ -211,12 +211,8 @@ def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]
     forms = [(feedback, 0.0, terminal) for terminal in (PAPERS, other) for feedback in ("full", "value")]
     rows = []
     for cell in cells:
-        results = [
-            cell.own,
-            *(cell.twin(*form) for form in forms),
-            *(cell.results.where(method=rival) for rival in every),
-        ]
-        said = [say(group.loss) if group else (math.inf, "") for group in results]
+        twins, others = [cell.twin(*form) for form in forms], [cell.results.where(method=rival) for rival in every]
+        said = [say(group.loss) if group else (math.inf, "") for group in (cell.own, *twins, *others)]
         best = min(number for number, _ in said)
         texts = (bold(text, number == best and bool(text)) for number, text in said)
         rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts))

@@ -7,7 +7,7 @@ own arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -32,25 +32,31 @@ TWIN: dict[str, dict[str, Any]] = {
 }
 """DDPNOpt's options by baseline. RMSprop averages over β = 0.9; torch's 0.99 fails at the paper's larger rates."""
 KRONECKER = ("kfac", "ekfac")
+TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "sgd-m": partial(torch.optim.SGD, momentum=TWIN["sgd-m"]["momentum"]),
+    "sgd-cosine": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "rmsprop": partial(torch.optim.RMSprop, alpha=TWIN["rmsprop"]["decay"]),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+"""torch's own optimizers, by method or baseline."""
 
 
 def _baseline(model: nn.Module, loss: Loss, run: Run, **options: Any) -> Backpropagation | DDPNOpt:
-    """Return torch's own optimizer for the run's baseline, or, for KFAC and EKFAC, DDPNOpt without feedback."""
+    """Return torch's own optimizer for the run, or, for KFAC and EKFAC, DDPNOpt without feedback."""
     if run.baseline in KRONECKER:
         of_kronecker = {name: options[name] for name in options.keys() & {"damping", "basis_every"}}
         return _solver(model, loss, run, feedback="none", **of_kronecker)
-    return Backpropagation(model, loss, _of_torch(list(model.parameters()), run))
+    return Backpropagation(model, loss, _of_torch(model.parameters(), run))
 
 
-def _of_torch(weights: Sequence[torch.Tensor], run: Run) -> torch.optim.Optimizer:
-    if run.baseline in KRONECKER:
-        raise ProblemError(f"{NAMES[run.method]} needs an optimizer of torch; {NAMES[run.baseline]} is none")
-    lr, twin = _rate(run), TWIN[run.baseline]
-    if run.baseline == "rmsprop":
-        return torch.optim.RMSprop(weights, lr=lr, alpha=twin["decay"])
-    if run.baseline == "adam":
-        return torch.optim.Adam(weights, lr=lr)
-    return torch.optim.SGD(weights, lr=lr, momentum=twin.get("momentum", 0.0))
+def _of_torch(weights: Iterable[torch.Tensor], run: Run) -> torch.optim.Optimizer:
+    """Return the optimizer that the run's method is or, for a rival, that of its baseline."""
+    name = run.method if run.method in TORCH else run.baseline
+    if name not in TORCH:
+        raise ProblemError(f"{NAMES[run.method]} needs an optimizer of torch; {NAMES[name]} is none")
+    return TORCH[name](weights, lr=_rate(run))
 
 
 def _solver(model: nn.Module, loss: Loss, run: Run, kind: type[DDPNOpt] = DDPNOpt, **options: Any) -> DDPNOpt:
@@ -62,37 +68,28 @@ def _solver(model: nn.Module, loss: Loss, run: Run, kind: type[DDPNOpt] = DDPNOp
 def _clip(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> TrainingMethod:
     if run.baseline in KRONECKER:
         return _solver(model, loss, run, feedback="none", max_grad_norm=max_norm)
-    return _hooked(_baseline(model, loss, run), rivals.clip, max_norm)
+    return _hooked(model, loss, run, hook=rivals.clip, max_norm=max_norm)
 
 
 def _clip_samples(model: nn.Module, loss: Loss, run: Run, max_norm: float = 1.0) -> TrainingMethod:
-    return rivals.ClippedSamples(model, loss, _of_torch(list(model.parameters()), run), max_norm)
+    return rivals.ClippedSamples(model, loss, _of_torch(model.parameters(), run), max_norm)
 
 
 def _normalized(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
-    return _hooked(Backpropagation(model, loss, _of_torch(list(model.parameters()), run)), rivals.normalize)
+    optimizer = _of_torch(model.parameters(), run)
+    rivals.normalize(optimizer)
+    return Backpropagation(model, loss, optimizer)
 
 
-def _warm_up(model: nn.Module, loss: Loss, run: Run, updates: int = 200) -> TrainingMethod:
-    return _hooked(_baseline(model, loss, run), rivals.warm_up, updates)
-
-
-def _hooked(stepper: Backpropagation | DDPNOpt, hook: Callable[..., None], *arguments: Any) -> TrainingMethod:
-    hook(stepper if isinstance(stepper, DDPNOpt) else stepper.optimizer, *arguments)
+def _hooked(model: nn.Module, loss: Loss, run: Run, *, hook: Callable[..., None], **options: Any) -> TrainingMethod:
+    """Return the run's baseline with a hook before its steps."""
+    stepper = _baseline(model, loss, run)
+    hook(stepper if isinstance(stepper, DDPNOpt) else stepper.optimizer, **options)
     return stepper
 
 
 def _gauss_seidel(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
     return rivals.GaussSeidel(model, loss, partial(_of_torch, run=run))
-
-
-def _adamw(model: nn.Module, loss: Loss, run: Run) -> TrainingMethod:
-    return Backpropagation(model, loss, torch.optim.AdamW(model.parameters(), lr=_rate(run)))
-
-
-def _sgd_cosine(model: nn.Module, loss: Loss, run: Run, updates: int = 1000) -> TrainingMethod:
-    optimizer = torch.optim.SGD(model.parameters(), lr=_rate(run), momentum=0.9, nesterov=True)
-    return _hooked(Backpropagation(model, loss, optimizer), rivals.cosine, updates)
 
 
 def _rate(run: Run) -> float:
@@ -115,14 +112,14 @@ _TABLE: dict[str, tuple[str, Factory]] = {
     "ddpnopt": ("DDPNOpt", _solver),
     "clip": ("gradient clipping", _clip),
     "clip-samples": ("per-sample clipping", _clip_samples),
-    "warm-up": ("warm-up", _warm_up),
+    "warm-up": ("warm-up", partial(_hooked, hook=rivals.warm_up)),
     "normalised": ("normalized gradient", _normalized),
     "implicit": ("implicit SGD", lambda model, loss, run: rivals.ImplicitSGD(model, loss, _rate(run))),
     "trust-region": ("DDPNOpt, trust region", partial(_solver, kind=TrustRegion)),
     "gauss-seidel": ("Gauss-Seidel sweep", _gauss_seidel),
     "stacked": ("DDPNOpt, stacked batch", partial(_solver, kind=Stacked)),
-    "adamw": ("AdamW", _adamw),
-    "sgd-cosine": ("SGD, Nesterov, cosine", _sgd_cosine),
+    "adamw": ("AdamW", _baseline),
+    "sgd-cosine": ("SGD, Nesterov, cosine", partial(_hooked, hook=rivals.cosine)),
     "muon": ("Muon", lambda model, loss, run: rivals.Muon(model, loss, _rate(run))),
 }
 METHODS = {method: factory for method, (_, factory) in _TABLE.items()}

@@ -13,49 +13,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.optim import Optimizer
 
 from ocpkit import ProblemError
 from ocpkit_nn import Backpropagation, Loss, as_stages
 
 
-def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+def clip(optimizer: Optimizer, max_norm: float) -> None:
     """Scale the gradient of all weights down to the norm `max_norm` before every step (Pascanu et al. 2013)."""
-    weights = _weights(optimizer)
-
-    def scale(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(weights, max_norm)
-
-    optimizer.register_step_pre_hook(scale)
+    _before_steps(optimizer, lambda weights: nn.utils.clip_grad_norm_(weights, max_norm))
 
 
-def normalize(optimizer: torch.optim.Optimizer) -> None:
+def normalize(optimizer: Optimizer) -> None:
     """Scale the gradient of all weights to norm 1 before every step: the learning rate is the length of the step."""
-    weights = _weights(optimizer)
 
-    def scale(*_: Any) -> None:
+    def scale(weights: Sequence[nn.Parameter]) -> None:
         gradients = [p.grad for p in weights if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient in gradients:
             gradient.div_(norm.clamp_min(torch.finfo(norm.dtype).tiny))
 
-    optimizer.register_step_pre_hook(scale)
+    _before_steps(optimizer, scale)
 
 
-def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+def _before_steps(optimizer: Optimizer, change: Callable[[Sequence[nn.Parameter]], object]) -> None:
+    """Before every step change the gradients of all weights."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def hook(*_: Any) -> None:
+        change(weights)
+
+    optimizer.register_step_pre_hook(hook)
 
 
-def warm_up(optimizer: torch.optim.Optimizer, updates: int) -> None:
+def warm_up(optimizer: Optimizer, updates: int = 200) -> None:
     """Let the learning rate grow linearly from lr/updates to lr within so many updates."""
     _schedule(optimizer, lambda done: min(1.0, (done + 1) / updates))
 
 
-def cosine(optimizer: torch.optim.Optimizer, updates: int) -> None:
+def cosine(optimizer: Optimizer, updates: int = 1000) -> None:
     """Let the learning rate fall from lr to zero by half a cosine within so many updates (Loshchilov & Hutter 2017)."""
     _schedule(optimizer, lambda done: 0.5 * (1 + math.cos(math.pi * min(1.0, done / updates))))
 
 
-def _schedule(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> None:
+def _schedule(optimizer: Optimizer, factor: Callable[[int], float]) -> None:
     """Before every step multiply the learning rates by a factor of the number of steps done."""
     rates, done = [group["lr"] for group in optimizer.param_groups], 0
 
@@ -74,7 +75,7 @@ class ClippedSamples(Backpropagation):
     The samples must not interact in the model, as they do in batch norm.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, optimizer: Optimizer, max_norm: float) -> None:
         super().__init__(model, loss, optimizer)
         self.max_norm = max_norm
 
@@ -97,15 +98,8 @@ class ClippedSamples(Backpropagation):
 
 
 class _Trainer:
-    def __init__(self, model: nn.Module, loss: Loss, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, optimizers: Sequence[Optimizer | Backpropagation] = ()) -> None:
         self.model, self.loss, self.optimizers = model, loss, optimizers
-
-    def backpropagate(self, inputs: Tensor, targets: Tensor) -> float:
-        """Leave the gradient of the mean loss in the weights; return the loss."""
-        self.model.zero_grad()
-        mean_loss = self.loss.value(self.model(inputs), targets).mean()
-        mean_loss.backward()  # type: ignore[no-untyped-call]
-        return float(mean_loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
@@ -159,17 +153,17 @@ class Muon(_Trainer):
         self._hidden = [(m.weight, nn.Parameter(m.weight.detach().flatten(1))) for m in layers[1:-1]]
         taken = {id(weight) for weight, _ in self._hidden}
         rest = [p for p in model.parameters() if id(p) not in taken]
-        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr)]
-        if self._hidden:
-            matrices = [matrix for _, matrix in self._hidden]
-            optimizers.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
-        super().__init__(model, loss, optimizers)
+        self._rest = Backpropagation(model, loss, torch.optim.AdamW(rest, lr=lr))
+        matrices = [matrix for _, matrix in self._hidden]
+        self._muon = [torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")] if matrices else []
+        super().__init__(model, loss, [self._rest, *self._muon])
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
-        mean_loss = self.backpropagate(inputs, targets)
+        self.model.zero_grad()
+        mean_loss = self._rest.step(inputs, targets)
         for weight, matrix in self._hidden:
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
-        for optimizer in self.optimizers:
+        for optimizer in self._muon:
             optimizer.step()
         return mean_loss
 
@@ -182,14 +176,11 @@ class GaussSeidel(_Trainer):
     of the parameters of one layer what makes its steps.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: Loss, optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer]
-    ) -> None:
-        super().__init__(model, loss, [optimizer(stage.layer.parameters) for stage in as_stages(model)[1]])
+    def __init__(self, model: nn.Module, loss: Loss, optimizer: Callable[[Sequence[Tensor]], Optimizer]) -> None:
+        weights = [stage.layer.parameters for stage in as_stages(model)[1]]
+        self.layers = [Backpropagation(model, loss, optimizer(own)) for own in weights]
+        super().__init__(model, loss, self.layers)
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
-        losses = []
-        for optimizer in self.optimizers:
-            losses.append(self.backpropagate(inputs, targets))
-            optimizer.step()
+        losses = [layer.step(inputs, targets) for layer in self.layers]
         return losses[0]

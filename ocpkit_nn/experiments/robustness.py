@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments import trial
@@ -104,12 +105,10 @@ def areas(results: Results, value: Value) -> dict[int, float]:
     """Return by seed the mean of a value over the logarithm of the rate, by the trapezoidal rule."""
     by_rate = dict(sorted(results.by("learning_rate").items()))
     logarithms = np.log10(list(by_rate))
-    weights = np.gradient(logarithms)
-    weights[[0, -1]] /= 2
+    width = logarithms[-1] - logarithms[0]
     by_seed = [{r.run.seed: value(r) for r in members} for members in by_rate.values()]
     seeds = sorted(set.intersection(*map(set, by_seed)))
-    width = logarithms[-1] - logarithms[0]
-    return {seed: float(weights @ np.array([values[seed] for values in by_seed]) / width) for seed in seeds}
+    return {seed: float(trapezoid([values[seed] for values in by_seed], logarithms) / width) for seed in seeds}
 
 
 def area(results: Results, value: Value) -> Estimate:
