@@ -1,4 +1,4 @@
-"""E2 and T18: Fig. 3 and Table 4: what do the methods cost in batch size B, width X and depth L?
+"""E2: Fig. 3 and Table 4: what do the methods cost in batch size B, width X and depth L?
 
 One of B, X and L varies; the powers by which time and memory of a step grow stand beside those of Table 4.
 """

@@ -214,5 +214,5 @@ def _step(module: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tens
         return F.relu(x), F.relu
     if not isinstance(module, (nn.Conv2d, nn.Linear, nn.Flatten)):
         raise ValueError(f"no deconvolution for {module}; give Conv2d, Linear, ReLU or Flatten")
-    after, transpose = vjp(module, x)
+    after, transpose = vjp(module, x)[:2]
     return after, lambda y: transpose(y)[0]

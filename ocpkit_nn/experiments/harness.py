@@ -135,7 +135,7 @@ def _found(unique: dict[str, Run], folder: Path) -> dict[str, Result]:
     """Return the results that are there; a run's own file takes precedence over the collected ones."""
     collected = read_results(folder / COLLECTED) if (folder / COLLECTED).exists() else []
     found = {result.run.key: result for result in collected if result.run.key in unique}
-    return found | {key: read_run(path) for key in unique if (path := _file(folder, key)).exists()}
+    return found | {key: read_results(path)[0] for key in unique if (path := _file(folder, key)).exists()}
 
 
 def _seconds_left(unique: dict[str, Run], found: dict[str, Result]) -> float | None:
@@ -164,14 +164,6 @@ def train_and_keep(run: Run, train: Train, folder: Path) -> Result:
 
 def _file(folder: Path, key: str) -> Path:
     return folder / "runs" / f"{key}.json"
-
-
-def read_run(path: Path) -> Result:
-    """Read one run's file; `ProblemError` if it is damaged."""
-    try:
-        return Result.from_row(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ProblemError(f"{path} is damaged ({error}); delete it, and the run is trained again") from error
 
 
 def write_page(out: Path) -> Path:

@@ -189,10 +189,12 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read what `write_results` wrote; `ProblemError` if the file is missing or damaged."""
+    """Read a compressed list of rows, or the .json of one row; `ProblemError` if the file is missing or damaged."""
     if not path.is_file():
         raise ProblemError(f"there are no results at {path}: run the item first")
     try:
-        return [Result.from_row(row) for row in json.loads(gzip.decompress(path.read_bytes()))]
+        content = path.read_bytes()
+        rows = json.loads(gzip.decompress(content)) if path.suffix == ".gz" else [json.loads(content)]
+        return [Result.from_row(row) for row in rows]
     except (ValueError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
-        raise ProblemError(f"{path} is damaged ({error}); run the item again to write it anew") from error
+        raise ProblemError(f"{path} is damaged ({error}); delete it and run the item again") from error
