@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn.data import Dataset
 
 

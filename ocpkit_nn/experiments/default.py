@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
 from ocpkit_nn.experiments.results import Estimate, Results, Value, capped_loss, percent

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn import CrossEntropy, fcn, machine, reproducible
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES, build

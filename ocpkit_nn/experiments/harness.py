@@ -13,8 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ocpkit import ProblemError
-from ocpkit.errors import unknown_name
+from ocpkit.errors import ProblemError, unknown_name
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.report import NOT_JUDGED, Report, provenance
 from ocpkit_nn.experiments.run import COLLECTED, Options, Result, Run, read_results, write, write_results

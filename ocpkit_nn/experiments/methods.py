@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ocpkit import ProblemError
-from ocpkit.errors import unknown_name
+from ocpkit.errors import ProblemError, unknown_name
 from ocpkit_nn import EMSA, SGDVGR, Backpropagation, DDPNOpt, Loss, TrainingMethod
 from ocpkit_nn.experiments import rivals
 from ocpkit_nn.experiments.run import Run

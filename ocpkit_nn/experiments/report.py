@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.run import Result, write
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.optim import Optimizer
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn import Backpropagation, Loss, as_stages
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn import networks
 
 QUICK_SAMPLES = 64

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ocpkit import ProblemError
+from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, panels, save
