@@ -119,6 +119,16 @@ MOVED = {
 """The home today of each module that has moved."""
 
 
+NAMES = {
+    "ocpkit.control.noise": {"sample": "ocpkit.control.sampling.sample", "Sample": "ocpkit.control.sampling.Sample"},
+    "ocpkit.problem.constraint_rows": {"complementarity": "ocpkit.solution.complementarity.complementarity"},
+    "ocpkit.problem.free_parameters": {"chosen_parameters": "ocpkit.solution.chosen_parameters.chosen_parameters"},
+    "ocpkit.problem.functions": {"problem_from_functions": "ocpkit.problem.problem.Problem.from_functions"},
+    "ocpkit.recursion.expansion": {"expand": "ocpkit.engines.numpy.expand"},
+}
+"""The home today of each name that has left a module, by module."""
+
+
 class _MovedModule:
     """Loader of the module of today under its old name; the base classes of loaders are slow to import."""
 
@@ -173,6 +183,24 @@ def members(package: str, *homes: str) -> Callable[[str], Any]:
                 _warn(f"{package}.{name}", f"{package}.{home}.{name}")
                 return getattr(module, name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
+
+
+def names(module: str) -> Callable[[str], Any]:
+    """Return `__getattr__` of a module that names have left; they are loaded from their homes today."""
+
+    def get(name: str) -> Any:
+        if name not in NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home = NAMES[module][name]
+        _warn(f"{module}.{name}", home)
+        depth = 2 if home.split(".")[-2][0].isupper() else 1  # a method of a class
+        parts = home.split(".")
+        found = import_module(".".join(parts[:-depth]))
+        for part in parts[-depth:]:
+            found = getattr(found, part)
+        return found
 
     return get
 

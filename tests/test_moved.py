@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 import ocpkit
-from ocpkit.moved import MOVED
+from ocpkit.moved import MOVED, NAMES
 
 
 @pytest.mark.parametrize("old", sorted(MOVED))
@@ -32,6 +32,14 @@ def test_an_old_module_is_the_new_one(old: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_module_that_is_a_package_now_still_has_its_names(package: str, name: str, home: str) -> None:
     with pytest.warns(DeprecationWarning, match=rf"{package}\.{name} has moved to {home}\.{name}"):
         assert getattr(import_module(package), name) is getattr(import_module(home), name)
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
+def test_a_name_that_has_left_a_module_is_still_there(module: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"has moved to {NAMES[module][name]}"):
+        assert callable(getattr(import_module(module), name))
+    with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'DPP'"):
+        _ = import_module(module).DPP
 
 
 def test_the_warning_points_at_the_import() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
+from ocpkit import moved
 from ocpkit.autodiff.differentiable import Differentiable, differentiable, with_parameters
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
@@ -114,3 +115,6 @@ def _columns(parts: Identities, p_size: int) -> Differentiable:
     where, sizes = f"stage {stage.name!r}: noise", (stage.dynamics.state_size, stage.dynamics.control_size, p_size)
     noise = with_parameters(stage.noise, 3, where)
     return differentiable(lambda x, u, p: ca.vec(to_casadi(noise(x, u, p))), sizes, where, "casadi")
+
+
+__getattr__ = moved.names(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit import moved
 from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.boundary.arrays import Array
@@ -125,3 +126,6 @@ def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]
     g = rows.evaluate(problem.x0, problem.controls[0], problem.parameter(0))[:, 0]
     distance = np.where(rows.depends_on_control, 0.0, rows.traced.distance(g))
     return float(distance.max()), rows.names[int(distance.argmax())]
+
+
+__getattr__ = moved.names(__name__)

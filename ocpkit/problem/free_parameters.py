@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit import math as m
+from ocpkit import moved
 from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.boundary.arrays import Array, checked_vector
 from ocpkit.boundary.pickling import CarriesFunctions
@@ -218,3 +219,6 @@ class _Padded(_Called):
     def __call__(self, *new: Any) -> Any:
         F = super().__call__(*new)
         return m.stack([*F, *[0.0 * F[0]] * self.arguments.split.count])
+
+
+__getattr__ = moved.names(__name__)

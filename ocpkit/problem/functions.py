@@ -10,6 +10,7 @@ import casadi as ca
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocpkit import moved
 from ocpkit.autodiff.differentiable import Traced, differentiable, with_parameters
 from ocpkit.boundary.arrays import Array
 from ocpkit.boundary.pickling import CarriesFunctions
@@ -279,3 +280,6 @@ def find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
         f"the number of controls cannot be told from the functions (lengths that they accept: {accepted}); "
         "give control_size="
     )
+
+
+__getattr__ = moved.names(__name__)

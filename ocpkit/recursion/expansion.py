@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ocpkit import moved
+
 HessianProduct = Callable[[Any], tuple[Any, Any, Any]]
 
 
@@ -38,3 +40,6 @@ class Expansion:
     luu: Any = 0.0
     contract: HessianProduct | None = None
     gap: Any = None
+
+
+__getattr__ = moved.names(__name__)
