@@ -131,6 +131,7 @@ def test_one_plan_is_followed_past_the_jump_of_a_sensor() -> None:
     assert x[0] == pytest.approx(POLICIES[0].states[-1][0], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vm", "c"])
 def test_forward_passes_are_alike_in_every_engine(engine: str) -> None:
     """And not what they are without the declaration."""
@@ -179,6 +180,7 @@ SOLVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 @pytest.mark.parametrize("angles", [(0,), ()], ids=["declared", "not declared"])
 def test_a_sensor_that_jumps_makes_no_controller_turn_a_circle(solver: Any, angles: tuple[int, ...]) -> None:
@@ -208,6 +210,7 @@ def test_noise_at_the_jump_does_no_harm(angles: tuple[int, ...], delay: int) -> 
     assert jumps > 5
 
 
+@pytest.mark.slow
 def test_a_controller_in_c_counts_turns_like_python(tmp_path: Path) -> None:
     problem = turning(angles=(0,))
     export_c(problem, DDP(), tmp_path, "case")

@@ -23,6 +23,7 @@ def script() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_imports_go_in_no_circle(script: Any) -> None:
     graph = script.import_graph(script.sources())
     assert len(graph) > 100
@@ -46,6 +47,7 @@ def test_a_circle_would_be_named(script: Any) -> None:
         script.levels(script.import_graph(trees))
 
 
+@pytest.mark.slow
 def test_control_does_not_need_networks(script: Any) -> None:
     """Nor does a library need its command line."""
     graph = script.import_graph(script.sources())
@@ -64,6 +66,7 @@ def test_pictures_are_drawn_by_nobody_below_the_command_line(script: Any) -> Non
     assert users <= {"plotting", "cli", ""}  # "": the public names
 
 
+@pytest.mark.slow
 def test_every_module_says_what_it_is(script: Any) -> None:
     silent = [name for name, tree in script.sources().items() if tree.body and not ast.get_docstring(tree)]
     assert silent == []

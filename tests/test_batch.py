@@ -71,6 +71,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["lqr-2-1-20", "lqr-6-6-10", "parameters", "reference", "hand-written", "least-squares"]
 )
@@ -82,6 +83,7 @@ def test_one_problem_is_solved_as_the_numpy_engine_solves_it(name: str) -> None:
         assert_equal(solve_batch(problem, solver=type(solver)(max_iterations=6)), 0, alone, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("limit", [np.inf, 1.5])
 def test_problems_with_other_states_parameters_and_guesses(options: str, limit: float) -> None:

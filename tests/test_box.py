@@ -194,6 +194,7 @@ def bounded(problem: Problem, lower: Any, upper: Any) -> Problem:
     return problem.replace(stages=tuple(stages[id(s)] for s in problem.stages))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "name"), runs("ddp", "ilqr", "fddp"), ids=str)
 def test_bounds_that_nothing_touches_change_nothing(case: Case, name: str) -> None:
     """The same iterates to the last bit, and multipliers that are zero."""
@@ -207,6 +208,7 @@ def test_bounds_that_nothing_touches_change_nothing(case: Case, name: str) -> No
     assert reference.multipliers is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vm", "c"])
 @pytest.mark.parametrize("name", ["pendulum", "varying-sizes", "quadrotor"])
 def test_bounds_that_nothing_touches_change_nothing_in_other_engines(name: str, engine: str) -> None:
@@ -218,6 +220,7 @@ def test_bounds_that_nothing_touches_change_nothing_in_other_engines(name: str, 
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_convex_problem_ends_where_its_quadratic_program_does(engine: str) -> None:
     """A linear-quadratic problem with bounds is one quadratic program in all controls."""
@@ -256,6 +259,7 @@ def _two_kinds() -> Problem:
     return free.replace(stages=(free.stages[0],) * 5 + (limited.stages[0],) * 10 + (free.stages[0],) * 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [DDP(), ILQR(), FDDP()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("name", BOUNDED)
 def test_same_optimum_as_ipopt_and_a_kkt_point(name: str, solver: DDP) -> None:
@@ -286,6 +290,7 @@ def test_a_guess_outside_the_bounds_is_moved_inside(engine: str) -> None:
     assert DDP(engine=engine).solve(problem, far).cost == pytest.approx(IPOPT().solve(problem).cost, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_curvature_respects_the_bounds() -> None:
     problem = swing(control_bounds=(-0.8, 0.5))
     solver = DDP(curvature=Identity(0.2), max_iterations=400)
@@ -349,6 +354,7 @@ def test_contradictory_bounds_are_named_with_their_values() -> None:
         swing(control_bounds=([0.0, 2.0], [1.0, -1.0]), control_size=2)
 
 
+@pytest.mark.slow
 def test_random_problems_end_at_kkt_points() -> None:
     converged = Floor()
 

@@ -28,6 +28,7 @@ def assert_same(solution: Solution, units: Rescaling, reference: Solution, rtol:
         np.testing.assert_allclose(ours, theirs, atol=1e3 * rtol * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["ipopt", "fatrop", "sqp"])
 @settings(max_examples=4, deadline=None)
 @given(st.sampled_from([1, 3, 6, 9, 10]), st.data())
@@ -117,6 +118,7 @@ def test_a_cost_on_a_high_base(solver: Any) -> None:
     np.testing.assert_allclose(high.controls, reference.controls, atol=1e-4 * np.abs(reference.controls).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gd", "msa", "emsa"])
 @settings(max_examples=5, deadline=None)
 @given(st.data())

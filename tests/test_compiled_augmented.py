@@ -49,12 +49,14 @@ def assert_equal(ours: Solution, expected: Solution) -> None:
     np.testing.assert_allclose(gains, others, atol=1e-5 * (1 + np.abs(others).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 def test_every_constrained_task(name: str) -> None:
     problem = models.get(name).build()
     assert_equal(COMPILED.solve(problem), (GRAPHS if name in SINGULAR else PYTHON).solve(problem))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "declaration"), [("goddard", {"horizon": 30}), ("minimum-time", {})])
 def test_damped_solves_reach_the_same_optimum(name: str, declaration: dict[str, Any]) -> None:
     problem = models.get(name).build(**declaration)
@@ -70,6 +72,7 @@ def test_the_first_outer_iteration_of_singular_tasks(name: str) -> None:
     assert_equal(*(replace(solver, max_iterations=1).solve(problem) for solver in (COMPILED, PYTHON)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixed", "curved obstacle", "parameters at each stage", "stages that differ"])
 def test_small_problems(name: str) -> None:
     problem = CASES[name]()
@@ -77,6 +80,7 @@ def test_small_problems(name: str) -> None:
     assert_equal(INSIDE_COMPILED.solve(problem), INSIDE.solve(problem))
 
 
+@pytest.mark.slow
 def test_random_problems() -> None:
     """Feasible or not, with every kind of row."""
     converged = Floor()
@@ -129,6 +133,7 @@ INFEASIBLE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INFEASIBLE)
 def test_infeasible_problems_are_named_alike(name: str) -> None:
     problem = swing(**INFEASIBLE[name])
@@ -153,6 +158,7 @@ def blowing_up() -> Problem:
     )
 
 
+@pytest.mark.slow
 def test_inner_solves_that_fail_raise_the_penalty() -> None:
     problem = blowing_up()
     ours, expected = COMPILED.solve(problem), PYTHON.solve(problem)
@@ -161,6 +167,7 @@ def test_inner_solves_that_fail_raise_the_penalty() -> None:
     assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_it_stops_when_told_to() -> None:
     problem = models.get("goddard").build()
     stopped = COMPILED.solve(problem, callback=lambda line: line.index < 2)

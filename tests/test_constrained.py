@@ -152,6 +152,7 @@ def _two_kinds() -> Problem:
     return free.replace(stages=(free.stages[0],) * 5 + (bounded.stages[0],) * 10 + (limited.stages[0],) * 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_same_optimum_as_ipopt_and_a_kkt_point(name: str) -> None:
     problem = CASES[name]()
@@ -261,6 +262,7 @@ def test_a_black_box_cost_says_what_to_do() -> None:
         AugmentedLagrangian().solve(problem)
 
 
+@pytest.mark.slow
 def test_random_problems_never_claim_what_does_not_hold() -> None:
     """Control bounds and a terminal row that may or may not be reachable."""
     converged = Floor()

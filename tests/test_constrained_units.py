@@ -32,6 +32,7 @@ def solved(seed: int, name: str) -> Solution:
     return SOLVERS[name].solve(random_problem(seed))
 
 
+@pytest.mark.slow
 def test_units_change_no_verdict() -> None:
     converged = Floor()
 
@@ -177,6 +178,7 @@ def test_without_scaling_the_units_are_the_users() -> None:
         assert solution.scaling is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c"])
 @pytest.mark.parametrize("method", [AugmentedLagrangian, InteriorPoint])
 @pytest.mark.parametrize("width", [1e-8, 1e-6, 1e-3])
@@ -210,6 +212,7 @@ def runaway(growth: float) -> Problem:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c"])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("growth", [1.5, 2.0, 3.0, 4.0])

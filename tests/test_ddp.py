@@ -67,6 +67,7 @@ def test_long_horizon_gain_is_the_stationary_one() -> None:
     np.testing.assert_allclose(solution.value_hessians[0], P, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "solver"), runs("ddp", "ilqr", "fddp"), ids=str)
 def test_converges_within_its_budget(case: Case, solver: str) -> None:
     problem = case.problem()
@@ -146,6 +147,7 @@ def test_random_smooth_problems_ddp() -> None:
     converged.check(95)
 
 
+@pytest.mark.slow
 def test_random_smooth_problems_ilqr() -> None:
     converged = Floor()
 

@@ -79,6 +79,7 @@ def replayed(schedule: Damping, level: Level, step_size: float, found: float) ->
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -98,6 +99,7 @@ def test_the_damping_follows_the_table(name: str, schedule: str, engine: str) ->
     assert Event.LARGE_STEP in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_damping_of_a_batch_follows_the_table(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each problem of a batch has the damping that the NumPy engine gives it alone, after every iteration."""
@@ -168,6 +170,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c", "batch"])
 @pytest.mark.parametrize("name", ENDINGS)
 def test_an_ending_follows_the_table(name: str, engine: str) -> None:

@@ -47,6 +47,7 @@ def test_links_lead_to_what_the_site_has(page: Path) -> None:
             assert there.exists(), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_it_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "docs/robots.md":

@@ -100,6 +100,7 @@ def test_one_sweep(case: Case, options: str, engine: str) -> None:
         assert_equal_line(line, expected, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("case", "name"), [run for run in runs("ddp", "ilqr", "fddp") if run[0] in TRACED], ids=str)
 def test_whole_solves(case: Case, name: str, engine: str) -> None:
@@ -122,6 +123,7 @@ def assert_equal_solves(ours: Solution, reference: Solution) -> None:
 UNDER_LIMITS = [name for name in models.names() if models.get(name).solver != "ddp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", [*sorted({*models.names()} - {*UNDER_LIMITS}), "bryson-denham", "unicycle-obstacles"])
 def test_every_task(name: str, engine: str) -> None:
@@ -135,6 +137,7 @@ def test_every_task(name: str, engine: str) -> None:
         assert_equal_solves(ours, replace(solver, engine="numpy").solve(problem))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_look_at_the_undamped_step_leaves_the_damped_one(engine: str) -> None:
     """Least time under its prices ends damped; policy and |Q_u| are still those of the damping that was."""
@@ -262,6 +265,7 @@ def test_no_gradient_is_not_taken_for_none(feedback: bool, engine: str) -> None:
     assert np.isnan(solution.history[0].gradient_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [*ENGINES, "batch"])
 def test_the_same_way_on_from_a_saddle(engine: str) -> None:
     """What damped the steps before tells nothing of |Q_uu| where the saddle was left."""
@@ -285,6 +289,7 @@ def test_the_same_way_on_from_a_saddle(engine: str) -> None:
     assert cost == pytest.approx(expected.cost, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("make", [no_minimum, blows_up, no_derivative, barrier, stalls])
 def test_the_same_end(make: Any, engine: str) -> None:
@@ -372,6 +377,7 @@ def test_what_is_known_of_a_failure_keeps_no_problem_alive() -> None:
     assert stage() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_functions_that_are_not_curved_are_so_in_every_engine(engine: str) -> None:
     """DDP then takes v·∇²f = 0; so it does behind constraints and free parameters."""
@@ -391,6 +397,7 @@ def test_functions_that_are_not_curved_are_so_in_every_engine(engine: str) -> No
         assert abs(reference.value_hessians[0] - with_curvature[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", *ENGINES])
 def test_threads_may_solve_one_problem_at_once(engine: str) -> None:
     """They share its traced functions, whose memory is each thread's own."""
@@ -464,6 +471,7 @@ def test_dense_linear_quadratic_parts_become_loops(engine: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [7, 8, 9, 12])
 def test_value_hessians_of_every_stage_are_kept(n: int) -> None:
     """From n = 8 on the C code writes them past the caches, in whole vectors wherever they begin."""

@@ -87,6 +87,7 @@ def test_other_states_parameters_and_horizons_use_the_same_library(
         solve(other)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solve(scalar(0.83))
     (path,) = folder.glob("*.so")
@@ -112,6 +113,7 @@ def _race(folder: str, barrier: Any, results: Any) -> None:
     results.put(solve(scalar(0.84)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_several_processes_at_once(folder: Path, count: int) -> None:
     context = multiprocessing.get_context("spawn")
@@ -270,6 +272,7 @@ def test_the_key_names_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch)
 
 
 # ------------------------------------------------------------------------------------------- which compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 def test_every_compiler_builds_what_is_written(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds, stages of several kinds, and the augmented Lagrangian."""

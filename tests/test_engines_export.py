@@ -87,6 +87,7 @@ def assert_same(numbers: list[float], controls: np.ndarray, reference: Any) -> N
     np.testing.assert_allclose(controls, np.concatenate(reference.controls), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize(
     ("name", "solver"),
@@ -125,6 +126,7 @@ def test_solves_again_from_other_states(tmp_path: Path) -> None:
     assert_same(numbers, controls, replace(solver, max_iterations=2).solve(moved, solver.solve(problem)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartpole-bounded", "car-parking-bounded"])
 def test_control_bounds_are_built_in(name: str, tmp_path: Path) -> None:
     """Five iterations: later ones amplify rounding. The guess, out of the bounds, is moved inside as in Python."""

@@ -58,6 +58,7 @@ def with_a_hole() -> Problem:
     return upright(cost=cost, terminal_cost=lambda x: 5 * (x[0] - np.pi) ** 2, horizon=5, parameters=[np.pi])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "iterations", "push"),
     [(bounded_quadrotor(), 1, 0.01), (models.get("cartpole-bounded").build(horizon=40), 2, 0.002)],

@@ -71,6 +71,7 @@ def test_the_command_line_has_the_flag(name: str) -> None:
     assert text.endswith("    typer.run(main)\n")
 
 
+@pytest.mark.slow
 def test_help_is_said_and_not_written_into_a_folder_of_that_name(tmp_path: Path) -> None:
     script = [sys.executable, str(EXAMPLES / "two_passes.py")]
     said = subprocess.run([*script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout

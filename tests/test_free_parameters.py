@@ -54,6 +54,7 @@ def best_mass(horizon: int, price: float) -> float:
     return float((price / (h * a @ a)) ** (1 / 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [AugmentedLagrangian(), IPOPT()], ids=str)
 @pytest.mark.parametrize("price", [3.0, 40.0])
 def test_a_mass_in_closed_form(solver: Any, price: float) -> None:
@@ -153,6 +154,7 @@ def test_the_same_optimum_as_the_plain_nonlinear_program_of_ipopt() -> None:
     np.testing.assert_allclose(chosen_parameters(problem, solution), answer.value(theta), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("substeps", [1, 3])
 @pytest.mark.parametrize(("distance", "limit"), [(1.0, 1.0), (3.0, 0.5)])
 def test_the_least_time_to_rest_is_2_roots_of_d_over_a(distance: float, limit: float, substeps: int) -> None:

@@ -47,6 +47,7 @@ MADE_BY: dict[str, tuple[Any, Any, type[Iteration]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE_BY)
 def test_every_solver_writes_its_kind_which_survives_a_file(name: str, tmp_path: Path) -> None:
     solver, build, kind = MADE_BY[name]

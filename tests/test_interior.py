@@ -97,6 +97,7 @@ def test_without_barrier_it_is_the_price_of_the_augmented_lagrangian() -> None:
         assert new.shape == g.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_same_optimum_as_the_augmented_lagrangian_and_a_kkt_point(name: str) -> None:
     problem = CASES[name]()
@@ -112,6 +113,7 @@ def test_same_optimum_as_the_augmented_lagrangian_and_a_kkt_point(name: str) -> 
     assert kkt_residual(problem, solution) <= 1e-5 * max(1.0, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["goddard", "bryson-denham", "minimum-time", "life-cycle"])
 def test_constrained_tasks(name: str) -> None:
     problem = models.get(name).build(**({"horizon": 30} if name == "goddard" else {}))
@@ -121,6 +123,7 @@ def test_constrained_tasks(name: str) -> None:
     assert solution.history[-1].violation <= 1e-8
 
 
+@pytest.mark.slow
 def test_random_problems() -> None:
     failed = Floor()
     for seed in range(6):

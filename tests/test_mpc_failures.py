@@ -175,6 +175,7 @@ def test_the_feedback_of_a_plan_goes_on_without_a_measurement() -> None:
     assert controller.step(plan.states[2]).health is Health.OPTIMAL
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_exported_c_and_python_agree_tick_by_tick_through_dropouts(
@@ -196,6 +197,7 @@ def test_exported_c_and_python_agree_tick_by_tick_through_dropouts(
         np.testing.assert_allclose([float(word) for word in line.split()], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_keeps_the_limits_that_the_converged_controller_keeps(method: Any, iterations: int) -> None:
@@ -207,6 +209,7 @@ def test_a_budget_keeps_the_limits_that_the_converged_controller_keeps(method: A
     assert loop.cost(cart()) == pytest.approx(exact.cost(cart()), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_pushes_do_not_wear_the_penalty_out(method: Any) -> None:
     """Through pushes far beyond the limit, which last for several ticks: later ticks do as well as the first."""
@@ -259,6 +262,7 @@ def speedy() -> Problem:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [1, 500])
 @pytest.mark.parametrize("method", [*METHODS, IPOPT, Fatrop])
 def test_a_state_that_no_control_can_save_is_never_improving(method: Any, iterations: int) -> None:

@@ -35,6 +35,7 @@ ALL = [IPOPT(), Fatrop(), SQP()]
 SHARP = DDP(gradient_tolerance=1e-9, cost_tolerance=1e-300, damping=QUADRATIC)  # of two mirrored swing-ups theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "solver"), runs("ipopt", "fatrop", "sqp"), ids=str)
 def test_same_optimum_as_ddp(case: Case, solver: str) -> None:
     problem = case.problem()

@@ -49,6 +49,7 @@ def scalar(by_control: float, by_state: float, added: float, horizon: int = 30) 
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0.0, 1.5), st.floats(0.0, 0.6), st.floats(0.0, 1.0))
 def test_the_scalar_problem_in_closed_form(by_control: float, by_state: float, added: float) -> None:
@@ -92,6 +93,7 @@ def test_a_linear_system_with_noise_of_several_sources_by_the_matrix_recursion()
     assert solution.cost == pytest.approx(0.5 * lqr.x0 @ P @ lqr.x0, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["feedback", "open loop"])
 def test_the_expected_cost_is_the_mean_of_many_runs(policy: str) -> None:
     """For an LQ problem exactly; the same controls without feedback cost more, as E[x²] grows by 1.1² a stage."""
@@ -113,6 +115,7 @@ def test_noise_that_grows_with_the_control_lowers_the_gains_and_added_noise_does
     assert (np.abs(growing.feedback_gains) < 0.9 * np.abs(quiet.feedback_gains)).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(problem=smooth_problems(max_horizon=10))
 def test_without_noise_it_is_ddp(problem: Problem) -> None:

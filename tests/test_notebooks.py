@@ -61,6 +61,7 @@ def test_a_page_keeps_its_blocks_in_order(path: Path) -> None:
     assert not any("](../" in cell.source for cell in notebook.cells)  # nothing is beside a notebook but notebooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NOTEBOOKS])
 def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = {path.stem: path for path in notebooks.write(tmp_path)}

@@ -233,6 +233,7 @@ def test_the_table_holds_every_option() -> None:
         assert {field.name for field in fields(kind)} == {*rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), ENTRIES, ids=lambda value: value if isinstance(value, str) else value.__name__
 )
@@ -246,6 +247,7 @@ def test_the_table_holds_every_option_of_a_part() -> None:
     assert {*OF_PARTS} == {field.name for kind in (Damping, LineSearch) for field in fields(kind)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c", "batch", "inner"])
 @pytest.mark.parametrize("name", OF_PARTS)
 def test_an_option_of_a_part_matters(name: str, engine: str) -> None:
@@ -270,6 +272,7 @@ def test_the_table_holds_every_option_of_a_schedule() -> None:
     assert held == {(kind, field.name) for kind in (Penalty, Barrier) for field in fields(kind)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c"])
 @pytest.mark.parametrize(("part", "change"), OF_SCHEDULES, ids=str)
 def test_an_option_of_a_schedule_matters(part: Penalty | Barrier, change: dict[str, float], engine: str) -> None:
@@ -291,6 +294,7 @@ def test_an_option_matters_in_c_too(name: str) -> None:
     assert matters(lambda given: fingerprint(DDP(**(solver | given)).solve(problem)), options, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", [AugmentedLagrangian, InteriorPoint, ILQG])
 @pytest.mark.parametrize("name", OF_DDP)
 def test_an_option_of_an_inner_solver_matters(outer: type[Any], name: str) -> None:
@@ -382,6 +386,7 @@ def test_every_solver_gives_one_answer(kind: type[Solver]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ batches and export
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_DDP)
 def test_an_option_matters_in_a_batch(name: str) -> None:
     problem, options, value = OF_DDP[name]
@@ -404,6 +409,7 @@ BATCH: dict[str, Any] = {
 BATCH |= {"dtype": "float32", "device": "no such device"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in inspect.signature(solve_batch).parameters if name != "problem"])
 def test_an_argument_of_a_batch_matters(name: str) -> None:
     def solve(given: dict[str, Any]) -> Any:

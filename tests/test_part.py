@@ -224,6 +224,7 @@ def written_out(case: tuple[str | None, ...]) -> Problem:
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: next(filter(None, case)))
 
 
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_obeys_an_override_or_refuses_it(case: tuple[str | None, ...], name: str) -> None:
@@ -253,6 +254,7 @@ def test_derivatives_of_an_override_are_its_own(case: tuple[str | None, ...]) ->
     assert gradient == pytest.approx(np.abs(differences).max(), rel=1e-4)
 
 
+@pytest.mark.slow
 @cases
 def test_everything_made_from_a_problem_obeys_an_override(case: tuple[str | None, ...]) -> None:
     """Free parameters, sensitivities, controllers, batches."""

@@ -122,6 +122,7 @@ def assert_same_solution(found: Solution, expected: Solution, rtol: float = 0.0)
         np.testing.assert_allclose(u, v, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_problem_solves_to_the_same(name: str, way: Callable[[Any], Any]) -> None:
@@ -129,6 +130,7 @@ def test_a_problem_solves_to_the_same(name: str, way: Callable[[Any], Any]) -> N
     assert_same_solution(solve(way(problem)), solve(problem))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", sorted({*models.names()} - {"goddard"})
 )  # which takes seconds to build, like minimum-time
@@ -269,6 +271,7 @@ def test_a_solve_in_c_is_not_copied() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ processes
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted({"fork", "spawn"} & {*multiprocessing.get_all_start_methods()}))
 def test_processes_solve_what_they_are_sent(method: str) -> None:
     problems = [PROBLEMS[name]() for name in ("rk4", "constraints", "noise", "free parameters")]

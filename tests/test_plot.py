@@ -135,6 +135,7 @@ def test_curves_hold_the_numbers_of_the_solution():
     assert np.array_equal(np.stack([patch.get_data().values for patch in controls], axis=1), solution.controls)
 
 
+@pytest.mark.slow
 def test_bounds_are_drawn_where_they_are_finite():
     problem = build(control_bounds=([-1.0, -np.inf], [1.0, 0.5]))
     free = plot_solution(DDP().solve(build()), problem=build())
@@ -169,6 +170,7 @@ def test_picture_is_saved_and_the_users_figures_are_left_alone(tmp_path):
     assert matplotlib.get_backend() == backend
 
 
+@pytest.mark.slow
 def test_animation_runs_in_real_time_and_holds_its_end(tmp_path):
     seen = []
     solution, task = DDP().solve(build()), make_task(seen)

@@ -45,6 +45,7 @@ def by_ipopt(seed: int) -> Solution:
     return IPOPT_100.solve(draw(seed).clean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", FALSE)
 def test_claims_that_were_false(seed: int) -> None:
     solution = by_ipopt(seed)

@@ -83,6 +83,7 @@ def test_of_a_linear_quadratic_problem_it_is_the_closed_loop() -> None:
         x = (lqr.A + lqr.B @ K) @ x
 
 
+@pytest.mark.slow
 def test_gradient_of_the_optimal_cost_is_the_costate() -> None:
     """Stages whose sizes differ; S = Σ g·z has the gradient that forward mode gives."""
     converged = Floor()

@@ -95,6 +95,7 @@ def test_a_linear_chain_is_solved_as_riccati_does_in_one_step(engine: str) -> No
         x = (lqr.A + lqr.B @ K[t]) @ x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0])
 def test_a_cubic_chain_from_x0_everywhere_and_from_noise(seed: int | None) -> None:
     problem = cubic()
@@ -105,6 +106,7 @@ def test_a_cubic_chain_from_x0_everywhere_and_from_noise(seed: int | None) -> No
     assert_is_ipopts(problem, solution)
 
 
+@pytest.mark.slow
 def test_pendulums_that_have_fallen_before_the_first_iteration() -> None:
     """Single shooting is left with the pendulums hanging and turning."""
     problem = pendulums()
@@ -113,6 +115,7 @@ def test_pendulums_that_have_fallen_before_the_first_iteration() -> None:
     assert DDP(engine="vm", max_iterations=20).solve(problem).cost > 100 * solution.cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "problem",
     [cubic(control_bounds=(-3.5, 3.5)), pendulums(control_bounds=(-3.0, 1.0))],
@@ -127,6 +130,7 @@ def test_within_control_bounds(problem: Problem) -> None:
     assert ((controls == lower) | (controls == upper)).any()
 
 
+@pytest.mark.slow
 def test_under_constraints_by_the_augmented_lagrangian() -> None:
     end = Constraint(lambda x: x[:2], [0.2, 0.0], [0.2, 0.0], "end")
     problem = at_x0(cubic(control_bounds=(-4.0, 4.0), terminal_constraints=(end,)))

@@ -70,6 +70,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_how_it_ends(solver: str, end: str) -> None:
@@ -126,6 +127,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in registry.names() if n not in ("ipopt", "fatrop", "sqp")])
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_controls_are_inside_their_bounds_on_every_way_out(name: str, way: str) -> None:

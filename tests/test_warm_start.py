@@ -42,6 +42,7 @@ def cart(**changes: Any) -> Problem:
     return Problem.from_functions(**(declaration | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "c"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_next_tick_starts_as_far_as_the_last_one_came(method: Any, engine: str) -> None:

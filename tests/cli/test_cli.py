@@ -148,6 +148,7 @@ def test_horizon_limit_and_tolerance_reach_the_solver():
     assert (loose["iterations"], loose["status"]) == (0, "converged")
 
 
+@pytest.mark.slow
 def test_time_limit_ends_a_slow_solve():
     result = ocpkit("solve", "model.py:slow", "-s", "gd", "--time-limit", "0.01", "--json")
     assert strict_json(result.stdout)["status"] == "time_limit"
@@ -283,6 +284,7 @@ def test_list_shows_tasks_and_solvers():
     assert "fatrop" in text
 
 
+@pytest.mark.slow
 def test_a_classic_task_is_solved_and_filmed_by_name():
     result = ocpkit("solve", "double-integrator", "--json", "--animate", "--plot", "a.png")
     assert strict_json(result.stdout)["success"]
@@ -365,6 +367,7 @@ BROKEN = '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit\nexit 1\n'
 SILENT = '#!/bin/sh\n[ "$1" = --version ] && echo silent 1.0\nexit 0\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "flags", "found", "works"),
     [
@@ -414,6 +417,7 @@ def run(*arguments, **options):
     return subprocess.Popen([script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [(["model.py"], 0), (["model.py", "--max-iterations", "0"], 1), (["model.py:nothing"], 2)],
@@ -436,6 +440,7 @@ def interrupt(process):
     return process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_interrupt_returns_and_saves_the_best_iterate():
     process = run("solve", "model.py:slow", "--save", "best.npz", "--json")
     output, errors = interrupt(process)
@@ -445,6 +450,7 @@ def test_interrupt_returns_and_saves_the_best_iterate():
     assert Solution.load("best.npz").states.shape == (101, 1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_closed_loop_writes_what_happened():
     process = run("mpc", "model.py:slow_steps", "--ticks", "9999", "--log", "log.csv", "--json")
     output, errors = interrupt(process)

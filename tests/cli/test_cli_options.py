@@ -116,6 +116,7 @@ def test_the_table_holds_every_option() -> None:
         assert {max(each.opts, key=len) for each in commands[name].params if each.opts[0][0] == "-"} == {*lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "option"), ENTRIES)
 def test_an_option_changes_what_comes_out(command: str, option: str) -> None:
     line, values = LINES[command][option]

@@ -174,6 +174,7 @@ def small_run(folder: Path) -> list[str]:
     return ["train", str(folder / "data.npz"), "--batch-size", "8", "--out", str(folder / "run")]
 
 
+@pytest.mark.slow
 def test_a_file_gets_plain_lines_whatever_the_colors(tmp_path: Path) -> None:
     """FORCE_COLOR, as notebooks and servers set it, asks for colors; it does not make a file a terminal."""
     result = CliRunner(env={"FORCE_COLOR": "1"}).invoke(app, [*small_run(tmp_path), "--epochs", "3"])

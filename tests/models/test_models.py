@@ -32,6 +32,7 @@ def test_modules_are_imported_when_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @every_task
 def test_the_record_fits_the_problem(name):
     task, problem = models.get(name), built(name)
@@ -81,6 +82,7 @@ def rows(constraint: Constraint, arguments: tuple[Array, ...]) -> list[Any]:
     return [np.asarray(number).tolist() for number in (constraint.lower, value, constraint.upper)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key", "default"),
     [
@@ -175,6 +177,7 @@ def test_models_run_on_tensors(name):
     np.testing.assert_allclose(end(tensors[0], tensors[2]), end(x, p), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_task
 @pytest.mark.parametrize("end", [0, -1], ids=["start", "end"])
 def test_draws_a_frame(name, end):

@@ -69,6 +69,7 @@ def without_limits(problem: Problem) -> Problem:
     return problem.replace(stages=tuple(stages[id(stage)] for stage in problem.stages), terminal_constraints=())
 
 
+@pytest.mark.slow
 @every_constrained_task
 def test_the_optimum_is_found_and_obeys_the_limits(name):
     problem, solution = built(name), solved(name)
@@ -79,6 +80,7 @@ def test_the_optimum_is_found_and_obeys_the_limits(name):
     assert max(worst.values()) <= 1e-7, worst
 
 
+@pytest.mark.slow
 @every_constrained_task
 def test_the_default_solver_finds_the_same_optimum(name):
     problem, solution = built(name), by_default(name)
@@ -91,6 +93,7 @@ def test_the_default_solver_finds_the_same_optimum(name):
     assert max(rows.max() for rows in excesses(problem, solution.states, solution.controls).values()) <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOUNDED)
 def test_bounds_alone_need_no_augmented_lagrangian(name):
     """Exactly inside the bounds, and the same optimum and multipliers by either way."""
@@ -162,6 +165,7 @@ KNOWN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments", "seconds", "optimum"), KNOWN)
 def test_the_known_optimum_is_approached_as_the_steps_shrink(name, arguments, seconds, optimum):
     costs = [solved(name, horizon=steps, time_step=seconds / steps, **arguments).cost for steps in (50, 200)]

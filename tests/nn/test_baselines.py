@@ -71,6 +71,7 @@ def assert_same_parameters(model: nn.Module, twin: nn.Module, tolerance: float) 
         assert_near(parameter.detach(), other.detach(), tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("baseline", BASELINES)

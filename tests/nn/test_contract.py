@@ -153,6 +153,7 @@ def test_a_momentum_that_is_not_there_cannot_be_cycled(curvature: str) -> None:
 # ---- groups and frozen parameters ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_form
 def test_what_is_frozen_stays_and_what_is_freed_moves(options: dict[str, Any]) -> None:
     """By requires_grad alone, at any time; the rest goes on."""
@@ -283,6 +284,7 @@ def by_torch(pair: Any) -> Any:
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair)), "torch": by_torch}
 
 
+@pytest.mark.slow
 @every_form
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_of_both_goes_on_bit_for_bit(options: dict[str, Any], how: str) -> None:
@@ -329,6 +331,7 @@ def test_a_copy_that_is_frozen_meanwhile_keeps_its_moments() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 @every_form
 def test_a_loaded_state_is_nobody_elses(options: dict[str, Any]) -> None:
     """Two optimizers, one with the state of the other, train as if each were alone."""

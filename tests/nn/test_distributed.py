@@ -98,6 +98,7 @@ def _enter(rank: int, count: int, work: Callable[[Processes], Any], folder: Path
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_take_the_step_of_the_whole_batch(count: int, tmp_path: Path) -> None:
     results = in_processes(count, lambda shared: {name: train(name, shared) for name in OPTIONS}, tmp_path)

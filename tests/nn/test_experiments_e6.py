@@ -65,6 +65,7 @@ def trained(monkeypatch):
     return e6.train(replace(RUN, samples=None, epochs=20, batch_size=10))
 
 
+@pytest.mark.slow
 def test_what_tells_bars_apart_is_seen(trained):
     (pair,) = trained.measures["pairs"]
     for layer in pair["pair"]:

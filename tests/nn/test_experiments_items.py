@@ -63,6 +63,7 @@ def test_nothing_is_trained_twice(folder, item, monkeypatch):
     assert (folder / item / "results.json.gz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_estimate_trains_one_run_of_each_kind(tmp_path):
     result = reproduce("e3", "--quick", "--seeds", "1", "--estimate", "--out", str(tmp_path), "-d", "wine")
     assert result.exit_code == 0, result.stderr
@@ -310,6 +311,7 @@ def test_a_heat_map_says_which_of_the_two_diverged():
     assert axes.images[0].get_array().mask.tolist() == [[False, False], [False, True]]
 
 
+@pytest.mark.slow
 def test_the_page_is_made_from_results_alone(tmp_path):
     out = tmp_path / "docs" / "results"
     result = reproduce("e4", "--quick", "--seeds", "1", "-d", "wine", "--out", str(out))

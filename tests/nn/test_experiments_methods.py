@@ -77,6 +77,7 @@ def test_a_kronecker_baseline_has_the_runs_own_options(name, model):
     assert optimizer.feedback == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_lowers_the_loss_and_has_a_name(method):
     if method == "muon" and not hasattr(torch.optim, "Muon"):

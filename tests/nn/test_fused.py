@@ -50,6 +50,7 @@ def assert_same_steps(name: str, layer: Layer, options: dict[str, Any], steps: i
             assert_near(own.solve(gradient), metric.solve(gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "no kernel"])
 @pytest.mark.parametrize("name", fused.CURVATURES)
 @few_examples

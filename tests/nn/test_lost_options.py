@@ -143,6 +143,7 @@ LOST: dict[str, tuple[Callable[[], nn.Module], dict[str, str], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what torch.compile imports
 @pytest.mark.parametrize("name", LOST)
 def test_what_a_model_loses_is_said_once(name: str) -> None:

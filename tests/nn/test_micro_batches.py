@@ -41,6 +41,7 @@ def assert_same_step(case: Case, micro_batch: int, options: dict[str, Any], tole
             assert_near(gain.rmatvec(u), expected.rmatvec(u), tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", RULES)
 @few_examples
 @given(

@@ -135,6 +135,7 @@ class Idle(nn.Module):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [DDPNOpt, EMSA, SGDVGR])
 @pytest.mark.parametrize("what", [*OF_TOKENS, "idle parameters"])
 def test_all_optimizers_take_tokens_and_idle_parameters(build: Callable[..., Any], what: str) -> None:

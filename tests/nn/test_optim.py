@@ -45,6 +45,7 @@ def parameters_of(model: nn.Module) -> Tensor:
 # ---- what a step depends on ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", RULES)
 @few_examples
 @given(
@@ -179,6 +180,7 @@ def test_groups_have_options_of_their_own(gains: str) -> None:
     assert_near(parameters_of(model), parameters_of(twin), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 @pytest.mark.parametrize("curvature", RULES)
 def test_training_resumes_bit_for_bit(curvature: str, feedback: str) -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 )  # blocks have no factors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @few_examples
@@ -45,6 +46,7 @@ def test_implicit_recursion_is_the_dense_one(metric: str, terminal: str, case: C
     assert_policies_equal(net, policies, expected, metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @few_examples
@@ -65,6 +67,7 @@ def test_recursion_by_outputs_is_that_by_controls(
     assert_policies_equal(net, policies, expected, metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS[:4])
 @few_examples
 @given(case=networks(max_batch=3), seed=seeds)
@@ -78,6 +81,7 @@ def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Cas
     assert_policies_equal(net, policies, expected, metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS[:-1])
 @few_examples
 @given(case=networks(max_batch=3), seed=seeds)
@@ -124,6 +128,7 @@ def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() ->
     assert_policies_equal(net, policies, expected, metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["identity", "rotated"])
 @pytest.mark.parametrize("terminal", ["empirical", "ggn"])
 @few_examples

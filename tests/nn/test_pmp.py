@@ -82,6 +82,7 @@ def objectives(kind: str, rho: float, iterations: int, squared: bool) -> list[tu
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.3, 3.0])
 @pytest.mark.parametrize("kind", ["perceptron", "convolution and residual block"])
 def test_every_layer_reaches_a_minimum_of_its_augmented_hamiltonian(kind: str, rho: float) -> None:

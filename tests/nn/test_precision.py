@@ -55,6 +55,7 @@ def parameters_after(
     return nn.utils.parameters_to_vector(model.parameters()).detach().cpu().double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feedback", ["full", "value", "none"])
 @pytest.mark.parametrize("curvature", RULES)
 def test_single_precision_rounds_the_same_steps(curvature: str, feedback: str) -> None:
@@ -74,6 +75,7 @@ def test_single_precision_second_order_rounds_the_same_steps() -> None:
     assert_near(single, double, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feedback", ["full", "value", "none"])
 @pytest.mark.parametrize("curvature", RULES)
 def test_autocast_is_for_the_layers_only(curvature: str, feedback: str) -> None:

@@ -82,6 +82,7 @@ def assert_refused(optimizer: DDPNOpt, model: nn.Module, inputs: Tensor, targets
     assert not any(optimizer.policies())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [plain, with_block])
 @pytest.mark.parametrize("curvature", CURVATURES)
 @few_examples

@@ -145,6 +145,7 @@ every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 terminals = st.sampled_from(["empirical", "ggn"])
 
 
+@pytest.mark.slow
 @every_loss
 @few_examples
 @given(case=perceptrons(), terminal=terminals)
@@ -170,6 +171,7 @@ def test_derivatives_of_the_bellman_objective_are_torch_funcs(loss: Any, case: C
                 assert_near(step.value.xx[i], reference["Vxx"])
 
 
+@pytest.mark.slow
 @every_loss
 @few_examples
 @given(

@@ -107,6 +107,7 @@ def drawn(name: str, reduction: str, seed: int) -> Drawn:
     return kind(reduction=reduction, **options), outputs(2 * real(generator)), targets(generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reduction"), LOSSES)
 @few_examples
 @given(seed=seeds)
@@ -131,6 +132,7 @@ def test_the_mean_over_the_batch_is_torchs_number(name: str, reduction: str, see
         assert_near(own[i], whole[i, :, i], 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (kind, *_) in CASES.items() if kind is nn.CrossEntropyLoss])
 @few_examples
 @given(seed=seeds)

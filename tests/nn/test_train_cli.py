@@ -159,6 +159,7 @@ def test_missing_packages_are_told_with_the_way_out(package, monkeypatch):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on():
     script = shutil.which("ocpkit", path=str(Path(sys.executable).parent))
     command = [script, "train", "data.npz", "--epochs", "100000", "--out", "a run"]

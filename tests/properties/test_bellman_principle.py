@@ -39,6 +39,7 @@ def engine_of(problem):
     return backward(problem, Exact())[0]
 
 
+@pytest.mark.slow
 @given(problems(dynamics_bend=0.3))
 def test_the_value_never_rises_by_optimizing_one_more_stage(problem):
     """V_t(x_t) ≤ Q_t(x_t, u_t) = ℓ_t + V_{t+1}(f_t(x_t, u_t)): solve the tail from each stage, warm-started."""
@@ -116,6 +117,7 @@ def signs(count):
     return list(product((-1.0, 1.0), repeat=count))
 
 
+@pytest.mark.slow
 @given(problems(), st.integers(0, 3))
 def test_an_indefinite_quu_names_its_stage(problem, where):
     """Without a minimum in u there is no Bellman step: the error carries the stage."""

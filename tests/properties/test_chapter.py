@@ -19,6 +19,7 @@ def test_the_code_of_the_chapter_runs_from_top_to_bottom():
     assert sum("assert" in block for block in blocks) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_figure_is_made_by_its_script(script, tmp_path):
     runpy.run_path(str(ROOT / "examples" / f"{script}.py"))["main"](tmp_path)

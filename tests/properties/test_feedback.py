@@ -8,6 +8,7 @@ With Q_ux dropped in all later stages Q_t is the cost-to-go J_t (A.5), whose gra
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -49,6 +50,7 @@ def residuals(problem, nominal, t, gain, direction):
     return [float(np.linalg.norm(there - here)) for there in moved]
 
 
+@pytest.mark.slow
 @given(any_problem, seeds)
 def test_feedback_cancels_the_change_of_the_gradient_to_first_order(problem, seed):
     """Eq. 18: halving δx quarters the error, but for its next term, O(‖δx‖³), which may cancel most of the first."""
@@ -66,6 +68,7 @@ def test_feedback_cancels_the_change_of_the_gradient_to_first_order(problem, see
             assert half <= 0.25 * whole + scale * h**3
 
 
+@pytest.mark.slow
 @given(problems(), seeds)
 def test_any_other_gain_leaves_an_error_of_first_order(problem, seed):
     """K is the minimizer of Eq. 28: without it, or with another gain, halving δx only halves the error."""

@@ -70,6 +70,7 @@ def assert_same_path(actual, expected):
         assert_close(a, b)
 
 
+@pytest.mark.slow
 @given(any_problem, st.floats(0.1, 1.0))
 def test_identity_curvature_is_sgd(problem, fraction):
     """Q_uu = I/η, Q_ux dropped: the iterates are u ← u − η ∇J, whichever solver is asked."""
@@ -82,6 +83,7 @@ def test_identity_curvature_is_sgd(problem, fraction):
     assert_same_path(iterates(ddp, problem), sgd)
 
 
+@pytest.mark.slow
 @given(any_problem, st.floats(0.1, 1.0))
 def test_sgd_is_plain_gradient_descent(problem, fraction):
     """The same, spelt out: u_{i+1} = u_i − η ∇J(u_i) with the gradient of the unrolled cost."""
@@ -95,6 +97,7 @@ def test_sgd_is_plain_gradient_descent(problem, fraction):
         assert_close(visited, u)
 
 
+@pytest.mark.slow
 @given(any_problem, st.floats(0.1, 1.0), st.sampled_from([0.5, 0.9]))
 def test_momentum_belongs_to_the_curvature(problem, fraction, momentum):
     """Q_u replaced by the velocity v ← μ v + Q_u: torch's SGD with momentum."""
@@ -111,6 +114,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", OPTIMIZERS)
 @given(problem=st.one_of(networks(), problems(max_horizon=3)), eta=st.sampled_from([1e-3, 1e-2]))
 def test_adaptive_curvatures_are_the_optimizers_of_that_name(rule, problem, eta):
@@ -120,6 +124,7 @@ def test_adaptive_curvatures_are_the_optimizers_of_that_name(rule, problem, eta)
     assert_same_path(iterates(solver, problem), expected)
 
 
+@pytest.mark.slow
 @given(any_problem, st.sampled_from([1e-4, 0.3]))
 def test_every_step_of_the_line_search_meets_armijo(problem, armijo):
     """J falls by at least armijo · ∇Jᵀ(u − û), the step is η α with α = 2^j, and α doubles after a success."""

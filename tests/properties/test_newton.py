@@ -1,6 +1,7 @@
 """With Q_ux kept: what DDP shares with Newton's method on the whole control sequence, and what not."""
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def test_value_hessians_are_symmetric_to_the_last_bit(problem):
         assert np.array_equal(step.value.xx, step.value.xx.T)
 
 
+@pytest.mark.slow
 @given(problems(dynamics_bend=0.8, min_horizon=2, conditioning=st.just(1.0)))
 def test_for_nonlinear_dynamics_it_differs(problem):
     """V_x·f_ux uses the gradient after the later stages have moved, Newton's method the one before."""
@@ -72,6 +74,7 @@ def test_for_nonlinear_dynamics_the_step_is_coupled_through_the_stages(bend, tar
     assert np.linalg.norm(ddp_step(problem) - newton) > 1e-3 * np.linalg.norm(newton)
 
 
+@pytest.mark.slow
 @given(problems(dynamics_bend=0.0, cost_bend=0.0))
 def test_linear_quadratic_problems_end_after_one_step(problem):
     """The gradient of J at the new controls vanishes, and J fell by what was promised."""
@@ -84,6 +87,7 @@ def test_linear_quadratic_problems_end_after_one_step(problem):
     assert policy.expected_change <= 0
 
 
+@pytest.mark.slow
 @given(problems(dynamics_bend=0.0, cost_bend=0.0), seeds)
 def test_gaps_are_part_of_the_quadratic_model(problem, seed):
     """From any state guess the full step closes the gaps, lands on the optimum and predicts the change of J."""
@@ -99,6 +103,7 @@ def test_gaps_are_part_of_the_quadratic_model(problem, seed):
     assert_close(new.cost - start.cost, policy.expected_change)
 
 
+@pytest.mark.slow
 @given(problems(), st.floats(1e-3, 10.0))
 def test_tikhonov_is_a_quadratic_in_every_following_state(problem, epsilon):
     """V_xx + ε I (Alg. 3, line 12) is the recursion of a cost with ½ ε ‖δx_t‖² added for t = 1 … T."""

@@ -28,6 +28,7 @@ def central(function, u, h=1e-5):
 PLAIN = (1.0, 1.0, 1.0)  # units of J, x_t and x_{t+1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("squared", [True, False])
 @given(problem=problems(), seed=seeds, rho=st.sampled_from([0.0, 0.1, 3.0]))
 def test_the_augmented_hamiltonian_is_eq_23_and_its_gradient_is_right(squared, problem, seed, rho):
@@ -130,6 +131,7 @@ def coupled(seed, rate):
 TOLERANCES = [(False, 1.0), (True, 0.01)]  # scaling, and what of a tolerance in the user's units serves in natural ones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scaling", "share"), TOLERANCES)
 @given(seed=seeds, rate=st.floats(0.05, 0.8))
 @settings(max_examples=10)
@@ -380,6 +382,7 @@ def test_a_minimization_that_leaves_the_finite_numbers_is_reported():
 BOXED = [MSA(), MSA(minimization="gradient", learning_rate=0.05), EMSA(), GradientDescent()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scaling", "share"), TOLERANCES)
 @pytest.mark.parametrize("solver", BOXED, ids=["msa", "msa-gradient", "emsa", "gd"])
 @given(seed=seeds)

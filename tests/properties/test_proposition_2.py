@@ -6,6 +6,7 @@ J is unrolled and differentiated by torch. Q_ux vanishes because the recursion d
 """
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,7 @@ def test_without_feedback_the_policy_is_the_stage_wise_newton_step(problem):
         assert_close(step.expected_change, oracle.gradient[u] @ newton / 2)
 
 
+@pytest.mark.slow
 @given(problems_without_coupling())
 def test_where_the_structure_makes_qux_vanish_feedback_changes_nothing(problem):
     """The premise of Prop. 2 met by the problem itself: the full recursion of DDP is the chain rule, and K = 0."""

@@ -66,6 +66,7 @@ def numbers(step):
     return [np.asarray(part.dense() if isinstance(part, OuterProduct) else part) for part in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", CURVATURES)
 @given(seed=seeds, n=sizes, m=sizes, n_next=sizes, rank=st.integers(1, 3), factored=st.booleans())

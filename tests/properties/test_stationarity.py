@@ -55,6 +55,7 @@ def saturating(guess, horizon=3):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
 @given(depth=st.floats(13.0, 30.0), side=st.sampled_from([-1.0, 1.0]))
 @settings(max_examples=5)
@@ -69,6 +70,7 @@ def test_a_saturated_control_is_no_minimum(solver, depth, side):
     assert solver.solve(problem, controls=np.full((3, 1), side)).success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
 @given(seed=seeds, size=st.integers(1, 3))
 @settings(max_examples=5)
@@ -127,6 +129,7 @@ def test_controls_held_by_a_bound_do_not_move(seed, size):
     assert hidden_at(problem, [inside]) > 1e-6 * H[0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [MSA(), GradientDescent()], ids=["msa", "gd"])
 def test_on_growth_success_means_the_optimum(solver):
     """MSA runs to log-odds of −20, where a country that saves nothing gains nothing by a little more."""
@@ -140,6 +143,7 @@ def test_on_growth_success_means_the_optimum(solver):
         assert solution.status in (Status.STALLED, Status.DIVERGED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [3, 20])
 def test_out_of_patience_or_not_saturation_is_what_is_said(patience):
     """On growth MSA saturates again wherever it goes on from, for the last of many times."""

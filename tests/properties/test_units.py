@@ -64,6 +64,7 @@ def assert_same_answer(ours: Solution, reference: Solution, units: Units, error:
     np.testing.assert_allclose(controls, expected, atol=np.sqrt(error) * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [np.inf, 3.0])
 @pytest.mark.parametrize("name", FREE)
 @settings(max_examples=12, deadline=None)

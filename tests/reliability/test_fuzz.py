@@ -13,6 +13,7 @@ from benchmarks.reliability.problems import FAMILIES, Draw, draw
 from ocpkit import DDP, FDDP, AugmentedLagrangian, Problem, ProblemError, Status
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the models' own arithmetic
 @pytest.mark.parametrize("first", range(0, 100, 20))
 def test_what_is_claimed_holds(first: int) -> None:
@@ -29,6 +30,7 @@ LOST_FEEDBACK = [959]  # DDP: V_xx of a pass whose damping leaves no feedback is
 HIDDEN_FALLS = [2533, 3198, 5911, 7073, 7504]  # IPOPT: co-states within its tolerance, while J falls
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", [*OPEN_GAPS, *NARROW_BOXES, *FAR_GUESSES, *LOST_FEEDBACK, *HIDDEN_FALLS])
 def test_what_was_once_claimed_falsely_is_not(seed: int) -> None:

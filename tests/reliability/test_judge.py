@@ -73,6 +73,7 @@ def test_a_false_cost_and_false_states_and_controls_beyond_bounds_are_denied() -
         assert objection(drawn, replace(solution, **lie))[0] == WRONG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, 30, 3))
 def test_rows_are_asked_for_in_their_unit(seed: int) -> None:
     """The optimum without rows is denied where it breaks one, and the optimum under rows passes."""
@@ -138,6 +139,7 @@ def test_all_kinds_and_decades_are_drawn() -> None:
     assert powers == set(range(-kinds.DECADES, kinds.DECADES + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the models' own arithmetic
 @pytest.mark.parametrize("first_seed", range(0, 60, 20))
 def test_what_is_claimed_of_saddles_units_and_rows_holds(first_seed: int) -> None:
@@ -152,6 +154,7 @@ SPREAD = [959, 1155, 1252, 1272, 1432, 2122, 2315]  # J fell by 25 decades, and 
 NOT_FINITE = [2514]  # an infinite V_xx excused everything by its rounding
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_was_once_claimed_falsely_is_not() -> None:
     outcomes = [fuzz.solve_and_judge_kind(seed) for seed in (*FLED, *OUTWEIGHED, 745)]

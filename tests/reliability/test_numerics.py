@@ -10,6 +10,7 @@ from ocpkit import DDP, models
 from ocpkit.solution.solution import Solution
 
 
+@pytest.mark.slow
 def test_converged_is_said_of_the_optimum_only() -> None:
     found = conditioning.cases(range(5), ["ddp, numpy", "ipopt"])
     assert [case for case in found if not case.honest] == []

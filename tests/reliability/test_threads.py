@@ -23,6 +23,7 @@ def _threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["numpy", "vm"])
 def test_a_solve_has_the_same_bits(engine: str) -> None:
     """Matrices of a stage are too small to be shared among threads."""
@@ -34,6 +35,7 @@ def test_a_solve_has_the_same_bits(engine: str) -> None:
     np.testing.assert_array_equal(*controls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", ["diagonal", "kronecker"])
 def test_a_training_run_repeats_with_as_many_threads_and_rounds_with_others(curvature: str) -> None:
     def weights(threads: int) -> torch.Tensor:

@@ -75,6 +75,7 @@ class Damped(MujocoDynamics):
         return np.concatenate([following[: self.model.nv], 0.9 * following[self.model.nv :]])
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own_has_its_own_derivatives():
     f, (problem, _) = Damped(hopper.model().model), solved("hopper")
     x, u = problem.x0, problem.controls[0]
@@ -83,6 +84,7 @@ def test_a_step_of_ones_own_has_its_own_derivatives():
     np.testing.assert_allclose(np.hstack(f.jacobians(x, u, NONE)), measured, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["finger", "hopper"])
 def test_a_task_is_pickled_with_its_plant(name):
     task, (problem, _) = models.get(name), solved(name)

@@ -230,6 +230,7 @@ def reach(horizon: int = 20) -> Problem:
     )
 
 
+@pytest.mark.slow
 def test_a_reach_converges_alike_in_every_engine_within_the_torques():
     problem = reach()
     assert check_derivatives(problem).ok
@@ -398,6 +399,7 @@ class WithFriction(RobotDynamics):
         return super().step(x, u - 0.2 * x[-n:], p)
 
 
+@pytest.mark.slow
 @bases
 def test_a_step_of_ones_own_has_its_own_derivatives(free_base):
     f = WithFriction(step(free_base).tree, 0.01, free_base=free_base)

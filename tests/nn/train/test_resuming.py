@@ -45,6 +45,7 @@ def kill():
     raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ocpkit_nn.layers.lost_options.TrainingWarning")  # blocks have no Kronecker factors
 @pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 @pytest.mark.parametrize("action", [kill, lambda: signal.raise_signal(signal.SIGINT)], ids=["killed", "Ctrl-C"])
@@ -86,6 +87,7 @@ def test_training_works_outside_the_main_thread():
     assert torch.equal(weights(results[0]), weights(train(options(epochs=1))))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been():
     code = (
         "import os, signal\n"
