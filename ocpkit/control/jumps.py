@@ -62,6 +62,6 @@ def played(problem: Problem, plan: Solution, ticks: int, feedback: bool) -> tupl
         for t, stage in enumerate(problem.stages):
             now = min(ticks + t, last)
             u = plan.policy(now, states[t]) if feedback and ticks + t <= last else plan.controls[now]
-            controls.append(np.clip(u, stage.control_lower, stage.control_upper))
+            controls.append(stage.clip(u))
             states.append(stage.dynamics.step(states[t], controls[t], problem.parameter(t)))
     return states, controls

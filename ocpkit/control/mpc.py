@@ -317,7 +317,7 @@ class MPC:
         control = self.plan.controls[self.offset].copy() if state is None else self.plan.policy(self.offset, state)
         if not np.isfinite(control).all():
             return None
-        return np.clip(control, stage.control_lower, stage.control_upper) if stage.bounded else control
+        return stage.clip(control)
 
 
 class _Verdict(NamedTuple):

@@ -53,9 +53,9 @@ class PlanFeedback:
         """
         start, stage = time.perf_counter(), self.stage
         measured = measured_state(x, self.problem.state_sizes[stage])
-        known, bounds = bool(np.isfinite(measured).all()), self.problem.stages[stage]
-        control = self.plan.policy(stage, measured) if known else self.plan.controls[stage]
-        control = np.clip(control, bounds.control_lower, bounds.control_upper)
+        known = bool(np.isfinite(measured).all())
+        control = self.plan.policy(stage, measured) if known else np.array(self.plan.controls[stage])
+        control = self.problem.stages[stage].clip(control)
         usual = Health.OPTIMAL if self.plan.success else Health.IMPROVING
         self.tick += 1
         return Command(

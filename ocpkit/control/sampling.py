@@ -104,7 +104,7 @@ def _one_run(
 
     for t, stage in enumerate(problem.stages):
         known.append(look(t))
-        u, p = np.clip(policy(t, known[t]), stage.control_lower, stage.control_upper), problem.parameter(t)
+        u, p = stage.clip(policy(t, known[t])), problem.parameter(t)
         F = stage.noise_matrix(states[t], u, p)
         states.append(stage.dynamics.step(states[t], u, p) + F @ rng.normal(size=F.shape[1]))
         controls.append(u)

@@ -14,6 +14,7 @@ from ocpkit.problem.stage import Stage
 from ocpkit.recursion.bellman import BellmanStep, Curvature, backward_pass
 from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.expansion import Expansion
+from ocpkit.recursion.policy import AffinePolicy
 from ocpkit.recursion.value import Value
 from ocpkit.solution.trajectory import ROUNDING, SMALL, Trajectory, relative_gap
 
@@ -156,14 +157,11 @@ class NumpyEngine:
         Stops early, with cost +inf, where the new states are not finite.
         """
         problem, x, gaps = self.problem, nominal.states, nominal.gaps
+        affine = AffinePolicy(x, nominal.controls, policy.feedforward, policy.feedback_gains, problem.difference)
         states, controls = [x[0]], list[Array]()
         with np.errstate(all="ignore"):
-            for t, (stage, step) in enumerate(zip(problem.stages, policy.steps)):
-                u = nominal.controls[t] + step_size * step.k
-                if step.K is not None:
-                    u = u + step.K @ problem.difference(states[t], x[t])
-                if stage.bounded:
-                    u = np.clip(u, stage.control_lower, stage.control_upper)
+            for t, stage in enumerate(problem.stages):
+                u = stage.clip(affine.control(t, states[t], step_size))
                 following = stage.dynamics.step(states[t], u, problem.parameter(t))
                 if gaps is not None and step_size < 1:
                     following = following - (1 - step_size) * gaps[t]

@@ -342,6 +342,10 @@ class Stage(CarriesFunctions):
         self.dynamics.mark_in_use()
         self.cost.mark_in_use()
 
+    def clip(self, control: Array) -> Array:
+        """Return a control (m,) put inside the bounds."""
+        return np.clip(control, self.control_lower, self.control_upper) if self.bounded else control
+
     @cached_property
     def bounded(self) -> bool:
         """Whether any control has a finite bound."""

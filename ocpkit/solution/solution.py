@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ocpkit.boundary.sizes import TooLarge, check_npz, read_bytes
 from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
 from ocpkit.problem.angles import difference
+from ocpkit.recursion.policy import AffinePolicy
 from ocpkit.solution.details import Details
 from ocpkit.solution.history import History, Iteration, as_record, from_record
 from ocpkit.solution.scaling import Scaling
@@ -160,9 +162,9 @@ class Solution:
         state = real_array(x, "the state")
         if state.shape != self.states[t].shape:
             raise ProblemError(f"state of shape {state.shape} at stage {t}, expected {self.states[t].shape}")
-        if self.feedback_gains is None:
-            return np.array(self.controls[t])
-        return np.asarray(self.controls[t] + self.feedback_gains[t] @ difference(state, self.states[t], self.angles))
+        apart = partial(difference, angles=self.angles)
+        affine = AffinePolicy(self.states, self.controls, None, self.feedback_gains, apart)
+        return np.array(affine.control(t, state))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one ``.npz`` file, atomically; `load` reads it back."""

@@ -184,7 +184,7 @@ def _moved(
             u = nominal.controls[t] + found.gains[t] @ problem.difference(states[t], nominal.states[t])
             if t in direction.moves:
                 u = u + length * direction.moves[t]
-            u = np.clip(u, stage.control_lower, stage.control_upper)
+            u = stage.clip(u)
             controls.append(u)
             states.append(stage.dynamics.step(states[t], u, problem.parameter(t)))
             if not np.isfinite(states[-1]).all():
