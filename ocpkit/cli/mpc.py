@@ -79,11 +79,11 @@ def mpc_command(
     )
     if loop.broken_off == INTERRUPTED and not loop.commands:
         raise typer.Exit(exits.INTERRUPTED)
-    paid = loop.cost(found.problem)
+    total = loop.cost(found.problem)
     if as_json:
-        print_json(_record(loop, paid))
+        print_json(_record(loop, total))
     else:
-        typer.echo(f"{found.name}, {'feedback of one plan' if feedback else 'MPC'}: {loop}; J paid {paid:.6g}")
+        typer.echo(f"{found.name}, {'feedback of one plan' if feedback else 'MPC'}: {loop}; J paid {total:.6g}")
     _write(loop, found, plant, log, plot, animate, film)
     if loop.broken_off == INTERRUPTED:
         raise typer.Exit(exits.INTERRUPTED)
@@ -99,14 +99,14 @@ def _plant(found: Target, mass: float, friction: float) -> Dynamics | None:
     return None
 
 
-def _record(loop: ClosedLoop, paid: float) -> dict[str, Any]:
+def _record(loop: ClosedLoop, total: float) -> dict[str, Any]:
     tally = {health.name.lower(): loop.count(health) for health in Health}
     return {
         "ticks": len(loop.controls),
         **tally,
         "lost_at": loop.lost_at,
         "broken_off": loop.broken_off,
-        "cost": paid,
+        "cost": total,
         "state": loop.states[-1].tolist(),
     }
 

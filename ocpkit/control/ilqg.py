@@ -27,7 +27,7 @@ import numpy as np
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.control.estimator import KalmanFilter
-from ocpkit.control.lqg import Doubt, price_of_doubt
+from ocpkit.control.lqg import EstimationCost, estimation_cost
 from ocpkit.control.noise import ExpectedCost
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
@@ -111,11 +111,11 @@ class ILQGRun(Run):
         if inner.value_hessians is None or not np.isfinite(inner.cost):
             self.status = inner.status if inner.status is not Status.CONVERGED else Status.DIVERGED
             return DDPIteration(index=0, cost=before)
-        doubt = self._doubt(problem, inner)
-        change = self._update(inner, doubt)
+        estimation = self._estimation_cost(problem, inner)
+        change = self._update(inner, estimation)
         self.inner = self.policy = inner
         self.multipliers = inner.multipliers
-        cost = inner.cost if doubt is None else inner.cost + doubt.cost
+        cost = inner.cost if estimation is None else inner.cost + estimation.cost
         self.trajectory = Trajectory(list(inner.states), list(inner.controls), cost)
         self.details = replace(self.details, cost_without_noise=self.problem.cost(inner.states, inner.controls))
         if change <= self.options.hessian_tolerance or inner.status is Status.INTERRUPTED:
@@ -131,19 +131,19 @@ class ILQGRun(Run):
             gap=last.gap,
         )
 
-    def _doubt(self, problem: Problem, inner: Solution) -> Doubt | None:
+    def _estimation_cost(self, problem: Problem, inner: Solution) -> EstimationCost | None:
         """Cost of not knowing the state, with the filter that is best for the inner solution."""
         estimator, options = self.options.estimator, self.options.inner
         if estimator is None:
             return None
         filtering = estimator.along(inner.states, inner.controls, inner.feedback_gains)
-        return price_of_doubt(problem, inner, filtering, second_order=options.second_order)
+        return estimation_cost(problem, inner, filtering, second_order=options.second_order)
 
-    def _update(self, inner: Solution, doubt: Doubt | None) -> float:
+    def _update(self, inner: Solution, estimation: EstimationCost | None) -> float:
         """Take W from the inner solution; return its largest relative change."""
         new = [_positive_part(np.asarray(V)) for V in inner.value_hessians[1:]]
-        if doubt is not None:
-            new = [V + more for V, more in zip(new, doubt.hessians)]
+        if estimation is not None:
+            new = [V + more for V, more in zip(new, estimation.hessians)]
         change = max(float(np.abs(a - b).max()) for a, b in zip(new, self.W))
         size = max(float(np.abs(a).max()) for a in new)
         self.W = new

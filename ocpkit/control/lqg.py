@@ -32,7 +32,7 @@ from ocpkit.solution.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class Doubt:
+class EstimationCost:
     """The cost of not knowing the state.
 
     Attributes
@@ -47,7 +47,9 @@ class Doubt:
     cost: float
 
 
-def price_of_doubt(problem: Problem, solution: Solution, filtering: Filtering, *, second_order: bool) -> Doubt:
+def estimation_cost(
+    problem: Problem, solution: Solution, filtering: Filtering, *, second_order: bool
+) -> EstimationCost:
     """Sweep G backward along a solution with feedback gains.
 
     Parameters
@@ -72,4 +74,4 @@ def price_of_doubt(problem: Problem, solution: Solution, filtering: Filtering, *
         Q = q_expansion(stages[t], Value(solution.value_gradients[t + 1], V[t + 1]))
         G = L[t].T @ Q.uu @ L[t] + stages[t].fx.T @ hessians[0] @ stages[t].fx
     at_start = float(np.sum(V[0] * filtering.predicted[0]) + np.sum(G * filtering.updated[0])) / 2
-    return Doubt(hessians, cost + at_start)
+    return EstimationCost(hessians, cost + at_start)

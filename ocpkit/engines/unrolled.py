@@ -85,15 +85,15 @@ def unrolled_minimum(
     search = BoxSearch(H, g, lower, upper, previous, times=ca.mtimes, rounding=ROUNDING, never=ca.SX(0))
     pivots = list[ca.SX]()
     for _ in range(STEPS + STEPS_PER_ENTRY * g.numel()):
-        factor = _factor(H, search.held)
+        factor = _factor(H, search.active)
         pivots.append(ca.if_else(search.finished, 1, factor.pivots))
         search.advance(factor)
-    factor, free = _factor(H, search.held), 1 - search.held
+    factor, free = _factor(H, search.active), 1 - search.active
     minimum = search.minimum(lambda right: factor.solve(ca.repmat(free, 1, right.shape[1]) * right))
     return minimum, ca.vertcat(*pivots), 1 - search.finished
 
 
-def _factor(H: ca.SX, held: ca.SX) -> SymbolicCholesky:
-    """Factor H with the rows and columns of an identity for what is held."""
-    free = 1 - held
-    return SymbolicCholesky((free @ free.T) * H + ca.diag(held))
+def _factor(H: ca.SX, active: ca.SX) -> SymbolicCholesky:
+    """Factor H with the rows and columns of an identity for what is active."""
+    free = 1 - active
+    return SymbolicCholesky((free @ free.T) * H + ca.diag(active))

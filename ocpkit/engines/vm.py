@@ -144,7 +144,7 @@ class VMEngine:
             m = run.stage_type.control_size
             known = np.ones(m) if metric is None else metric.known.get(m, np.zeros(m))
             magnitude = 1.0 if metric is None else metric.magnitude
-            *outputs, slopes, bends, changes, pivots, unfinished = sweep(
+            *outputs, slopes, hessian_diagonals, changes, pivots, unfinished = sweep(
                 *V, *backward, p, curvature.regularization, known, magnitude, tikhonov, state_damping, *gaps, *limits
             )
             failed = np.flatnonzero(~(pivots.min(axis=1, initial=np.inf) > 0) | ~np.isfinite(pivots.sum(axis=1)))
@@ -160,7 +160,7 @@ class VMEngine:
             if len(failed):
                 raise NotPositiveDefinite(run.last - 1 - done)
             V = outputs[0][-1], outputs[1][-1]
-            blocks.insert(0, [output[::-1] for output in (*outputs, slopes, bends)])
+            blocks.insert(0, [output[::-1] for output in (*outputs, slopes, hessian_diagonals)])
             slope = np.maximum(slope, np.abs(slopes).max(initial=0.0))  # a NaN stays one, unlike with max
             change += changes.sum()
         Vx, Vxx, k, *K, y, slope_rows, bend_rows = ([block[i] for block in blocks] for i in range(len(blocks[0])))

@@ -254,14 +254,14 @@ def find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
     Functions that unpack u or multiply it by a matrix accept one length; functions that index u accept
     every length from some m ≥ 1 on. Anything else (u used whole, as in ``x + u``) is ambiguous.
     """
-    step, paid = (with_parameters(residual_of(part), 3, "the functions") for part in (dynamics, cost))
+    step, running_cost = (with_parameters(residual_of(part), 3, "the functions") for part in (dynamics, cost))
     p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
 
     def obstacle(m: int) -> str:
         """Say why the functions do not take m controls; empty if they do."""
         try:
             with np.errstate(all="ignore"):
-                paid(x0, np.zeros(m), p)
+                running_cost(x0, np.zeros(m), p)
                 shape = np.shape(step(x0, np.zeros(m), p))
         except (IndexError, ValueError, TypeError) as error:
             return " ".join(str(error).split())

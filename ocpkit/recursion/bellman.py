@@ -173,7 +173,7 @@ def backward_pass(
     feedback: bool = True,
     tikhonov: float = 0.0,
     state_damping: float = 0.0,
-    passed_on: Callable[[int, Value], Value] = lambda t, V: V,
+    between_stages: Callable[[int, Value], Value] = lambda t, V: V,
 ) -> list[BellmanStep]:
     """Alg. 1, lines 2-6: the Bellman step from the last stage to the first.
 
@@ -193,7 +193,7 @@ def backward_pass(
         ε added to V_xx before each step (Alg. 3, line 12; here the terminal value included).
     state_damping
         μ of V_xx + μ diag |V_xx| before each step.
-    passed_on
+    between_stages
         From t and V at stage t to what stage t − 1 takes for it, where more lies between two stages than a state.
 
     Raises
@@ -209,5 +209,5 @@ def backward_pass(
             steps.append(bellman_step(t, stages[t], after, curvature, bounds, feedback=feedback))
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(t) from error
-        V = passed_on(t, steps[-1].value)
+        V = between_stages(t, steps[-1].value)
     return steps[::-1]

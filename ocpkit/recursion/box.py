@@ -2,9 +2,9 @@
 
     minimize ½ kᵀ H k + gᵀ k   subject to   lower ≤ k ≤ upper,   lower ≤ 0 ≤ upper
 
-Where k_i is at a bound and its slope (g + H k)_i pushes outward, k_i is *held*; the others are *free*. Newton's step on
-the free ones is cut at the first bound it meets, which then holds as well; after a whole step, what its slope leads
-inside is released. The objective falls from one whole step to the next, so no set of held ones comes back, and the last
+Where k_i is at a bound and its slope (g + H k)_i pushes outward, k_i is *active*; the others are *free*. Newton's step
+on the free ones is cut at the first bound it meets, which then is active as well; after a whole step, what its slope
+leads inside is released. The objective falls from one whole step to the next, so no active set comes back, and the last
 step solves
 
     H_ff k_f = −g_f − H_fc k_c,        y_c = −(g + H k)_c,   y_f = 0
@@ -41,7 +41,7 @@ class BoxMinimum:
     k, multipliers
         The minimizer (m,), and y (m,).
     solve
-        For a vector (m,) or matrix (m, n): H_ff⁻¹ times its free rows, zero on the held ones.
+        For a vector (m,) or matrix (m, n): H_ff⁻¹ times its free rows, zero on the active ones.
     """
 
     matrix: Any
@@ -86,7 +86,7 @@ def minimize_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Ar
     lower, upper
         (m,), of which 0 is between.
     previous
-        Multipliers of a similar problem: what they held is where the search begins.
+        Multipliers of a similar problem: what they active is where the search begins.
 
     Raises
     ------
@@ -95,9 +95,9 @@ def minimize_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Ar
     """
     k = _start(H, g, lower, upper, previous)
     slope = g + H @ k
-    held = outward(k, slope, lower, upper)
+    active = outward(k, slope, lower, upper)
     for _ in range(STEPS + STEPS_PER_ENTRY * len(k)):
-        free = np.flatnonzero(~held)
+        free = np.flatnonzero(~active)
         factor = Cholesky(H[np.ix_(free, free)])
         step = np.zeros_like(k)
         step[free] = -factor.solve(slope[free])
@@ -107,19 +107,19 @@ def minimize_in_box(H: Array, g: Array, lower: Array, upper: Array, previous: Ar
         k = np.where(lengths <= length, bound, k + length * step)
         slope = g + H @ k
         if length < 1:
-            held = held | (lengths <= length)
+            active = active | (lengths <= length)
             continue
-        wrong = held & ~outward(k, slope, lower, upper, ROUNDING * (np.abs(g) + np.abs(H) @ np.abs(k)))
+        wrong = active & ~outward(k, slope, lower, upper, ROUNDING * (np.abs(g) + np.abs(H) @ np.abs(k)))
         if not wrong.any():
-            inverse = _on(free, factor) if held.any() else factor.solve
-            return BoxMinimum(H, k, np.where(held, -slope, 0.0), inverse)
-        held = held & ~wrong
+            inverse = _on(free, factor) if active.any() else factor.solve
+            return BoxMinimum(H, k, np.where(active, -slope, 0.0), inverse)
+        active = active & ~wrong
     raise NotPositiveDefinite
 
 
-def outward(k: Array, slope: Array, lower: Array, upper: Array, lenience: Any = 0.0) -> Any:
-    """Entries at a bound that their slope, by more than −lenience, pushes against; those without room always."""
-    return ((k <= lower) & (slope > -lenience)) | ((k >= upper) & (slope < lenience)) | (lower == upper)
+def outward(k: Array, slope: Array, lower: Array, upper: Array, tolerance: Any = 0.0) -> Any:
+    """Entries at a bound that their slope, by more than −tolerance, pushes against; those without room always."""
+    return ((k <= lower) & (slope > -tolerance)) | ((k >= upper) & (slope < tolerance)) | (lower == upper)
 
 
 class BoxSearch:
@@ -141,8 +141,8 @@ class BoxSearch:
 
     Attributes
     ----------
-    k, slope, held
-        The point, g + H k, and where k is held (m,).
+    k, slope, active
+        The point, g + H k, and where k is active (m,).
     finished
         Whether k is the minimizer, (1,).
     """
@@ -163,34 +163,34 @@ class BoxSearch:
         k = select(previous > 0, upper, select(previous < 0, lower, 0))
         self.k = select(total(k * (2 * g + times(H, k))) <= 0, k, 0)
         self.slope = g + times(H, self.k)
-        self.held, self.finished = self._outward(0), never
+        self.active, self.finished = self._outward(0), never
 
     def advance(self, factor: Any) -> None:
-        """Go one step; `factor` is that of H with the rows and columns of an identity where k is held."""
-        step = -factor.solve(select(self.held, 0, self.slope))
+        """Go one step; `factor` is that of H with the rows and columns of an identity where k is active."""
+        step = -factor.solve(select(self.active, 0, self.slope))
         bound = select(step > 0, self.upper, self.lower)
         lengths = select(step != 0, (bound - self.k) / step, np.inf)
         length = smallest(lengths, 1.0)
         stops, cut = lengths <= length, length < 1
         self.k = select(self.finished, self.k, select(stops, bound, self.k + length * step))
         self.slope = self.g + self.times(self.H, self.k)
-        lenience = self.rounding * (abs(self.g) + self.times(abs(self.H), abs(self.k)))
-        kept = self.held * self._outward(lenience)
-        self.finished = either(self.finished, negation(either(cut, anywhere(self.held * negation(kept)))))
-        self.held = select(self.finished, self.held, select(cut, either(self.held, stops), kept))
+        tolerance = self.rounding * (abs(self.g) + self.times(abs(self.H), abs(self.k)))
+        kept = self.active * self._outward(tolerance)
+        self.finished = either(self.finished, negation(either(cut, anywhere(self.active * negation(kept)))))
+        self.active = select(self.finished, self.active, select(cut, either(self.active, stops), kept))
 
     def minimum(self, solve: Callable[[Any], Any]) -> BoxMinimum:
         """Return the minimizer, with the inverse of H on the free rows."""
-        return BoxMinimum(self.H, self.k, select(self.held, -self.slope, 0), solve)
+        return BoxMinimum(self.H, self.k, select(self.active, -self.slope, 0), solve)
 
-    def _outward(self, lenience: Any) -> Any:
-        below = (self.k <= self.lower) * (self.slope > -lenience)
-        above = (self.k >= self.upper) * (self.slope < lenience)
+    def _outward(self, tolerance: Any) -> Any:
+        below = (self.k <= self.lower) * (self.slope > -tolerance)
+        above = (self.k >= self.upper) * (self.slope < tolerance)
         return either(either(below, above), self.lower == self.upper)
 
 
 def _start(H: Array, g: Array, lower: Array, upper: Array, previous: Array | None) -> Array:
-    """Return k with what was held before at its bounds, unless k = 0 is better."""
+    """Return k with what was active before at its bounds, unless k = 0 is better."""
     if previous is None:
         return np.zeros_like(g)
     k = np.where(previous > 0, upper, np.where(previous < 0, lower, 0.0))

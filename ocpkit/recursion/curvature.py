@@ -82,8 +82,8 @@ class Metric:
 
 def damping_unit(known: Any, Q: ActionValue, magnitude: Any) -> Any:
     """Unit of damping (m,), [J per squared unit of control]; see `Metric`."""
-    steep, bend = Q.u**2 / select(magnitude > 0, magnitude, 1.0), abs(diagonal(Q.uu))
-    own = select(bend > 0, bend, select(steep > 0, steep, 1.0 + 0 * steep))
+    steep, hessian_diagonal = Q.u**2 / select(magnitude > 0, magnitude, 1.0), abs(diagonal(Q.uu))
+    own = select(hessian_diagonal > 0, hessian_diagonal, select(steep > 0, steep, 1.0 + 0 * steep))
     return own if known is None else select(known > 0, known, own)
 
 

@@ -57,7 +57,7 @@ class DensePass(BackwardPass):
         stages = [curvature.expand(t, output) for t, output in enumerate(outputs)]
         Z = terminal.columns().flatten(2).permute(1, 2, 0).double()
         value = Value(gradient.flatten(1).double(), Z @ Z.transpose(1, 2))
-        steps = backward_pass(stages, value, curvature, tikhonov=self.tikhonov, passed_on=curvature.through_batch)
+        steps = backward_pass(stages, value, curvature, tikhonov=self.tikhonov, between_stages=curvature.through_batch)
         policies = []
         for t, (stage, step) in enumerate(zip(stages, steps)):
             gain, metric = None, curvature.metrics[t]

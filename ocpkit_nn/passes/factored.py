@@ -56,7 +56,7 @@ class FactoredPass(BackwardPass):
         stages = [Expansion(Jacobian(lin.state_vjp), Jacobian(lin.control_vjp), 0.0, 0.0) for lin in linearizations]
         value = _implicit(terminal.gradient, terminal.columns())
         policies = []
-        for t, step in enumerate(backward_pass(stages, value, curvature, passed_on=through_batch)):
+        for t, step in enumerate(backward_pass(stages, value, curvature, between_stages=through_batch)):
             left, right, gain = step.K.left, step.K.right, None
             if t > 0:
                 core = left.coefficients @ right.coefficients.transpose(1, 2)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 def test_implicit_recursion_is_the_dense_one(metric: str, terminal: str, case: Case, seed: int) -> None:
     """Q, V_x, V_xx, k and K at every stage with Q_uu = M/η + f_uᵀ V_xx f_u."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch)
     policies, steps = implicit(net, metrics)
     for step, reference in zip(steps, expected):
         assert_near(flat(step.Q.x), reference.Q.x)
@@ -57,7 +57,7 @@ def test_recursion_by_outputs_is_that_by_controls(
     """Q_x, V_x, V_xx, k and K with the change of a layer's output for the control, ε included."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
     expected = backward_pass(
-        net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov, passed_on=net.through_batch
+        net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov, between_stages=net.through_batch
     )
     policies, steps = by_outputs(net, metrics, tikhonov)
     for step, reference in zip(steps[1:], expected[1:]):
@@ -75,7 +75,7 @@ def test_literal_recursion_by_outputs_is_that_by_controls(metric: str, case: Cas
     """Q_uu = M/η as printed, with ε, while c stays below one."""
     net, metrics = Net(case, "ggn"), RandomMetrics(metric, seed, proximal=False, share=0.5)
     expected = backward_pass(
-        net.expansions, net.terminal, metrics.curvature(net), tikhonov=1e-3, passed_on=net.through_batch
+        net.expansions, net.terminal, metrics.curvature(net), tikhonov=1e-3, between_stages=net.through_batch
     )
     policies, _ = by_outputs(net, metrics, 1e-3)
     assert_policies_equal(net, policies, expected, metrics)
@@ -89,7 +89,7 @@ def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, s
     """`RankOnePass` with z ∥ V_x against the dense route, and `FactoredPass` unless batch norm couples samples."""
     net, metrics = Net(case, "empirical"), RandomMetrics(metric, seed, proximal=True)
     expected = backward_pass(
-        net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
+        net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch_in_parallel
     )
     with torch.no_grad():
         policies = RankOnePass()(net.trajectory, net.value, metrics.rule)
@@ -117,7 +117,7 @@ def test_a_sample_that_is_dropped_out_keeps_its_multiple_through_batch_norm() ->
     net = Net(Case(model, inputs, torch.tensor([0, 1, 0] * 4)), "empirical")
     metrics = RandomMetrics("diagonal", 0, proximal=True)
     expected = backward_pass(
-        net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch_in_parallel
+        net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch_in_parallel
     )
     dropped = [bool((V == 0).all()) for V in expected[3].value.x]
     assert any(dropped)  # which ones differs from one torch to the next
@@ -138,7 +138,7 @@ def test_literal_formulas_are_the_dense_ones_below_one(
 ) -> None:
     """Q_uu = M/η as printed, while c = q_uᵀ M⁻¹η q_u ≤ 1."""
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=False, share=share)
-    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), passed_on=net.through_batch)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch)
     policies, steps = implicit(net, metrics)
     for step, reference in zip(steps, expected):
         Z = flat(step.value.xx.left)

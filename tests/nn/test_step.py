@@ -63,8 +63,10 @@ def step_by_hand(
         return DenseOperator(M + Q.uu if proximal else M.expand_as(Q.uu)), Q.u
 
     is_parallel = mixed and net.is_rank_one and proximal and curvature != "exact" and tikhonov == 0
-    passed_on = net.through_batch_in_parallel if is_parallel else net.through_batch
-    steps = backward_pass(net.expansions, net.terminal, rule, feedback=mixed, tikhonov=tikhonov, passed_on=passed_on)
+    between_stages = net.through_batch_in_parallel if is_parallel else net.through_batch
+    steps = backward_pass(
+        net.expansions, net.terminal, rule, feedback=mixed, tikhonov=tikhonov, between_stages=between_stages
+    )
     x, controls = net.dense[0].inputs, []
     for t, stage in enumerate(net.dense):
         u = stage.control + feedforward[t]

@@ -60,14 +60,14 @@ def minimize_in_boxes(
     rounding, never = 16 * torch.finfo(H.dtype).eps, failed[:, None].clone()
     search = BoxSearch(H, g, lower, upper, previous, times=_times, rounding=rounding, never=never)
     for _ in range(STEPS + STEPS_PER_ENTRY * g.shape[-1]):
-        factor = _free_factor(H, search.held)
+        factor = _free_factor(H, search.active)
         failed |= ~search.finished[:, 0] & factor.failed
         search.advance(factor)
         search.finished = search.finished | failed[:, None]
         if bool(search.finished.all()):
             break
     failed |= ~search.finished[:, 0]
-    factor, free = _free_factor(H, search.held), ~search.held[:, :, None]
+    factor, free = _free_factor(H, search.active), ~search.active[:, :, None]
 
     def solve(right: Tensor) -> Tensor:
         return factor.solve(torch.where(free if right.ndim == 3 else free[..., 0], right, 0))
@@ -75,10 +75,10 @@ def minimize_in_boxes(
     return search.minimum(solve), failed
 
 
-def _free_factor(H: Tensor, held: Tensor) -> Factor:
-    """Factor H with the rows and columns of an identity for what is held."""
-    free = ~held
-    return Factor(torch.where(free[:, :, None] & free[:, None, :], H, torch.diag_embed(held.to(H.dtype))))
+def _free_factor(H: Tensor, active: Tensor) -> Factor:
+    """Factor H with the rows and columns of an identity for what is active."""
+    free = ~active
+    return Factor(torch.where(free[:, :, None] & free[:, None, :], H, torch.diag_embed(active.to(H.dtype))))
 
 
 def _times(H: Tensor, k: Tensor) -> Tensor:

@@ -315,7 +315,7 @@ class TorchEngine:
         self,
         along: Trajectories,
         damping: Tensor,
-        held: Tensor | None,
+        multipliers: Tensor | None,
         *,
         second_order: bool,
         feedback: bool,
@@ -331,7 +331,7 @@ class TorchEngine:
             B trajectories.
         damping, tikhonov
             μ of Q_uu + μ D, and what is added to the diagonal of V_xx, (B,).
-        held
+        multipliers
             Multipliers (T, B, m) of an earlier pass; overwritten where this one does not fail. None without bounds.
         state_damping
             μ of V_xx + μ diag |V_xx|, (B,).
@@ -339,27 +339,27 @@ class TorchEngine:
             D (1, B, m), zero where it is not known; None: I.
         """
         failed, bounds = torch.zeros_like(damping, dtype=torch.bool), None
-        if self.bounds is not None and held is not None:
+        if self.bounds is not None and multipliers is not None:
             lower, upper = (side[:, None] - along.controls for side in self.bounds)
-            bounds = BatchedBounds(lower, upper, held, failed)
+            bounds = BatchedBounds(lower, upper, multipliers, failed)
         metric = None if unit is None else Metric({unit.shape[-1]: unit[0]}, along.magnitude[:, None])
         curvature = BatchedCurvature(damping, failed, metric)
         V, finite = self._terminal_value(along, second_order)
         ridge = tikhonov[:, None, None]
         k, K, y = list[Tensor](), list[Tensor](), list[Tensor]()
         slope, change, decrement, rounding = (torch.zeros_like(damping) for _ in range(4))
-        on_state, bends = state_damping[:, None], list[Tensor]()
+        on_state, hessian_diagonals = state_damping[:, None], list[Tensor]()
         for t, stage in self._expansions(along, second_order):
             finite &= _finite(stage)
             after = V.regularized(ridge, on_state)
             step = bellman_step(t, stage, after, curvature, bounds, feedback=feedback)
             V = step.value
-            bends.append(step.Q.uu.diagonal(0, -2, -1).abs())
+            hessian_diagonals.append(step.Q.uu.diagonal(0, -2, -1).abs())
             if step.slope.shape[-1]:
                 slope = torch.maximum(slope, step.slope.abs().amax(-1))  # a NaN stays one, unlike with fmax
-                ratios = torch.where(step.slope == 0, 0, step.slope.square() / bends[-1])
+                ratios = torch.where(step.slope == 0, 0, step.slope.square() / hessian_diagonals[-1])
                 decrement = torch.maximum(decrement, ratios.amax(-1))
-            rounding = rounding + (bends[-1] * along.controls[t].square()).sum(-1)
+            rounding = rounding + (hessian_diagonals[-1] * along.controls[t].square()).sum(-1)
             rounding = rounding + (V.xx.diagonal(0, -2, -1).abs() * along.states[t].square()).sum(-1)
             change = change + step.expected_change
             k.append(step.k)
@@ -368,7 +368,7 @@ class TorchEngine:
             if step.multipliers is not None:
                 y.append(step.multipliers)
         gains, multipliers = (torch.stack(series[::-1]) if series else None for series in (K, y))
-        numbers = slope, change, decrement, rounding, _geometric_mean(torch.stack(bends))[None]
+        numbers = slope, change, decrement, rounding, _geometric_mean(torch.stack(hessian_diagonals))[None]
         return Policies(torch.stack(k[::-1]), gains, multipliers, *numbers, failed, finite)
 
     def _cost(self, costs: list[Tensor], final: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from ocpkit.solvers.ddp.decisions import (
 from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.driver import MOST_DEPARTURES, Clock
-from ocpkit.solvers.verdicts.optimality import BOTTOMLESS, LENIENCE, SPREAD
+from ocpkit.solvers.verdicts.optimality import BOTTOMLESS, PROMISE_FACTOR, SPREAD
 from ocpkit.solvers.verdicts.second_order import SLIGHT, examine
 
 STATUSES = tuple(Status)
@@ -57,7 +57,7 @@ class Progress(PerProblem):
     unit, highest, first
         D of the damping, zero where it is not known (1, B, m), the highest J so far and the first |J| that was not
         zero, both (B,).
-    held
+    box_multipliers
         Multipliers (T, B, m) from which the next search in the box begins; None without bounds.
     idle, iterations, departures
         Steps in a row that changed nothing but rounding, all of them, and stationary points left behind (B,).
@@ -73,7 +73,7 @@ class Progress(PerProblem):
     unit: Tensor
     highest: Tensor
     first: Tensor
-    held: Tensor | None
+    box_multipliers: Tensor | None
     idle: Tensor
     departures: Tensor
     iterations: Tensor
@@ -109,7 +109,7 @@ class BatchedDDP:
             unit=torch.zeros_like(start.controls[:1]),
             highest=torch.full_like(start.cost, -torch.inf),
             first=torch.zeros_like(start.cost),
-            held=None if engine.bounds is None else torch.zeros_like(start.controls),
+            box_multipliers=None if engine.bounds is None else torch.zeros_like(start.controls),
             idle=zeros,
             departures=zeros.clone(),
             iterations=zeros.clone(),
@@ -257,21 +257,23 @@ class BatchedDDP:
         now, options = self.progress, self.options
         whole = len(problems) == len(now.number)
         along = now.along if whole else now.along.take(problems)
-        held = now.held if whole or now.held is None else now.held[:, problems]
+        box_multipliers = (
+            now.box_multipliers if whole or now.box_multipliers is None else now.box_multipliers[:, problems]
+        )
         damping, none = now.damping[problems], torch.zeros_like(now.damping[problems])
         on_state, relative = options.schedule.on_state, options.scaling
         policies = self.engine.backward_pass(
             along,
             none if on_state else damping,
-            held,
+            box_multipliers,
             second_order=options.second_order,
             feedback=options.feedback,
             tikhonov=options.tikhonov + (damping if on_state and not relative else none),
             state_damping=damping if on_state and relative else none,
             unit=now.unit[:, problems] if relative else None,
         )
-        if now.held is not None and held is not None and not whole:
-            now.held[:, problems] = held
+        if now.box_multipliers is not None and box_multipliers is not None and not whole:
+            now.box_multipliers[:, problems] = box_multipliers
         return policies
 
     def _check_convergence(self) -> None:
@@ -302,7 +304,7 @@ class BatchedDDP:
             # no finer than J itself, in which float32 matters
             alone = max(options.gradient_tolerance**2, self.rounding) * unit
             flat = now.policy.decrement <= alone + floor
-            flat &= (promised <= LENIENCE * alone + floor) | (not options.feedback)
+            flat &= (promised <= PROMISE_FACTOR * alone + floor) | (not options.feedback)
             if options.schedule.on_state:
                 flat &= now.damping == 0  # else Q_uu itself is damped
             settled = promised <= tolerance * unit + floor
@@ -324,11 +326,11 @@ class BatchedDDP:
         doubtful = problems[~certain]
         if len(doubtful):
             zero = torch.zeros_like(now.damping[doubtful])
-            held = None if now.held is None else now.held[:, doubtful]
+            box_multipliers = None if now.box_multipliers is None else now.box_multipliers[:, doubtful]
             undamped = self.engine.backward_pass(
                 now.along.take(doubtful),
                 zero,
-                held,
+                box_multipliers,
                 second_order=True,
                 feedback=True,
                 tikhonov=zero,

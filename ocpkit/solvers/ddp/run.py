@@ -31,7 +31,7 @@ from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.driver import NOWHERE, AnyRun, Guess, bound_multipliers
 from ocpkit.solvers.phases import Phases
-from ocpkit.solvers.verdicts.optimality import LENIENCE, ROUNDING, Optimality, Spread
+from ocpkit.solvers.verdicts.optimality import PROMISE_FACTOR, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
 
 
@@ -50,7 +50,7 @@ class DDPRun(AnyRun):
         self.schedule, self.damping = options.schedule, options.schedule.start()
         self.gap_weight = 0.0
         self.idle = 0
-        self.held = dict[int, Array]()
+        self.box_multipliers = dict[int, Array]()
         self.spread, self.unit = Spread(), 0.0
         self.optimality = Optimality(float("nan"), 0.0, {})
 
@@ -230,7 +230,9 @@ class DDPRun(AnyRun):
     def _bounds(self) -> StepBounds | None:
         """Bounds of the steps at the current trajectory."""
         problem = self.engine.problem
-        return StepBounds(problem.step_bounds(self.trajectory.controls), self.held) if problem.bounded else None
+        return (
+            StepBounds(problem.step_bounds(self.trajectory.controls), self.box_multipliers) if problem.bounded else None
+        )
 
     def _end_of_progress(self) -> Status:
         return end_of_progress(blown_up=abs(self.trajectory.cost) > BLOWN_UP, closed=self._closed)
@@ -252,7 +254,7 @@ class DDPRun(AnyRun):
             if not undamped:  # V_xx of a policy that hardly feeds back can be anything
                 rounding = min(rounding, SLIGHT * self.trajectory.magnitude)
             flat = self.optimality.decrement <= alone + rounding
-            flat &= not newton or promised <= LENIENCE * alone + rounding
+            flat &= not newton or promised <= PROMISE_FACTOR * alone + rounding
             flat &= not self.schedule.on_state or self.damping.value == 0  # else Q_uu itself is damped
             settled = undamped and promised <= options.cost_tolerance * self.unit + rounding
         else:
@@ -271,7 +273,7 @@ class DDPRun(AnyRun):
         if policy is None:
             return False
         alone, rounding = options.gradient_tolerance**2 * self.unit, Optimality.of(policy, self.trajectory).rounding
-        return -policy.expected_change > LENIENCE * alone + rounding
+        return -policy.expected_change > PROMISE_FACTOR * alone + rounding
 
     def _undamped(self, *, second_order: bool) -> AnyPolicy | None:
         """Backward pass without damping; None where Q_uu is not positive definite."""

@@ -84,12 +84,12 @@ def control_units(
 ) -> Scaling:
     """Units of J and the controls only; `mends` and `rooms` (m,) of each stage are changes of u that rows suggest."""
     stages, u, cost = engine.problem.stages, nominal.controls, abs(nominal.cost)
-    bends = [np.abs(np.diag(hessian)) for hessian in found.hessians]
+    hessian_diagonals = [np.abs(np.diag(hessian)) for hessian in found.hessians]
     lower, upper = [np.asarray(s.control_lower) for s in stages], [np.asarray(s.control_upper) for s in stages]
     sizes = [np.maximum(np.abs(a), b) for a, b in zip(u, mends)] if mends else u
-    scales = control_scales(lower, upper, sizes, found.gradients, bends, cost, rooms)
+    scales = control_scales(lower, upper, sizes, found.gradients, hessian_diagonals, cost, rooms)
     with np.errstate(all="ignore"):
-        g, h, s = np.abs(np.concatenate(found.gradients)), np.concatenate(bends), np.concatenate(scales)
+        g, h, s = np.abs(np.concatenate(found.gradients)), np.concatenate(hessian_diagonals), np.concatenate(scales)
         direct = np.concatenate([np.abs(np.diag(stage.luu)) for stage in found.stages])
         promised = np.nan_to_num(g * np.where(h > 0, np.minimum(s, g / h), s), posinf=0.0).max(initial=0.0)
         own, whole = np.nansum(direct * s * s) / 2, np.nansum(h * s * s) / 2

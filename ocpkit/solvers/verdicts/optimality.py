@@ -22,7 +22,7 @@ from ocpkit.solution.trajectory import Trajectory
 ROUNDING = 16 * float(np.finfo(float).eps)
 SPREAD = 1e-60
 """Share of J's spread that J is measured against at least."""
-LENIENCE = 1e3
+PROMISE_FACTOR = 1e3
 """Multiple of what each control alone may still promise that the whole step may."""
 BOTTOMLESS = 1e60
 """Multiple of the first |J| that is not zero, below whose negative J counts as falling for ever."""
@@ -44,11 +44,13 @@ class Optimality:
         """Measure a trajectory by the result of its backward pass."""
         decrement, rounding, metric = 0.0, 0.0, dict[int, Array]()
         with np.errstate(all="ignore"):
-            for slope, bend, u in _stacked(policy.slopes, policy.curvatures, trajectory.controls):
-                bend = np.abs(bend)
-                decrement = float(np.maximum(decrement, _largest_ratio(slope * slope, bend)))  # a NaN stays one
-                rounding += float(np.vdot(bend, u * u))
-                metric[u.shape[1]] = _geometric_mean(bend)
+            for slope, hessian_diagonal, u in _stacked(policy.slopes, policy.curvatures, trajectory.controls):
+                hessian_diagonal = np.abs(hessian_diagonal)
+                decrement = float(
+                    np.maximum(decrement, _largest_ratio(slope * slope, hessian_diagonal))
+                )  # a NaN stays one
+                rounding += float(np.vdot(hessian_diagonal, u * u))
+                metric[u.shape[1]] = _geometric_mean(hessian_diagonal)
             hessians = policy.value_hessians
             for V, x in () if hessians is None else _stacked(hessians, trajectory.states):
                 rounding += float(np.vdot(np.abs(V.diagonal(axis1=1, axis2=2)), x * x))
@@ -79,12 +81,12 @@ def _geometric_mean(values: Array) -> Array:
     return np.where(positive.any(0), np.exp(logs), 0.0)
 
 
-def _largest_ratio(squares: Array, bends: Array) -> float:
+def _largest_ratio(squares: Array, hessian_diagonals: Array) -> float:
     """Return max a/b with 0/0 = 0."""
-    largest = float((squares / bends).max(initial=0.0))
+    largest = float((squares / hessian_diagonals).max(initial=0.0))
     if largest == largest:
         return largest
-    ratios = np.divide(squares, bends, out=np.where(squares == 0, 0.0, np.inf), where=bends > 0)
+    ratios = np.divide(squares, hessian_diagonals, out=np.where(squares == 0, 0.0, np.inf), where=hessian_diagonals > 0)
     return float(np.where(np.isnan(squares), np.nan, ratios).max(initial=0.0))
 
 

@@ -141,14 +141,14 @@ def _value(Q: ActionValue, k: Array, K: Array) -> Value:
 def _scales(engine: NumpyEngine, nominal: Trajectory, stages: Sequence[Expansion], terminal: Value) -> list[Array]:
     """Natural units of the controls at every stage, from ∇_{u_t} J and ∇²_{u_t} J (Prop. 2)."""
     problem, V = engine.problem, terminal
-    gradients, bends = list[Array](), list[Array]()
+    gradients, hessian_diagonals = list[Array](), list[Array]()
     for stage in reversed(stages):
         Q = q_expansion(stage, V)
         gradients.insert(0, Q.u)
-        bends.insert(0, np.diagonal(Q.uu))
+        hessian_diagonals.insert(0, np.diagonal(Q.uu))
         V = Value(Q.x, Q.xx)
     lower, upper = ([np.asarray(getattr(s, f"control_{side}")) for s in problem.stages] for side in ("lower", "upper"))
-    return control_scales(lower, upper, nominal.controls, gradients, bends, nominal.cost)
+    return control_scales(lower, upper, nominal.controls, gradients, hessian_diagonals, nominal.cost)
 
 
 def _together(flat: Sequence[Direction]) -> Iterator[Direction]:

@@ -87,8 +87,8 @@ def _direction(stage: Stage, u: Array, gradient: Array, hessian: Array, unit: Ar
         scaled = hessian[np.ix_(free, free)] * np.outer(s, s)
     if free.size and np.isfinite(scaled).all():  # of numbers near the largest, units may make infinite ones
         eigenvalues, vectors = eigh(scaled)
-        slopes, bends, reach = vectors.T @ (s * gradient[free]), np.abs(eigenvalues), 1 + np.abs(u / unit).max()
-        lengths = np.divide(np.abs(slopes), bends, out=np.zeros_like(slopes), where=bends > 0)
+        slopes, curvatures, reach = vectors.T @ (s * gradient[free]), np.abs(eigenvalues), 1 + np.abs(u / unit).max()
+        lengths = np.divide(np.abs(slopes), curvatures, out=np.zeros_like(slopes), where=curvatures > 0)
         lengths = np.clip(lengths, np.where(eigenvalues < 0, nudge * reach, 0.0), reach)
         direction[free] = s * (vectors @ (np.where(slopes > 0, -lengths, lengths)))
     return direction

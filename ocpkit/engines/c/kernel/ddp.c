@@ -5,7 +5,7 @@ enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 /* columns of a row of history: those of every kind, then those of a DDPIteration */
 enum { COST, EXPECTED, ACTUAL, GRADIENT_NORM, STEP_SIZE, SECONDS, REGULARIZATION, GAP, COLUMNS };
-static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-60, LENIENCE = 1e3,
+static const double ROUNDING = 16 * 2.220446049250313e-16, BLOWN_UP = 1e100, SPREAD = 1e-60, PROMISE_FACTOR = 1e3,
                     BOTTOMLESS = 1e60;
 static const double SLIGHT = 1e-9;
 enum { IDLE_LIMIT = 10, METRIC = 5 };
@@ -339,7 +339,7 @@ static int promises_more(ddp *s) {
   s->regularization = 0;
   const int certain = sweep_again(s, second_order) < 0;
   const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
-  const int more = certain && -s->expected_change > LENIENCE * alone + s->rounding;
+  const int more = certain && -s->expected_change > PROMISE_FACTOR * alone + s->rounding;
   s->regularization = regularization;
   sweep_again(s, second_order);
   return more;
@@ -354,7 +354,7 @@ static void check_convergence(ddp *s) {
     const double alone = s->gradient_tolerance * s->gradient_tolerance * s->unit;
     /* V_xx of a policy that hardly feeds back can be anything */
     const double rounding = undamped ? s->rounding : fmin(s->rounding, SLIGHT * s->magnitude);
-    flat = s->decrement <= alone + rounding && (!s->feedback || promised <= LENIENCE * alone + rounding);
+    flat = s->decrement <= alone + rounding && (!s->feedback || promised <= PROMISE_FACTOR * alone + rounding);
     if (s->on_state && s->regularization > 0) flat = 0; /* Q_uu itself is damped */
     settled = undamped && promised <= s->cost_tolerance * s->unit + rounding;
   } else {

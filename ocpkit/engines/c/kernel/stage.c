@@ -71,26 +71,26 @@ static void STAGE(gains)(const double *Q, double *restrict negative, double *res
 }
 
 #if BOUNDED
-/* Eq. 4 within the bounds: k, and Q so that eliminating u from it moves only what is free. What is held is a constant,
+/* Eq. 4 within the bounds: k, and Q so that eliminating u from it moves only what is free. What is active is a constant,
    whose columns go to those of the gradients, and its rows become those of an identity, without Q_ux and Q_u. */
 static int STAGE(hold)(double *restrict Q, const double *damping, const double *u, box bounds, double *restrict k,
                        double *restrict slope, double *change) {
   double H[M * M], g[M], lower[M], upper[M], work[M * (M + 2)];
-  int held[M], any = 0;
+  int active[M], any = 0;
   for (int a = 0; a < M; a++) {
     for (int b = a; b < M; b++) H[a * M + b] = Q[a * WIDTH + b], H[b * M + a] = Q[a * WIDTH + b];
     H[a * M + a] += damping[a];
     g[a] = Q[a * WIDTH + Z], lower[a] = bounds.lower[a] - u[a], upper[a] = bounds.upper[a] - u[a];
   }
-  if (!box_minimize(M, H, g, lower, upper, bounds.y, k, held, work)) return 0;
+  if (!box_minimize(M, H, g, lower, upper, bounds.y, k, active, work)) return 0;
   for (int a = 0; a < M; a++) {
     slope[a] = g[a] + bounds.y[a];
     *change += (g[a] - bounds.y[a]) * k[a] / 2;
-    any |= held[a];
+    any |= active[a];
   }
   if (!any) return 1;
   for (int a = 0; a < M; a++) {
-    if (!held[a]) continue;
+    if (!active[a]) continue;
     for (int j = 0; j < a; j++) Q[j * WIDTH + Z] += Q[j * WIDTH + a] * k[a], Q[j * WIDTH + a] = 0;
     for (int j = a + 1; j < Z; j++) Q[j * WIDTH + Z] += Q[a * WIDTH + j] * k[a];
     for (int j = a; j < WIDTH; j++) Q[a * WIDTH + j] = j == a;
@@ -105,7 +105,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   double *const F = model, *const H = F + NEXT * WIDTH;
   double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
   double *const negative = Q + Z * WIDTH;
-  double damping[M + 1], bend[M + 1], slope[M + 1];
+  double damping[M + 1], hessian_diagonal[M + 1], slope[M + 1];
   (void)bounds;
   for (int i = 0; i < NEXT; i++) v[i] = next_Vx[i];
   if (gap)
@@ -118,9 +118,9 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, shared, F, H);
   STAGE(assemble)(s, F, H, v, next_Vxx, W, Q);
   for (int a = 0; a < M; a++) {
-    bend[a] = fabs(Q[a * WIDTH + a]), slope[a] = Q[a * WIDTH + Z];
-    damping[a] = s->mu > 0 ? s->mu * unit_of_damping(metric[a], bend[a], slope[a], s->magnitude) : 0;
-    observe(metric, M, a, bend[a]);
+    hessian_diagonal[a] = fabs(Q[a * WIDTH + a]), slope[a] = Q[a * WIDTH + Z];
+    damping[a] = s->mu > 0 ? s->mu * unit_of_damping(metric[a], hessian_diagonal[a], slope[a], s->magnitude) : 0;
+    observe(metric, M, a, hessian_diagonal[a]);
   }
   if (!s->feedback) STAGE(reduce)(Q, negative, 0, Vx, Vxx);
 #if BOUNDED
@@ -134,8 +134,8 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
   for (int a = 0; a < M; a++) {
     const double square = slope[a] * slope[a];
     raise_to(&found->slope, fabs(slope[a]));
-    if (square > found->decrement * bend[a]) found->decrement = bend[a] > 0 ? square / bend[a] : INFINITY;
-    found->rounding += bend[a] * u[a] * u[a];
+    if (square > found->decrement * hessian_diagonal[a]) found->decrement = hessian_diagonal[a] > 0 ? square / hessian_diagonal[a] : INFINITY;
+    found->rounding += hessian_diagonal[a] * u[a] * u[a];
   }
   if (s->feedback) STAGE(reduce)(Q, negative, 1, Vx, Vxx);
   STAGE(gains)(Q, negative, k, K);

@@ -19,16 +19,16 @@ static void raise_to(double *largest, double value) {
 
 /* D of the damping (ocpkit/recursion/curvature.py), m numbers each: D itself, zero where it is not known; for the next D the
    product of |Q_uu|'s diagonal over the stages as fraction and exponent, and how many they were; and the last D. */
-static double unit_of_damping(double known, double bend, double slope, double magnitude) {
+static double unit_of_damping(double known, double hessian_diagonal, double slope, double magnitude) {
   if (known > 0) return known;
-  if (bend > 0) return bend;
+  if (hessian_diagonal > 0) return hessian_diagonal;
   const double steep = slope * slope / (magnitude > 0 ? magnitude : 1);
   return steep > 0 ? steep : 1;
 }
 
-static void observe(double *metric, int m, int a, double bend) {
-  if (!(bend > 0)) return;
-  double product = metric[m + a] * bend;
+static void observe(double *metric, int m, int a, double hessian_diagonal) {
+  if (!(hessian_diagonal > 0)) return;
+  double product = metric[m + a] * hessian_diagonal;
   if (!(product > 1e-150 && product < 1e150)) {
     int exponent;
     product = frexp(product, &exponent);
