@@ -252,7 +252,7 @@ class MPC:
         return _Attempt(verdict.cause, state, solution, said, broken, verdict.violation)
 
     def _judge(self, problem: Problem, solution: Solution) -> _Verdict:
-        """Whether a solution replaces the plan: no worse than the shifted one, violation first, then cost."""
+        """Whether to hold the plan or take the solution, no worse than the shifted plan (violation first)."""
         possible = ENDED_WELL + LEAST_BAD if self._check.any else ENDED_WELL
         if solution.status not in possible or not np.isfinite(solution.cost):
             return _Verdict(Cause.SOLVER, taken=False)

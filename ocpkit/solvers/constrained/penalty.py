@@ -3,6 +3,9 @@
 With r = |y⁺ − y|/ρ, which is zero only where the rows hold and are complementary to y,
 
     ρ ← f ρ    where r has not fallen to the required share of what it was.
+
+`run` follows it in Python, `tighten` of engines/c/kernel/augmented.c in C. What a row costs under ρ is in `augmented`
+and `barrier`.
 """
 
 from __future__ import annotations

@@ -412,6 +412,8 @@ static void accept(ddp *s, double alpha, double actual, double noise) {
   if (s->status == RUNNING && s->line_search && s->idle >= IDLE_LIMIT) s->status = end_of_progress(s);
 }
 
+/* One iteration: the line search over the step sizes 1, 1/2, 1/4, ... (ocpkit/solvers/ddp/line_search.py), and what is
+   decided after it (decisions.py). */
 static void iterate(ddp *s, double *row) {
   const double noise = s->scaling ? ROUNDING * s->magnitude + s->rounding : ROUNDING * (1 + fabs(s->cost));
   row[REGULARIZATION] = s->regularization;
