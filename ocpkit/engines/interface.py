@@ -11,6 +11,9 @@ from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.value import Value
 from ocpkit.solution.trajectory import Trajectory
 
+ENGINES = ("auto", "numpy", "vm", "c")
+"""Names of the engines of one problem; ``"auto"`` chooses."""
+
 
 class Gains(Protocol):
     """An affine policy and the value models along a trajectory, stage by stage."""

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
-from string import Formatter
 from typing import Any
 
 from ocpkit.problem.constraint_rows import ConstraintRows
@@ -88,6 +87,8 @@ class Reason:
 
 def _pattern(template: str) -> str:
     """Regular expression of a sentence with fields."""
+    from string import Formatter
+
     pattern = ""
     for literal, name, _, conversion in Formatter().parse(template):
         quote = "'" if conversion == "r" else ""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.engines.c.library import Library, cached_library, load_library
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
+from ocpkit.engines.interface import ENGINES as ENGINES
 from ocpkit.engines.interface import Engine
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.engines.vm import VMEngine
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem.problem import Problem
 
-ENGINES = ("auto", "numpy", "vm", "c")
 # The virtual machine runs unrolled arithmetic: from about n + m = 25 on NumPy's loops are faster (iLQR on random LQR,
 # T = 50, ms per iteration VM / NumPy: 2.9 / 6.4 at (12, 4), 4.9 / 7.6 at (14, 7), 8.8 / 8.2 at (20, 5), 22 / 11 at
 # (30, 8)), and each type of stage takes its time to be unrolled.

@@ -29,13 +29,10 @@ from dataclasses import dataclass, replace
 
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
-from ocpkit.solvers.choose import choose_engine
-from ocpkit.solvers.ddp.compiled import CompiledRun
 from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.line_search import BACKTRACKING
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.run import DDPRun
-from ocpkit.solvers.ddp.switch import SwitchingRun
 from ocpkit.solvers.driver import AnyRun, Guess
 from ocpkit.solvers.renamed import OldNames, accept_old_names
 
@@ -91,6 +88,10 @@ class DDP(DDPOptions):
     """
 
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
+        from ocpkit.solvers.choose import choose_engine  # the engines are loaded by the first solve
+        from ocpkit.solvers.ddp.compiled import CompiledRun
+        from ocpkit.solvers.ddp.switch import SwitchingRun
+
         if self.infeasible_start and guess.states is None:
             if len(set(problem.state_sizes)) > 1:
                 raise ProblemError("the state size changes along the horizon: infeasible_start needs states=")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocpkit.engines.interface import ENGINES
 from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.recursion.bellman import Curvature
-from ocpkit.solvers.choose import ENGINES
 from ocpkit.solvers.ddp.damping import Damping
 from ocpkit.solvers.ddp.line_search import BACKTRACKING, LineSearch
 from ocpkit.solvers.driver import Solver, not_negative, positive
