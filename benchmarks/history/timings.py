@@ -67,8 +67,11 @@ def training() -> Action:
     """One step of DDPNOpt, a fully connected network of width 32, 32 samples."""
     import torch
 
-    from ocpkit_nn.optim.ddpnopt import DDPNOpt
-    from ocpkit_nn.training import networks
+    try:
+        from ocpkit_nn import DDPNOpt, networks
+    except ImportError:  # a version before it exported names
+        from ocpkit_nn import networks
+        from ocpkit_nn.optim import DDPNOpt
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
