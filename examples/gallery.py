@@ -13,9 +13,8 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from ocpkit import Solution, models, registry
+from ocpkit import Solution, animate, models, registry
 from ocpkit.models.task import Task
-from ocpkit.plotting.plot import animate
 from ocpkit_nn.experiments.harness import ITEMS, find
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -7,8 +7,8 @@ import os
 import torch
 from torch import nn
 
+from ocpkit_nn import DDPNOpt
 from ocpkit_nn.data import batches, load
-from ocpkit_nn.optim.ddpnopt import DDPNOpt
 
 # %% [markdown]
 # ## A module of one's own
