@@ -51,6 +51,7 @@ EVENTS: dict[str, tuple[Callable[[], Problem], set[Status]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("event", EVENTS)
 def test_events_of_the_problem(name: str, event: str) -> None:
