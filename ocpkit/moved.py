@@ -120,11 +120,11 @@ MOVED = {
 
 
 NAMES = {
-    "ocpkit.control.noise": {"sample": "ocpkit.control.sampling.sample", "Sample": "ocpkit.control.sampling.Sample"},
-    "ocpkit.problem.constraint_rows": {"complementarity": "ocpkit.solution.complementarity.complementarity"},
-    "ocpkit.problem.free_parameters": {"chosen_parameters": "ocpkit.solution.chosen_parameters.chosen_parameters"},
-    "ocpkit.problem.functions": {"problem_from_functions": "ocpkit.problem.problem.Problem.from_functions"},
-    "ocpkit.recursion.expansion": {"expand": "ocpkit.engines.numpy.expand"},
+    "ocpkit.control.noise": {"sample": "ocpkit.control.sampling:sample", "Sample": "ocpkit.control.sampling:Sample"},
+    "ocpkit.problem.constraint_rows": {"complementarity": "ocpkit.solution.complementarity:complementarity"},
+    "ocpkit.problem.free_parameters": {"chosen_parameters": "ocpkit.solution.chosen_parameters:chosen_parameters"},
+    "ocpkit.problem.functions": {"problem_from_functions": "ocpkit.problem.problem:Problem.from_functions"},
+    "ocpkit.recursion.expansion": {"expand": "ocpkit.engines.numpy:expand"},
 }
 """The home today of each name that has left a module, by module."""
 
@@ -193,14 +193,11 @@ def names(module: str) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in NAMES[module]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        from pkgutil import resolve_name  # slow to import
+
         home = NAMES[module][name]
-        _warn(f"{module}.{name}", home)
-        depth = 2 if home.split(".")[-2][0].isupper() else 1  # a method of a class
-        parts = home.split(".")
-        found = import_module(".".join(parts[:-depth]))
-        for part in parts[-depth:]:
-            found = getattr(found, part)
-        return found
+        _warn(f"{module}.{name}", home.replace(":", "."))
+        return resolve_name(home)
 
     return get
 

@@ -36,7 +36,7 @@ def test_a_module_that_is_a_package_now_still_has_its_names(package: str, name: 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
 def test_a_name_that_has_left_a_module_is_still_there(module: str, name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"has moved to {NAMES[module][name]}"):
+    with pytest.warns(DeprecationWarning, match=f"has moved to {NAMES[module][name].replace(':', '.')}"):
         assert callable(getattr(import_module(module), name))
     with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'DPP'"):
         _ = import_module(module).DPP

@@ -14,6 +14,8 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (LineSearch, {"armijo": 1.0}, "armijo"),
     (Damping, {"factor": 1.0}, "factor of the damping must be above 1, got 1.0"),
     (Damping, {"minimum": 2.0, "maximum": 1.0}, "minimum of the damping must not be above its maximum"),
+    (Damping, {"maximum": float("inf")}, "must be finite"),
+    (Damping, {"factor": float("inf")}, "must be finite"),
     (Damping, {"target": "controls"}, "did you mean 'control'"),
     (Damping, {"growth": "cubic"}, "growth of the damping"),
     (Penalty, {"factor": 1.0}, "factor of the penalty"),

@@ -16,9 +16,9 @@ from ocpkit.cli.find import Target, find
 from ocpkit.cli.live import IterationTable
 from ocpkit.cli.outputs import check_pictures, check_writable
 from ocpkit.cli.report import as_record, print_json
+from ocpkit.engines.interface import ENGINES
 from ocpkit.errors import ProblemError
 from ocpkit.solution.solution import Solution
-from ocpkit.solvers.choose import ENGINES
 
 NAMED_AFTER_TASK = Path("TASK.gif")
 

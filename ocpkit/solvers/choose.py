@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.engines.c.library import Library, cached_library, load_library
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
-from ocpkit.engines.interface import ENGINES as ENGINES
 from ocpkit.engines.interface import Engine
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.engines.vm import VMEngine

@@ -73,6 +73,8 @@ class Damping:
             raise unknown_name("growth of the damping", self.growth, GROWTHS)
         if self.factor <= 1:
             raise ProblemError(f"factor of the damping must be above 1, got {self.factor!r}")
+        if not max(self.factor, self.maximum) < float("inf"):
+            raise ProblemError("factor and maximum of the damping must be finite: μ would grow for ever")
         if self.minimum > self.maximum:
             raise ProblemError("minimum of the damping must not be above its maximum")
 

@@ -3,7 +3,7 @@
 A Q_uu that the damping has only just made positive definite is nearly singular, and its step has no sensible length. So
 the damping is raised once more where the model promises more than J is made of.
 
-The NumPy loop (`ddp`) and the batch (`batched_ddp`) read it; the loop in C (engines/kernel/ddp.c) is tested against it.
+The NumPy loop (`run`) and the batch (`batched`) read it; the loop in C (engines/c/kernel/ddp.c) is tested against it.
 Where μ would have to grow beyond its maximum, the solve ends as `exhausted` says.
 """
 
