@@ -265,3 +265,20 @@ def test_traced_stage_equals_the_stage() -> None:
         x, u = rng.normal(size=problem.state_sizes[0]), rng.normal(size=problem.control_sizes[0])
         np.testing.assert_allclose(traced.f(x, u, p).full()[:, 0], stage.dynamics.step(x, u, p), rtol=1e-13)
         assert float(traced.l(x, u, p)) == pytest.approx(stage.cost.value(x, u, p), rel=1e-13)
+
+
+@pytest.mark.parametrize("solver", ALL, ids=lambda s: type(s).__name__)
+def test_a_hanging_pendulum_is_left(solver: Any) -> None:
+    """Stationary at u = 0, where the cost is a maximum along a swing; Fatrop cannot be asked a second time."""
+    step = rk4(lambda x, u: m.stack([x[1], u[0] - 9.81 * m.sin(x[0])]), 0.05)
+    problem = Problem.from_functions(
+        dynamics=step,
+        cost=lambda x, u: 0.005 * u[0] ** 2,
+        terminal_cost=lambda x: 50 * (1 + m.cos(x[0])) + 5 * x[1] ** 2,
+        x0=[0.0, 0.0],
+        horizon=60,
+        control_size=1,
+    )
+    solution = solver.solve(problem)
+    assert solution.status is Status.CONVERGED
+    assert solution.cost == pytest.approx(3.6492269753, rel=1e-8)

@@ -15,6 +15,7 @@ from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.trajectory import SMALL, Trajectory, relative_gap
+from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.ddp import DDP
 
 NEGLIGIBLE = 1e-9
@@ -57,7 +58,12 @@ def finish(problem: Problem, nominal: Trajectory, most: int, seconds: float) -> 
     KeyboardInterrupt
         If interrupted.
     """
-    solver = DDP(max_iterations=max(0, min(most, STEPS)), time_limit=max(seconds, NO_TIME), engine="numpy")
+    solver = DDP(
+        max_iterations=max(0, min(most, STEPS)),
+        time_limit=max(seconds, NO_TIME),
+        engine="numpy",
+        damping=QUADRATIC,  # of few steps, those of small changes get farther from a saddle
+    )
     found = solver.solve(problem, controls=nominal.controls, states=nominal.states)
     if found.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
