@@ -19,7 +19,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.autodiff.intermediate import recording
-from ocpkit.autodiff.symbol import Symbol, from_casadi, symbols, to_casadi
+from ocpkit.autodiff.symbol import Symbol, from_casadi, operation, symbols, to_casadi
 
 pi = float(np.pi)
 
@@ -45,17 +45,16 @@ def _is_symbolic(x: Any) -> bool:
     return isinstance(x, Symbol) or (isinstance(x, np.ndarray) and x.dtype == object)
 
 
-def _elementwise(name: str, casadi_name: str | None = None) -> Callable[..., Any]:
+def _elementwise(name: str) -> Callable[..., Any]:
     """Build a function of NumPy's `name` that also takes symbols and tensors."""
     on_arrays: Callable[..., Any] = getattr(np, name)
-    on_symbols: Callable[..., Any] = getattr(ca, casadi_name or name)
+    on_scalars = operation(name)
 
     def function(*arguments: Any) -> Any:
         if any(map(_is_tensor, arguments)):
             return getattr(_torch(), name)(*_as_tensors(arguments))
         if any(map(_is_symbolic, arguments)):
-            scalar = np.frompyfunc(lambda *a: Symbol(on_symbols(*(Symbol(e).sx for e in a))), len(arguments), 1)
-            return scalar(*arguments)
+            return np.frompyfunc(on_scalars, len(arguments), 1)(*arguments)
         return on_arrays(*arguments)
 
     function.__name__ = function.__qualname__ = name
@@ -76,12 +75,12 @@ tanh = _elementwise("tanh")
 exp = _elementwise("exp")
 log = _elementwise("log")
 sqrt = _elementwise("sqrt")
-abs = _elementwise("abs", "fabs")
+abs = _elementwise("abs")
 sign = _elementwise("sign")
-minimum = _elementwise("minimum", "fmin")
-maximum = _elementwise("maximum", "fmax")
-less = _elementwise("less", "lt")
-greater = _elementwise("greater", "gt")
+minimum = _elementwise("minimum")
+maximum = _elementwise("maximum")
+less = _elementwise("less")
+greater = _elementwise("greater")
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:

@@ -66,7 +66,8 @@ def with_free_parameters(
     )
     Constraint(abs, low, high, "the free parameters")
     theta = np.clip(np.atleast_2d(problem.parameters)[0, split.free], low, high)
-    later = {id(stage): _later_stage(stage, split) for stage in problem.stages[1:]}
+    later = {id(stage): stage for stage in problem.stages[1:]}
+    later = {key: _later_stage(stage, split) for key, stage in later.items()}
     terminal_cost, terminal_constraints = _end(problem, split)
     states = problem.states
     return Problem(
