@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import casadi as ca
@@ -77,7 +78,10 @@ class BufferedFunction:
 
 
 class Traced:
-    """Exact derivatives of a function written with `ocpkit.math`, by tracing it once with CasADi."""
+    """Exact derivatives of a function written with `ocpkit.math`, by tracing it once with CasADi.
+
+    Derivatives are made when they are first asked for: a declaration needs none, and not every engine all of them.
+    """
 
     def __init__(self, function: Callable[..., Any], sizes: Sequence[int], name: str) -> None:
         columns, arrays = zip(*(symbols(label, n) for label, n in zip("xup"[: len(sizes) - 1] + "p", sizes)))
@@ -90,11 +94,12 @@ class Traced:
         if graph.shape[1] != 1:
             raise ProblemError(f"{name}: returned a matrix of shape {graph.shape}, expected a vector or scalar")
         self.size = graph.shape[0]
-        variables, weights = ca.vertcat(*columns[:-1]), ca.SX.sym("w", self.size)
-        value, jacobian, hessian = map(ca.densify, differentiate(graph, points, variables, weights))
-        self._value = BufferedFunction(ca.Function("value", columns, [value]))
-        self._jacobian = BufferedFunction(ca.Function("jacobian", columns, [jacobian]))
-        self._hessian = BufferedFunction(ca.Function("hessian", (*columns, weights), [hessian]))
+        names, formulas = [name for name, _ in points], [formula for _, formula in points]
+        *formulas, graph = ca.cse([*formulas, graph])
+        self._recorded = ca.Function("recorded", [*columns, *names], [*formulas, graph])
+        if points:
+            *_, graph = ca.substitute_inplace(names, formulas, [graph])[1]
+        self._value = BufferedFunction(ca.Function("value", columns, [graph]))
 
     @property
     def graph(self) -> ca.Function:
@@ -104,21 +109,39 @@ class Traced:
     @property
     def jacobian_graph(self) -> ca.Function:
         """The Jacobian (k, n + m) of (x, u, p)."""
-        return self._jacobian.function
+        return self._derivatives[0].function
 
     @property
     def hessian_graph(self) -> ca.Function:
         """The product Σ w_i ∇²g_i (n + m, n + m) of (x, u, p, w)."""
-        return self._hessian.function
+        return self._derivatives[1].function
+
+    @property
+    def sources(self) -> tuple[ca.Function, ...]:
+        """What the derivatives follow from: g and the intermediate vectors, each of those before it."""
+        return (self._recorded,)
+
+    @cached_property
+    def _derivatives(self) -> tuple[BufferedFunction, BufferedFunction]:
+        arguments, count = self._recorded.sx_in(), self.graph.n_in()
+        columns, names = arguments[:count], arguments[count:]
+        *formulas, g = self._recorded.call(arguments)
+        variables, weights = ca.vertcat(*columns[:-1]), ca.SX.sym("w", self.size)
+        _, *derivatives = differentiate(g, list(zip(names, formulas)), variables, weights)
+        jacobian, hessian = map(ca.densify, derivatives)
+        return (
+            BufferedFunction(ca.Function("jacobian", columns, [jacobian])),
+            BufferedFunction(ca.Function("hessian", [*columns, weights], [hessian])),
+        )
 
     def value(self, *arguments: Array) -> Array:
         return self._value(*arguments)[:, 0]
 
     def jacobian(self, *arguments: Array) -> Array:
-        return self._jacobian(*arguments)
+        return self._derivatives[0](*arguments)
 
     def hessian_product(self, weights: Array, *arguments: Array) -> Array:
-        return self._hessian(*arguments, weights)
+        return self._derivatives[1](*arguments, weights)
 
 
 class BlackBox(CarriesFunctions):

@@ -177,6 +177,13 @@ def _digest(graph: _Keyed) -> str:
     digest = hashlib.sha256(repr((type(graph).__name__, sizes)).encode())
     for part in vars(graph).values():
         for name, value in () if isinstance(part, int) else vars(part).items():
-            text = value.serialize() if isinstance(value, ca.Function) else repr(value)
-            digest.update(f"{name}={text};".encode())
+            digest.update(f"{name}={_text(value)};".encode())
     return digest.hexdigest()
+
+
+def _text(value: Any) -> str:
+    """Write a part of a graph; derivatives by what they follow from, so that a digest does not make them."""
+    sources = getattr(value, "sources", None)
+    if sources is not None:
+        return ",".join(map(_text, sources))
+    return value.serialize() if isinstance(value, ca.Function) else repr(value)

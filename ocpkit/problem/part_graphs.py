@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import casadi as ca
 
@@ -24,24 +24,55 @@ UNTRACED_VALUE = (
 )
 
 
+class Derivatives(Protocol):
+    """Graphs of the derivatives of f, which may be made only when they are asked for."""
+
+    @property
+    def jacobian_graph(self) -> ca.Function:
+        """The Jacobian (n', n + m) of (x, u, p)."""
+
+    @property
+    def hessian_graph(self) -> ca.Function | None:
+        """v ↦ Σ v_i ∇²f_i (n + m, n + m) of (x, u, p, v); None where hand-written dynamics lack it."""
+
+    @property
+    def sources(self) -> tuple[ca.Function | None, ...]:
+        """What the graphs follow from, or themselves."""
+
+
+@dataclass(frozen=True)
+class WrittenDerivatives:
+    """Derivatives by the formulas of hand-written dynamics."""
+
+    jacobian_graph: ca.Function
+    hessian_graph: ca.Function | None
+
+    @property
+    def sources(self) -> tuple[ca.Function | None, ...]:
+        """Themselves."""
+        return self.jacobian_graph, self.hessian_graph
+
+
 @dataclass(frozen=True)
 class DynamicsGraph:
-    """f and its Jacobian (n', n + m) of (x, u, p), and v ↦ Σ v_i ∇²f_i unless hand-written dynamics lack it.
-
-    Where f is not `curved`, solvers take v·∇²f = 0.
-    """
+    """f of (x, u, p) and its derivatives. Where f is not `curved`, solvers take v·∇²f = 0."""
 
     f: ca.Function
-    jacobian: ca.Function
-    hessian_product: ca.Function | None
+    derivatives: Derivatives
     curved: bool = True
+
+    @property
+    def jacobian(self) -> ca.Function:
+        """The Jacobian (n', n + m) of (x, u, p)."""
+        return self.derivatives.jacobian_graph
 
     def hessian(self, z: ca.SX, v: ca.SX, arguments: Sequence[ca.SX]) -> ca.SX:
         """Return v·f_zz (n + m, n + m)."""
         if not self.curved:
             return ca.SX(z.numel(), z.numel())
-        if self.hessian_product is not None:
-            return self.hessian_product(*arguments, v)
+        product = self.derivatives.hessian_graph
+        if product is not None:
+            return product(*arguments, v)
         hessian = ca.jacobian(self.jacobian(*arguments).T @ v, z)
         return (hessian + hessian.T) / 2
 

@@ -123,7 +123,10 @@ class Problem:
                 )
 
     def _check_models(self) -> None:
-        """Evaluate each distinct stage once, so that a wrong shape is named here and not inside a solver."""
+        """Evaluate each distinct stage once, so that a wrong shape is named here and not inside a solver.
+
+        Derivatives of traced functions have the right shapes by construction, and are not even made yet.
+        """
         for t, stage in self.distinct_stages:
             n, m, after = stage.dynamics.state_size, stage.dynamics.control_size, stage.dynamics.next_state_size
             x = self.x0 if t == 0 else np.zeros(n)
@@ -131,24 +134,27 @@ class Problem:
             with np.errstate(all="ignore"):
                 _expect_parameters((stage.dynamics, stage.cost), p, where)
                 _expect(stage.dynamics.step(x, u, p), (after,), f"{where}: dynamics.step")
-                _expect_each(
-                    stage.dynamics.jacobians(x, u, p), ((after, n), (after, m)), f"{where}: dynamics.jacobians"
-                )
                 _expect(stage.cost.value(x, u, p), (), f"{where}: cost.value")
                 stage.noise_matrix(x, u, p)
-                _expect_each(stage.cost.gradient(x, u, p), ((n,), (m,)), f"{where}: cost.gradient")
-                second = {"cost.hessian": stage.cost.hessian(x, u, p)}
-                second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
-                if stage.dynamics.curved and stage.dynamics.brings_curvature:
-                    second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, np.zeros(after))
+                second = {}
+                if stage.dynamics.traced_function is None:
+                    first = stage.dynamics.jacobians(x, u, p)
+                    _expect_each(first, ((after, n), (after, m)), f"{where}: dynamics.jacobians")
+                    if stage.dynamics.curved and stage.dynamics.brings_curvature:
+                        second["dynamics.hessian_product"] = stage.dynamics.hessian_product(x, u, p, np.zeros(after))
+                if stage.cost.traced_function is None:
+                    _expect_each(stage.cost.gradient(x, u, p), ((n,), (m,)), f"{where}: cost.gradient")
+                    second["cost.hessian"] = stage.cost.hessian(x, u, p)
+                    second["cost.gauss_newton_hessian"] = stage.cost.gauss_newton_hessian(x, u, p)
                 for kind, blocks in second.items():
                     _expect_each(blocks, ((n, n), (m, n), (m, m)), f"{where}: {kind}")
-        n, p = self.terminal_cost.state_size, self.parameter(self.horizon)
-        _expect_parameters((self.terminal_cost,), p, "the terminal cost")
+        n, p, cost = self.terminal_cost.state_size, self.parameter(self.horizon), self.terminal_cost
+        _expect_parameters((cost,), p, "the terminal cost")
         with np.errstate(all="ignore"):
-            _expect(self.terminal_cost.value(np.zeros(n), p), (), "terminal cost: value")
-            _expect(self.terminal_cost.gradient(np.zeros(n), p), (n,), "terminal cost: gradient")
-            _expect(self.terminal_cost.hessian(np.zeros(n), p), (n, n), "terminal cost: hessian")
+            _expect(cost.value(np.zeros(n), p), (), "terminal cost: value")
+            if cost.traced_function is None:
+                _expect(cost.gradient(np.zeros(n), p), (n,), "terminal cost: gradient")
+                _expect(cost.hessian(np.zeros(n), p), (n, n), "terminal cost: hessian")
 
     @cached_property
     def horizon(self) -> int:

@@ -19,7 +19,16 @@ from ocpkit.boundary.arrays import Array, checked_vector, real_array
 from ocpkit.boundary.pickling import CarriesFunctions
 from ocpkit.errors import ProblemError, refuse_hidden_fields
 from ocpkit.problem.part import Part
-from ocpkit.problem.part_graphs import UNTRACED_VALUE, CostGraph, DynamicsGraph, below, beside, square, trace
+from ocpkit.problem.part_graphs import (
+    UNTRACED_VALUE,
+    CostGraph,
+    DynamicsGraph,
+    WrittenDerivatives,
+    below,
+    beside,
+    square,
+    trace,
+)
 
 
 def _jacobians_of_step(f: Dynamics, x: Array, u: Array, p: Array) -> tuple[Array, Array]:
@@ -80,12 +89,12 @@ class Dynamics(Part):
     def derivative_graphs(self, p_size: int, where: str) -> DynamicsGraph:
         traced, sizes = self.traced_exactly(where), self.argument_sizes(p_size)
         if traced is not None:
-            return DynamicsGraph(traced.graph, traced.jacobian_graph, traced.hessian_graph, self.curved)
+            return DynamicsGraph(traced.graph, traced, self.curved)
         products = None
         if self.curved and self.brings_curvature:
             products = trace(self.hessian_product, (*sizes, self.next_state_size), where, square)
         f, jacobian = trace(self.step, sizes, where), trace(self.jacobians, sizes, where, beside)
-        return DynamicsGraph(f, jacobian, products, self.curved)
+        return DynamicsGraph(f, WrittenDerivatives(jacobian, products), self.curved)
 
     def extended(self, p_size: int, width: int) -> Dynamics:
         """Return the same dynamics of a longer p' (width,), whose first `p_size` entries are p."""

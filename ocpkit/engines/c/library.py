@@ -20,6 +20,8 @@ from ocpkit.engines.c.source import c_source, kernel
 from ocpkit.engines.graphs import ProblemGraph
 
 GENERATORS = (
+    "../../autodiff/intermediate.py",
+    "../../autodiff/differentiable.py",
     "../../recursion/linalg.py",
     "../../problem/part_graphs.py",
     "../graphs.py",
