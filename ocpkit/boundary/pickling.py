@@ -98,7 +98,8 @@ def _functions(value: Any, place: Place, seen: set[int]) -> Iterator[tuple[Funct
         seen.add(id(value))
         below = enumerate(value) if isinstance(value, tuple) else _attributes(value).items()
         for key, each in below:
-            yield from _functions(each, (*place, key), seen)
+            if isinstance(each, (FunctionType, tuple, dict, CarriesFunctions)):  # most are arrays
+                yield from _functions(each, (*place, key), seen)
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -248,13 +248,14 @@ def bounds_pair(bounds: Any, what: str) -> tuple[ArrayLike, ArrayLike]:
     return lower, upper
 
 
-def find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array) -> int:
+def find_control_size(dynamics: Any, cost: Any, x0: Array, p: Array, name: str) -> int:
     """Find m by calling the functions with controls of different lengths.
 
     Functions that unpack u or multiply it by a matrix accept one length; functions that index u accept
     every length from some m ≥ 1 on. Anything else (u used whole, as in ``x + u``) is ambiguous.
     """
-    step, running_cost = (with_parameters(residual_of(part), 3, "the functions") for part in (dynamics, cost))
+    step = with_parameters(dynamics, 3, f"{name}: dynamics")
+    running_cost = with_parameters(residual_of(cost), 3, f"{name}: cost")
     p, largest = (p if p.ndim == 1 else p[0]), max(12, len(x0) + 2)
 
     def obstacle(m: int) -> str:

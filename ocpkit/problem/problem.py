@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.boundary.arrays import Array, checked_series, checked_vector, real_array, whole_number
 from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
@@ -32,7 +31,6 @@ from ocpkit.problem.functions import (
     LeastSquares,
     bounds_pair,
     find_control_size,
-    residual_of,
 )
 from ocpkit.problem.stage import Constraint, Cost, Dynamics, Stage, TerminalCost, checked_constraints
 
@@ -107,10 +105,14 @@ class Problem:
             set_("parameters", _parameters(self.parameters, self.horizon))
         if "controls" in names:
             given = self.controls is not None and len(self.controls)
-            controls = self.controls if given else [np.zeros(m) for m in self.control_sizes]
+            controls = self.controls if given else self._zeros()
             set_("controls", checked_series(controls, self.control_sizes, "controls"))
         if "states" in names and self.states is not None:
             set_("states", checked_series(self.states, self.state_sizes, "states"))
+
+    def _zeros(self) -> Any:
+        sizes = self.control_sizes
+        return np.zeros((len(sizes), sizes[0])) if len({*sizes}) == 1 else [np.zeros(m) for m in sizes]
 
     def _check_chain(self) -> None:
         sizes = [*(stage.dynamics.state_size for stage in self.stages), self.terminal_cost.state_size]
@@ -368,13 +370,6 @@ class Problem:
             raise ProblemError(f"parameters have shape {p.shape}, expected (n_p,) or ({horizon + 1}, n_p)")
         guess = None if controls is None else np.atleast_1d(real_array(controls, "controls"))
         states = None if states is None else np.atleast_1d(real_array(states, "states"))
-        for part, function, count in (
-            ("dynamics", dynamics, 3),
-            ("cost", cost, 3),
-            ("terminal cost", terminal_cost, 2),
-        ):
-            if not isinstance(function, Dynamics):
-                with_parameters(residual_of(function), count, f"{name}: {part}")
         if isinstance(dynamics, Dynamics):
             if control_size not in (None, dynamics.control_size):
                 raise ProblemError(
@@ -382,7 +377,7 @@ class Problem:
                 )
             control_size = dynamics.control_size
         elif control_size is None:
-            control_size = guess.shape[-1] if guess is not None else find_control_size(dynamics, cost, x0, p)
+            control_size = guess.shape[-1] if guess is not None else find_control_size(dynamics, cost, x0, p, name)
         if guess is not None and guess.shape == (control_size,):
             guess = np.tile(guess, (horizon, 1))
         n, sizes = len(x0), {"parameter_size": p.shape[-1], "derivatives": derivatives}
@@ -405,8 +400,8 @@ class Problem:
             terminal_cost=FunctionTerminalCost(terminal_cost, n, name=f"{name}: terminal cost", **sizes),
             x0=x0,
             parameters=p,
-            controls=() if guess is None else tuple(guess),
-            states=None if states is None else tuple(states),
+            controls=() if guess is None else guess,  # type: ignore[arg-type]  # Problem makes tuples of arrays
+            states=states,  # type: ignore[arg-type]
             terminal_constraints=terminal_constraints,
             name=name,
             angles=angles,  # type: ignore[arg-type]  # Problem makes them a tuple, also of one index
