@@ -118,7 +118,7 @@ class Traced:
 
     @property
     def sources(self) -> tuple[ca.Function, ...]:
-        """What the derivatives follow from: g and the intermediate vectors, each of those before it."""
+        """Graph that the derivatives follow from: g and the intermediate vectors, each of those before it."""
         return (self._recorded,)
 
     @cached_property

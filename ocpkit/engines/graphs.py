@@ -80,12 +80,13 @@ class TerminalGraph(_Keyed):
 
 @dataclass(frozen=True, eq=False)
 class ProblemGraph:
-    """The structure of a problem: its types of stages, the type of each stage, and its end."""
+    """The structure of a problem: its types of stages, the type of each stage, its end; and how reports call it."""
 
     stage_types: tuple[StageGraph, ...]
     type_of_stage: tuple[int, ...]
     terminal: TerminalGraph
     angles: tuple[int, ...] = ()
+    name: str = ""
 
     @property
     def horizon(self) -> int:
@@ -140,7 +141,7 @@ def _trace(parts: Identities, p_size: int, angles: tuple[int, ...]) -> ProblemGr
             known[id(stage)] = number[graph.key]
         of_stage.append(known[id(stage)])
     terminal = _remembered(cost, p_size, partial(_terminal, cost, p_size))
-    return ProblemGraph(tuple(stage_types), tuple(of_stage), terminal, angles)
+    return ProblemGraph(tuple(stage_types), tuple(of_stage), terminal, angles, stages[0].name)
 
 
 _memory: dict[tuple[int, int], Any] = {}

@@ -37,7 +37,7 @@ class Derivatives(Protocol):
 
     @property
     def sources(self) -> tuple[ca.Function | None, ...]:
-        """What the graphs follow from, or themselves."""
+        """Graphs that these follow from."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class WrittenDerivatives:
 
     @property
     def sources(self) -> tuple[ca.Function | None, ...]:
-        """Themselves."""
+        """The same graphs."""
         return self.jacobian_graph, self.hessian_graph
 
 

@@ -100,7 +100,14 @@ class Cache:
             entry.path.unlink(missing_ok=True)
         for leftover in self.folder.glob("building-*"):
             _remove(leftover)
+        self._drop_records()
         return len(entries)
+
+    def _drop_records(self) -> None:
+        """Remove the records (see `records`) of files that are gone."""
+        for record in self.folder.glob("*.json"):
+            if not record.with_suffix(".so").exists():
+                _remove(record)
 
     def _make(self) -> None:
         """Make the folder, which may have been removed meanwhile."""
@@ -116,6 +123,7 @@ class Cache:
             total += entry.bytes
             if total > MAX_BYTES and entry.path != newest:
                 entry.path.unlink(missing_ok=True)
+        self._drop_records()
 
 
 def open_cache() -> Cache:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ocpkit.engines.c.cache import open_cache
 from ocpkit.engines.c.compiler import Compiler, CompilerError, find_compiler
+from ocpkit.engines.c.records import drop_record, note_build, note_load
 from ocpkit.engines.c.source import c_source, kernel
 from ocpkit.engines.graphs import ProblemGraph
 
@@ -134,6 +135,7 @@ def _compile(graph: ProblemGraph) -> Library:
     except OSError as error:
         raise CompilerError(f"the compiled solver cannot be written to {cache.folder}: {error.strerror}") from error
     seconds = time.perf_counter() - began
+    note_build(path, graph, seconds)
     origin = f"compiled in {seconds:.1f} s"
     return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin, seconds)
 
@@ -151,9 +153,12 @@ def cached_library(graph: ProblemGraph) -> Library | None:
         return _loaded[key]
     path = open_cache().find(key)
     try:
-        return None if path is None else _load(key, path, "loaded from the cache")
+        library = None if path is None else _load(key, path, "loaded from the cache")
     except CompilerError:  # another process has just removed it, or a machine of another kind has built it
         return None
+    if path is not None:
+        note_load(path)
+    return library
 
 
 def library_key(graph: ProblemGraph) -> str:
@@ -170,6 +175,7 @@ def _load(key: str, path: Path, origin: str, seconds: float | None = None) -> Li
         handle.ocpkit_advance  # noqa: B018 - or it is another library
     except (OSError, AttributeError) as error:
         path.unlink(missing_ok=True)  # a compiler that is mended later must get its turn
+        drop_record(path)
         raise CompilerError(f"the compiled solver cannot be loaded: {error}") from error
     handle.ocpkit_scratch_size.argtypes, handle.ocpkit_scratch_size.restype = [ctypes.c_void_p], ctypes.c_long
     handle.ocpkit_advance.restype = None
