@@ -1,0 +1,15 @@
+"""The first second of a model: ``python -m benchmarks.first_solve [--only NAME …] [--repeat N] [--markdown PAGE]``.
+
+Every traceable task of `ocpkit list` that needs no extra and every problem of `benchmarks.suite` is solved by ocpkit's
+recommended solver and by IPOPT, each in a fresh process on one thread of one core, in turn, ocpkit with an empty cache.
+*First* is the wall clock from declaring the problem, imports done, to the answer; for IPOPT from writing the nonlinear
+program through `nlpsol` to the answer. *Second* is the same problem once more in the same process, *in C* a solve after
+the compiled library is ready, *C ready* the seconds from the declaration to that library in a process that does nothing
+else. The discretization, the cost and the guess are the same; `benchmarks.suite.nlp` says how the program is written.
+
+IPOPT: MUMPS, tol = 1e-8, exact Hessians of functions mapped over the stages, else its defaults. It is handed the model
+of a task as CasADi's graphs, traced before its clock starts; of the suite it traces them itself, as ocpkit does.
+
+What is judged is in `benchmarks.first_solve.verdicts`. With ``--json FILE`` every measured problem is written at once,
+and those in the file are not measured again.
+"""

@@ -1,0 +1,109 @@
+"""One fresh process that solves one case by one system: ``python -m benchmarks.first_solve.worker ROLE NAME LIMIT``.
+
+Prints what it measured as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from benchmarks.first_solve import cases
+from ocpkit import Problem, Solution
+from ocpkit.engines.c.library import load_library
+
+T = TypeVar("T")
+
+
+@dataclass
+class Stopwatch:
+    """Wall clock and processor seconds, those of ended child processes among them, of named parts."""
+
+    wall: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, part: str, action: Callable[[], T]) -> T:
+        wall, processor = time.perf_counter(), sum(os.times()[:4])
+        result = action()
+        self.wall[part] = time.perf_counter() - wall
+        self.processor[part] = sum(os.times()[:4]) - processor
+        return result
+
+    def record(self) -> dict[str, Any]:
+        """Return the seconds for a file."""
+        return {"wall": self.wall, "processor": self.processor}
+
+
+def solve_by_ocpkit(case: cases.Case, limit: float) -> dict[str, Any]:
+    """Declare and solve, solve again, wait for C, and solve once more."""
+    watch = Stopwatch()
+    problem = watch("declare", case.declare)
+    solver = cases.recommended(problem, limit)
+    first = watch("solve", lambda: solver.solve(problem))
+    second = watch("second", lambda: solver.solve(problem))
+    watch("ready", lambda: load_library(cases.compiled_structure(problem)))
+    third = watch("in C", lambda: solver.solve(problem))
+    return watch.record() | {
+        "sizes": [max(problem.state_sizes), max(problem.control_sizes), problem.horizon],
+        "solver": type(solver).__name__,
+        "solves": [_answer(each) for each in (first, second, third)],
+    }
+
+
+def _answer(solution: Solution) -> dict[str, Any]:
+    details = solution.details
+    return {
+        "J": solution.cost,
+        "status": solution.status.name,
+        "iterations": details.inner_iterations or solution.iterations,
+        "engine": details.engine,
+        "why": details.why,
+        "seconds": vars(details.seconds),
+    }
+
+
+def build_in_c(case: cases.Case, limit: float) -> dict[str, Any]:
+    """Declare, and build the compiled solver."""
+    watch = Stopwatch()
+    problem: Problem = watch("declare", case.declare)
+    structure = watch("trace", lambda: cases.compiled_structure(problem))
+    watch("build", lambda: load_library(structure))
+    return watch.record()
+
+
+def solve_by_ipopt(case: cases.Case, limit: float) -> dict[str, Any]:
+    """Write the program, build the solver, solve, and solve again."""
+    watch, write = Stopwatch(), case.prepare_program()
+    nlp = watch("write", write)
+    solver = watch("build", lambda: nlp.solver(max_wall_time=limit))
+    answers = []
+    for part in ("solve", "second"):
+        found = watch(part, lambda: solver(x0=nlp.start, **nlp.bounds))
+        stats = solver.stats()
+        answers.append(
+            {
+                "J": float(found["f"]),
+                "status": stats["return_status"],
+                "success": stats["success"],
+                "iterations": stats["iter_count"],
+            }
+        )
+    return watch.record() | {"solves": answers}
+
+
+ROLES = {"ocpkit": solve_by_ocpkit, "c": build_in_c, "ipopt": solve_by_ipopt}
+
+
+def main(role: str, name: str, limit: str) -> None:
+    """Print the measurements of one role on one case."""
+    case = cases.get(name)
+    print(json.dumps(ROLES[role](case, float(limit))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
