@@ -78,12 +78,11 @@ def _keep(file: Path, rows: Iterable[Row]) -> None:
 
 
 def _cells(row: Row) -> list[str]:
-    sizes = row.sizes or ["–"] * 3
     ours, theirs = row.answer("ocpkit"), row.answer("ipopt")
     first, second = verdicts.FIRST_PARTS
     return [
         row.name,
-        *map(str, sizes),
+        *(["–"] * 3 if row.sizes is None else map(str, row.sizes)),
         _number(row.seconds("ocpkit", *first)),
         _number(row.seconds("ipopt", *second)),
         _number(verdicts.first_ratio(row)),

@@ -37,9 +37,9 @@ class Verdict:
 
 
 def compare_costs(row: Row) -> str:
-    """Return "same", "better", "worse", or nothing where there is nothing to compare."""
+    """Return "same", "better", "worse", or nothing where one of the two has no answer."""
     ours, theirs = row.answer("ocpkit"), row.answer("ipopt")
-    if ours is None or theirs is None or not theirs["success"]:
+    if ours is None or not converged(row) or theirs is None or not theirs["success"]:
         return ""
     apart = (ours["J"] - theirs["J"]) / max(abs(theirs["J"]), SMALLEST_COST)
     if abs(apart) <= SAME_COST:

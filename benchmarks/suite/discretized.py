@@ -135,7 +135,7 @@ def _constraints(interval: Interval) -> Iterator[Constraint]:
         yield Constraint(interval.path, lower, upper, "path")
 
 
-def _bounds(problem: ContinuousProblem, fixed: Array) -> tuple[NDArray[np.intp], Array, Array]:
+def _bounds(problem: ContinuousProblem, fixed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Array, Array]:
     """Return which states have bounds and are not fixed, and the bounds."""
     lower, upper = spread(problem.state_bounds, problem.states)
     places = np.flatnonzero((np.isfinite(lower) | np.isfinite(upper)) & ~fixed)
@@ -164,29 +164,26 @@ def _end(interval: Interval, theta: Theta) -> Iterator[Constraint]:
 
 def _with_state_bounds(problem: Problem, interval: Interval, theta: Theta) -> Problem:
     """Bound the states of all stages but the first, which may begin at free entries of x(0)."""
-    first, (places, lower, upper) = (
-        problem.stages[0],
-        _bounds(interval.problem, np.zeros(interval.problem.states, bool)),
-    )
-    later = first
+    first = later = problem.stages[0]
+    places, lower, upper = _bounds(interval.problem, np.zeros(interval.problem.states, bool))
     if len(places):
         bounds = Constraint(lambda x, u: x[places], lower, upper, "state bounds")
         later = replace(first, constraints=(*first.constraints, bounds))
     if theta.free_states:
-        first = _begun(first, theta)
+        first = _begun(first, theta, problem.parameters.shape[-1])
     return problem.replace(stages=(first, *[later] * (problem.horizon - 1)))
 
 
-def _begun(stage: Stage, theta: Theta) -> Stage:
+def _begun(stage: Stage, theta: Theta, p_size: int) -> Stage:
     """Return the first stage, whose functions begin at x(0) of the parameters."""
 
     def at_start(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, u, q: function(theta.start(q), u, q)
 
-    sizes, size = (stage.dynamics.state_size, stage.dynamics.control_size), stage.dynamics.parameter_size
+    sizes = stage.dynamics.state_size, stage.dynamics.control_size
     return replace(
         stage,
-        dynamics=FunctionDynamics(at_start(stage.dynamics.step), *sizes, parameter_size=size),
-        cost=FunctionCost(at_start(stage.cost.value), *sizes, parameter_size=size),
+        dynamics=FunctionDynamics(at_start(stage.dynamics.step), *sizes, parameter_size=p_size),
+        cost=FunctionCost(at_start(stage.cost.value), *sizes, parameter_size=p_size),
         constraints=tuple(replace(each, function=at_start(each.function)) for each in stage.constraints),
     )
