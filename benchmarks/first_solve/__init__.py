@@ -7,8 +7,10 @@ program through `nlpsol` to the answer. *Second* is the same problem once more i
 the compiled library is ready, *C ready* the seconds from the declaration to that library in a process that does nothing
 else. The discretization, the cost and the guess are the same; `benchmarks.suite.nlp` says how the program is written.
 
-IPOPT: MUMPS, tol = 1e-8, exact Hessians of functions mapped over the stages, else its defaults. It is handed the model
-of a task as CasADi's graphs, traced before its clock starts; of the suite it traces them itself, as ocpkit does.
+IPOPT: MUMPS, tol = 1e-8, exact Hessians, else its defaults. Its first solve is that of functions mapped over the
+stages, which are built soonest; its second one that of functions expanded to scalar graphs, which run fastest, their
+building not counted. It is handed the model of a task as CasADi's graphs, traced before its clock starts; of the suite
+it traces them itself, as ocpkit does.
 
 What is judged is in `benchmarks.first_solve.verdicts`. With ``--json FILE`` every measured problem is written at once,
 and those in the file are not measured again.

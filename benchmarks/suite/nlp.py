@@ -34,9 +34,12 @@ class Nlp:
     start: Array
     bounds: dict[str, Array]
 
-    def solver(self, **ipopt: Any) -> ca.Function:
-        """Build IPOPT for it, by the options `OPTIONS` and `IPOPT` and those given."""
-        return ca.nlpsol("nlp", "ipopt", self.program, OPTIONS | {"ipopt": IPOPT | ipopt})
+    def solver(self, *, expand: bool = False, **ipopt: Any) -> ca.Function:
+        """Build IPOPT for it, by the options `OPTIONS` and `IPOPT` and those given.
+
+        Expanded to scalar graphs the functions run about twice as fast, and building takes up to 20 times as long.
+        """
+        return ca.nlpsol("nlp", "ipopt", self.program, OPTIONS | {"expand": expand, "ipopt": IPOPT | ipopt})
 
     def cost(self, w: Array) -> float:
         """Return J of the variables."""
