@@ -6,9 +6,9 @@
 
 A mutant is the source with one small change inside a function: a sign flipped, a transpose or a term of a sum
 dropped, the operands of @ swapped, a condition negated, a constant changed, a statement removed. The tests of its
-file run against each one, those first that have just failed, until the first failure and always with the same
-examples, in a copy of the repository, which is thrown away; a mutant on which no test fails has survived. Exit
-status 1 if a survivor is not on the list of equivalent mutants below.
+file run against each one, fast and slow, those first that have just failed, until the first failure and always with
+the same examples, in a copy of the repository, which is thrown away; a mutant on which no test fails has survived.
+Exit status 1 if a survivor is not on the list of equivalent mutants below.
 """
 
 from __future__ import annotations
@@ -55,12 +55,20 @@ TESTS = {
     "ocpkit/solvers/first_order/adjoint.py": ["stationarity", "gradient_descent", "pontryagin", "options"],
     "ocpkit/solvers/verdicts/stationarity.py": ["stationarity"],
     "ocpkit/solvers/first_order/gradient.py": ["gradient_descent", "stationarity", "options"],
-    "ocpkit/solvers/ddp/run.py": ["ddp", "decisions", "statuses", "options", "details"],
+    "ocpkit/solvers/ddp/run.py": ["loops", "details"],
     "ocpkit/solvers/ddp/damping.py": ["schedules", "decisions", "options", "renamed"],
     "ocpkit/solvers/ddp/line_search.py": ["schedules", "ddp", "decisions", "options", "renamed"],
-    "ocpkit/solvers/constrained/run.py": ["warm_start", "constrained", "interior", "history", "statuses"],
+    "ocpkit/solvers/constrained/run.py": [
+        "compiled_augmented::test_the_outer_loops_go_the_same_way",
+        "compiled_augmented::test_infeasible_problems_are_named_alike",
+        "compiled_augmented::test_inner_solves_that_fail_raise_the_penalty",
+        "history::test_columns_of_outer_iterations_hold_what_they_are_called",
+    ],
     "ocpkit/solvers/constrained/penalty.py": ["schedules", "options", "warm_start", "constrained"],
-    "ocpkit/solvers/constrained/augmented.py": ["constrained", "interior", "constrained_units"],
+    "ocpkit/solvers/constrained/augmented.py": [
+        "compiled_augmented::test_the_outer_loops_go_the_same_way",
+        "compiled_augmented::test_infeasible_problems_are_named_alike",
+    ],
     "ocpkit/solution/sensitivity.py": ["sensitivity"],
     "ocpkit_nn/passes/factored.py": ["passes", "optim"],
     "ocpkit_nn/passes/rank_one.py": ["passes", "separable", "optim"],
@@ -68,7 +76,7 @@ TESTS = {
     "ocpkit_nn/passes/dense.py": ["passes", "optim"],
     "ocpkit_nn/passes/second_order.py": ["second_order", "optim"],
 }
-"""Which tests answer for which file, the likeliest to fail first."""
+"""Which tests answer for which file, the likeliest to fail first: whole files, or single tests of one (file::test)."""
 PRELOAD = [
     "torch",
     "casadi",
@@ -211,9 +219,12 @@ def mutants(file: str) -> list[Mutant]:
 
 def tests_of(file: str) -> list[str]:
     """Paths of the tests that answer for a file."""
-    tests = ROOT / "tests"
-    found = [tests / folder / f"test_{name}.py" for name in TESTS[file] for folder in ("properties", ".", "nn")]
-    return [str(path.relative_to(ROOT)) for path in found if path.exists()]
+    found = []
+    for name in TESTS[file]:
+        module, *test = name.split("::")
+        paths = [ROOT / "tests" / folder / f"test_{module}.py" for folder in ("properties", ".", "nn")]
+        found += ["::".join([str(path.relative_to(ROOT)), *test]) for path in paths if path.exists()]
+    return found
 
 
 def run_tests(directory: str, tests: list[str], log: str, cpu_seconds: int) -> None:
@@ -228,8 +239,12 @@ def run_tests(directory: str, tests: list[str], log: str, cpu_seconds: int) -> N
 
     assert Path(ocpkit.__file__).is_relative_to(directory), "the tests would not see the mutant"
     import pytest
+    from hypothesis import HealthCheck, Phase, settings
 
-    options = ["-x", "-q", "--ff", "-m", "not slow", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    examples = {"max_examples": 10, "derandomize": True, "database": None, "phases": [Phase.generate]}
+    settings.register_profile("mutation", **examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("mutation")
+    options = ["-x", "-q", "--ff", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     sys.exit(pytest.main([*options, *tests]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,20 @@ from floors import Floor
 from random_problems import random_problem
 from test_constrained import CASES, bryson_denham, swing
 
-from ocpkit import DDP, ILQR, AugmentedLagrangian, Constraint, InteriorPoint, Problem, Solution, Status, models
+from ocpkit import (
+    DDP,
+    ILQR,
+    AugmentedLagrangian,
+    Barrier,
+    Constraint,
+    Damping,
+    InteriorPoint,
+    Penalty,
+    Problem,
+    Solution,
+    Status,
+    models,
+)
 
 PYTHON = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="numpy"))
 COMPILED = AugmentedLagrangian(inner=DDP(max_iterations=300, engine="c"))
@@ -176,3 +189,85 @@ def test_it_stops_when_told_to() -> None:
     assert late.status is Status.TIME_LIMIT
     assert late.cost == pytest.approx(problem.cost(late.states, late.controls), rel=1e-12)
     assert replace(COMPILED, max_iterations=1).solve(problem).status is Status.ITERATION_LIMIT
+
+
+# ------------------------------------------------------------------------------------------------ any options
+def random_method(rng: np.random.Generator) -> AugmentedLagrangian | InteriorPoint:
+    """Any options that both loops know; tolerances and limits loose enough for each of them to end a solve."""
+    pick = lambda *values: values[rng.integers(len(values))]  # noqa: E731
+    penalty = Penalty(
+        initial=pick(1.0, 30.0, 1e3), maximum=pick(2e3, 1e9), factor=pick(3.0, 10.0), required_decrease=pick(0.1, 0.5)
+    )
+    inner = DDP(
+        engine="numpy", second_order=pick(True, False), max_iterations=pick(2, 30, 30), damping=pick(None, Damping())
+    )
+    options: dict[str, Any] = {
+        "inner": inner,
+        "penalty": penalty,
+        "gradient_tolerance": 10.0 ** rng.integers(-6, -1),
+        "constraint_tolerance": 10.0 ** rng.integers(-7, -1),
+        "first_tolerance": pick(1e-4, 1e-2, 1.0),
+        "max_iterations": pick(2, 12, 12),
+        "scaling": pick(True, True, False),
+    }
+    if rng.integers(3):
+        return AugmentedLagrangian(**options)
+    return InteriorPoint(barrier=Barrier(first=pick(1e-1, 1e-2), last=pick(1e-9, 1e-4), factor=0.1), **options)
+
+
+def random_guess(rng: np.random.Generator, problem: Problem) -> dict[str, Any]:
+    """Controls near zero and, one time in three, states that leave gaps."""
+    controls = [0.3 * rng.standard_normal(n) for n in problem.control_sizes]
+    if rng.integers(3):
+        return {"controls": controls}
+    return {"controls": controls, "states": [problem.x0, *(rng.standard_normal(n) for n in problem.state_sizes[1:])]}
+
+
+def short(problem: Problem) -> Problem:
+    """The first five stages."""
+    p = problem.parameters
+    return problem.replace(stages=problem.stages[:5], controls=(), parameters=p if p.ndim == 1 else p[:6])
+
+
+SHORT: dict[str, Any] = {
+    "mixed": CASES["mixed"],
+    "obstacle": CASES["curved obstacle"],
+    "parameters": CASES["parameters at each stage"],
+    "too far": lambda: swing(**INFEASIBLE["the end is out of reach"]),
+    "contradiction": lambda: swing(**INFEASIBLE["rows contradict each other"]),
+}
+
+
+def assert_same_way(ours: Solution, expected: Solution) -> None:
+    """The decisions are the same, and the numbers up to what loose inner solves make of rounding."""
+    assert ours.status is expected.status
+    assert ours.details.inner_iterations == expected.details.inner_iterations
+    assert ours.details.stationary_points_left == expected.details.stationary_points_left
+    assert ours.warm_start is not None
+    assert expected.warm_start is not None
+    assert astuple(ours.warm_start) == pytest.approx(astuple(expected.warm_start), rel=1e-12)
+    scale = 1 + max(abs(line.cost) for line in expected.history)
+    for line, other in zip(ours.history, expected.history, strict=True):
+        assert (line.inner_iterations, line.step_size) == (other.inner_iterations, other.step_size)
+        for name in ("penalty", "barrier", "cost", "violation", "gradient_norm", "actual_decrease"):
+            a, b = getattr(line, name), getattr(other, name)
+            assert a == pytest.approx(b, rel=1e-3, abs=1e-6 * scale, nan_ok=True), (line.index, name)
+    for name in ("states", "controls", "multipliers"):
+        a, b = (np.concatenate([np.atleast_1d(v) for v in getattr(s, name)]) for s in (ours, expected))
+        np.testing.assert_allclose(a, b, atol=1e-3 * (1 + np.abs(b).max()), err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_the_outer_loops_go_the_same_way(name: str) -> None:
+    """And so do solves that go on from their ends."""
+    problem = short(SHORT[name]())
+    for seed in range(1, 13):
+        rng = np.random.default_rng(seed)
+        method, guess = random_method(rng), random_guess(rng, problem)
+        compiled = replace(method, inner=replace(method.inner, engine="c"))
+        expected = method.solve(problem, **guess)
+        assert_same_way(compiled.solve(problem, **guess), expected)
+        if expected.success:
+            moved = problem.replace(x0=problem.x0 + 0.05)
+            assert_same_way(compiled.solve(moved, expected), method.solve(moved, expected))
