@@ -69,12 +69,30 @@ TESTS = {
         "compiled_augmented::test_the_outer_loops_go_the_same_way",
         "compiled_augmented::test_infeasible_problems_are_named_alike",
     ],
-    "ocpkit/solution/sensitivity.py": ["sensitivity"],
-    "ocpkit_nn/passes/factored.py": ["passes", "optim"],
+    "ocpkit/solution/sensitivity.py": [
+        "sensitivity::test_forward_is_the_difference_quotient_and_adjoint_its_transpose",
+        "sensitivity::test_of_a_linear_quadratic_problem_it_is_the_closed_loop",
+        "sensitivity::test_it_is_linear_down_to_the_smallest_directions",
+        "sensitivity::test_only_a_converged_solution_has_a_derivative",
+        "sensitivity::test_constraints_need_multipliers",
+        "sensitivity::test_noise_and_solutions_without_costates_are_refused",
+        "sensitivity::test_a_stationary_point_that_is_no_minimum_has_no_derivative",
+        "sensitivity::test_a_direction_in_which_no_control_keeps_a_constraint",
+        "sensitivity::test_wrong_directions",
+    ],
+    "ocpkit_nn/passes/factored.py": [
+        "passes::test_implicit_recursion_is_the_dense_one",
+        "passes::test_literal_formulas_beyond_one_keep_the_positive_part",
+        "passes::test_a_direction_beyond_one_carries_no_curvature_upstream",
+    ],
     "ocpkit_nn/passes/rank_one.py": ["passes", "separable", "optim"],
-    "ocpkit_nn/passes/separable.py": ["separable", "optim"],
-    "ocpkit_nn/passes/dense.py": ["passes", "optim"],
-    "ocpkit_nn/passes/second_order.py": ["second_order", "optim"],
+    "ocpkit_nn/passes/separable.py": ["separable", "optim::test_groups_have_options_of_their_own"],
+    "ocpkit_nn/passes/dense.py": [
+        "passes::test_recursion_by_outputs_is_that_by_controls",
+        "passes::test_literal_recursion_by_outputs_is_that_by_controls",
+        "passes::test_epsilon_is_not_lost_in_single_precision",
+    ],
+    "ocpkit_nn/passes/second_order.py": ["second_order"],
 }
 """Which tests answer for which file, the likeliest to fail first: whole files, or single tests of one (file::test)."""
 PRELOAD = [
@@ -90,12 +108,16 @@ PRELOAD = [
 ]
 
 PMP = "ocpkit/solvers/first_order/pmp.py"
+SENSITIVITY = "ocpkit/solution/sensitivity.py"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (PMP, "costate @ stage.dynamics.step(x, u, p)", "stage.dynamics.step(x, u, p) @ costate"): "two vectors commute",
     (PMP, "1e-15", "2e-15"): "a tolerance of L-BFGS at the level of rounding",
     (PMP, "1e-10", "2e-10"): "a tolerance of L-BFGS, ten thousand times below what is asked of the gradient",
     ("ocpkit/solvers/first_order/adjoint.py", "0", "1"): "the driver numbers the iterations",
     ("ocpkit/solvers/first_order/adjoint.py", "0.0", "1"): "there is no V_xx that ε I could be added to",
+    (SENSITIVITY, "value.xx @ x", "x @ value.xx"): "V_xx is symmetric",
+    (SENSITIVITY, "1e-08", "2e-08"): "only a problem without any curvature has less, and no strict minimum",
+    (SENSITIVITY, "PRECISION * scale", "PRECISION / scale"): "more rounds at the level of rounding change nothing",
     (
         "ocpkit_nn/passes/rank_one.py",
         "None if trajectory.workspaces is None else trajectory.workspaces[t]",

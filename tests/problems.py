@@ -162,7 +162,7 @@ def quadrotor_field(x: Array, u: Array) -> Array:
 def quadrotor() -> Problem:
     target, hover = np.r_[1.0, 1.0, 1.0, np.zeros(9)], 9.81 / 4
     return Problem.from_functions(
-        dynamics=rk4(quadrotor_field, 0.05),
+        dynamics=euler(quadrotor_field, 0.05),
         cost=lambda x, u: 0.05 * (m.sum((u - hover) ** 2) + 0.1 * m.sum(x[3:] ** 2)),
         terminal_cost=lambda x: 100 * m.sum((x - target) ** 2),
         x0=np.zeros(12),

@@ -133,6 +133,7 @@ def test_controls_that_save_nothing_alone_but_much_together_are_no_end(damping: 
     solution = solver.solve(problem)
     assert solution.status is Status.CONVERGED
     assert solution.cost == pytest.approx(75, abs=0.1)
+    assert not solution.details.stationary_points_left
     assert DDP(gradient_tolerance=1.0, engine="numpy", damping=damping).solve(problem).iterations == 0
 
 

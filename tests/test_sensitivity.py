@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from problems import LQRS
 from strategies import smooth_problems
 from test_constrained import CASES, swing
+from test_noise import scalar
 
 import ocpkit.math as m
 from ocpkit import (
@@ -30,6 +31,7 @@ from ocpkit import (
     rk4,
     torch_layer,
     with_free_parameters,
+    without_noise,
 )
 
 SHARP = AugmentedLagrangian(gradient_tolerance=1e-11, constraint_tolerance=1e-11)
@@ -81,6 +83,17 @@ def test_of_a_linear_quadratic_problem_it_is_the_closed_loop() -> None:
         np.testing.assert_allclose(states[t], x, atol=1e-8)
         np.testing.assert_allclose(controls[t], K @ x, atol=1e-8)
         x = (lqr.A + lqr.B @ K) @ x
+
+
+@pytest.mark.parametrize("name", ["terminal equality", "control bounds"])
+def test_it_is_linear_down_to_the_smallest_directions(name: str) -> None:
+    """Rows are kept relative to the data: a direction of 1e-12 has the digits of one of 1."""
+    problem = PROBLEMS[name]()
+    sensitivity, direction = Sensitivity(problem, solved(problem)), np.array([1.0, 0.5])
+    whole = sensitivity.forward(direction)
+    for size in (0.0, 1e-12, 1e9):
+        for ours, theirs in zip(sensitivity.forward(size * direction), whole):
+            np.testing.assert_allclose(ours, size * theirs, atol=1e-9 * size)
 
 
 @pytest.mark.slow
@@ -191,6 +204,34 @@ def test_a_direction_in_which_no_control_keeps_a_constraint() -> None:
         sensitivity.forward(x0=[0.0, 1.0])
 
 
+def test_noise_and_solutions_without_costates_are_refused() -> None:
+    noisy = scalar(0.1, 0.1, 0.1)
+    solution = DDP().solve(without_noise(noisy))
+    with pytest.raises(ProblemError, match="without_noise"):
+        Sensitivity(noisy, solution)
+    problem = swing()
+    with pytest.raises(ProblemError, match="no co-states"):
+        Sensitivity(problem, replace(DDP().solve(problem), value_gradients=None))
+
+
+def test_a_stationary_point_that_is_no_minimum_has_no_derivative() -> None:
+    """±u² are both at rest where u = 0."""
+    minimum, maximum = (
+        Problem.from_functions(
+            dynamics=lambda x, u: x + u,
+            cost=lambda x, u, *, sign=sign: sign * u[0] ** 2,
+            terminal_cost=lambda x: 0 * x[0],
+            x0=[1.0],
+            horizon=3,
+        )
+        for sign in (1.0, -1.0)
+    )
+    solution = DDP().solve(minimum)
+    np.testing.assert_allclose(Sensitivity(minimum, solution).forward([2.0])[0], 2.0)
+    with pytest.raises(ProblemError, match="no strict local minimum"):
+        Sensitivity(maximum, solution).forward([2.0])
+
+
 def test_wrong_directions() -> None:
     problem = swing()
     sensitivity = Sensitivity(problem, DDP().solve(problem))
@@ -198,6 +239,8 @@ def test_wrong_directions() -> None:
         sensitivity.forward([1, 2, 3])
     with pytest.raises(ProblemError, match="21 states and 20 controls"):
         sensitivity.adjoint(np.zeros((20, 2)), np.zeros((20, 1)))
+    with pytest.raises(ProblemError, match="got 21, 19"):
+        sensitivity.adjoint(np.zeros((21, 2)), np.zeros((19, 1)))
 
 
 def test_a_solve_of_the_batch_that_fails_is_named() -> None:

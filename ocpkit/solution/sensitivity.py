@@ -167,7 +167,7 @@ class Sensitivity:
     def _solve(self, start: Array, linear: list[Array], gaps: list[Array], offsets: list[Array]) -> _Response:
         """Solve the linear-quadratic problem; the active rows g_z δz + d = 0 by the method of multipliers."""
         multipliers = [np.zeros(len(d)) for d in offsets]
-        scale = 1.0 + max(float(np.abs(v).max(initial=0.0)) for v in (start, *linear, *gaps, *offsets))
+        scale = max(float(np.abs(v).max(initial=0.0)) for v in (start, *linear, *gaps, *offsets))
         for _ in range(ROUNDS):
             response = self._minimize(start, linear, gaps, offsets, multipliers)
             multipliers, worst = response.rows, self._worst_row(response, offsets)
