@@ -33,7 +33,7 @@ def train_command(
             help="wine, digits, mnist, fashion-mnist, svhn, cifar10, clusters:8, FILE.npz, or an image folder or zip.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="fcn, cnn, or path.py:build.")] = "fcn",
+    model: Annotated[str, typer.Option(help="fcn, cnn, residual, transformer, or path.py:build.")] = "fcn",
     optimizer: Annotated[str, typer.Option(help="ddpnopt, sgd, rmsprop, adam, kfac, ekfac, ….")] = "ddpnopt",
     curvature: Annotated[
         str | None, typer.Option(help="identity, diagonal, adam, kronecker, ekfac or exact.", show_default="diagonal")

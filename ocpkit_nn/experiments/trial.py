@@ -26,7 +26,6 @@ from ocpkit_nn import (
     reproducible,
 )
 from ocpkit_nn.data import Dataset, batches, load
-from ocpkit_nn.experiments.architectures import NETWORKS
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.run import Result, Run
 
@@ -115,8 +114,6 @@ def _measured(model: nn.Module, loss: Loss, data: Dataset) -> tuple[float | None
 
 
 def network(run: Run, data: Dataset) -> nn.Module:
-    if run.model in NETWORKS:
-        return NETWORKS[run.model](data)
     if not run.network:
         return networks.build(run.model, data)
     layers = fcn(math.prod(data.input_shape), **{"classes": data.classes, **run.network})

@@ -13,6 +13,7 @@ from torch import nn
 
 from ocpkit.errors import unknown_name
 from ocpkit_nn.data import Dataset
+from ocpkit_nn.training.architectures import ARCHITECTURES
 
 ActivationName = Literal["tanh", "relu", "sigmoid", "identity"]
 
@@ -135,14 +136,16 @@ def build(spec: str, dataset: Dataset) -> nn.Module:
     Parameters
     ----------
     spec : str
-        "fcn" or "cnn", with the paper's choices for this data set (an "fcn" flattens images first), or
+        "fcn" or "cnn", with the paper's choices for this data set (an "fcn" flattens images first); "residual" or
+        "transformer", small networks for images (see `ocpkit_nn.training.architectures`); or
         "path/to/file.py:function" for a `function(dataset) -> nn.Module` of one's own; its file is run.
     dataset : Dataset
 
     Raises
     ------
     ValueError
-        If the spec is unknown, "cnn" is asked for data that are no images, or the file has no such function.
+        If the spec is unknown, another than "fcn" is asked for data that are no images, or the file has no such
+        function.
     FileNotFoundError
         If the file does not exist.
     TypeError
@@ -163,9 +166,11 @@ def build(spec: str, dataset: Dataset) -> nn.Module:
         if len(shape) != 3:
             raise ValueError(f'"cnn" needs images (N, C, H, W); samples of {dataset.name} have shape {shape}')
         return cnn(shape[0], (shape[1], shape[2]), dataset.classes)
+    if spec in ARCHITECTURES:
+        return ARCHITECTURES[spec](dataset)
     file, _, function = spec.rpartition(":")
     if not file.endswith(".py"):
-        raise unknown_name("network", spec, ("fcn", "cnn", "path/to/file.py:function"))
+        raise unknown_name("network", spec, ("fcn", "cnn", *ARCHITECTURES, "path/to/file.py:function"))
     network_or_other = _function(Path(file).expanduser(), function)(dataset)
     if not isinstance(network_or_other, nn.Module):
         raise TypeError(f"{spec} must return a torch.nn.Module, got {type(network_or_other).__name__}")

@@ -62,7 +62,8 @@ class TrainOptions:
     data
         Name or path of the data set (see `ocpkit_nn.data`).
     model
-        ``"fcn"``, ``"cnn"`` or ``"path/to/file.py:function"`` (see `networks.build`).
+        ``"fcn"``, ``"cnn"``, ``"residual"``, ``"transformer"`` or ``"path/to/file.py:function"`` (see
+        `networks.build`).
     optimizer
         A name of `optimizers.OPTIMIZERS`.
     curvature, feedback, gains, terminal, rank, control_hessian, momentum, decay, damping, max_grad_norm

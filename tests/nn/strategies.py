@@ -16,23 +16,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ocpkit_nn.training.architectures import Residual
+
 torch.set_num_threads(1)  # the tensors are tiny
 
 few_examples = settings(max_examples=200 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 15, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 NORM_EPS = 0.1  # two or three samples may be nearly alike, or all dropped: 1/σ then is 300 with torch's own ε
 ACTIVATIONS = [nn.Tanh, nn.Sigmoid, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.Identity]
-
-
-class Residual(nn.Module):
-    """x + body(x)."""
-
-    def __init__(self, *body: nn.Module) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*body)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 @dataclass(frozen=True)

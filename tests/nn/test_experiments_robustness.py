@@ -18,13 +18,13 @@ from ocpkit import ProblemError
 from ocpkit_nn import CrossEntropy, DDPNOpt, MeanSquaredError
 from ocpkit_nn.data import load
 from ocpkit_nn.experiments import robustness
-from ocpkit_nn.experiments.architectures import Attention, residual, transformer
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.results import Results, capped_loss, percent
 from ocpkit_nn.experiments.rivals import Muon, cosine
 from ocpkit_nn.experiments.robustness import areas
 from ocpkit_nn.experiments.run import QUICK_SAMPLES, Options, Result
 from ocpkit_nn.experiments.trial import diabetes, mean_loss_and_explained, train
+from ocpkit_nn.training.architectures import Attention, residual, transformer
 from tests.nn.strategies import few_examples
 
 torch.set_num_threads(1)

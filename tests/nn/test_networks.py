@@ -81,6 +81,14 @@ def test_built_cnn_takes_images_that_are_not_square() -> None:
     assert build("cnn", dataset)(dataset.train_inputs).shape == (4, 2)
 
 
+@pytest.mark.parametrize("spec", ["residual", "transformer"])
+def test_other_architectures_take_images_and_refuse_tables(spec: str) -> None:
+    dataset = images(8, 12)
+    assert build(spec, dataset)(dataset.train_inputs).shape == (4, 2)
+    with pytest.raises(ValueError, match=r"needs images .* clusters:3 are \(30,\)"):
+        build(spec, gaussian_clusters(3))
+
+
 def test_weights_follow_torchs_seed() -> None:
     dataset = images()
     networks = []

@@ -1,4 +1,4 @@
-"""Networks that the paper does not have, small, as chains of stages: with skip connections and batch norm; attention.
+"""Networks beyond the paper's, small, as chains of stages: with skip connections and batch norm; attention.
 
 A stage sees one sample at a time, so batch norm, which does not, is a stage of its own: it stands between residual
 blocks, not inside them. What a skip connection crosses is one stage.
@@ -94,7 +94,8 @@ def transformer(data: Dataset, width: int = 16, heads: int = 2) -> nn.Sequential
     )
 
 
-NETWORKS: dict[str, Callable[[Dataset], nn.Module]] = {"residual": residual, "transformer": transformer}
+ARCHITECTURES: dict[str, Callable[[Dataset], nn.Module]] = {"residual": residual, "transformer": transformer}
+"""By the names that `networks.build` takes."""
 
 
 def _image(data: Dataset) -> tuple[int, int, int]:
