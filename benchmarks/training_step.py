@@ -12,12 +12,10 @@ first two steps with network, gradients and moments, as torch's profiler sees al
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,11 +29,11 @@ from torch import Tensor, nn
 
 from benchmarks import page
 from benchmarks.machine import describe
-from ocpkit_nn.experiments.e2 import Step, peak_memory
 from ocpkit_nn.optim.ddpnopt import DDPNOpt
 from ocpkit_nn.optim.pmp import EMSA
 from ocpkit_nn.passes import fused, separable
 from ocpkit_nn.training import networks
+from ocpkit_nn.training.cost import StepFunction, mean_time, peak_memory
 from ocpkit_nn.training.options import EIGENBASIS_INTERVAL
 
 SEED = 0
@@ -55,7 +53,7 @@ class Workload:
 class Method:
     """How to build a network with its optimizer, and the name of its baseline."""
 
-    build: Callable[[], Step]
+    build: Callable[[], StepFunction]
     baseline: str
     period: int = 1  # steps after which its work repeats
 
@@ -107,11 +105,11 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
     return every
 
 
-def _ddpnopt(model: Callable[[], nn.Module], **options: Any) -> Step:
+def _ddpnopt(model: Callable[[], nn.Module], **options: Any) -> StepFunction:
     return DDPNOpt(model(), lr=1e-4, **options).step
 
 
-def _backpropagation(build: Callable[[], nn.Module], optimizer: Any, **options: bool) -> Step:
+def _backpropagation(build: Callable[[], nn.Module], optimizer: Any, **options: bool) -> StepFunction:
     model = build()
     chosen = optimizer(model.parameters(), lr=1e-4, **options)
 
@@ -137,16 +135,16 @@ def measure(workload: Workload, device: str, rounds: int, seconds: float, wanted
         for name, method in every.items()
         if not wanted or name in needed or any(text in name for text in wanted)
     }
-    peaks = {name: _peak_mib(method.build, inputs, targets) for name, method in every.items()}
+    peaks = {name: peak_memory(method.build, inputs, targets) / 2**20 for name, method in every.items()}
     steps, repeats = {name: method.build() for name, method in every.items()}, {}
     for name, step in steps.items():
         step(inputs, targets)
-        count, period = seconds / max(_mean_time(step, inputs, targets, 1), 1e-6), every[name].period
+        count, period = seconds / max(mean_time(step, inputs, targets, 1), 1e-6), every[name].period
         repeats[name] = period * max(1, round(count / period))
     times: dict[str, list[float]] = {name: [] for name in every}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(_mean_time(step, inputs, targets, repeats[name]))
+            times[name].append(mean_time(step, inputs, targets, repeats[name]))
 
     def ratio(name: str, other: str) -> float:
         return statistics.median(a / b for a, b in zip(times[name], times[other]))
@@ -162,30 +160,6 @@ def measure(workload: Workload, device: str, rounds: int, seconds: float, wanted
         )
         for name, method in every.items()
     ]
-
-
-def _mean_time(step: Step, inputs: Tensor, targets: Tensor, repeats: int) -> float:
-    clock = time.perf_counter if inputs.is_cuda else time.process_time
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
-    start = clock()
-    for _ in range(repeats):
-        step(inputs, targets)
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
-    return (clock() - start) / repeats
-
-
-def _peak_mib(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> float:
-    if inputs.is_cuda:
-        gc.collect()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step = build()
-        for _ in range(2):
-            step(inputs, targets)
-        return float(torch.cuda.max_memory_allocated() - before) / 2**20
-    return peak_memory(build, inputs, targets) / 2**20
 
 
 COLUMNS = ("method", "ms/step", "x Adam", "x baseline", "peak MiB")

@@ -33,6 +33,8 @@ from ocpkit_nn.passes.gains import FeedbackGain as FeedbackGain
 from ocpkit_nn.training import networks as networks
 from ocpkit_nn.training.checkpoint import load_model as load_model
 from ocpkit_nn.training.checkpoint import save_model as save_model
+from ocpkit_nn.training.cost import paired_times as paired_times
+from ocpkit_nn.training.cost import peak_memory as peak_memory
 from ocpkit_nn.training.networks import cnn as cnn
 from ocpkit_nn.training.networks import fcn as fcn
 from ocpkit_nn.training.optimizers import Backpropagation as Backpropagation
