@@ -97,7 +97,7 @@ def page(captions: Mapping[str, str]) -> Iterator[str]:
     yield from (EXAMPLES, *pictures(scripts))
     figures = {name: sorted((DOCS / "results" / name).glob("*.png")) for name in ITEMS}
     items = (
-        f"![{find(name).TITLE}]({found[0].relative_to(DOCS).as_posix()})\n**{name}**: {find(name).TITLE}"
+        f"![{find(name).PAGE.title}]({found[0].relative_to(DOCS).as_posix()})\n**{name}**: {find(name).PAGE.title}"
         for name, found in figures.items()
         if found
     )

@@ -15,12 +15,11 @@ from typing import Any
 
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, panels
 from ocpkit_nn.experiments.results import Estimate, Results, Value, capped_loss, percent
 from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
 from ocpkit_nn.experiments.search import FIRST_SEED
 
-TITLE = "Beyond the paper: the default form of the feedback, by a protocol stated beforehand"
 CANDIDATES: dict[str, dict[str, Any]] = {
     "full, empirical": {"feedback": "full", "terminal": "empirical"},
     "value, empirical": {"feedback": "value", "terminal": "empirical"},
@@ -33,15 +32,8 @@ INCUMBENT = "full, empirical"
 CHALLENGERS = [name for name in CANDIDATES if name != INCUMBENT]
 RATES = {"sgd": (0.1, 0.5), "rmsprop": (0.001, 0.01), "adam": (0.001, 0.01)}
 VALIDATION, TEST = "validation", "test"
-NOTES = (
-    "Means over "
-    + ", ".join(f"{NAMES[name]} at {' and '.join(f'{rate:g}' for rate in rates)}" for name, rates in RATES.items())
-    + " and over the seeds, ± standard error; in bold what is more than two standard errors from zero.",
-    "A training that diverged counts as accuracy 0, and as the loss before the first update. FCNs of width 32, depth "
-    "5; 2000 samples of MNIST.",
-)
-
-
+_EACH = (f"{NAMES[name]} at {' and '.join(f'{rate:g}' for rate in rates)}" for name, rates in RATES.items())
+PAGE = Page("default", incumbent=INCUMBENT, rates=", ".join(_EACH))
 SETTINGS = tuple(
     (data, {"network": {"activation": activation}, "batch_size": batch_size, "epochs": epochs, "samples": samples})
     for data, activation, batch_size, epochs, samples in (
@@ -103,37 +95,31 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         (f"{NAMES[baseline]}, {rate:g}", *_changes(members))
         for (baseline, rate), members in confirmation.by("baseline", "learning_rate").items()
     ]
-    over_all = "Report: test accuracy minus the default's, in points, over all settings"
     tables = (
         _table("Selection: validation accuracy minus the default's, in points", selection),
         _table("Report: test accuracy minus the default's, in points", confirmation),
         _table("Report: final training loss minus the default's", confirmation, capped_loss, 4),
-        Table(over_all, ("baseline, rate", *CHALLENGERS), by_rate),
+        PAGE.table("Rates", by_rate, CHALLENGERS),
     )
-    pictures = (_draw(selection, confirmation, folder),)
-    return Report(TITLE, *_verdict(selection, confirmation), tables, pictures, NOTES, "How to read it")
+    return PAGE.report(_verdict(selection, confirmation), tables, [_draw(selection, confirmation, folder)])
 
 
 def _verdict(selection: Results, confirmation: Results) -> tuple[str, str]:
     choice, again, none = chosen(selection), chosen(confirmation), change(confirmation, "none")
     others = [name for name in CHALLENGERS if name != "none"]
     after = ", ".join(f"“{name}” by {change(confirmation, name).text(2)}" for name in others)
-    return judged(holds=choice == again == INCUMBENT, partly=choice == INCUMBENT), (
-        f"Claim: DDPNOpt's default, “{INCUMBENT}”, is the right one. The protocol chooses “{choice}”; by the same rule "
-        f"the report's seeds and test data would have chosen “{again}”. On those the other forms "
-        f"change the accuracy on average ({after}, in points), and leaving the feedback out by {none.text(2)}. Rule: "
-        "holds if both keep the default, partly if only the selection does."
-    )
+    said = {"choice": choice, "again": again, "after": after, "none": none.text(2)}
+    return PAGE.judged(holds=choice == again == INCUMBENT, partly=choice == INCUMBENT, **said)
 
 
 def _changes(results: Results, value: Value = percent, digits: int = 2) -> list[str]:
     return [change(results, name, value).marked(digits) for name in CHALLENGERS]
 
 
-def _table(caption: str, results: Results, value: Value = percent, digits: int = 2) -> Table:
+def _table(what: str, results: Results, value: Value = percent, digits: int = 2) -> Table:
     parts = {**results.by(setting_of), "all": results}
     rows = [(name, *_changes(part, value, digits)) for name, part in parts.items()]
-    return Table(caption, ("setting", *CHALLENGERS), rows)
+    return PAGE.table("Settings", rows, CHALLENGERS, what=what)
 
 
 def _draw(selection: Results, confirmation: Results, folder: Path) -> Picture:
@@ -150,4 +136,4 @@ def _draw(selection: Results, confirmation: Results, folder: Path) -> Picture:
         ax.set_title(title)
         ax.grid(visible=False, axis="x")
     drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(CHALLENGERS), fontsize=8)
-    return save(drawn, folder / "default.png", "Change of the accuracy against the default, with two standard errors")
+    return PAGE.figure("Figure", drawn, folder / "default.png")

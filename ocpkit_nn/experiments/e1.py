@@ -8,27 +8,16 @@ from pathlib import Path
 
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, panels
 from ocpkit_nn.experiments.results import Estimate, Results, bold, percent
 from ocpkit_nn.experiments.run import Options, Result, Run
 from ocpkit_nn.experiments.search import CPU_EPOCHS, METHODS, SLOW, Choice, Entry, default, entries, searched
 
-TITLE = "E1: accuracy of seven methods (Table 3)"
 CNN_SEEDS = 3
 """Of a CNN without a GPU, where a training takes EKFAC and its twin about ten minutes."""
 MARGIN = 0.3
 OTHERS = [method for method in METHODS if method != "ddpnopt"]
-NOTES = (
-    "The paper names neither the epochs nor the CNN's strides. Here strides halve the image twice; FCNs have "
-    "width 10 (WINE), 24 (DIGITS) or 32.",
-    f"On images from files E-MSA has {SLOW['emsa']} epoch and 3 L-BFGS iterations per layer and step, vanilla DDP "
-    f"{SLOW['vanilla-ddp']} epochs: an epoch takes them as long as tens of epochs of the others.",
-    f"Without a GPU CNNs have {CNN_SEEDS} seeds and {CPU_EPOCHS} epochs. CIFAR-10 may come from a lossy JPEG copy.",
-    "Hyper-parameters were chosen on training data (`ocpkit reproduce search`) or, where that had not been made, are "
-    "the second of what it tries (“default”), as the table says; the paper does not say on which data it chose. The "
-    "curvature of DDPNOpt is one of them: RMSprop's, or EKFAC's where the table says so; the paper took the adaptive "
-    "diagonal for all FCNs and Gauss-Newton for all CNNs.",
-)
+PAGE = Page("e1", margin=MARGIN, slow=SLOW, cnn_seeds=CNN_SEEDS, cpu_epochs=CPU_EPOCHS)
 
 
 def runs(options: Options) -> list[Run]:
@@ -63,14 +52,13 @@ class Standing:
 
 def report(results: Sequence[Result], folder: Path) -> Report:
     rows = [Standing(Entry(*data), members) for data, members in Results(results).by("model", "dataset").items()]
-    title = "DDPNOpt's accuracy minus a method's, in points, paired by seed; in bold beyond two standard errors"
     tables = (
-        _table("Accuracy [%], mean ± standard error (the paper's); best of a row in bold", rows, METHODS, _beside),
-        _table(title, rows, OTHERS, lambda row, method: row.lead(method).marked(2)),
-        _table("Final training loss; number of updates", rows, METHODS, _loss),
+        _table("Accuracy", rows, METHODS, _beside),
+        _table("Lead", rows, OTHERS, lambda row, method: row.lead(method).marked(2)),
+        _table("Loss", rows, METHODS, _loss),
         _settings(rows, folder.parent),
     )
-    return Report(TITLE, *_verdict(rows), tables, (_draw(rows, folder),), NOTES)
+    return PAGE.report(_verdict(rows), tables, [_draw(rows, folder)])
 
 
 def _verdict(rows: Sequence[Standing]) -> tuple[str, str]:
@@ -79,12 +67,9 @@ def _verdict(rows: Sequence[Standing]) -> tuple[str, str]:
     reach = [row for row in rows if row.ours >= (row.printed["ddpnopt"] or math.inf)]
     both = sum(row in above for row in near)
     better = [f"{NAMES[method]} on {row.entry.name}" for row in rows for method in OTHERS if row.lead(method).below]
-    return judged(holds=both == len(rows), partly=2 * both > len(rows)), (
-        f"DDPNOpt is the best or within {MARGIN} points of the best on {_listed(near)}, above E-MSA and vanilla DDP on "
-        f"{_listed(above)}, and at or above the paper's own number on {_listed(reach)} ({len(rows)} rows in "
-        f"all). Above it by more than two standard errors, paired by seed: {', '.join(better) or 'none'}. Rule: holds "
-        "if the first two are so on every row, partly if they are on more than half."
-    )
+    said = {"near": _listed(near), "above": _listed(above), "reach": _listed(reach), "rows": len(rows)}
+    holds, partly = both == len(rows), 2 * both > len(rows)
+    return PAGE.judged(holds=holds, partly=partly, better=", ".join(better) or "none", **said)
 
 
 def _listed(rows: Sequence[Standing]) -> str:
@@ -92,10 +77,10 @@ def _listed(rows: Sequence[Standing]) -> str:
 
 
 def _table(
-    caption: str, rows: Sequence[Standing], methods: Sequence[str], cell: Callable[[Standing, str], str]
+    heading: str, rows: Sequence[Standing], methods: Sequence[str], cell: Callable[[Standing, str], str]
 ) -> Table:
-    header = ("data", *(NAMES[method] for method in methods))
-    return Table(caption, header, [(row.entry.name, *(cell(row, method) for method in methods)) for row in rows])
+    texts = [(row.entry.name, *(cell(row, method) for method in methods)) for row in rows]
+    return PAGE.table(heading, texts, [NAMES[method] for method in methods])
 
 
 def _beside(row: Standing, method: str) -> str:
@@ -118,7 +103,7 @@ def _settings(rows: Sequence[Standing], out: Path) -> Table:
                 choice = Choice.of(group[0].run)
                 texts = (choice.text(), _source(out, row.entry, method, choice), str(len(group)))
                 lines.append((f"{row.entry.name}, {NAMES[method]}", *texts))
-    return Table("Hyper-parameters", ("data and method", "hyper-parameters", "chosen by", "seeds"), lines)
+    return PAGE.table("Hyper-parameters", lines)
 
 
 def _source(out: Path, entry: Entry, method: str, choice: Choice) -> str:
@@ -141,4 +126,4 @@ def _draw(rows: Sequence[Standing], folder: Path) -> Picture:
                 ax.errorbar(place, mean.mean, error, fmt="o", color=LINES[0], capsize=3)
         ax.set_xticks(range(len(METHODS)), [NAMES[m] for m in METHODS], rotation=90)
         ax.set_title(row.entry.name)
-    return save(drawn, folder / "accuracy.png", "Accuracy with standard errors; gray marks are the paper's numbers")
+    return PAGE.figure("Figure", drawn, folder / "accuracy.png")

@@ -5,9 +5,7 @@ One of B, X and L varies; the powers by which time and memory of a step grow sta
 
 from __future__ import annotations
 
-import gc
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,18 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from ocpkit.errors import ProblemError
-from ocpkit_nn import CrossEntropy, fcn, machine, reproducible
+from ocpkit_nn import CrossEntropy, fcn, machine, paired_times, peak_memory, reproducible
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES, build
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, panels
 from ocpkit_nn.experiments.results import Results
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common
 
 Step = Callable[[Tensor, Tensor], float]
-TITLE = "E2: time and memory of a step over batch size, width and depth (Fig. 3, Table 4)"
 CLASSES = 10
 SIZES = {"batch": (8, 16, 32, 64, 128, 256), "width": (16, 32, 64, 128, 256, 512), "depth": (3, 6, 12, 24, 48)}
 POINT = {"batch": 32, "width": 32, "depth": 5}
@@ -44,14 +40,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 EXPONENTS = {"batch": 1, "width": 2, "depth": 1}
 TOLERANCE = 0.2
 ROUNDS, SECONDS = 7, 0.02
-NOTES = (
-    "The paper times MNIST on GPUs; here the inputs are random and as many as the layers are wide, so that X is "
-    "the only width, on one CPU thread.",
-    "Separable gains are no part of the paper: c = q_uᵀ M⁻¹ q_u from norms, with a rank-one approximation of M⁻¹.",
-    "Memory is the peak of the bytes of torch's tensors that live at once in two steps, by torch's profiler.",
-    "Vanilla DDP's M = E[Q_uu] is solved in the space of the samples' columns (Woodbury) and not formed, so its cost "
-    "grows more with B and less with X than Table 4 says.",
-)
+PAGE = Page("e2", point=POINT, tolerance=TOLERANCE)
 
 
 def runs(options: Options) -> list[Run]:
@@ -76,44 +65,6 @@ def _shared(method: str, baseline: str, axis: str, size: int, options: Options) 
     network, epsilon = {**POINT, axis: size}, 0.0 if method == "ddpnopt" else None
     cost = {"epochs": 1, "batch_size": network.pop("batch"), "network": network, "epsilon": epsilon}
     return common("e2", f"random:{axis}", baseline, options, **cost)
-
-
-def paired_times(
-    step: Step, reference: Step, inputs: Tensor, targets: Tensor, *, rounds: int, seconds: float
-) -> tuple[float, float]:
-    """Return (CPU time of a step [s], its ratio to that of `reference`), medians over rounds that time both in turn.
-
-    Each round spends so many `seconds` of CPU time on each method, and at least one step.
-    """
-
-    def mean_time(each: Step, repeats: int) -> float:
-        start = time.process_time()
-        for _ in range(repeats):
-            each(inputs, targets)
-        return (time.process_time() - start) / repeats
-
-    steps = (step, reference)
-    first = [mean_time(each, 1) for each in steps]  # to warm up
-    first = [min(once, mean_time(each, 1)) for each, once in zip(steps, first)]
-    repeats = [max(1, round(seconds / max(once, 1e-6))) for once in first]
-    times = [[mean_time(each, n) for each, n in zip(steps, repeats)] for _ in range(rounds)]
-    return statistics.median(own for own, _ in times), statistics.median(own / other for own, other in times)
-
-
-def peak_memory(build: Callable[[], Step], inputs: Tensor, targets: Tensor) -> int:
-    """Return the largest number of bytes [B] of torch's CPU tensors alive at once, while a method is built and makes
-    two steps; what NumPy, SciPy and Python allocate, and the batch itself, are not counted."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        step = build()
-        for _ in range(2):
-            step(inputs, targets)
-    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    alive = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
 
 
 def train(run: Run) -> Result:
@@ -158,13 +109,11 @@ def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def report(results: Sequence[Result], folder: Path) -> Report:
     methods = Results(results).by(label)
-    caption = "Powers by which the {} of a step grows, in the larger half of the sizes"
-    header = ("method", "batch B", "width X", "depth L", "Table 4")
     tables = [
-        Table(caption.format(what), header, [_slopes(name, own, measure, what) for name, own in methods.items()])
+        PAGE.table("Powers", [_slopes(name, own, measure, what) for name, own in methods.items()], what=what)
         for measure, what in (("seconds", "time"), ("bytes", "memory"))
     ]
-    return Report(TITLE, *_verdict(methods), (*tables, _ratios(methods)), (_draw(methods, folder),), NOTES)
+    return PAGE.report(_verdict(methods), [*tables, _ratios(methods)], [_draw(methods, folder)])
 
 
 def _curve(results: Sequence[Result], axis: str, measure: str) -> tuple[list[int], list[float]]:
@@ -177,20 +126,12 @@ def _verdict(methods: dict[str, Results]) -> tuple[str, str]:
     linear = all(not value > EXPONENTS[axis] + TOLERANCE for axis, value in slopes.items())
     # medians of the ratios to SGD over the sizes of the batch sweep, those of Fig. 3
     ratios = {name: float(np.median(_curve(results, "batch", "over_sgd")[1])) for name, results in methods.items()}
-    near = ratios[SOLVER] / ratios[NAMES["rmsprop"]]
-    separable = ratios[SEPARABLE] / ratios[NAMES["rmsprop"]]
-    emsa = ratios[NAMES["emsa"]] / ratios[SOLVER]
+    rmsprop, solver = ratios[NAMES["rmsprop"]], ratios[SOLVER]
+    near, emsa = solver / rmsprop, ratios[NAMES["emsa"]] / solver
     memory = slope(*_curve(methods[SOLVER], "width", "bytes"))
     holds = linear and near <= 2 and emsa >= 2 and not memory > 2 + TOLERANCE
-    return judged(holds=holds, partly=linear), (
-        f"DDPNOpt's time grows by the powers {slopes['batch']:.2f} of the batch, {slopes['width']:.2f} of the "
-        f"width and {slopes['depth']:.2f} of the depth (Table 4: 1, 2, 1), its memory by {memory:.2f} of the width "
-        f"(2). Over the batch sizes its step takes {near:.2f} times that of its baseline RMSprop (with separable gains "
-        f"{separable:.2f} times), {ratios[SOLVER]:.2f} times that of SGD; E-MSA takes {emsa:.1f} times DDPNOpt's. "
-        f"Rule: holds if no power exceeds Table 4's by more than "
-        f"{TOLERANCE:g}, DDPNOpt takes at most twice its baseline's time and E-MSA at least twice DDPNOpt's; partly if "
-        "the powers of the time alone are so."
-    )
+    more = {"near": near, "separable": ratios[SEPARABLE] / rmsprop, "over_sgd": solver, "emsa": emsa}
+    return PAGE.judged(holds=holds, partly=linear, slopes=slopes, memory=memory, **more)
 
 
 def _slopes(name: str, results: Results, measure: str, what: str) -> tuple[str, ...]:
@@ -207,8 +148,7 @@ def _ratios(methods: dict[str, Results]) -> Table:
     for name, results in methods.items():
         known = dict(zip(*_curve(results, "batch", "over_sgd")))
         rows.append((name, *(f"{known[size]:.2f}" if size in known else "–" for size in sizes)))
-    caption = f"Time of a step over that of SGD, X = {POINT['width']}, L = {POINT['depth']}, by the batch size (Fig. 3)"
-    return Table(caption, ("method", *map(str, sizes)), rows)
+    return PAGE.table("Ratios", rows, map(str, sizes))
 
 
 def _draw(methods: dict[str, Results], folder: Path) -> Picture:
@@ -225,6 +165,4 @@ def _draw(methods: dict[str, Results], folder: Path) -> Picture:
             ax.set_xlabel(axis)
         row[0].set_ylabel(unit)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
-    fixed = ", ".join(f"{axis} {size}" for axis, size in POINT.items())
-    caption = f"CPU time and peak memory of a step over one size; the others are {fixed}"
-    return save(drawn, folder / "scaling.png", caption)
+    return PAGE.figure("Figure", drawn, folder / "scaling.png")

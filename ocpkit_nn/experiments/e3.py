@@ -14,12 +14,11 @@ import numpy as np
 
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES, listed
-from ocpkit_nn.experiments.report import COLORS, Picture, Report, Table, band, heat_map, judged, log_scale, panels, save
-from ocpkit_nn.experiments.results import PARTS, Cell, Cells, Estimate, bold, loss_of, percent, quartiles
+from ocpkit_nn.experiments.report import COLORS, Page, Picture, Report, Table, band, heat_map, log_scale, panels
+from ocpkit_nn.experiments.results import Cell, Cells, Estimate, bold, loss_of, percent, quartiles
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, network_and_data, twin_run
 from ocpkit_nn.experiments.trial import is_there
 
-TITLE = "E3: baselines and their DDPNOpt twins over learning rate and ε (Fig. 4a, Fig. 9, Tables 9, 10)"
 PAPER, MNIST = ("fcn", "digits"), ("fcn", "mnist")
 OTHERS = ("wine", "mnist", "cnn:digits")
 OTHER_SEEDS = 5
@@ -39,16 +38,8 @@ RIVALS: dict[str, tuple[str, ...]] = {
 """What is compared with the twins of a baseline. Normalizing is nothing to RMSprop and Adam, which rescale anyway."""
 PAPERS, OTHER = "empirical", {"fcn": "ggn", "cnn": "montecarlo"}
 """Terminal curvature: the paper's; the exact one, where a column a class can be paid, else draws of one."""
-NOTES = (
-    "The formulas as printed take M/η for Q_uu, and their feedback is unbounded at these rates. Ours is "
-    "Q_uu = M/η + f_uᵀ V_xx f_u, in the gain and in the value recursion; the terminal Hessian is scaled by 1/B.",
-    "The paper gives neither the width (10 to 32), nor the number of epochs, nor how inputs are standardized. Here: "
-    "width 24, batch 8, 8 epochs, one mean and one deviation for all pixels, a stratified split 80/20 by the seed.",
-    "RMSprop averages over β = 0.9 (torch's default is 0.99; the paper does not say). The rates of Fig. 9 are not "
-    f"printed; here Adam has {', '.join(f'{rate:g}' for rate in ADAM_RATES)} and the ε of RMSprop.",
-    f"The other data sets have {OTHER_SEEDS} seeds, MNIST {SUBSET['samples']} of its images, {SUBSET['epochs']} epochs "
-    "and no EKFAC, CNNs 300 updates.",
-)
+_ADAM = ", ".join(f"{rate:g}" for rate in ADAM_RATES)
+PAGE = Page("e3", adam_rates=_ADAM, other_seeds=OTHER_SEEDS, subset=SUBSET)
 
 
 def runs(options: Options) -> list[Run]:
@@ -110,7 +101,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         tables.append(_rivals(cells, "Training loss", lambda e: (e.mean, e.text(4))))
         tables.append(_rivals(cells, "Median training loss", lambda e: (e.median, e.median_text(4))))
     text = " ".join([text, *(say(cells) for cells in every for say in (_source_sentence, _rivals_sentence))])
-    return Report(TITLE, verdict, text, tables, pictures, NOTES)
+    return PAGE.report((verdict, text), tables, pictures)
 
 
 def _verdict(cells: Cells) -> tuple[str, str]:
@@ -118,19 +109,14 @@ def _verdict(cells: Cells) -> tuple[str, str]:
     blocks = {name: rows for name, rows in gains.items() if name in paper.TABLE_9}
     ours = [gain for rows in blocks.values() for row in rows for gain in row]
     others = [gain for name, rows in gains.items() if name not in blocks for row in rows for gain in row]
-    improved, (theirs, of) = sum(g.mean < 0 for g in ours), paper.improved_cells()
+    improved, theirs = sum(g.mean < 0 for g in ours), paper.improved_cells()
     # the mean over ε of the gain is larger at the largest rate than at the smallest
     growing = [name for name, rows in blocks.items() if _mean(rows[-1]) < _mean(rows[0])]
-    holds = improved * of >= theirs * len(ours) and len(growing) == len(blocks)
-    return judged(holds=holds, partly=2 * improved > len(ours)), (
-        f"On {cells.name} the full twin has the lower training loss in {improved} of {len(ours)} cells of "
-        f"{listed(blocks)} (by more than two standard errors in {sum(g.below for g in ours)}; higher by as much in "
-        f"{sum(g.above for g in ours)}). The "
-        f"paper's share is {theirs} of {of}. The mean gain at the largest rate exceeds that at the smallest for "
-        f"{listed(growing)}. With Adam (Fig. 9) it is lower in {sum(g.mean < 0 for g in others)} of {len(others)}. "
-        "Rule: holds if the share is at least the paper's and the gain grows in every block, partly if more than half "
-        "of the cells improve."
-    )
+    holds = improved * theirs[1] >= theirs[0] * len(ours) and len(growing) == len(blocks)
+    clear = {"below": sum(g.below for g in ours), "above": sum(g.above for g in ours)}
+    adam = {"lower": sum(g.mean < 0 for g in others), "others": len(others)}
+    said = {"data": cells.name, "improved": improved, "cells": len(ours), "blocks": listed(blocks), **clear, **adam}
+    return PAGE.judged(holds=holds, partly=2 * improved > len(ours), theirs=theirs, growing=listed(growing), **said)
 
 
 def _gains(cells: Cells, cell: Cell) -> list[Estimate]:
@@ -151,12 +137,10 @@ def _source_sentence(cells: Cells) -> str:
     part = "there is nothing to divide"
     if clear:
         part = f"the value recursion alone gives {100 * float(np.median(shares)):.0f} % of it (median)"
-    return (
-        f"Source of the gain on {cells.name} (ε = 0): in the {len(clear)} of {len(sources)} cells where it exceeds "
-        f"two standard errors {part}; K δx lowers the loss further by more than two standard errors in "
-        f"{sum(s['full − value'].below for s in sources)} cells "
-        f"and raises it in {sum(s['full − value'].above for s in sources)}."
-    )
+    changes = [source["full − value"] for source in sources]
+    lower, higher = sum(change.below for change in changes), sum(change.above for change in changes)
+    counts = {"clear": len(clear), "cells": len(sources), "lower": lower, "higher": higher}
+    return PAGE.say("Source of the gain", data=cells.name, part=part, **counts)
 
 
 def _rivals_sentence(cells: Cells) -> str:
@@ -167,11 +151,11 @@ def _rivals_sentence(cells: Cells) -> str:
         for rival in RIVALS[cell.baseline]:
             counts.setdefault(rival, []).append(twin < cell.results.where(method=rival).loss.mean)
     said = ", ".join(f"{NAMES[rival]} in {sum(wins)} of {len(wins)}" for rival, wins in counts.items())
-    return f"On {cells.name} its mean loss at ε = 0 is below that of {said} cells."
+    return PAGE.say("Rivals", data=cells.name, said=said)
 
 
 def _beside(
-    caption: str,
+    what: str,
     cells: Cells,
     printed: dict[str, dict[float, tuple[float, ...]]],
     digits: int,
@@ -188,8 +172,7 @@ def _beside(
             texts[place] += f" ({number:.{digits}f})"
         rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts))
     values = "; ".join(f"{NAMES[name]} {', '.join(f'{e:g}' for e in own)}" for name, own in paper.EPSILONS.items())
-    header = ("baseline", "rate", "baseline", "twin, ε = 0", "ε₁", "ε₂", "ε₃", "ε₄")
-    return Table(f"{caption}. ε₁ to ε₄: {values}; Adam as RMSprop", header, rows)
+    return PAGE.table("Beside the paper", rows, what=what, epsilons=values)
 
 
 def _sources(cells: Cells, terminal: str) -> Table:
@@ -198,11 +181,7 @@ def _sources(cells: Cells, terminal: str) -> Table:
         source, own = cell.source(terminal), cell.own.loss
         texts = [own.text(4), own.median_text(4), *(part.text(4) for part in source.values())]
         rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts, source["full − baseline"].median_text(4)))
-    caption = (
-        f"Where the gain comes from, {cells.name}, terminal curvature {terminal!r}, ε = 0: changes of the training "
-        "loss, mean ± standard error of paired differences"
-    )
-    return Table(caption, ("baseline", "rate", "loss of the baseline", "its median", *PARTS, "its median"), rows)
+    return PAGE.table("Sources", rows, data=cells.name, terminal=terminal)
 
 
 def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]]) -> Table:
@@ -216,9 +195,7 @@ def _rivals(cells: Cells, what: str, say: Callable[[Estimate], tuple[float, str]
         best = min(number for number, _ in said)
         texts = (bold(text, number == best and bool(text)) for number, text in said)
         rows.append((NAMES[cell.baseline], f"{cell.rate:g}", *texts))
-    names = ("baseline", "full", "value", f"full, {other}", f"value, {other}", *(NAMES[rival] for rival in every))
-    caption = f"{what} beside a practitioner's remedies, {cells.name}, ε = 0 (lowest of a row in bold)"
-    return Table(caption, ("baseline", "rate", *names), rows)
+    return PAGE.table("Remedies", rows, [NAMES[rival] for rival in every], what=what, data=cells.name, other=other)
 
 
 def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
@@ -232,8 +209,8 @@ def draw_heat_maps(cells: Cells, terminal: str, folder: Path) -> Picture:
             heat_map(ax, twins, *labels, lower_is_better=value is loss_of, digits=digits)
         above.set_title(f"DDPNOpt − {NAMES[name]}")
         below.set_xlabel("ε")
-    caption = f"Full twin minus baseline, {cells.name}, terminal curvature “{terminal}” (blue: the feedback helps)"
-    return save(drawn, folder / f"heat-maps-{cells.stem}-{terminal}.png", caption)
+    path = folder / f"heat-maps-{cells.stem}-{terminal}.png"
+    return PAGE.figure("Heat maps", drawn, path, data=cells.name, terminal=terminal)
 
 
 def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
@@ -246,8 +223,5 @@ def draw_sources(cells: Cells, terminal: str, folder: Path) -> Picture:
         ax.set(title=f"twins of {NAMES[name]}", xlabel="learning rate")
         log_scale(ax)
     axes[0].legend(title="feedback")
-    caption = (
-        f"Training loss of the three twins, {cells.name}, terminal curvature “{terminal}”, ε = 0: "
-        "median and the middle half of the seeds"
-    )
-    return save(drawn, folder / f"sources-{cells.stem}-{terminal}.png", caption)
+    path = folder / f"sources-{cells.stem}-{terminal}.png"
+    return PAGE.figure("Losses of the twins", drawn, path, data=cells.name, terminal=terminal)

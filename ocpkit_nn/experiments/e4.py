@@ -10,17 +10,13 @@ import numpy as np
 
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES, listed
-from ocpkit_nn.experiments.report import COLORS, Picture, Report, Table, judged, log_scale, panels, save
-from ocpkit_nn.experiments.results import PARTS, Cells, percent
+from ocpkit_nn.experiments.report import COLORS, Page, Picture, Report, Table, log_scale, panels
+from ocpkit_nn.experiments.results import Cells, percent
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "E4: the twins at the baselines' best learning rates (Tables 6 to 8)"
 RATES = {**paper.BEST_RATES, "adam": 0.001}
 TERMINALS = ("empirical", "ggn")
-NOTES = (
-    "The paper does not say which ε its Tables 6 to 8 have; here ε = 0, and nothing was tuned for them but what the "
-    "paper gives, the learning rates. Adam at 0.001 is added.",
-)
+PAGE = Page("e4")
 
 
 def runs(options: Options) -> list[Run]:
@@ -38,7 +34,7 @@ def runs(options: Options) -> list[Run]:
 def report(results: Sequence[Result], folder: Path) -> Report:
     every = Cells.each(results)
     tables = [table for cells in every for table in (_beside(cells), _twins(cells))]
-    return Report(TITLE, *_verdict(every[0]), tables, [_draw(cells, folder) for cells in every], NOTES)
+    return PAGE.report(_verdict(every[0]), tables, [_draw(cells, folder) for cells in every])
 
 
 def _verdict(cells: Cells) -> tuple[str, str]:
@@ -46,11 +42,8 @@ def _verdict(cells: Cells) -> tuple[str, str]:
     lower = [cell.baseline for cell in judged_by if cell.gain().mean < 0]
     higher = [cell.baseline for cell in judged_by if cell.twin("full").minus(cell.own, percent).mean > 0]
     holds = len(lower) == len(judged_by) and 2 * len(higher) >= len(judged_by)
-    return judged(holds=holds, partly=bool(lower)), (
-        f"On {cells.name} the full twin ends with a lower training loss for {listed(lower)} and with a higher "
-        f"accuracy for {listed(higher)} (paper: all three, and SGD and RMSprop). Rule: holds if the loss is lower for "
-        "all three and the accuracy higher for at least half, partly if the loss is lower for any."
-    )
+    said = {"data": cells.name, "lower": listed(lower), "higher": listed(higher)}
+    return PAGE.judged(holds=holds, partly=bool(lower), **said)
 
 
 def _beside(cells: Cells) -> Table:
@@ -62,8 +55,7 @@ def _beside(cells: Cells) -> Table:
             theirs = ("–", "–") if printed is None else (f"{printed[method][0]:.3f}", f"{printed[method][1]:.2f}")
             losses = group.loss.text(4), theirs[0], group.loss.median_text(4)
             rows.append((label, f"{cell.rate:g}", *losses, group.accuracy.text(2), theirs[1]))
-    header = ("method", "rate", "training loss", "paper", "its median", "accuracy [%]", "paper")
-    return Table(f"Mean ± standard error on {cells.name} beside Tables 6 to 8", header, rows)
+    return PAGE.table("Beside the paper", rows, data=cells.name)
 
 
 def _twins(cells: Cells) -> Table:
@@ -73,8 +65,7 @@ def _twins(cells: Cells) -> Table:
             source = cell.source(terminal)
             texts = (*(part.text(4) for part in source.values()), source["full − baseline"].median_text(4))
             rows.append((f"{NAMES[cell.baseline]}, {terminal}", f"{cell.rate:g}", *texts))
-    header = ("baseline, terminal curvature", "rate", *PARTS, "its median")
-    return Table(f"Changes of the training loss on {cells.name}, paired by seed", header, rows)
+    return PAGE.table("Sources", rows, data=cells.name)
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
@@ -93,5 +84,4 @@ def _draw(cells: Cells, folder: Path) -> Picture:
         log_scale(ax, "xy")
         ax.set(title=f"{NAMES[cell.baseline]}, rate {cell.rate:g}", xlabel="training loss of the baseline")
     axes[0].legend(title="feedback")
-    caption = f"One point for each seed, {cells.name}; below the line the twin is better"
-    return save(drawn, folder / f"pairs-{cells.stem}.png", caption)
+    return PAGE.figure("Figure", drawn, folder / f"pairs-{cells.stem}.png", data=cells.name)

@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import COLORS, Picture, Report, Table, band, judged, log_scale, panels, save
+from ocpkit_nn.experiments.report import COLORS, Page, Picture, Report, Table, band, log_scale, panels
 from ocpkit_nn.experiments.results import Cell, Cells, estimate, quartiles
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "E5: training curves with bands (Fig. 4b)"
 RATES = {"sgd": (0.4, 0.7), "rmsprop": (0.01, 0.03), "ekfac": (0.05, 0.1), "adam": (0.01, 0.02)}
 RECORD_EVERY = 20
-NOTES = (
-    "The paper gives neither the rates of Fig. 4b nor ε; here two of the rates of Table 9 for each baseline, ε = 0.",
-)
+PAGE = Page("e5")
 
 
 def runs(options: Options) -> list[Run]:
@@ -79,18 +76,16 @@ def _bundles(cell: Cell) -> dict[str, Bundle]:
 def report(results: Sequence[Result], folder: Path) -> Report:
     every = Cells.each(results)
     tables, pictures = [_table(cells) for cells in every], [_draw(cells, folder) for cells in every]
-    return Report(TITLE, *_verdict(every[0]), tables, pictures, NOTES)
+    return PAGE.report(_verdict(every[0]), tables, pictures)
 
 
 def _verdict(cells: Cells) -> tuple[str, str]:
     pairs = [(bundles["baseline"], bundles["full"]) for bundles in map(_bundles, cells)]
     steadier = sum(bool(full.deviation[-1] < own.deviation[-1]) for own, full in pairs)
     faster = sum(full.reaches(own.mean[-1]) < own.updates[-1] for own, full in pairs)
-    return judged(holds=steadier == faster == len(pairs), partly=steadier + faster > len(pairs)), (
-        f"On {cells.name} the full twin's final training loss varies less over the seeds in {steadier} of "
-        f"{len(pairs)} panels, and the twin has reached the baseline's final mean loss for good before the end in "
-        f"{faster}. Rule: holds if both are so in all panels, partly if they are so in more than half of all cases."
-    )
+    holds, partly = steadier == faster == len(pairs), steadier + faster > len(pairs)
+    counts = {"steadier": steadier, "panels": len(pairs), "faster": faster}
+    return PAGE.judged(holds=holds, partly=partly, data=cells.name, **counts)
 
 
 def _table(cells: Cells) -> Table:
@@ -103,9 +98,7 @@ def _table(cells: Cells) -> Table:
             deviation = f"{last:.4f}" if math.isfinite(last) else "diverged"
             numbers = (final.short(4), final.median_text(4), deviation, f"{when:.0f}" if when < math.inf else "never")
             rows.append((NAMES[cell.baseline], f"{cell.rate:g}", feedback, *numbers))
-    measured = ("final training loss", "its median", "deviation over seeds", "at the baseline's loss")
-    caption = f"Final training loss on {cells.name}, and the update from which its mean stays below the baseline's"
-    return Table(caption, ("baseline", "rate", "feedback", *measured), rows)
+    return PAGE.table("Table", rows, data=cells.name)
 
 
 def _draw(cells: Cells, folder: Path) -> Picture:
@@ -120,5 +113,4 @@ def _draw(cells: Cells, folder: Path) -> Picture:
             log_scale(ax)
         column[-1].set_xlabel("update")
     axes[0, 0].legend(title="feedback", loc="upper right")
-    caption = f"Training loss, median and the middle half of the seeds, {cells.name}, ε = 0"
-    return save(drawn, folder / f"curves-{cells.stem}.png", caption)
+    return PAGE.figure("Figure", drawn, folder / f"curves-{cells.stem}.png", data=cells.name)

@@ -22,20 +22,15 @@ from ocpkit_nn import CrossEntropy, DDPNOpt, FeedbackGain
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import build
-from ocpkit_nn.experiments.report import FAILS, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import FAILS, Page, Picture, Report, Table, panels
 from ocpkit_nn.experiments.results import Results, estimate
 from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
 
-TITLE = "E6: the images that the feedback responds to (Fig. 5, Alg. 4)"
 PAIRS = ((8, 3), (7, 1), (4, 9), (5, 6))
 OUTPUTS = {"pair": "the outputs of the pair", "all": "all ten outputs"}
 IMAGES = 100
 DRAWS = 40
-NOTES = (
-    "The paper decomposes K_t of one image; here it is the mean gain of 100 training images of each digit, with those "
-    "two outputs alone. With all ten outputs (second table) δx_max also tells the pair from third digits.",
-    "The network halves the image by strides, so there are no switches to unpool with. Its SGD twin has M = I.",
-)
+PAGE = Page("e6")
 
 
 def runs(options: Options) -> list[Run]:
@@ -121,9 +116,9 @@ def policies(
 def report(results: Sequence[Result], folder: Path) -> Report:
     kept = Results(result for result in results if result.measures).by("dataset")
     said = [_verdict(dataset, members) for dataset, members in kept.items()] or [(FAILS, "Every training diverged.")]
-    text = " ".join([*(text for _, text in said), "Rule: holds if it is so in all, partly in more than half."])
+    text = " ".join([*(text for _, text in said), PAGE.say("Rule")])
     tables = [_table(members, outputs) for members in kept.values() for outputs in OUTPUTS]
-    return Report(TITLE, said[0][0], text, tables, [_draw(members[0], folder) for members in kept.values()], NOTES)
+    return PAGE.report((said[0][0], text), tables, [_draw(members[0], folder) for members in kept.values()])
 
 
 class Seen(NamedTuple):
@@ -143,12 +138,8 @@ def _verdict(dataset: str, results: Results) -> tuple[str, str]:
     cells = [seen for pair in range(len(PAIRS)) for seen in _seen(results, "pair", pair)]
     above = sum(seen.correlation > seen.random_95 for seen in cells)
     ours, random = (estimate(getattr(seen, name) for seen in cells).mean for name in ("correlation", "random"))
-    return judged(holds=above == len(cells), partly=2 * above > len(cells)), (
-        f"On {dataset}, projected back to the image, the leading right-singular vector of K_t correlates (in absolute "
-        f"value) with the difference of the two digits' mean images by {ours:.2f} on average over pairs and layers, a "
-        f"random direction by {random:.2f}; in {above} of {len(cells)} (pair, layer) it is above the 95th percentile "
-        "of the random ones in the mean over the seeds."
-    )
+    said = {"data": dataset, "ours": ours, "random": random, "above": above, "cells": len(cells)}
+    return PAGE.judged(holds=above == len(cells), partly=2 * above > len(cells), **said)
 
 
 def _table(results: Results, outputs: str) -> Table:
@@ -156,11 +147,8 @@ def _table(results: Results, outputs: str) -> Table:
     for index, (a, b) in enumerate(PAIRS):
         cells = _seen(results, outputs, index)
         rows.append((f"{a} / {b}", *(f"{c.correlation:.2f} ({c.random:.2f}, {c.random_95:.2f})" for c in cells)))
-    caption = (
-        f"{results[0].run.dataset}: correlation of δx_max with the difference of the mean images, {OUTPUTS[outputs]} "
-        "(in brackets: random directions, mean and 95th percentile), by the layer whose K_t it is of"
-    )
-    return Table(caption, ("digits", *(layer["layer"] for layer in results[0].measures["pairs"][0][outputs])), rows)
+    layers = [layer["layer"] for layer in results[0].measures["pairs"][0][outputs]]
+    return PAGE.table("Table", rows, layers, data=results[0].run.dataset, outputs=OUTPUTS[outputs])
 
 
 def _draw(result: Result, folder: Path) -> Picture:
@@ -178,11 +166,8 @@ def _draw(result: Result, folder: Path) -> Picture:
             ax.imshow(image, **({"cmap": "RdBu", "vmin": -1, "vmax": 1} if index > 1 else {"cmap": "gray"}))
             ax.set_title(name, fontsize=7)
             ax.set_axis_off()
-    caption = (
-        f"{result.run.dataset}: an image of each digit, the difference of their means, and δx_max of every layer's "
-        "feedback in the image (blue: more of it in the first digit, red: in the second, by choice of the sign)"
-    )
-    return save(drawn, folder / f"responses-{result.run.dataset}.png", caption)
+    dataset = result.run.dataset
+    return PAGE.figure("Figure", drawn, folder / f"responses-{dataset}.png", data=dataset)
 
 
 def project(modules: Sequence[nn.Module], image: Tensor, direction: Tensor) -> Tensor:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from ocpkit_nn import losses
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, panels
 from ocpkit_nn.experiments.results import Results, estimate
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "E7: a network whose gradient vanishes (Fig. 6, 10, 11, 12)"
 DAMPINGS = (1e-2, 1e-4)
 RATES = {"sgd-vgr": (0.1, 0.03, 0.3), "kronecker": (0.03, 0.01, 0.1)}
 ADAPTIVE = {"rmsprop": 0.01, "adam": 0.01}
@@ -32,12 +31,7 @@ EPOCHS, RECORD_EVERY = 30, 45
 ESCAPED = 0.9
 Setting = tuple[str, str]
 SETTINGS: tuple[Setting, ...] = (("mmc", "sigmoid"), ("ce", "sigmoid"), ("mmc", "relu"))
-NOTES = (
-    "The paper gives neither width, batch size, damping nor ‖μ‖². Here: width 16, batch 32, 30 epochs, ‖μ‖² = 10, "
-    "torch's first weights, Kronecker factors averaged over β = 0.95. DDPNOpt is read as the twin of EKFAC "
-    "(whose rate 0.03 they have) and, beside it, of KFAC.",
-    "Second-order dynamics clips the negative eigenvalues of V_hh, and is shown for KFAC's M.",
-)
+PAGE = Page("e7", escaped=ESCAPED)
 
 
 def runs(options: Options) -> list[Run]:
@@ -158,7 +152,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     first = {which: _at_first_rate(cells[which]) for which in SETTINGS if which in cells}
     tables = [*(_table(which, own) for which, own in first.items()), _rates_table(cells.get(SETTINGS[0], Results()))]
     pictures = [_draw(which, own, folder) for which, own in first.items()]
-    return Report(TITLE, *_verdict(*(first.get(which, Results()) for which in SETTINGS)), tables, pictures, NOTES)
+    return PAGE.report(_verdict(*(first.get(which, Results()) for which in SETTINGS)), tables, pictures)
 
 
 def _at_first_rate(results: Results) -> Results:
@@ -181,15 +175,8 @@ def _verdict(main: Results, ce: Results, relu: Results) -> tuple[str, str]:
     shares = "; ".join(f"{name} {share(members)}" for name, members in methods.items() if any(map(escaped, members)))
     ratios = [ratio for members in twins.values() if math.isfinite(ratio := length_ratio(members, main))]
     lengths = f"from {min(ratios):.2f} to {max(ratios):.2f} times" if ratios else "an unknown number of times"
-    return judged(holds=holds, partly=bool(wins)), (
-        f"A training escapes if it ends below {ESCAPED:g} times the loss of the best constant output. With MMC and "
-        f"sigmoid, at the rates of Fig. 6, these do in so many seeds: {shares or 'none'}. The twins' updates are "
-        f"{lengths} as long as those of their baselines with the same damping (the paper: 5 to 10). With cross-entropy "
-        f"{share(ce)} trainings escape (the paper: none), with ReLU {share(relu)} (the paper: all). Twins that escape "
-        f"in most seeds where their baseline does not: {', '.join(wins) or 'none'}. Rule: holds if SGD-VGR and EKFAC "
-        "stay at every damping, a twin of EKFAC escapes in most seeds, none escapes with cross-entropy and all with "
-        "ReLU; partly if any twin escapes in most seeds where its baseline with the same damping does not."
-    )
+    said = {"shares": shares or "none", "lengths": lengths, "wins": ", ".join(wins) or "none"}
+    return PAGE.judged(holds=holds, partly=bool(wins), ce=share(ce), relu=share(relu), **said)
 
 
 def _table(which: Setting, results: Results) -> Table:
@@ -201,9 +188,7 @@ def _table(which: Setting, results: Results) -> Table:
         numbers = (share(own), own.loss.text(2), own.accuracy.text(1), *lengths)
         rows.append((name, f"{own[0].run.learning_rate:g}", *numbers))
     constant = estimate(result.measures["constant_loss"] for result in results)
-    measured = ("escapes", "training loss", "accuracy [%]", "length of an update", "over its baseline's")
-    caption = f"{which[0].upper()}, {which[1]}: loss of the best constant {constant.short(2)}"
-    return Table(caption, ("method", "rate", *measured), rows)
+    return PAGE.table("Table", rows, loss=which[0].upper(), activation=which[1], constant=constant.short(2))
 
 
 def _rates_table(results: Results) -> Table:
@@ -212,8 +197,7 @@ def _rates_table(results: Results) -> Table:
         by_rate = members.by("learning_rate")
         if len(by_rate) > 1:
             rows.append((name, "; ".join(f"{rate:g}: {share(by_rate[rate])}" for rate in sorted(by_rate))))
-    caption = "Over the learning rate (Fig. 12): seeds that escape, MMC, sigmoid"
-    return Table(caption, ("method", "rate: escapes"), rows)
+    return PAGE.table("Rates", rows)
 
 
 def _draw(which: Setting, results: Results, folder: Path) -> Picture:
@@ -233,5 +217,5 @@ def _draw(which: Setting, results: Results, folder: Path) -> Picture:
         below.set_yscale("log")
         below.legend(fontsize=6)
         below.set_xlabel("update")
-    caption = f"Training loss and length of the updates, {which[0].upper()}, {which[1]}; one line for each seed"
-    return save(drawn, folder / f"vanishing-{which[0]}-{which[1]}.png", caption)
+    path = folder / f"vanishing-{which[0]}-{which[1]}.png"
+    return PAGE.figure("Figure", drawn, path, loss=which[0].upper(), activation=which[1])

@@ -22,21 +22,14 @@ from ocpkit_nn import DDPNOpt, losses
 from ocpkit_nn.data import Dataset
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import build
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, panels
 from ocpkit_nn.experiments.results import Estimate, Results, estimate
 from ocpkit_nn.experiments.run import Options, Result, Run, common, twin_run
 
-TITLE = "E8: spectrum of the prediction layer's feedback on k Gaussian clusters (Fig. 8)"
 CLUSTERS = (5, 8, 12, 15)
 SHARES = (0.0, 0.03, 0.1, 0.3, 1.0)
 FLOOR = 1e-12
-NOTES = (
-    "The paper gives neither the network nor the spread of the clusters. Here: 5 layers, width 32, tanh; centers from "
-    "N(0, I), samples from N(center, I), 200 of each; the SGD twin at 0.1, so that M = I and K_t is not rescaled.",
-    "A.6.1 makes the decomposition of (k_t, K_t); both that matrix and K_t alone are shown here.",
-    "The number of nontrivial values follows from the number of outputs and the loss, before any training, and shows "
-    "nothing of what the network has learned; the control with 20 outputs does.",
-)
+PAGE = Page("e8")
 
 
 SETTINGS: tuple[tuple[str, str, int | None], ...] = (
@@ -128,15 +121,9 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         for matrix, shown in MATRICES.items()
     ]
     growths = [(name, *(_growth_text(cells[name, k]) for k in clusters)) for name in names]
-    counted = "Number of nontrivial singular values over all stages and seeds (from the fewest to the most)"
-    grown = "Sum of K's singular values: log₂ of its growth since the first update, at every later stage"
     columns = [f"k = {k}" for k in clusters]
-    tables = (
-        Table(counted, ("loss, terminal Hessian", "matrix", *columns), counts),
-        Table(grown, ("loss, terminal Hessian", *columns), growths),
-    )
-    pictures = (_draw(cells, names, clusters, folder),)
-    return Report(TITLE, *_verdict(cells, names, clusters), tables, pictures, NOTES)
+    tables = (PAGE.table("Counts", counts, columns), PAGE.table("Growths", growths, columns))
+    return PAGE.report(_verdict(cells, names, clusters), tables, [_draw(cells, names, clusters, folder)])
 
 
 def _counts(results: Results, matrix: str, stages: slice = slice(None)) -> list[int]:
@@ -178,15 +165,13 @@ def _verdict(cells: Cells, names: Sequence[str], clusters: Sequence[int]) -> tup
     )
     growing = {name: [k for k in clusters if _growth(cells[name, k]).mean > 0] for name in names}
     agrees = bool(exact) and all(exact)
+    counts = {"exact": exact, "alone": alone, "early": early, "late": late}
     sizes = "; ".join(f"{name}: {', '.join(map(str, ks)) or 'none'}" for name, ks in growing.items())
-    return judged(holds=agrees and len(growing[first]) == len(clusters), partly=agrees), (
-        f"With cross-entropy and its exact Hessian, (k_t, K_t) has exactly k nontrivial values in {sum(exact)} of "
-        f"{len(exact)} spectra (all k, stages and seeds), and K_t alone k − 1 in {sum(alone)} of {len(alone)}, as the "
-        "formulas imply before any training. With 20 outputs, where they do not, the number for K_t is k or k − 1 in "
-        f"{sum(early)} of {len(early)} spectra after the first update and in {sum(late)} of {len(late)} at the end. "
-        f"The sum of K_t's singular values is larger at the end than after the first update for these k: {sizes}. "
-        "Rule: the number is what stands before the largest gap of the logarithms; holds if it is k for (k_t, K_t) "
-        "throughout and the values grow for every k, partly if only the number agrees."
+    return PAGE.judged(
+        holds=agrees and len(growing[first]) == len(clusters),
+        partly=agrees,
+        growing=sizes,
+        **{name: f"{sum(own)} of {len(own)}" for name, own in counts.items()},
     )
 
 
@@ -206,5 +191,4 @@ def _draw(cells: Cells, names: Sequence[str], clusters: Sequence[int], folder: P
         ax.legend(title="update", fontsize=7)
     for ax in axes[-1]:
         ax.set_xlabel("singular value")
-    caption = "Singular values of the prediction layer's feedback through training; k is dashed. First seed"
-    return save(drawn, folder / "spectra.png", caption)
+    return PAGE.figure("Figure", drawn, folder / "spectra.png")

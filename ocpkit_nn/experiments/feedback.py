@@ -1,6 +1,6 @@
 """Beyond the paper: does another form of the feedback do better than Alg. 3?
 
-The forms are those of `FORMS`; `NOTES` says what they are, and docs/whole-batch.md derives the stacked ones.
+The forms are those of `FORMS`; its page says what they are, and docs/whole-batch.md derives the stacked ones.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Any
 
 from ocpkit_nn.experiments.e3 import BEST_RATES, RATES
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, log_scale, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, log_scale, panels
 from ocpkit_nn.experiments.results import Cell, Cells, Estimate, Results, bold, capped_loss, estimate, quartiles
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "Beyond the paper: other forms of the feedback"
 BASELINES = ("sgd", "rmsprop", "adam")
 PAPER, SWEEP = "Alg. 3", "Gauss-Seidel"
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,17 +36,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 """Method and options by form."""
 WITHOUT = {PAPER: "no K δx", "stacked": "stacked, no K δx"}
 """The same form without its second forward pass."""
-NOTES = (
-    "The loss is that of the whole training set at the end; where training diverged or made it worse, the one before "
-    "training. “Lower” and “higher” are by more than two standard errors of the difference, paired by seed.",
-    "“rank r”: the r leading columns of the loss's own Hessian; “all columns”: as many as there are classes; “random "
-    "column”: one unbiased draw. “ρ”: Alg. 3 with ‖E[K δx]‖ ≤ ρ ‖k‖ on every layer; “no K δx”: ρ = 0.",
-    "The Gauss-Seidel sweep takes one back-propagation for each layer and has no value recursion: what it gains over "
-    "the baseline is what aiming at the new state is worth when it is done exactly.",
-    "“stacked”: the batch as one optimal control problem with the samples' states below each other; K δx sums over "
-    "the samples where Alg. 3 averages. “own k”: k = −Q_uu⁻¹ Q_u with the stacked Q_uu in the place of the baseline's "
-    "step, which makes it Alg. 1 of that problem (with “all columns”: iLQR, but for the proximal cost).",
-)
+PAGE = Page("feedback")
 
 
 def runs(options: Options) -> list[Run]:
@@ -93,13 +82,9 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     names = list(dict.fromkeys(name for cell in cells for name in cell.results))
     losses = [(cell.name, *_lowest_in_bold([cell.losses[name] for name in names])) for cell in cells]
     accuracies = [(cell.name, *(cell.results[name].accuracy.text(1) for name in names)) for cell in cells]
-    tables = (
-        _counts(cells, names[1:]),
-        Table("Training loss, mean ± standard error; the lowest in bold", ("cell", *names), losses),
-        Table("Accuracy [%], mean ± standard error", ("cell", *names), accuracies),
-    )
+    of_forms = (PAGE.table("Losses", losses, names), PAGE.table("Accuracies", accuracies, names))
     pictures = [_draw(of, folder) for of in every]
-    return Report(TITLE, *_verdict(cells, names[2:]), tables, pictures, NOTES, "How to read it")
+    return PAGE.report(_verdict(cells, names[2:]), [_counts(cells, names[1:]), *of_forms], pictures)
 
 
 def _clear(changes: Sequence[Estimate]) -> tuple[int, int]:
@@ -122,14 +107,9 @@ def _verdict(cells: Sequence[Forms], others: Sequence[str]) -> tuple[str, str]:
         f"K δx makes {name} lower in {_clear(both)[0]} and higher in {_clear(both)[1]} of {len(both)} cells."
         for name, both in passes.items()
     )
-    return judged(holds=2 * lower > len(cells) and not higher, partly=lower > higher), (
-        f"Claim: another form of the feedback is better than Alg. 3. The best of them against it is “{best}”: its "
-        f"training loss is lower in {lower} and higher in {higher} of {len(cells)} cells. Against the baseline, Alg. 3 "
-        f"is lower in {own[0]} and higher in {own[1]}; the gradient taken anew at the new state "
-        f"({SWEEP}) in {sweep[0]} and {sweep[1]}; against Alg. 3 in {counts[SWEEP][0]} and "
-        f"{counts[SWEEP][1]}. {second_pass} Rule: holds if one form is lower than Alg. 3 in more than half "
-        "of the cells and higher in none, partly if one is lower in more cells than higher."
-    )
+    said = {"best": best, "lower": lower, "higher": higher, "cells": len(cells), "second_pass": second_pass}
+    sweeps = {"own": own, "sweep": sweep, "sweep_to_paper": counts[SWEEP]}
+    return PAGE.judged(holds=2 * lower > len(cells) and not higher, partly=lower > higher, **said, **sweeps)
 
 
 def _counts(cells: Sequence[Forms], names: Sequence[str]) -> Table:
@@ -140,8 +120,7 @@ def _counts(cells: Sequence[Forms], names: Sequence[str]) -> Table:
             counts = _clear([cell.change(name, reference) for cell in cells])
             texts += ["–", "–"] if name == reference else [str(count) for count in counts]
         rows.append((name, *texts))
-    header = ("form", "lower than the baseline", "higher", f"lower than {PAPER}", "higher")
-    return Table(f"In how many of {len(cells)} cells the training loss is clearly lower or higher", header, rows)
+    return PAGE.table("Counts", rows, cells=len(cells))
 
 
 def _draw(of: Cells, folder: Path) -> Picture:
@@ -161,5 +140,4 @@ def _draw(of: Cells, folder: Path) -> Picture:
         log_scale(ax)
         ax.grid(visible=False, axis="x")
     drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    caption = f"Training loss of every form, {of.name}: median and the middle half of the seeds"
-    return save(drawn, folder / f"forms-{of.stem}.png", caption)
+    return PAGE.figure("Figure", drawn, folder / f"forms-{of.stem}.png", data=of.name)

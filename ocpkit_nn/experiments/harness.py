@@ -15,26 +15,12 @@ from typing import Any, Protocol, cast
 
 from ocpkit.errors import ProblemError, unknown_name
 from ocpkit_nn.experiments import trial
-from ocpkit_nn.experiments.report import NOT_JUDGED, Report, provenance
+from ocpkit_nn.experiments.report import NOT_JUDGED, Page, Report, prose, provenance
 from ocpkit_nn.experiments.run import COLLECTED, Options, Result, Run, read_results, write, write_results
 
 ITEMS = ("search", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "robustness", "feedback", "default")
 """Each is the module `ocpkit_nn.experiments.NAME`; see the package for what it must have."""
 PAGE = "reproduction.md"
-INTRODUCTION = """# The paper's experiments
-
-Liu, Chen & Theodorou, "DDPNOpt: Differential Dynamic Programming Neural Optimizer", ICLR 2021, experiment by
-experiment, beside the numbers that the paper reports. This page is written by `ocpkit reproduce page --out {out}` from
-the results in `{folder}`; every number and verdict is computed from them. A section is made anew by
-`ocpkit reproduce ITEM --jobs N --out {out}`, with `OCPKIT_DATA` naming the folder of the data sets. A mean is followed
-by its standard error over the seeds. A training that diverged counts as a loss of infinity and an accuracy of 0; a
-difference of −∞ says that only what is subtracted diverged. Medians stand beside means that one seed can dominate.
-
-A *twin* of a baseline is DDPNOpt with the baseline's M. Its feedback is *full* (Alg. 3), *value* (Q_ux in the value
-recursion, but no second forward pass: K δx is left out) or *none* (the baseline again, by the solver's code). The
-terminal curvature is *empirical* (the paper's ∇φ∇φᵀ), *ggn* (the loss's own Hessian) or *montecarlo* (random columns
-of it).
-"""
 
 Train = Callable[[Run], Result]
 
@@ -42,7 +28,7 @@ Train = Callable[[Run], Result]
 class Item(Protocol):
     """Contents of an item's module; and a `train(run)`, where `trial.train` is not enough."""
 
-    TITLE: str
+    PAGE: Page
 
     def runs(self, options: Options) -> list[Run]: ...
 
@@ -177,9 +163,9 @@ def write_page(out: Path) -> Path:
     reports = {name: report_of(items[name], read_results(out / name / COLLECTED), out / name) for name in there}
     verdicts = {name: report.verdict or "nothing to judge" for name, report in reports.items()}
     parts = [
-        INTRODUCTION.format(folder=out.name, out=out.name if out.is_absolute() else out),
+        prose("introduction").format(folder=out.name, out=out.name if out.is_absolute() else out),
         "## Summary\n\n"
-        + "\n".join(f"- {item.TITLE}: **{verdicts.get(name, 'not run yet')}**" for name, item in items.items()),
+        + "\n".join(f"- {item.PAGE.title}: **{verdicts.get(name, 'not run yet')}**" for name, item in items.items()),
         *(report.markdown(out.parent, level=2) for report in reports.values()),
     ]
     page = out.parent / PAGE

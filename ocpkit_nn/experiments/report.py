@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,6 @@ HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold"
 NOT_JUDGED = "not judged (the quick form only shows that the experiment runs)"
 COLORS = {"none": "#000000", "full": "#0072B2", "value": "#D55E00"}
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
-
-def judged(*, holds: bool, partly: bool) -> str:
-    return HOLDS if holds else PARTLY if partly else FAILS
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Report:
     text: str  # the rule behind the verdict, and the numbers it was computed from
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
-    notes: Sequence[str] = ()  # where the experiment departs from the paper, and why
-    notes_heading: str = "Deviations from the paper"
+    notes: Sequence[str] = ()  # where the experiment departs from the paper, and why; or how to read it
+    notes_heading: str = ""
     provenance: str = ""  # number of runs, machine and versions
 
     def markdown(self, relative_to: Path, level: int = 1) -> str:
@@ -69,6 +67,46 @@ class Report:
         if self.notes:
             parts.append(f"{self.notes_heading}:\n\n" + "\n".join(f"- {note}" for note in self.notes))
         return "\n\n".join([*parts, self.provenance]).rstrip() + "\n"
+
+
+def prose(name: str) -> str:
+    """Return ``pages/NAME.md``, with placeholders of `str.format`."""
+    return (resources.files(__package__) / "pages" / f"{name}.md").read_text(encoding="utf-8")
+
+
+class Page:
+    """Prose of an item: title, sections by their headings, the last of which are the notes; filled by `values`."""
+
+    def __init__(self, name: str, **values: Any) -> None:
+        title, *sections = prose(name).split("\n## ")
+        self.title, self.values = title.removeprefix("# ").strip(), values
+        self.sections = {heading: _unwrapped(text) for heading, _, text in (each.partition("\n") for each in sections)}
+
+    def say(self, heading: str, **values: Any) -> str:
+        return self.sections[heading].format(**self.values, **values)
+
+    def judged(self, *, holds: bool, partly: bool, **values: Any) -> tuple[str, str]:
+        """Return the verdict, and the text that says why."""
+        return HOLDS if holds else PARTLY if partly else FAILS, self.say("Verdict", **values)
+
+    def table(self, heading: str, rows: Sequence[Sequence[str]], columns: Iterable[str] = (), **values: Any) -> Table:
+        """Return a table with the caption and the header of a section, and `columns` beside those of the header."""
+        caption, header = self.say(heading, **values).split("\n\n")
+        return Table(caption, [*header.strip("| ").split(" | "), *columns], rows)
+
+    def figure(self, heading: str, drawn: Figure, path: Path, **values: Any) -> Picture:
+        """Write a figure, and return it with the caption that is a section."""
+        return save(drawn, path, self.say(heading, **values))
+
+    def report(self, judged: tuple[str, str], tables: Sequence[Table], pictures: Sequence[Picture]) -> Report:
+        heading = list(self.sections)[-1]
+        notes = self.say(heading).removeprefix("- ").split("\n- ")
+        return Report(self.title, *judged, tables, pictures, notes, heading)
+
+
+def _unwrapped(text: str) -> str:
+    """Return paragraphs and items of lists as one line each."""
+    return re.sub(r"(?<!\n)\n(?!\n|- ) *", " ", text.strip())
 
 
 def provenance(results: Sequence[Result]) -> str:

@@ -1,6 +1,6 @@
 """Beyond the paper: how much does a method depend on its learning rate? Beside today's optimizers, on five tasks.
 
-A method is judged by the area under its curve over the rates, as `NOTES` says, on each of the `TASKS`.
+A method is judged by the area under its curve over the rates, as its page says, on each of the `TASKS`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from scipy.integrate import trapezoid
 from ocpkit.errors import unknown_name
 from ocpkit_nn.experiments import trial
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, judged, log_scale, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, Table, log_scale, panels
 from ocpkit_nn.experiments.results import Estimate, Results, Value, bold, capped_loss, estimate, percent
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, twin_run
 
-TITLE = "Beyond the paper: robustness to the learning rate, beside today's optimizers"
 DECADES, POINTS = 3, 7
 CENTRES = {"sgd": -1.0, "rmsprop": -2.5, "adam": -2.5, "adamw": -2.5, "muon": -2.5, "sgd-cosine": -2.0}
 """log₁₀ of the middle of the window, a customary rate; with momentum 0.9 SGD's steps are ten times as long."""
@@ -41,19 +40,7 @@ TASKS: dict[str, dict[str, Any]] = {
 """Fields of the runs by task."""
 TERMINAL = {"residual": "montecarlo"}
 """Terminal curvature of the twins, for convolutions that of ``ocpkit train``; elsewhere `DDPNOpt`'s default."""
-NOTES = (
-    "An area is the mean over the logarithm of the learning rate, in a window of three decades about a method's "
-    "customary rate. A baseline and its twin have the same window; others are comparable with care.",
-    "A training that diverged counts as accuracy 0; a final loss above the one before the first update counts as that "
-    "one. For the regression the accuracy is R² on the test set, 0 where the mean of the targets does better.",
-    "A method's best rate is that of its highest mean test accuracy, for all alike, so those numbers are optimistic.",
-    "Twins and baselines have a constant rate; AdamW and Muon too, with torch's default weight decay. Muon trains the "
-    "hidden layers' matrices and kernels, AdamW the rest. Shampoo and SOAP are not in torch, and not here.",
-    "As stages: batch norm couples the samples of a batch, so it stands between residual blocks; inside a block it is "
-    "refused. V_x is differentiated through the statistics, as in back-propagation; V_xx takes them for constants. A "
-    "residual block and attention with its skip connection are one stage each, differentiated sample by sample through "
-    "torch.func.",
-)
+PAGE = Page("robustness")
 
 
 def rates(method: str, quick: bool = False) -> tuple[float, ...]:
@@ -163,7 +150,7 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         _matrix(at_best, tasks, lambda own: best(own).accuracy, 1, max, at_best=True),
         _matrix("Area under the training loss", tasks, lambda own: area(own, capped_loss), 3, min),
     )
-    return Report(TITLE, *_verdict(tasks, comparisons), tables, (_draw(tasks, folder),), NOTES, "How to read it")
+    return PAGE.report(_verdict(tasks, comparisons), tables, [_draw(tasks, folder)])
 
 
 def _first(tasks: Tasks, number: Callable[[Results], float]) -> dict[str, tuple[str, bool]]:
@@ -182,18 +169,19 @@ def _verdict(tasks: Tasks, comparisons: Sequence[Comparison]) -> tuple[str, str]
     leaders = ", ".join(f"{task}: {name}" for task, (name, _) in widest.items())
     times = [c.time for c in comparisons if math.isfinite(c.time)]
     holds = 2 * len(wider) > len(comparisons) and not narrower and len(led) == len(tasks)
-    return judged(holds=holds, partly=len(wider) > len(narrower)), (
-        "The feedback widens the range of usable rates (a larger area under the accuracy, by more than two standard "
-        f"errors) in {len(wider)} of {len(comparisons)} pairs: {_listed(wider)}. Among all methods the largest area is "
-        f"a twin's on {', '.join(led) or 'no task'} ({leaders}). Where the feedback does not pay: it narrows the range "
-        f"for {_listed(narrower)}; no difference beyond two standard errors is seen for {_listed(neither)}. "
-        "With each method at its own best rate the feedback raises the accuracy by more than two standard errors for "
-        f"{_listed(higher)}, and lowers it for {_listed(lower)}; the highest accuracy of all methods is then a twin's "
-        f"on {', '.join(won) or 'no task'}. "
-        f"A training takes {f'{min(times):.1f} to {max(times):.1f}' if times else 'an unknown number of'} times the "
-        "CPU time of its baseline. Rule: holds if the range is wider in more than half of the pairs, "
-        "narrower in none, and a twin has the largest area on every task; partly if it is wider in more pairs than "
-        "narrower."
+    return PAGE.judged(
+        holds=holds,
+        partly=len(wider) > len(narrower),
+        wider=(_listed(wider), len(wider)),
+        pairs=len(comparisons),
+        led=", ".join(led) or "no task",
+        leaders=leaders,
+        narrower=_listed(narrower),
+        neither=_listed(neither),
+        higher=_listed(higher),
+        lower=_listed(lower),
+        won=", ".join(won) or "no task",
+        times=f"{min(times):.1f} to {max(times):.1f}" if times else "an unknown number of",
     )
 
 
@@ -207,13 +195,11 @@ def _changes(comparisons: Sequence[Comparison]) -> Table:
     for c in comparisons:
         time = "–" if math.isnan(c.time) else f"{c.time:.1f}"
         rows.append((f"{c.task}, {c.name}", c.area.text(2), c.loss_area.text(3), c.best.text(2), time))
-    measured = ("area under the accuracy [%]", "area under the loss", "accuracy at the best rates [%]")
-    caption = "What the feedback changes: twin minus baseline, paired by seed"
-    return Table(caption, ("task and twin", *measured, "CPU time, ratio"), rows)
+    return PAGE.table("Changes", rows)
 
 
 def _matrix(
-    caption: str,
+    what: str,
     tasks: Tasks,
     number: Callable[[Results], Estimate],
     digits: int,
@@ -231,7 +217,7 @@ def _matrix(
         columns.append(texts)
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [(name, *(column.get(name, "–") for column in columns)) for name in names]
-    return Table(caption, ("method", *tasks), rows)
+    return PAGE.table("Methods", rows, tasks, what=what)
 
 
 def _draw(tasks: Tasks, folder: Path) -> Picture:
@@ -251,8 +237,4 @@ def _draw(tasks: Tasks, folder: Path) -> Picture:
         above.set(title=task, ylabel="R² [%]" if TASKS[task]["loss"] == "mse" else "accuracy [%]")
         below.set(xlabel="learning rate", ylabel="training loss")
     drawn.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    caption = (
-        "Mean accuracy and median training loss at the end, over the learning rate: twins as full lines, baselines "
-        "and today's optimizers dashed; one color for a baseline and its twin"
-    )
-    return save(drawn, folder / "robustness.png", caption)
+    return PAGE.figure("Figure", drawn, folder / "robustness.png")

@@ -17,12 +17,11 @@ import numpy as np
 from ocpkit.errors import ProblemError
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES
-from ocpkit_nn.experiments.report import LINES, Picture, Report, Table, panels, save
+from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, panels
 from ocpkit_nn.experiments.results import Results
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, write
 from ocpkit_nn.experiments.trial import WITH_TEST_SET, is_there
 
-TITLE = "Search of the hyper-parameters (Table 5)"
 METHODS = paper.TABLE_3_METHODS
 EPOCHS = {"fcn:wine": 50, "fcn:digits": 20, "cnn:mnist": 3, "cnn:svhn": 6, "cnn:cifar10": 10}
 SLOW = {"emsa": 1, "vanilla-ddp": 2}
@@ -33,16 +32,7 @@ FIRST_SEED, SEEDS = 1000, 3
 FIRST_ORDER = ("sgd-m", "rmsprop", "adam")
 CIFAR_SAMPLES = 10_000
 """Of CIFAR-10, without a GPU, for the others: on all a training takes them up to ten minutes."""
-NOTES = (
-    "Table 5 gives ranges, not grids: here four rates, evenly spaced in the logarithm (six for SGD with momentum 0.9, "
-    "whose range begins at a tenth of that of plain SGD).",
-    "The curvature of DDPNOpt is searched too; the paper has the adaptive diagonal on FCNs and Gauss-Newton on CNNs, "
-    "because they are the best in practice. Here it is RMSprop's at its four rates, or EKFAC's at the smaller two (at "
-    "the larger two EKFAC itself fails on the CNNs, as the figure shows), most with two terminal curvatures: 12 "
-    "choices on FCNs, 8 on CNNs, where the baselines have 3 to 6.",
-    "On images from files E-MSA and vanilla DDP are judged after one epoch, as are CNNs on MNIST. Without a GPU these "
-    f"data have one seed, and SGD-m, RMSprop and Adam see all training images of CIFAR-10, the others {CIFAR_SAMPLES}.",
-)
+PAGE = Page("search", cifar_samples=CIFAR_SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -200,14 +190,9 @@ def report(results: Sequence[Result], folder: Path) -> Report:
         texts = (choice.text(), first.accuracy.text(2), last.accuracy.text(2), str(len(ranked)))
         rows.append((f"{entry.name}, {NAMES[method]}", *texts))
     write(folder / "best.json", (json.dumps(outcome, indent=2, default=asdict) + "\n").encode())
-    header = ("data and method", "best choice", "validation accuracy [%]", "of the worst choice", "choices")
     counts = sorted({len(members) for ranked in ranking.values() for _, members in ranked})
-    text = (
-        f"{sum(map(len, ranking.values()))} choices with {' or '.join(map(str, counts))} seed(s), judged on a "
-        "fifth of the training set; the test set was not touched. `best.json` holds the outcome."
-    )
-    table = Table("Chosen hyper-parameters", header, rows)
-    return Report(TITLE, "", text, (table,), (_draw(ranking, folder),), NOTES)
+    text = PAGE.say("Verdict", choices=sum(map(len, ranking.values())), counts=" or ".join(map(str, counts)))
+    return PAGE.report(("", text), [PAGE.table("Table", rows)], [_draw(ranking, folder)])
 
 
 Ranking = dict[tuple[Entry, str], list[tuple[Choice, Results]]]
@@ -239,4 +224,4 @@ def _draw(ranking: Ranking, folder: Path) -> Picture:
                     ax.plot(*zip(*sorted(best.items())), style, markersize=3, color=color, label=label)
         ax.set(title=entry.name, xlabel="learning rate", xscale="log")
     axes[0].legend(fontsize=7)
-    return save(drawn, folder / "search.png", "Validation accuracy over the learning rate")
+    return PAGE.figure("Figure", drawn, folder / "search.png")

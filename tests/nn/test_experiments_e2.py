@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ocpkit import ProblemError
+from ocpkit_nn import paired_times, peak_memory
 from ocpkit_nn.experiments import e2
-from ocpkit_nn.experiments.e2 import paired_times, peak_memory
 from ocpkit_nn.experiments.report import FAILS, HOLDS, PARTLY
 from ocpkit_nn.experiments.run import Options, Result
 

@@ -46,7 +46,7 @@ def test_an_item_writes_results_report_and_figures(folder, item):
         assert row["updates"] > 0
         assert {"python", "torch", "ocpkit"} <= row["versions"]["versions"].keys()
     text = (folder / item / "report.md").read_text()
-    assert text.startswith(f"# {harness.find(item).TITLE}")
+    assert text.startswith(f"# {harness.find(item).PAGE.title}")
     assert ("not judged" in text) == (item != "search")  # which has nothing to judge
     pictures = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
     assert pictures
@@ -321,8 +321,8 @@ def test_the_page_is_made_from_results_alone(tmp_path):
     result = reproduce("page", "--out", str(out))
     assert result.exit_code == 0, result.stderr
     text = (tmp_path / "docs" / "reproduction.md").read_text()
-    assert f"## {harness.find('e4').TITLE}" in text
-    assert f"- {harness.find('e1').TITLE}: **not run yet**" in text
+    assert f"## {harness.find('e4').PAGE.title}" in text
+    assert f"- {harness.find('e1').PAGE.title}: **not run yet**" in text
     assert "](results/e4/pairs-fcn-wine.png)" in text
     assert str(tmp_path) not in text
     assert reproduce("page", "--out", str(tmp_path / "empty")).exit_code == 2
