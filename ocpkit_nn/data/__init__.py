@@ -11,9 +11,19 @@
 
 from __future__ import annotations
 
-from ocpkit_nn.data.catalogue import NAMES, load
+from ocpkit_nn.data.catalogue import NAMES, ON_DISK, is_there, load
 from ocpkit_nn.data.dataset import Dataset, batches
 from ocpkit_nn.data.errors import DataError, DataNotFoundError
 from ocpkit_nn.data.tables import gaussian_clusters
 
-__all__ = ["NAMES", "DataError", "DataNotFoundError", "Dataset", "batches", "gaussian_clusters", "load"]
+__all__ = [
+    "NAMES",
+    "ON_DISK",
+    "DataError",
+    "DataNotFoundError",
+    "Dataset",
+    "batches",
+    "gaussian_clusters",
+    "is_there",
+    "load",
+]

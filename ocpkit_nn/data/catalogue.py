@@ -23,7 +23,9 @@ _ON_DISK: dict[str, Callable[[Path], Arrays]] = {
     "svhn": svhn,
     "cifar10": cifar10,
 }
-NAMES = (*_INSTALLED, *_ON_DISK, "clusters")
+ON_DISK = tuple(_ON_DISK)
+"""Data sets from files, whose test set is theirs and not drawn by a seed."""
+NAMES = (*_INSTALLED, *ON_DISK, "clusters")
 
 
 def load(name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, seed: int = 0) -> Dataset:
@@ -61,6 +63,12 @@ def load(name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
     if name in _ON_DISK:
         return standardized(name, _ON_DISK[name](_root(name, root)), classes=10)
     return standardized(name, _read_path(Path(name).expanduser(), seed))
+
+
+def is_there(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
+    """Whether a data set needs no files, or has a folder under `root`, without it `OCPKIT_DATA`."""
+    folder = root or os.environ.get("OCPKIT_DATA")
+    return name not in ON_DISK or (bool(folder) and (Path(str(folder)).expanduser() / name).is_dir())
 
 
 def _read_path(path: Path, seed: int) -> Arrays:

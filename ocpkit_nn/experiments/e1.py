@@ -67,13 +67,10 @@ def _verdict(rows: Sequence[Standing]) -> tuple[str, str]:
     reach = [row for row in rows if row.ours >= (row.printed["ddpnopt"] or math.inf)]
     both = sum(row in above for row in near)
     better = [f"{NAMES[method]} on {row.entry.name}" for row in rows for method in OTHERS if row.lead(method).below]
-    said = {"near": _listed(near), "above": _listed(above), "reach": _listed(reach), "rows": len(rows)}
-    holds, partly = both == len(rows), 2 * both > len(rows)
-    return PAGE.judged(holds=holds, partly=partly, better=", ".join(better) or "none", **said)
-
-
-def _listed(rows: Sequence[Standing]) -> str:
-    return ", ".join(row.entry.name for row in rows) or "none"
+    groups = {"near": near, "above": above, "reach": reach}
+    said = {name: ", ".join(row.entry.name for row in own) or "none" for name, own in groups.items()}
+    said["better"] = ", ".join(better) or "none"
+    return PAGE.judged(holds=both == len(rows), partly=2 * both > len(rows), rows=len(rows), **said)
 
 
 def _table(

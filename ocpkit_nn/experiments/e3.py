@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ocpkit_nn.data import is_there
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES, listed
 from ocpkit_nn.experiments.report import COLORS, Page, Picture, Report, Table, band, heat_map, log_scale, panels
 from ocpkit_nn.experiments.results import Cell, Cells, Estimate, bold, loss_of, percent, quartiles
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, network_and_data, twin_run
-from ocpkit_nn.experiments.trial import is_there
 
 PAPER, MNIST = ("fcn", "digits"), ("fcn", "mnist")
 OTHERS = ("wine", "mnist", "cnn:digits")

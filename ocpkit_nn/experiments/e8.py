@@ -32,10 +32,7 @@ FLOOR = 1e-12
 PAGE = Page("e8")
 
 
-SETTINGS: tuple[tuple[str, str, int | None], ...] = (
-    *(("ce", "ggn", None), ("ce", "empirical", None), ("mmc", "ggn", None)),
-    ("ce", "ggn", 20),
-)
+SETTINGS = (("ce", "ggn", None), ("ce", "empirical", None), ("mmc", "ggn", None), ("ce", "ggn", 20))
 """Loss, terminal Hessian, and the number of outputs where it is not that of the classes."""
 
 
@@ -52,6 +49,10 @@ def runs(options: Options) -> list[Run]:
 
 def _name(loss: str, terminal: str | None, outputs: int | None) -> str:
     return f"{loss.upper()}, {terminal}" + ("" if outputs is None else f", {outputs} outputs")
+
+
+def _name_of(run: Run) -> str:
+    return _name(run.loss, run.terminal, run.network.get("classes"))
 
 
 def _clusters(run: Run) -> int:
@@ -110,11 +111,8 @@ def report(results: Sequence[Result], folder: Path) -> Report:
     """Count the nontrivial values of every run and stage, and compare their size at the end with that at the start."""
     names = [_name(*setting) for setting in SETTINGS]
     clusters = sorted({_clusters(result.run) for result in results})
-    cells: Cells = {(name, k): Results() for name in names for k in clusters}
-    for result in results:
-        if result.measures["update"]:
-            run = result.run
-            cells[_name(run.loss, run.terminal, run.network.get("classes")), _clusters(run)].append(result)
+    found = Results(result for result in results if result.measures["update"]).by(_name_of, _clusters)
+    cells: Cells = {(name, k): found.get((name, k), Results()) for name in names for k in clusters}
     counts = [
         (name, shown, *(_range(_counts(cells[name, k], matrix)) for k in clusters))
         for name in names
@@ -167,12 +165,9 @@ def _verdict(cells: Cells, names: Sequence[str], clusters: Sequence[int]) -> tup
     agrees = bool(exact) and all(exact)
     counts = {"exact": exact, "alone": alone, "early": early, "late": late}
     sizes = "; ".join(f"{name}: {', '.join(map(str, ks)) or 'none'}" for name, ks in growing.items())
-    return PAGE.judged(
-        holds=agrees and len(growing[first]) == len(clusters),
-        partly=agrees,
-        growing=sizes,
-        **{name: f"{sum(own)} of {len(own)}" for name, own in counts.items()},
-    )
+    said = {name: f"{sum(own)} of {len(own)}" for name, own in counts.items()}
+    holds = agrees and len(growing[first]) == len(clusters)
+    return PAGE.judged(holds=holds, partly=agrees, growing=sizes, **said)
 
 
 def _draw(cells: Cells, names: Sequence[str], clusters: Sequence[int], folder: Path) -> Picture:

@@ -130,12 +130,7 @@ def panels(
 ) -> tuple[Figure, Any]:
     """Return an empty figure [inches] that needs no display, and its axes (rows, columns), each with a grid.
 
-    The first column has the `ylabels`, one for each row.
-
-    Raises
-    ------
-    ProblemError
-        If matplotlib is not installed.
+    The first column has the `ylabels`, one for each row. `ProblemError` if matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

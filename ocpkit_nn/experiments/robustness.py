@@ -133,21 +133,22 @@ def _compare(task: str, twin: Results, own: Results) -> Comparison:
 
 
 Tasks = dict[str, dict[str, Results]]
+Number = Callable[[Results], Estimate]
 
 
 def report(results: Sequence[Result], folder: Path) -> Report:
-    by_task = Results(results).by(task_name).items()
-    tasks: Tasks = {task: own.by(label) for task, own in by_task}
+    tasks: Tasks = {task: own.by(label) for task, own in Results(results).by(task_name).items()}
     comparisons = [
         _compare(task, twin, methods[NAMES[twin[0].run.baseline]])
         for task, methods in tasks.items()
         for twin in filter(is_twin, methods.values())
     ]
-    at_best = "Accuracy [%] at a method's own best rate"
     tables = (
         _changes(comparisons),
         _matrix("Area under the accuracy [%]", tasks, lambda own: area(own, percent), 1, max),
-        _matrix(at_best, tasks, lambda own: best(own).accuracy, 1, max, at_best=True),
+        _matrix(
+            "Accuracy [%] at a method's own best rate", tasks, lambda own: best(own).accuracy, 1, max, at_best=True
+        ),
         _matrix("Area under the training loss", tasks, lambda own: area(own, capped_loss), 3, min),
     )
     return PAGE.report(_verdict(tasks, comparisons), tables, [_draw(tasks, folder)])
@@ -169,20 +170,12 @@ def _verdict(tasks: Tasks, comparisons: Sequence[Comparison]) -> tuple[str, str]
     leaders = ", ".join(f"{task}: {name}" for task, (name, _) in widest.items())
     times = [c.time for c in comparisons if math.isfinite(c.time)]
     holds = 2 * len(wider) > len(comparisons) and not narrower and len(led) == len(tasks)
-    return PAGE.judged(
-        holds=holds,
-        partly=len(wider) > len(narrower),
-        wider=(_listed(wider), len(wider)),
-        pairs=len(comparisons),
-        led=", ".join(led) or "no task",
-        leaders=leaders,
-        narrower=_listed(narrower),
-        neither=_listed(neither),
-        higher=_listed(higher),
-        lower=_listed(lower),
-        won=", ".join(won) or "no task",
-        times=f"{min(times):.1f} to {max(times):.1f}" if times else "an unknown number of",
-    )
+    groups = {"wider": wider, "narrower": narrower, "neither": neither, "higher": higher, "lower": lower}
+    said = {name: _listed(own) for name, own in groups.items()}
+    said |= {"led": ", ".join(led) or "no task", "won": ", ".join(won) or "no task", "leaders": leaders}
+    said["times"] = f"{min(times):.1f} to {max(times):.1f}" if times else "an unknown number of"
+    partly = len(wider) > len(narrower)
+    return PAGE.judged(holds=holds, partly=partly, gains=len(wider), pairs=len(comparisons), **said)
 
 
 def _listed(comparisons: Sequence[Comparison]) -> str:
@@ -191,20 +184,14 @@ def _listed(comparisons: Sequence[Comparison]) -> str:
 
 
 def _changes(comparisons: Sequence[Comparison]) -> Table:
-    rows = []
-    for c in comparisons:
-        time = "–" if math.isnan(c.time) else f"{c.time:.1f}"
-        rows.append((f"{c.task}, {c.name}", c.area.text(2), c.loss_area.text(3), c.best.text(2), time))
+    times = ["–" if math.isnan(c.time) else f"{c.time:.1f}" for c in comparisons]
+    numbers = [(c.area.text(2), c.loss_area.text(3), c.best.text(2)) for c in comparisons]
+    rows = [(f"{c.task}, {c.name}", *texts, time) for c, texts, time in zip(comparisons, numbers, times)]
     return PAGE.table("Changes", rows)
 
 
 def _matrix(
-    what: str,
-    tasks: Tasks,
-    number: Callable[[Results], Estimate],
-    digits: int,
-    better: Callable[..., float],
-    at_best: bool = False,
+    what: str, tasks: Tasks, number: Number, digits: int, better: Callable[..., float], at_best: bool = False
 ) -> Table:
     """Return methods by tasks; the best of a task in bold, with a method's best rate behind every number if asked."""
     columns = []

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ocpkit.errors import ProblemError
+from ocpkit_nn.data import ON_DISK, is_there
 from ocpkit_nn.experiments import paper
 from ocpkit_nn.experiments.methods import NAMES
 from ocpkit_nn.experiments.report import LINES, Page, Picture, Report, panels
 from ocpkit_nn.experiments.results import Results
 from ocpkit_nn.experiments.run import Options, Result, Run, baseline_run, common, write
-from ocpkit_nn.experiments.trial import WITH_TEST_SET, is_there
 
 METHODS = paper.TABLE_3_METHODS
 EPOCHS = {"fcn:wine": 50, "fcn:digits": 20, "cnn:mnist": 3, "cnn:svhn": 6, "cnn:cifar10": 10}
@@ -53,7 +53,7 @@ class Entry:
     def run(self, item: str, method: str, choice: Choice, seed: int, options: Options, **more: Any) -> Run:
         """Return one training; DDPNOpt is the twin of the method whose curvature it has."""
         epochs = EPOCHS.get(self.name, 5)
-        if method in SLOW and self.dataset in WITH_TEST_SET:
+        if method in SLOW and self.dataset in ON_DISK:
             epochs = min(epochs, SLOW[method])
         if self.model == "cnn" and options.device == "cpu":
             epochs = min(epochs, CPU_EPOCHS)
@@ -162,7 +162,7 @@ def runs(options: Options) -> list[Run]:
     """Return every choice of every method on every data set, validated on training data."""
     every = []
     for entry in entries(options):
-        few = options.quick or (entry.dataset in WITH_TEST_SET and options.device == "cpu")
+        few = options.quick or (entry.dataset in ON_DISK and options.device == "cpu")
         seeds = range(FIRST_SEED, FIRST_SEED + (1 if few else min(options.seeds, SEEDS)))
         for method in entry.methods():
             effort = {"evaluated_on": "validation", **_effort(entry, method, options)}
@@ -173,7 +173,7 @@ def runs(options: Options) -> list[Run]:
 
 def _effort(entry: Entry, method: str, options: Options) -> dict[str, Any]:
     """Return how much shorter than in E1 a training is."""
-    if entry.dataset not in WITH_TEST_SET:
+    if entry.dataset not in ON_DISK:
         return {}
     if entry.dataset == "cifar10" and options.device == "cpu":
         return {} if method in FIRST_ORDER else {"samples": CIFAR_SAMPLES}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,20 +23,12 @@ from ocpkit_nn import (
     networks,
     reproducible,
 )
-from ocpkit_nn.data import Dataset, batches, load
+from ocpkit_nn.data import ON_DISK, Dataset, batches, load
 from ocpkit_nn.experiments.methods import build
 from ocpkit_nn.experiments.run import Result, Run
 
 Watch = Callable[[int, nn.Module, TrainingMethod], object]
 """Gets (number of the update, network, method) after every update."""
-WITH_TEST_SET = ("mnist", "fashion-mnist", "svhn", "cifar10")
-"""Data sets from files, whose test set is theirs and not drawn by the seed."""
-
-
-def is_there(name: str) -> bool:
-    """Whether a data set needs no files, or has them in `OCPKIT_DATA`."""
-    root = os.environ.get("OCPKIT_DATA")
-    return name not in WITH_TEST_SET or (bool(root) and (Path(str(root)).expanduser() / name).is_dir())
 
 
 def train(run: Run, watch: Watch | None = None) -> Result:
@@ -122,7 +112,7 @@ def network(run: Run, data: Dataset) -> nn.Module:
 
 def dataset(run: Run) -> Dataset:
     """Return the data of a run on its device; with ``evaluated_on="validation"`` the test set is not touched."""
-    data = _loaded(run.dataset, 0 if run.dataset in WITH_TEST_SET else run.seed)
+    data = _loaded(run.dataset, 0 if run.dataset in ON_DISK else run.seed)
     if run.evaluated_on == "validation":
         fit, held = _validation(data.train_targets, run.seed)
         data = _picked(data, fit, data.train_inputs, data.train_targets, held)
@@ -171,14 +161,12 @@ def diabetes(seed: int) -> Regression:
     from sklearn.model_selection import train_test_split
 
     x, y = load_diabetes(return_X_y=True)
-    train, test, train_targets, test_targets = train_test_split(x, y[:, None], test_size=0.2, random_state=seed)
-
-    def scaled(values: np.ndarray, like: np.ndarray) -> Tensor:
-        return torch.from_numpy((values - like.mean(0)) / like.std(0)).float()
-
-    inputs, targets = (scaled(train, train), scaled(test, train)), (train_targets, test_targets)
-    fit, held = (scaled(each, train_targets) for each in targets)
-    return Regression("diabetes", inputs[0], fit, inputs[1], held, classes=1)
+    parts = train_test_split(x, y[:, None], test_size=0.2, random_state=seed)
+    train, test, targets, held = (
+        torch.from_numpy((part - like.mean(0)) / like.std(0)).float()
+        for part, like in zip(parts, (parts[0], parts[0], parts[2], parts[2]))
+    )
+    return Regression("diabetes", train, targets, test, held, classes=1)
 
 
 @torch.no_grad()

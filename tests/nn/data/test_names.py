@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nn.data.official import python2_batch, write_cifar10, write_mnist, write_svhn
-from ocpkit_nn.data import NAMES, DataError, DataNotFoundError, Dataset, load
+from ocpkit_nn.data import NAMES, DataError, DataNotFoundError, Dataset, is_there, load
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,20 @@ def test_data_set_of_wrong_tensors_is_refused(change: dict[str, Any], message: s
         Dataset("own", **{**parts, **change}, classes=2)
 
 
-@pytest.mark.skipif("OCPKIT_DATA" not in os.environ, reason="OCPKIT_DATA names no folder of data sets")
+def test_data_from_files_are_there_with_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OCPKIT_DATA", raising=False)
+    (tmp_path / "mnist").mkdir()
+    assert is_there("wine")
+    assert not is_there("mnist")
+    assert is_there("mnist", root=tmp_path)
+    assert not is_there("svhn", root=tmp_path)
+    monkeypatch.setenv("OCPKIT_DATA", str(tmp_path))
+    assert is_there("mnist")
+
+
+@pytest.mark.skipif(not is_there("mnist"), reason="no MNIST under OCPKIT_DATA")
 def test_real_mnist_has_the_official_class_counts() -> None:
-    try:
-        dataset = load("mnist")
-    except DataNotFoundError:
-        pytest.skip("no MNIST under OCPKIT_DATA")
+    dataset = load("mnist")
     official = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert dataset.train_targets.bincount().tolist() == official
     assert dataset.test_inputs.shape == (10_000, 1, 28, 28)
