@@ -30,6 +30,7 @@ from ocpkit_nn.passes.backward_pass import Trajectory as Trajectory
 from ocpkit_nn.passes.backward_pass import layer_gradients as layer_gradients
 from ocpkit_nn.passes.baseline import Baseline as Baseline
 from ocpkit_nn.passes.gains import FeedbackGain as FeedbackGain
+from ocpkit_nn.passes.stacked import stacked_pass as stacked_pass
 from ocpkit_nn.training import networks as networks
 from ocpkit_nn.training.checkpoint import load_model as load_model
 from ocpkit_nn.training.checkpoint import save_model as save_model
