@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import casadi as ca
 import numpy as np
 import pytest
 from problems import BY_NAME, scalar
@@ -24,13 +23,11 @@ from typer.testing import CliRunner
 
 import ocpkit.math as m
 from ocpkit import DDP, AugmentedLagrangian, Details, Problem, ProblemError, Status, UnsupportedProblem, models
-from ocpkit.autodiff.symbol import from_casadi, to_casadi
 from ocpkit.cli import app
 from ocpkit.engines.c import cache, compiler, library, lock
 from ocpkit.engines.c.cache import Cache, open_cache
 from ocpkit.engines.c.lock import locked
 from ocpkit.engines.graphs import trace_problem
-from ocpkit.solvers.ddp import switch
 from ocpkit.solvers.ddp.compiled import STATUSES, verdict
 
 
@@ -133,7 +130,7 @@ def test_several_processes_at_once(folder: Path, count: int) -> None:
 def test_several_threads_at_once(folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         said = list(pool.map(lambda _: solve(scalar(0.93)), range(4)))
-    assert all(details == said[0] for details in said)
+    assert all(details.why == said[0].why for details in said)
     assert compiled(said[0])
 
 
@@ -181,30 +178,6 @@ def test_without_locks_everybody_builds(folder: Path, monkeypatch: pytest.Monkey
         assert first
         assert second
     assert compiled(solve(scalar(0.95)))
-
-
-def test_auto_goes_on_without_what_another_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PRICE", "PRICE_OF_OPERATION", "INTERVAL"):
-        monkeypatch.setattr(switch, name, 0.0)
-    with open_cache().claim(library.library_key(trace_problem(scalar(0.96))), 0):
-        assert solve(scalar(0.96), "auto").engine == "vm"
-        monkeypatch.setattr(switch, "PRICE", 60.0)  # waited for once, not in every solve
-        monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.96)).key: 100.0})
-        assert solve(scalar(0.96), "auto").engine == "vm"
-    assert compiled(solve(scalar(0.96), "auto"))
-
-
-def test_auto_waits_for_what_another_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as its own compiler would take."""
-    monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.99)).key: 100.0})
-    monkeypatch.setattr(switch, "PRICE", 60.0)
-    claim = open_cache().claim(library.library_key(trace_problem(scalar(0.99))), 0)
-    with ThreadPoolExecutor(1) as pool:
-        with claim:
-            waiting = pool.submit(solve, scalar(0.99), "auto")
-            time.sleep(0.2)
-            assert not waiting.done()
-        assert waiting.result(60).engine == "c"
 
 
 def test_c_waits_and_then_compiles_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,8 +264,6 @@ def test_every_compiler_builds_what_is_written(name: str, folder: Path, monkeypa
 @pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
 def test_flags_that_drop_nan_are_refused(flag: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCPKIT_CFLAGS", flag)
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
     with pytest.raises(UnsupportedProblem):
         DDP(engine="c").solve(scalar(0.98))
     assert solve(scalar(0.98), "auto").engine == "vm"
@@ -346,64 +317,9 @@ def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_compiler_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", broken_compiler(tmp_path))
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
-    for _ in range(2):
-        assert "could not compile the solver: no room on device" in solve(scalar(0.89), "auto").why
     with pytest.raises(ProblemError, match="no room on device"):
         DDP(engine="c").solve(scalar(0.89))
     assert list(folder.iterdir()) == []
-
-
-def test_auto_stays_where_it_is_with_an_operation_that_c_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
-    problem = Problem.from_functions(
-        dynamics=lambda x, u: x + u + 0.1 * from_casadi(ca.erfinv(0.1 * to_casadi(x)))[:, 0],
-        cost=lambda x, u: x[0] ** 4 + u[0] ** 2,
-        terminal_cost=lambda x: x[0] ** 2,
-        x0=[1.0],
-        horizon=3,
-        control_size=1,
-    )
-    assert "has no counterpart in C's library" in solve(problem, "auto").why
-
-
-# --------------------------------------------------------------------------------------------------- "auto"
-def test_auto_compiles_when_the_virtual_machine_has_cost_as_much(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a solve; the rest goes on as if nothing had happened."""
-    problem = BY_NAME["pendulum"].problem()
-    monkeypatch.setattr(switch, "PRICE", 1e9)  # not yet, however long other tests have solved this model
-    assert DDP().solve(problem, callback=lambda line: line.index < 3).details.engine == "vm"
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
-    solution, reference = DDP().solve(problem), DDP(engine="numpy").solve(problem)
-    assert compiled(solution.details)
-    assert solution.iterations == reference.iterations
-    for line, expected in zip(solution.history, reference.history, strict=True):
-        assert line.cost == pytest.approx(expected.cost, rel=1e-9)
-        assert (line.step_size, line.regularization) == (expected.step_size, expected.regularization)
-    assert compiled(DDP().solve(problem).details)
-
-
-def test_auto_takes_gaps_and_damping_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = BY_NAME["pendulum"].problem()
-    torn = np.random.default_rng(3).standard_normal((61, 2))
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
-    solution = DDP().solve(problem, states=torn)
-    reference = DDP(engine="numpy").solve(problem, states=torn)
-    assert solution.details.engine == "c"
-    assert solution.iterations == reference.iterations
-    for line, expected in zip(solution.history, reference.history, strict=True):
-        assert line.cost == pytest.approx(expected.cost, rel=1e-7)
-        assert line.gap == pytest.approx(expected.gap, rel=1e-7)
-
-
-def test_auto_does_not_compile_when_time_is_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "_spent", {trace_problem(scalar(0.91)).key: 10.0})
-    solution = DDP(time_limit=switch.PRICE / 2).solve(scalar(0.91))
-    assert solution.details.engine == "vm"
 
 
 def test_compiler_variable_may_hold_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,7 +323,7 @@ def test_a_plant_has_states_of_one_size() -> None:
     [
         ({"problem": None}, "takes a Problem"),
         ({"solver": "ddp"}, "takes a Problem and a solver"),
-        ({"warm_up": "ddp"}, "warm_up must be a solver such as DDP"),
+        ({"first_solver": "ddp"}, "first_solver must be a solver such as DDP"),
         ({"delay": -1}, "delay must be a whole number from 0 to 29, below the horizon, got -1"),
         ({"feasibility_tolerance": 0.0}, "feasibility_tolerance must be a positive number"),
         ({"problem": BY_NAME["varying-sizes"].problem()}, "re-uses each stage one tick later"),

@@ -158,7 +158,7 @@ def test_a_solver_that_raises_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_solver_that_cannot_treat_the_problem_says_so_at_every_tick() -> None:
-    controller = MPC(cart(), NUMPY, warm_up=AugmentedLagrangian(inner=NUMPY))
+    controller = MPC(cart(), NUMPY, first_solver=AugmentedLagrangian(inner=NUMPY))
     controller.step([1.0, 0.0])
     with pytest.raises(UnsupportedProblem, match="cannot treat the constraints"):
         controller.step([1.0, 0.0])

@@ -448,9 +448,9 @@ MOVED = declare(
 OF_MPC: dict[str, tuple[Problem, dict[str, Any], Any]] = {
     "problem": (SWING, {}, CONVEX),
     "solver": (SWING, {}, DDP(max_iterations=1, engine="numpy")),
-    "warm_up": (SWING, {"solver": DDP(max_iterations=1, engine="numpy")}, DDP(max_iterations=2, engine="numpy")),
+    "first_solver": (SWING, {"solver": DDP(max_iterations=1, engine="numpy")}, DDP(max_iterations=2, engine="numpy")),
     "delay": (SWING, {}, 2),
-    "feasibility_tolerance": (MOVED, {"solver": IPOPT(max_iterations=1), "warm_up": IPOPT()}, 1e9),
+    "feasibility_tolerance": (MOVED, {"solver": IPOPT(max_iterations=1), "first_solver": IPOPT()}, 1e9),
     "ask_at_start": (TOO_FAST, {"solver": AugmentedLagrangian()}, True),
 }
 
@@ -467,7 +467,7 @@ def test_an_option_of_the_controller_matters(name: str) -> None:
     if name == "problem":
         assert run({}) != run({"problem": value})
     elif name == "solver":
-        assert run({}) != run({"solver": value, "warm_up": value})
+        assert run({}) != run({"solver": value, "first_solver": value})
     else:
         assert matters(run, options, name, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -43,8 +44,17 @@ FORMATS = {
 ALWAYS = ("index", "cost", "seconds")
 
 
+class _LastMessage(logging.Handler):
+    """Keeps what the library has said last: which engine runs, and when a solve goes over to another one."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
 class IterationTable:
-    """Context manager and solver callback that shows the last iterations on stderr.
+    """Context manager and solver callback that shows the last iterations on stderr, and the engine below them.
 
     Redrawn at most ten times a second (once, at the end, where stderr is a file), by the solving thread itself.
     """
@@ -52,19 +62,25 @@ class IterationTable:
     def __init__(self, title: str, *, visible: bool = True) -> None:
         self.title, self.visible = title, visible
         self.rows: deque[Iteration] = deque(maxlen=ROWS)
+        self.said, self.log = _LastMessage(), logging.getLogger("ocpkit")
         # FORCE_COLOR would make rich take a file, or the output of a notebook, for a terminal that can go back.
         console = Console(stderr=True, force_terminal=sys.stderr.isatty())
         self.live = Live(console=console, get_renderable=self.table, auto_refresh=False)
         self.drawn = -math.inf
 
     def __enter__(self) -> IterationTable:
+        self.level = self.log.level
         if self.visible:
+            self.log.addHandler(self.said)
+            self.log.setLevel(logging.INFO)
             self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.log.removeHandler(self.said)
+        self.log.setLevel(self.level)
         self.live.transient = not self.rows
         self.live.stop()
         if self.visible and not self.live.console.is_terminal:
@@ -80,6 +96,7 @@ class IterationTable:
     def table(self) -> Table:
         """Draw the last rows."""
         table = Table(title=self.title, box=None, header_style="bold", title_justify="left")
+        table.caption, table.caption_justify = self.said.text, "left"
         for name in shown(type(self.rows[-1]) if self.rows else DDPIteration):
             table.add_column(HEADERS[name], justify="right", no_wrap=True)
         for row in self.rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from ocpkit import registry
 from ocpkit.cli import exits
@@ -21,6 +22,7 @@ from ocpkit.problem.stage import Dynamics
 
 ITERATIONS = 5
 """Per tick, where nobody says how many."""
+LONGEST_BUILD = 60.0  # seconds
 
 
 def mpc_command(
@@ -67,7 +69,9 @@ def mpc_command(
     if feedback:
         controller = PlanFeedback(found.problem, method.solve(found.problem))
     else:
-        controller = MPC(found.problem, replace(method, max_iterations=iterations or ITERATIONS), warm_up=method)
+        controller = MPC(found.problem, replace(method, max_iterations=iterations or ITERATIONS), first_solver=method)
+        with Console(stderr=True).status("compiling the controller"):
+            _warm_up(controller)
     loop = simulate(
         controller,
         found.problem.horizon if ticks is None else ticks,
@@ -88,6 +92,14 @@ def mpc_command(
     if loop.broken_off == INTERRUPTED:
         raise typer.Exit(exits.INTERRUPTED)
     raise typer.Exit(exits.NOT_CONVERGED if loop.broken_off or loop.count(Health.HELD) else 0)
+
+
+def _warm_up(controller: MPC) -> None:
+    """Wait for the compiler, but not for one that hangs."""
+    try:
+        controller.warm_up(LONGEST_BUILD)
+    except KeyboardInterrupt:
+        raise typer.Exit(exits.INTERRUPTED) from None
 
 
 def _plant(found: Target, mass: float, friction: float) -> Dynamics | None:

@@ -28,6 +28,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def print_profile(solution: Solution) -> None:
+    """Print the seconds of each phase; a dash for what did not happen or is not measured, as inside C."""
+    seconds = solution.details.seconds
+    rows = {
+        "before the first iteration": seconds.trace,
+        "derivatives": seconds.derivatives,
+        "backward passes": seconds.backward,
+        "forward passes": seconds.forward,
+        "line search": seconds.line_search,
+        "whole solve": solution.seconds,
+        "beside: writing C": seconds.generate,
+        "beside: compiling": seconds.compile,
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:<28}" + ("–" if value is None else f"{value:.4f} s"))
+
+
 def as_record(solution: Solution, solver: str) -> dict[str, Any]:
     """Collect everything of a solution but its arrays (those go to ``--save``)."""
     return {

@@ -15,7 +15,7 @@ from ocpkit.cli.exits import exit_status
 from ocpkit.cli.find import Target, find
 from ocpkit.cli.live import IterationTable
 from ocpkit.cli.outputs import check_pictures, check_writable
-from ocpkit.cli.report import as_record, print_json
+from ocpkit.cli.report import as_record, print_json, print_profile
 from ocpkit.engines.interface import ENGINES
 from ocpkit.errors import ProblemError
 from ocpkit.solution.solution import Solution
@@ -60,6 +60,7 @@ def solve_command(
         Path | None, typer.Option(metavar="[FILE.gif|.html|.mp4]", help="Show it move; without a file: TASK.gif.")
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Save the solution.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Print the seconds of each phase.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the iterations.")] = False,
 ) -> None:
@@ -70,6 +71,8 @@ def solve_command(
     options: dict[str, Any] = {"max_iterations": max_iterations, "time_limit": time_limit, "tolerance": tolerance}
     if engine is not None:
         options["engine"] = engine
+    if profile and as_json:
+        raise ProblemError("--profile has no effect with --json, which has the seconds as phase_seconds")
     found = find(target, horizon)
     solver = solver or (found.task.solver if found.task else "ddp")
     method = registry.make(solver, **options)
@@ -86,6 +89,8 @@ def solve_command(
         print_json(as_record(solution, solver))
     else:
         typer.echo(str(solution))
+        if profile:
+            print_profile(solution)
     _write(solution, found, save, plot, animate)
     raise typer.Exit(exit_status(solution))
 

@@ -8,6 +8,7 @@ fails, the last usable plan goes on, its feedback policy included, and `Health` 
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from numpy.typing import ArrayLike
 
 from ocpkit.boundary.arrays import Array, real_array
 from ocpkit.control.jumps import Jumps, played
+from ocpkit.engines.c.build import Build
+from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
 from ocpkit.problem.angles import nearest
 from ocpkit.problem.problem import Problem
@@ -25,6 +28,7 @@ from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.violation import PlanCheck, Violation, unasked_at_start
 from ocpkit.solvers.ddp.ddp import DDP
 from ocpkit.solvers.driver import Solver, positive
+from ocpkit.solvers.renamed import OldName, accept_old_names
 
 
 class Health(Enum):
@@ -109,6 +113,7 @@ class Command:
     plan_violation: Violation | None = None
 
 
+@accept_old_names(OldName("warm_up", "first_solver"))
 @dataclass
 class MPC:
     """A receding-horizon controller.
@@ -118,9 +123,9 @@ class MPC:
     problem
         The horizon to be solved at each tick, written so that its stages are alike (a stage is re-used one tick later).
     solver
-        Any solver; for a real-time iteration one with ``max_iterations=1`` or a ``time_limit``. The first solve has
-        `warm_up` instead.
-    warm_up
+        Any solver; for a real-time iteration one with ``max_iterations=1`` or a ``time_limit``. What it runs on is
+        compiled in a process beside, from the making of the controller on; `warm_up` waits for that.
+    first_solver
         Solver of the first tick, while there is no plan; by default `solver` with its iteration limit lifted to 500.
     delay
         Ticks between measuring a state and the moment at which the control takes effect; the state is first predicted
@@ -135,7 +140,7 @@ class MPC:
 
     problem: Problem
     solver: Solver = field(default_factory=DDP)
-    warm_up: Solver | None = None
+    first_solver: Solver | None = None
     delay: int = 0
     feasibility_tolerance: float = 1e-2
     ask_at_start: bool = False
@@ -149,8 +154,8 @@ class MPC:
             raise ProblemError(
                 f"MPC takes a Problem and a solver such as DDP(), got {self.problem!r} and {self.solver!r}"
             )
-        if not (self.warm_up is None or isinstance(self.warm_up, Solver)):
-            raise ProblemError(f"warm_up must be a solver such as DDP(), got {self.warm_up!r}")
+        if not (self.first_solver is None or isinstance(self.first_solver, Solver)):
+            raise ProblemError(f"first_solver must be a solver such as DDP(), got {self.first_solver!r}")
         positive(self, "feasibility_tolerance")
         if self.delay not in range(self.problem.horizon):
             last = self.problem.horizon - 1
@@ -160,12 +165,58 @@ class MPC:
                 "a receding horizon re-uses each stage one tick later, so states and controls need one size at all "
                 "stages; choose free parameters once, by a plan, and give them to step as parameters"
             )
-        if self.warm_up is None:
-            self.warm_up = replace(self.solver, max_iterations=max(500, self.solver.max_iterations), time_limit=np.inf)
+        if self.first_solver is None:
+            most = max(500, self.solver.max_iterations)
+            self.first_solver = replace(self.solver, max_iterations=most, time_limit=np.inf)
         self._asked = self.problem if self.ask_at_start else unasked_at_start(self.problem)
         self._check = PlanCheck(self.problem, self._asked)
         self._ahead: tuple[int, Solution] | None = None  # tick and result of the last solve, if not the plan
         self.pending, self._jumps = [np.asarray(self.problem.controls[0])] * self.delay, Jumps()
+        self._builds = self._begin_builds()
+
+    def _begin_builds(self) -> list[Build]:
+        """Begin to compile what the solvers run on; C that is asked for by name is waited for here, not by a tick."""
+        assert self.first_solver is not None
+        builds = list[Build]()
+        for solver in (self.first_solver, self.solver):
+            try:
+                solver.check(self._asked)
+                build = solver.compile(self._asked)
+            except ProblemError:  # which the first tick says
+                continue
+            if build is not None and all(build is not other for other in builds):
+                builds.append(build)
+        return builds
+
+    def warm_up(self, seconds: float = np.inf) -> bool:
+        """Wait until what the ticks run on is compiled, and rehearse two of them, so that none has to begin anything.
+
+        Parameters
+        ----------
+        seconds
+            Longest wait for the compiler; after it the ticks run without, and go over to C when it is there.
+
+        Returns
+        -------
+        bool
+            Whether the ticks run in compiled C.
+
+        Raises
+        ------
+        ProblemError
+            If the solver cannot treat the problem.
+        """
+        deadline, compiled = time.monotonic() + seconds, bool(self._builds)
+        for build in self._builds:
+            try:
+                compiled &= build.wait(deadline - time.monotonic()) is not None
+            except CompilerError:  # the ticks run without, and say why in their plan's details
+                compiled = False
+        rehearsal = copy(self)
+        rehearsal.plan, rehearsal.pending, rehearsal._jumps = None, [*self.pending], Jumps()
+        for _ in range(2):
+            rehearsal.step(self.problem.x0)
+        return compiled
 
     def step(self, x: ArrayLike | None, parameters: ArrayLike | None = None) -> Command:
         """Return the control for the state just measured.
@@ -289,8 +340,8 @@ class MPC:
 
     def _solve(self, problem: Problem) -> Solution:
         if self.plan is None:
-            assert self.warm_up is not None
-            return _uninterrupted(self.warm_up.solve(problem))
+            assert self.first_solver is not None
+            return _uninterrupted(self.first_solver.solve(problem))
         guess = shifted(problem, self.plan, self.offset)
         if self._ahead is not None:  # its plan was no better, but its multipliers know more of this state's constraints
             made, ahead = self._ahead

@@ -161,23 +161,29 @@ class PhaseTimes:
         Forward passes with the first step size.
     line_search
         Forward passes with smaller ones.
-    compile
-        Compiling the engine, in this process; None where it was not.
+    trace
+        Before the first iteration: tracing the model, choosing and loading an engine.
+    generate, compile
+        Deriving and writing the C of the engine, and compiling it, here or in a process beside; None where it was
+        loaded ready, or not used.
     """
 
     derivatives: float | None = None
     backward: float | None = None
     forward: float | None = None
     line_search: float | None = None
+    trace: float | None = None
+    generate: float | None = None
     compile: float | None = None
 
     def __add__(self, other: PhaseTimes) -> PhaseTimes:
-        """Seconds of two solves; compiling counts once."""
+        """Seconds of two solves; building an engine counts once."""
         both = {name: _sum(getattr(self, name), getattr(other, name)) for name in PHASES}
-        return PhaseTimes(**both, compile=self.compile if other.compile is None else other.compile)
+        built = self if other.compile is None else other
+        return PhaseTimes(**both, generate=built.generate, compile=built.compile)
 
 
-PHASES = ("derivatives", "backward", "forward", "line_search")
+PHASES = ("derivatives", "backward", "forward", "line_search", "trace")
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

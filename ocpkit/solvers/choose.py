@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 
+from ocpkit.engines.c.build import Build, begin_build, library_within, ready_library
 from ocpkit.engines.c.compiler import CompilerError
-from ocpkit.engines.c.library import Library, cached_library, load_library
+from ocpkit.engines.c.library import Library
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.engines.interface import Engine
 from ocpkit.engines.numpy import NumpyEngine
@@ -19,6 +22,7 @@ from ocpkit.problem.problem import Problem
 LARGEST_FOR_VM, KINDS_FOR_VM = 24, 8
 LARGEST_AT_ALL = 80
 LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time grows faster than the code
+BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: only engine="c" compiles
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Choice:
     reason
         Why, for the user.
     graph, library
-        What the VM and the C engine run; with a graph, NumPy and the VM may give way to C later in the solve.
+        What the VM and the C engine run; with a graph, NumPy and the VM give way to C when that has been built beside.
     """
 
     name: str
@@ -45,7 +49,10 @@ class Choice:
         return VMEngine(problem, trace_problem(problem)) if self.name == "vm" else NumpyEngine(problem)
 
 
-def choose_engine(problem: Problem, wanted: str, obstacle: str = "") -> Choice:
+_log = logging.getLogger("ocpkit")
+
+
+def choose_engine(problem: Problem, wanted: str, obstacle: str = "", time_limit: float = float("inf")) -> Choice:
     """Choose what runs a solve.
 
     Parameters
@@ -56,12 +63,20 @@ def choose_engine(problem: Problem, wanted: str, obstacle: str = "") -> Choice:
         One of `ENGINES`.
     obstacle
         Why only NumPy can treat the options, if so.
+    time_limit
+        Seconds that a solver in C asked for by name may take to build.
 
     Raises
     ------
     UnsupportedProblem
         If an engine asked for by name cannot treat the problem.
     """
+    choice = _choose(problem, wanted, obstacle, time_limit)
+    _log.info("engine %s: %s", choice.name, choice.reason)
+    return choice
+
+
+def _choose(problem: Problem, wanted: str, obstacle: str, time_limit: float) -> Choice:
     if wanted == "numpy":
         return Choice("numpy", "as asked")
     try:
@@ -69,7 +84,9 @@ def choose_engine(problem: Problem, wanted: str, obstacle: str = "") -> Choice:
             raise UnsupportedProblem(obstacle)
         graph = trace_problem(problem)
         if wanted == "c":
-            library = load_library(graph)
+            library = library_within(graph, time_limit)
+            if library is None:
+                return Choice("numpy", f"C was not compiled within {time_limit:.3g} s")
             return Choice("c", library.origin, graph, library)
         if wanted == "vm" and _size(graph) > LARGEST_AT_ALL:
             raise UnsupportedProblem(f"its unrolled arithmetic is for up to {LARGEST_AT_ALL} states and controls")
@@ -80,20 +97,47 @@ def choose_engine(problem: Problem, wanted: str, obstacle: str = "") -> Choice:
     return Choice("vm", "as asked") if wanted == "vm" else _automatic(graph)
 
 
+def begin_compiling(problem: Problem, wanted: str, obstacle: str = "") -> Build | None:
+    """Begin to build what `choose_engine` would take, in a process beside; None where it would compile nothing.
+
+    C that is asked for by name is waited for.
+    """
+    if wanted in ("numpy", "vm") or obstacle:
+        return None
+    try:
+        graph = trace_problem(problem)
+        if wanted == "auto" and _not_worth_it(graph):
+            return None
+        build = begin_build(graph)
+        if wanted == "c":
+            build.wait()
+        return build
+    except UnsupportedProblem:  # which the solve says, with its reason
+        return None
+
+
 def _automatic(graph: ProblemGraph) -> Choice:
-    """C if it is compiled already; else what is faster without, and C later."""
+    """C if it is compiled already; else what is faster without, and C when it is."""
     small = _size(graph) <= LARGEST_FOR_VM and len(graph.stage_types) <= KINDS_FOR_VM
     name = "vm" if small else "numpy"
     try:
-        library = cached_library(graph)
+        library = ready_library(graph)
     except CompilerError as error:
         return Choice(name, str(error))
     if library is not None:
         return Choice("c", library.origin, graph, library)
+    obstacle = _not_worth_it(graph)
+    return Choice(name, obstacle or "not compiled yet", None if obstacle else graph)
+
+
+def _not_worth_it(graph: ProblemGraph) -> str:
+    """Say why the compiler is left alone unless C is asked for by name, or nothing."""
+    if os.environ.get(BESIDE) == "0":
+        return f"not compiled yet; {BESIDE}=0 leaves that to engine='c'"
     operations = max(each.dynamics.jacobian.n_instructions() for each in graph.stage_types)
     if operations > LARGEST_TO_COMPILE:
-        return Choice(name, f"a Jacobian of {operations} operations takes long to compile; engine='c' does it")
-    return Choice(name, "not compiled yet", graph)
+        return f"a Jacobian of {operations} operations takes long to compile; engine='c' does it"
+    return ""
 
 
 def _size(graph: ProblemGraph) -> int:

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,9 @@ from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Solution, Status, WarmStart, as_series
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.verdicts.second_order import examine
+
+if TYPE_CHECKING:
+    from ocpkit.engines.c.build import Build
 
 MOST_DEPARTURES = 20  # stationary points that a solve leaves behind, each with a lower J than the one before
 
@@ -106,6 +109,10 @@ class AnyRun(ABC):
         return None if self.policy is None else self.policy.value_gradients
 
 
+class OutOfTime(Exception):
+    """The time limit was reached inside an iteration, which is given up."""
+
+
 NOWHERE = Trajectory((), (), float("nan"))
 """Before there is an iterate."""
 
@@ -128,7 +135,7 @@ class Solver(ABC):
     max_iterations
         Iteration limit.
     time_limit
-        Wall-clock budget [s], checked after every iteration.
+        Wall-clock budget [s] from the call on, checked between the sweeps of an iteration.
     scaling
         Measure tolerances, penalties and dampings in the problem's natural units (see `ocpkit.solution.scaling`);
         False: in the user's units of J, x, u and rows.
@@ -150,6 +157,16 @@ class Solver(ABC):
     @abstractmethod
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         """Set up a run."""
+
+    def compile(self, problem: Problem) -> Build | None:
+        """Begin to compile what solves of this problem's structure run on, in a process beside.
+
+        Returns
+        -------
+        Build or None
+            ``wait()`` waits for it; None where this solver compiles nothing.
+        """
+        return None
 
     def solve(
         self,
@@ -185,18 +202,19 @@ class Solver(ABC):
         ProblemError
             If a guess does not fit the problem, or the solver cannot treat it.
         """
+        clock = Clock()
         check_call(problem, guess, callback)
         self.check_noise(problem)
         self.check(problem)
         chosen = Guess.choose(problem, guess, controls, states)
-        return drive(self, problem, self.begin(problem, chosen), callback)
+        return drive(self, problem, self.begin(problem, chosen), callback, clock)
 
     def find_stationary(
         self, problem: Problem, guess: Solution | None = None, *, controls: Any = None, states: Any = None
     ) -> Solution:
         """Solve a problem inside another solver, which looks itself whether the last point is a minimum."""
-        chosen = Guess.choose(problem, guess, controls, states)
-        return drive(self, problem, self.begin(problem, chosen), None, confirm=False)
+        clock, chosen = Clock(), Guess.choose(problem, guess, controls, states)
+        return drive(self, problem, self.begin(problem, chosen), None, clock, confirm=False)
 
     def check_noise(self, problem: Problem) -> None:
         """Refuse problems whose expected cost this solver would leave out."""
@@ -273,10 +291,10 @@ class Clock:
 
 
 def drive(
-    solver: Solver, problem: Problem, run: AnyRun, callback: Callback | None, *, confirm: bool = True
+    solver: Solver, problem: Problem, run: AnyRun, callback: Callback | None, clock: Clock, *, confirm: bool = True
 ) -> Solution:
-    """Iterate until the run is over, a limit is reached, or somebody stops it."""
-    clock, history, status, departures = Clock(), History(), Status.INTERRUPTED, 0
+    """Iterate until the run is over, a limit is reached, or somebody stops it; `clock` began with the solve."""
+    history, status, departures, setup = History(), Status.INTERRUPTED, 0, clock()
     try:
         while True:
             most = 1 if callback is not None else int(solver.max_iterations) + 1 - len(history)
@@ -296,10 +314,13 @@ def drive(
             else:
                 continue
             break
+    except OutOfTime:
+        status = Status.TIME_LIMIT
     except KeyboardInterrupt:
         if run.trajectory is NOWHERE:
             raise
     details = _record(run.details, problem.horizon)
+    details = replace(details, seconds=replace(details.seconds, trace=setup))
     return as_solution(
         solver,
         problem,

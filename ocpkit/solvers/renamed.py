@@ -84,16 +84,16 @@ class OldName:
 
 
 def accept_old_names(*parts: OldNames | OldName) -> Callable[[Kind], Kind]:
-    """Class decorator for solvers whose constructor also takes the old options."""
+    """Class decorator for solvers and controllers whose constructor also takes the old options."""
 
     def decorate(kind: Kind) -> Kind:
         own: Any = kind.__init__  # type: ignore[misc]
 
         @wraps(own)
-        def init(self: Any, **options: Any) -> None:
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
             for part in parts:
                 for name in part.names:
-                    if hasattr(type(self), name):
+                    if getattr(type(self), name, None) is not getattr(kind, name, None):
                         raise ProblemError(
                             f"{type(self).__name__} defines {name!r}, which has no effect: "
                             f"write {part.given({name: None})[name]}"
@@ -105,7 +105,7 @@ def accept_old_names(*parts: OldNames | OldName) -> Callable[[Kind], Kind]:
                 for part in parts:
                     if part.given(options):
                         options = part.translate(options)
-            own(self, **options)
+            own(self, *arguments, **options)
 
         kind.__init__ = init  # type: ignore[misc]
         return kind

@@ -50,6 +50,7 @@ LINES: dict[str, dict[str, Line]] = {
         "--plot": (SOLVE, ["out.png"]),
         "--animate": (SOLVE, ["out.html"]),
         "--save": (SOLVE, ["out.npz"]),
+        "--profile": (SOLVE, []),
         "--json": (SOLVE, []),
         "--quiet": (SOLVE, []),
     },

@@ -9,14 +9,17 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from problems import scalar
 
 from ocpkit import DDP, Problem, UnsupportedProblem
-from ocpkit.engines.c import cache, compiler, library
-from ocpkit.solvers.ddp import switch
+from ocpkit.engines.c import cache, compiler
+from ocpkit.engines.c.build import begin_build
+from ocpkit.engines.c.compiler import CompilerError
+from ocpkit.engines.graphs import trace_problem
 
 FACTORS = iter(range(1, 100))  # another structure for every test
 
@@ -26,12 +29,9 @@ def another() -> Problem:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, a process that has loaded nothing, and an "auto" that compiles at once."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds_beside: None) -> Path:
+    """An empty cache."""
     monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(library, "_loaded", {})
-    for name in ("PRICE", "PRICE_OF_OPERATION"):
-        monkeypatch.setattr(switch, name, 0.0)
     return tmp_path / "cache"
 
 
@@ -44,12 +44,22 @@ def use_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build: str) ->
     monkeypatch.setenv("CC", str(script))
 
 
+def raises(reason: str) -> None:
+    """Check that "c" says as an error why it did not compile."""
+    with pytest.raises(UnsupportedProblem, match=reason):
+        DDP(engine="c").solve(another())
+
+
 def goes_on_without(reason: str) -> None:
-    """Check that "auto" solves and says why it did not compile, and that "c" says the same as an error."""
+    """Check that "auto" solves and says why it did not compile, and that "c" says the same."""
     problem = another()
-    solution = DDP().solve(problem)
-    assert solution.success
-    assert reason in solution.details.why
+    with suppress(CompilerError):
+        begin_build(trace_problem(problem)).wait(60)
+    for _ in range(2):
+        solution = DDP().solve(problem)
+        assert solution.success
+        assert solution.details.engine == "vm"
+        assert reason in solution.details.why
     with pytest.raises(UnsupportedProblem, match=reason):
         DDP(engine="c").solve(problem)
 
@@ -76,7 +86,7 @@ def test_a_compiler_that_fails(
 def test_a_compiler_that_hangs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_compiler(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(compiler, "PATIENCE", 0.2)
-    goes_on_without("was not done after 0.2 s")
+    raises("was not done after 0.2 s")
 
 
 def test_a_solve_killed_while_it_compiles(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +120,7 @@ def test_a_full_disk(call: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(cache.tempfile if call == "mkdtemp" else cache.os, call, full)
-    goes_on_without("No space left on device")
+    raises("No space left on device")
 
 
 def test_a_folder_removed_meanwhile(folder: Path) -> None:

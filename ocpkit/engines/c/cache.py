@@ -74,7 +74,9 @@ class Cache:
     def add(self, key: str, build: Callable[[Path], None]) -> Path:
         """Build the entry of a key: `build` writes the shared object to the path that it is given."""
         self._make()
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-", ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(
+            dir=self.folder, prefix=f"building-{key}-", ignore_cleanup_errors=True
+        ) as scratch:
             built = Path(scratch) / "solver.so"
             build(built)
             target = self.folder / _name(key, built.read_bytes())
@@ -108,6 +110,11 @@ class Cache:
         for record in self.folder.glob("*.json"):
             if not record.with_suffix(".so").exists():
                 _remove(record)
+
+    def sweep(self, key: str) -> None:
+        """Remove what a killed build of a key has left behind."""
+        for leftover in self.folder.glob(f"building-{key}*"):
+            _remove(leftover)
 
     def _make(self) -> None:
         """Make the folder, which may have been removed meanwhile."""

@@ -6,10 +6,13 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ocpkit.errors import UnsupportedProblem
 
@@ -59,9 +62,7 @@ class Compiler:
         """
         command = [*self.command, *self.flags, "-o", str(target), str(source), "-lm"]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE
-            )
+            done = _run(command, target.parent)
         except OSError as error:
             raise CompilerError(f"the C compiler cannot be run: {error}") from error
         except subprocess.TimeoutExpired as error:
@@ -71,6 +72,27 @@ class Compiler:
         if done.returncode or not target.exists():
             said = " | ".join(done.stderr.strip().splitlines()[:ERROR_LINES])
             raise CompilerError(f"{shlex.join(self.command)} could not compile the solver: {said}")
+
+
+def _run(command: list[str], scratch: Path) -> subprocess.CompletedProcess[str]:
+    """Run a compiler with its temporary files in a folder; where the wait is broken off, it ends with all it has begun.
+
+    A compiler is a family of processes. It is a session of its own, so that Ctrl-C goes to who waits for it.
+    """
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen(
+        command, text=True, errors="replace", env=environment, start_new_session=True, **streams
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            if hasattr(os, "killpg"):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, "", said)
 
 
 def find_compiler() -> Compiler:

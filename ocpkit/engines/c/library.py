@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -68,8 +68,24 @@ class AugmentedState(ctypes.Structure):
 PATIENCE = 120  # seconds after which somebody else's compiler is not waited for any longer
 
 
-class CompilerBusy(CompilerError):
-    """Another process is compiling the same solver; it can be loaded later."""
+@dataclass(frozen=True)
+class BuildTimes:
+    """Seconds that a build took.
+
+    Attributes
+    ----------
+    generate
+        Derivatives, and the C source of them.
+    compile
+        The compiler.
+    """
+
+    generate: float
+    compile: float
+
+    def as_record(self) -> dict[str, float]:
+        """Return names and numbers, for another process."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -81,12 +97,12 @@ class Library:
     origin
         Where it came from, for the user: compiled in so many seconds, or loaded from the cache.
     seconds
-        What compiling it took in this process; None where it was loaded.
+        What building it took, by this process or beside it; None where it was loaded.
     """
 
     handle: ctypes.CDLL
     origin: str
-    seconds: float | None = None
+    seconds: BuildTimes | None = None
 
     def scratch_size(self, kind_of_stage: np.ndarray) -> int:
         """Doubles of memory, beside its arrays, that a solve with these kinds of stages needs."""
@@ -95,68 +111,86 @@ class Library:
         return size
 
 
-def load_library(graph: ProblemGraph, patience: float | None = None) -> Library:
-    """Load the solver of a structure; compile it if it is not in the cache.
-
-    Parameters
-    ----------
-    graph
-        The structure.
-    patience
-        Seconds to wait for another process or thread that compiles it; None: `PATIENCE`, and then compile it here too.
+def load_library(graph: ProblemGraph) -> Library:
+    """Load the solver of a structure; build it, here and now, if it is not in the cache.
 
     Raises
     ------
     CompilerError
         If there is no compiler, or it fails.
-    CompilerBusy
-        If another one still compiles it after `patience` seconds.
+    UnsupportedProblem
+        If an operation has no counterpart in C.
     """
     library = cached_library(graph)
     if library is not None:
         return library
-    with open_cache().claim(library_key(graph), PATIENCE if patience is None else patience) as claimed:
-        if not claimed and patience is not None:
-            raise CompilerBusy("another process compiles this solver")
-        return cached_library(graph) or _compile(graph)
+    key, cache = library_key(graph), open_cache()
+    with cache.claim(key, PATIENCE):  # after that, also without it
+        library = cached_library(graph)
+        if library is None:
+            path, times = add_to_cache(graph, key)
+            origin = f"compiled in {times.generate + times.compile:.1f} s"
+            library = _load(key, path, f"{origin}, {cache.note}" if cache.note else origin, times)
+    return library
 
 
-def _compile(graph: ProblemGraph) -> Library:
-    compiler, key = find_compiler(), library_key(graph)
-    began, cache = time.perf_counter(), open_cache()
+def add_to_cache(graph: ProblemGraph, key: str) -> tuple[Path, BuildTimes]:
+    """Build the solver of a structure; return its file, and how long it took.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler, or it fails.
+    UnsupportedProblem
+        If an operation has no counterpart in C.
+    """
+    compiler, cache, began = find_compiler(), open_cache(), time.perf_counter()
+    text = c_source(graph).text
+    generated = time.perf_counter()
 
     def build(target: Path) -> None:
         source = target.with_suffix(".c")
-        source.write_text(c_source(graph).text, encoding="utf-8")
+        source.write_text(text, encoding="utf-8")
         compiler.build(source, target)
 
     try:
         path = cache.add(key, build)
     except OSError as error:
         raise CompilerError(f"the compiled solver cannot be written to {cache.folder}: {error.strerror}") from error
-    seconds = time.perf_counter() - began
-    note_build(path, graph, seconds)
-    origin = f"compiled in {seconds:.1f} s"
-    return _load(key, path, f"{origin}, {cache.note}" if cache.note else origin, seconds)
+    times = BuildTimes(generated - began, time.perf_counter() - generated)
+    note_build(path, graph, times.generate + times.compile)
+    return path, times
 
 
-def cached_library(graph: ProblemGraph) -> Library | None:
-    """Load the solver of a structure if it was compiled before, and can be loaded.
+def cached_library(
+    graph: ProblemGraph, origin: str = "loaded from the cache", times: BuildTimes | None = None
+) -> Library | None:
+    """Load the solver of a structure if it was built before, and can be loaded.
+
+    Parameters
+    ----------
+    graph
+        The structure.
+    origin, times
+        What the library says of itself, if it is not loaded already.
 
     Raises
     ------
     CompilerError
-        If there is no compiler.
+        If there is no compiler; or, where the solver has just been built (`times`), if it cannot be loaded.
     """
-    key = library_key(graph)
+    key, cache = library_key(graph), open_cache()
     if key in _loaded:
         return _loaded[key]
-    path = open_cache().find(key)
+    path = cache.find(key)
     try:
-        library = None if path is None else _load(key, path, "loaded from the cache")
+        note = f"{origin}, {cache.note}" if cache.note and times else origin
+        library = None if path is None else _load(key, path, note, times)
     except CompilerError:  # another process has just removed it, or a machine of another kind has built it
+        if times is not None:
+            raise
         return None
-    if path is not None:
+    if path is not None and times is None:
         note_load(path)
     return library
 
@@ -169,7 +203,7 @@ def library_key(graph: ProblemGraph) -> str:
 _loaded: dict[str, Library] = {}
 
 
-def _load(key: str, path: Path, origin: str, seconds: float | None = None) -> Library:
+def _load(key: str, path: Path, origin: str, seconds: BuildTimes | None) -> Library:
     try:
         handle = ctypes.CDLL(str(path))
         handle.ocpkit_advance  # noqa: B018 - or it is another library

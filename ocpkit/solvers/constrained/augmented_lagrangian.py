@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocpkit.engines.c.build import Build
 from ocpkit.problem.constraint_rows import broken_at_start
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.details import Failure, Reason
-from ocpkit.solvers.choose import choose_engine
+from ocpkit.solvers.choose import begin_compiling, choose_engine
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.compiled import CompiledAugmentedRun
@@ -66,12 +67,14 @@ class AugmentedLagrangian(ConstrainedOptions):
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         return begin_run(self, problem, guess)
 
+    def compile(self, problem: Problem) -> Build | None:
+        return compile_run(self, problem)
+
 
 def begin_run(options: ConstrainedOptions, problem: Problem, guess: Guess, barrier: Barrier | None = None) -> AnyRun:
     """Set up a run on the engine that the inner solver asks for, refused where x0 breaks a row."""
     augmented, inner = Augmented(problem, barrier=barrier is not None), options.inner
-    obstacle = "" if inner.curvature is None else "a curvature of its own is Python code"
-    choice = choose_engine(augmented.template, inner.engine, obstacle)
+    choice = choose_engine(augmented.template, inner.engine, inner.obstacle, min(options.time_limit, inner.time_limit))
     plain = not inner.infeasible_start and inner.time_limit == float("inf")
     if choice.graph is not None and choice.library is not None and plain:
         run: CompiledAugmentedRun | AugmentedLagrangianRun = CompiledAugmentedRun(
@@ -83,6 +86,12 @@ def begin_run(options: ConstrainedOptions, problem: Problem, guess: Guess, barri
     if excess > 0 and excess > options.constraint_tolerance * _unit_at_start(options, augmented, guess, row):
         run.refuse(Reason(failure=Failure.START_BREAKS_ROW, stage=0, row=row, amount=excess))
     return run
+
+
+def compile_run(options: ConstrainedOptions, problem: Problem, *, barrier: bool = False) -> Build | None:
+    """Begin to build what `begin_run` runs on, in a process beside."""
+    template = Augmented(problem, barrier=barrier).template
+    return begin_compiling(template, options.inner.engine, options.inner.obstacle)
 
 
 def _unit_at_start(options: ConstrainedOptions, augmented: Augmented, guess: Guess, row: str) -> float:

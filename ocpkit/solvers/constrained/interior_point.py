@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocpkit.engines.c.build import Build
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
-from ocpkit.solvers.constrained.augmented_lagrangian import OLD_PENALTY, begin_run
+from ocpkit.solvers.constrained.augmented_lagrangian import OLD_PENALTY, begin_run, compile_run
 from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.driver import AnyRun, Guess
@@ -49,3 +50,6 @@ class InteriorPoint(ConstrainedOptions):
 
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         return begin_run(self, problem, guess, self.barrier)
+
+    def compile(self, problem: Problem) -> Build | None:
+        return compile_run(self, problem, barrier=True)

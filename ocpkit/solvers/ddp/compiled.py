@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
-from ocpkit.engines.c.library import Library, State
+from ocpkit.engines.c.library import BuildTimes, Library, State
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.vm import SweepPolicy
 from ocpkit.errors import ProblemError
@@ -188,7 +188,11 @@ class CompiledRun(RunInC):
         run.state.open = trajectory.open
         run.state.highest, run.state.first = other.spread.highest, other.spread.first
         run.state.regularization, run.state.growth = other.damping.value, other.damping.growth
+        sizes = [stage.control_size for stage in graph.stage_types]
+        metric = np.concatenate([other.metric.get(m, np.zeros(m)) for m in sizes])
+        run.state.known_metric = address_of(metric) if other.options.scaling else None
         library.handle.ocpkit_resume(ctypes.byref(run.state))
+        run.state.known_metric = None
         return run
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
@@ -258,11 +262,12 @@ class CompiledRun(RunInC):
 
 
 @lru_cache(maxsize=256)
-def _details(why: str, seconds: float | None, reason: int, stage: int) -> Details:
+def _details(why: str, built: BuildTimes | None, reason: int, stage: int) -> Details:
     """Details of a solve in C; a short one takes as long as making a few of them."""
     failure = FAILURES[reason]
     found = None if failure is None else Reason(failure=failure, stage=stage)
-    return Details(engine="c", why=why, reason=found, seconds=PhaseTimes(compile=seconds))
+    seconds = PhaseTimes() if built is None else PhaseTimes(**built.as_record())
+    return Details(engine="c", why=why, reason=found, seconds=seconds)
 
 
 @lru_cache(maxsize=32)

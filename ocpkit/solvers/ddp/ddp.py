@@ -26,6 +26,7 @@ Gauss-Newton for least-squares costs, and converges linearly but with cheaper, a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ocpkit.errors import ProblemError
 from ocpkit.problem.problem import Problem
@@ -35,6 +36,9 @@ from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.driver import AnyRun, Guess
 from ocpkit.solvers.renamed import OldNames, accept_old_names
+
+if TYPE_CHECKING:
+    from ocpkit.engines.c.build import Build
 
 OF_DAMPING = {
     "regularize": "target",
@@ -98,12 +102,16 @@ class DDP(DDPOptions):
             guess = replace(guess, states=(problem.x0,) * (problem.horizon + 1))
         if problem.bounded:
             guess = replace(guess, controls=tuple(problem.clip(guess.controls)))
-        obstacle = "" if self.curvature is None else "a curvature of its own is Python code"
-        choice = choose_engine(problem, self.engine, obstacle)
+        choice = choose_engine(problem, self.engine, self.obstacle, self.time_limit)
         if choice.graph is not None and choice.library is not None:
             return CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
         run = DDPRun(self, choice.engine(problem), guess, choice.reason)
         return run if choice.graph is None else SwitchingRun(run, problem, choice.graph)
+
+    def compile(self, problem: Problem) -> Build | None:
+        from ocpkit.solvers.choose import begin_compiling
+
+        return begin_compiling(problem, self.engine, self.obstacle)
 
 
 @accept_old_names(*OLD_NAMES)

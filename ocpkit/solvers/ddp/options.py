@@ -52,6 +52,11 @@ class DDPOptions(Solver):
         return self.damping or Damping()
 
     @property
+    def obstacle(self) -> str:
+        """Why only NumPy can treat these options, if so."""
+        return "" if self.curvature is None else "a curvature of its own is Python code"
+
+    @property
     def step_sizes(self) -> list[float]:
         """The α that are tried, in this order."""
         return [1.0] if self.line_search is None else self.line_search.step_sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from time import perf_counter
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.interface import AnyPolicy, Engine
@@ -12,7 +13,7 @@ from ocpkit.errors import NotPositiveDefinite
 from ocpkit.recursion.box import StepBounds
 from ocpkit.recursion.curvature import Exact, Metric
 from ocpkit.solution.details import Details, Failure, Reason
-from ocpkit.solution.history import DDPIteration, Iteration
+from ocpkit.solution.history import DDPIteration, History, Iteration
 from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import (
@@ -29,14 +30,26 @@ from ocpkit.solvers.ddp.decisions import (
 )
 from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.ddp.options import DDPOptions
-from ocpkit.solvers.driver import NOWHERE, AnyRun, Guess, bound_multipliers
+from ocpkit.solvers.driver import NOWHERE, AnyRun, Clock, Guess, OutOfTime, bound_multipliers
 from ocpkit.solvers.phases import Phases
 from ocpkit.solvers.verdicts.optimality import PROMISE_FACTOR, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
 
+GRACE = 0.02  # seconds, and share of the time limit, for an iteration to end by itself
+
 
 class DDPRun(AnyRun):
-    """One DDP solve in progress."""
+    """One DDP solve in progress.
+
+    Attributes
+    ----------
+    deadline
+        When to give an iteration up, on `time.perf_counter`.
+    policy_of
+        The trajectory that the policy belongs to.
+    metric
+        D that its damping was measured in, by the number of controls.
+    """
 
     trajectory: Trajectory = NOWHERE
     policy: AnyPolicy | None = None
@@ -53,6 +66,21 @@ class DDPRun(AnyRun):
         self.box_multipliers = dict[int, Array]()
         self.spread, self.unit = Spread(), 0.0
         self.optimality = Optimality(float("nan"), 0.0, {})
+        self.deadline, self.policy_of, self.metric = float("inf"), NOWHERE, dict[int, Array]()
+
+    def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
+        self.deadline = clock.start + time_limit + max(GRACE, GRACE * time_limit)
+        try:
+            super().advance(history, most, clock, time_limit)
+        except (OutOfTime, KeyboardInterrupt):
+            if self.policy_of is not self.trajectory:  # between a step and the backward pass at its end
+                self.policy = None
+            raise
+
+    def _check_time(self) -> None:
+        """Give an iteration up between two sweeps; one that is nearly done is not lost."""
+        if perf_counter() >= self.deadline:
+            raise OutOfTime
 
     @property
     def details(self) -> Details:
@@ -98,6 +126,7 @@ class DDPRun(AnyRun):
         damping, expected, actual = self.damping.value, 0.0, 0.0
         promised, stopwatch = self._promised_decrease(self.policy), self.phases.forward
         for step_size in self._step_sizes():
+            self._check_time()
             with stopwatch:
                 candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
             stopwatch = self.phases.line_search
@@ -186,9 +215,10 @@ class DDPRun(AnyRun):
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
         options = self.options
         second_order = options.second_order and self._closed
+        self._check_time()
         with self.phases.derivatives:
             stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
-        bounds = self._bounds()
+        bounds, self.metric = self._bounds(), self.optimality.metric
         mended = False  # whether Q_uu has been indefinite with less damping
         while True:
             mu = self.damping.value
@@ -198,6 +228,7 @@ class DDPRun(AnyRun):
             curvature = self.curvature or Exact(damping, metric)
             relative = mu if on_state and options.scaling else 0.0
             try:
+                self._check_time()
                 with self.phases.backward:
                     self.policy = self.engine.backward_pass(
                         stages,
@@ -208,6 +239,7 @@ class DDPRun(AnyRun):
                         tikhonov=options.tikhonov + (mu if on_state and not options.scaling else 0.0),
                         state_damping=relative,
                     )
+                self.policy_of = self.trajectory
                 if options.scaling:
                     known, self.optimality = self.optimality.metric, Optimality.of(self.policy, self.trajectory)
                     if self._implausible:

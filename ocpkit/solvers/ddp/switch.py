@@ -1,18 +1,17 @@
-"""The ``"auto"`` engine's wager: start without a compiler, compile once that has cost as much as compiling.
+"""The ``"auto"`` engine before its solver in C is there: begin without, have it built beside, and go over to it.
 
-Whoever rents skis until the rent has reached their price, and then buys them, never pays more than twice the least
-(the ski-rental problem). So one short solve never waits for a compiler, and long or repeated ones run in C. A solve
-waits that long for another process that compiles the same solver, and then goes on without it.
+A solve never waits for a compiler. What is built goes on as the iteration before it ended, and serves the next solves.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ocpkit.boundary.arrays import Array
-from ocpkit.engines.c.library import CompilerBusy, load_library
+from ocpkit.engines.c.build import Build, begin_build
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.errors import UnsupportedProblem
@@ -25,12 +24,20 @@ from ocpkit.solvers.ddp.compiled import CompiledRun
 from ocpkit.solvers.ddp.run import DDPRun
 from ocpkit.solvers.driver import AnyRun, Clock
 
-PRICE, PRICE_OF_OPERATION = 1.5, 1e-4  # seconds that compiling takes: a small model, and each operation of a large one
-INTERVAL = 0.1  # seconds between two looks for what another process compiles
+WORTH = 0.02  # seconds of solving a structure, in this process, from which on a compiler is started for it
+REMEMBERED = 256  # structures
+BEING_COMPILED = "C is being compiled beside"
 
-_spent: defaultdict[str, float] = defaultdict(float)  # seconds of iterations before, in this process, by structure
-_failed: dict[str, str] = {}
-_waited = set[str]()  # structures that somebody else was waited for to compile
+_log = logging.getLogger("ocpkit")
+_spent = OrderedDict[str, float]()
+
+
+def _spend(key: str, seconds: float) -> float:
+    """Add to the seconds of a structure, and return them; the least recently solved ones are forgotten."""
+    _spent[key] = _spent.pop(key, 0.0) + seconds
+    while len(_spent) > REMEMBERED:
+        _spent.popitem(last=False)
+    return _spent[key]
 
 
 class SwitchingRun(AnyRun):
@@ -38,42 +45,41 @@ class SwitchingRun(AnyRun):
 
     def __init__(self, run: DDPRun, problem: Problem, graph: ProblemGraph) -> None:
         self.run: DDPRun | CompiledRun = run
-        self.problem, self.graph = problem, graph
-        self.price = PRICE + PRICE_OF_OPERATION * graph.operations
-        self.next_look = 0.0
+        self.problem, self.graph, self.why = problem, graph, run.why
+        self.build: Build | None = None
+        self.possible, self.last = True, 0.0
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
-        began = clock()
         self.run.advance(history, most, clock, time_limit)
-        if isinstance(self.run, CompiledRun):
-            return
-        _spent[self.graph.key] += clock() - began
-        affordable = time_limit - clock() > self.price
-        worth = _spent[self.graph.key] > self.price and self.graph.key not in _failed and clock() >= self.next_look
-        if worth and affordable and self.status is None:
-            self.next_look = clock() + INTERVAL
-            self._compile(self.run)
+        if not isinstance(self.run, CompiledRun) and self.possible:
+            now = clock()
+            worth = _spend(self.graph.key, now - self.last) >= WORTH
+            self.last = now
+            if worth:
+                self._look(self.run, len(history))
 
-    def _compile(self, run: DDPRun) -> None:
+    def _look(self, run: DDPRun, iterations: int) -> None:
+        """Begin the build, or go over to what it has built."""
         try:
-            library = load_library(self.graph, 0 if self.graph.key in _waited else self.price)
-        except CompilerBusy:
-            _waited.add(self.graph.key)
-            return
+            self.build = self.build or begin_build(self.graph)
+            library = self.build.look()
         except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
-            _failed[self.graph.key] = str(error)
+            self.possible, self.why = False, str(error)
+            _log.info("engine %s: %s", run.engine.name, self.why)
             return
-        self.run = CompiledRun.resume(run, self.problem, self.graph, library)
-        self.run.why = f"{library.origin}, after {_spent[self.graph.key]:.1f} s without"
+        if self.why != BEING_COMPILED:
+            self.why = BEING_COMPILED
+            _log.info("engine %s: %s", run.engine.name, self.why)
+        if library is not None and self.status is None:
+            self.run = CompiledRun.resume(run, self.problem, self.graph, library)
+            self.run.why = f"{library.origin}, from iteration {iterations} on"
+            _log.info("engine c: %s", self.run.why)
 
     @property
     def details(self) -> Details:
         """Those of the run, and why it is not in C."""
-        if isinstance(self.run, CompiledRun):
-            return self.run.details
-        failure = _failed.get(self.graph.key)
-        spent = f"compiles after {self.price:.1f} s of solving this model, {_spent[self.graph.key]:.2f} s so far"
-        return replace(self.run.details, why=failure or spent)
+        found = self.run.details
+        return found if isinstance(self.run, CompiledRun) else replace(found, why=self.why)
 
     def certified(self) -> bool:
         return self.run.certified()

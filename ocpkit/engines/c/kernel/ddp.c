@@ -24,6 +24,8 @@ typedef struct {
   /* bounds of the controls and their multipliers (on entry, where searches begin); null where no control has bounds */
   const double *lower, *upper;
   double *y;
+  /* D of the sweep that a resumed solve has ended with, for each kind of stage */
+  const double *known_metric;
   /* what the iteration knows */
   double cost, cost_new, magnitude, magnitude_new, highest, first, unit, open, max_gap, regularization, growth;
   double gap_weight, gradient_norm, expected_change, decrement, rounding;
@@ -472,6 +474,9 @@ ENTRY long ocpkit_certify(ddp *s) {
 ENTRY void ocpkit_resume(ddp *s) {
   const double highest = s->highest, first = s->first, open = s->open;
   prepare(s);
+  const double *known = s->known_metric;
+  for (int i = 0; known && i < KINDS; known += kinds[i]->m, i++)
+    memcpy(metric_of(s, i), known, (size_t)kinds[i]->m * sizeof *known);
   s->highest = fmax(s->highest, highest), s->open = s->has_gaps ? open : 0;
   if (first > 0) s->first = first;
   measure_cost(s);

@@ -1,0 +1,239 @@
+"""Builds of C solvers in a process beside: a solve goes on with what is there, and takes what has been built.
+
+Deriving, writing C and compiling take seconds, in which a thread would hold the interpreter. So another interpreter
+does it (`ocpkit.engines.c.builder`), at a lower priority, and puts the result into the cache on disk. It ends when this
+process does, also if that is killed. One runs at a time; the next one begins where somebody still asks for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from threading import RLock
+from typing import IO, Any
+
+from ocpkit.engines.c.cache import open_cache
+from ocpkit.engines.c.compiler import CompilerError
+from ocpkit.engines.c.library import BuildTimes, Library, cached_library, library_key, load_library
+from ocpkit.engines.graphs import ProblemGraph
+
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ocpkit.engines.c.builder import main; main()"
+INTERVAL = 0.01  # seconds between two looks of somebody who waits
+PATIENCE = 1.0  # seconds that a builder has to end by itself
+REMEMBERED = 256  # structures whose builds have failed
+
+_log = logging.getLogger("ocpkit")
+_lock = RLock()
+_builds = dict[str, "Build"]()
+_failed = OrderedDict[str, str]()
+
+
+class Build:
+    """A build in progress, or waiting for its turn.
+
+    Attributes
+    ----------
+    graph, key
+        The structure, and its key in the cache.
+    """
+
+    def __init__(self, graph: ProblemGraph, key: str) -> None:
+        self.graph, self.key = graph, key
+        self.process: subprocess.Popen[bytes] | None = None
+        self.answer: IO[bytes] | None = None
+        self.library: Library | None = None
+
+    @property
+    def sizes(self) -> str:
+        """Sizes of the states and controls, for people."""
+        sizes = sorted({(stage.state_size, stage.control_size) for stage in self.graph.stage_types})
+        return ", ".join(f"n = {n}, m = {m}" for n, m in sizes)
+
+    def look(self) -> Library | None:
+        """Return the solver if it is ready, at once; None while it is not.
+
+        Raises
+        ------
+        CompilerError
+            If the build has failed, now or earlier in this process.
+        """
+        with _lock:
+            if self.library is None:
+                if self.key in _failed:
+                    raise CompilerError(_failed[self.key])
+                if self.process is None:
+                    self.library = self._begin()
+                elif self.process.poll() is not None:
+                    self.library = self._end()
+            return self.library
+
+    def wait(self, seconds: float = float("inf")) -> Library | None:
+        """Wait for the solver; None where it is not ready in time.
+
+        Raises
+        ------
+        CompilerError
+            If the build fails.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            library = self.look()
+            left = deadline - time.monotonic()
+            if library is not None or left <= 0:
+                return library
+            time.sleep(min(INTERVAL, left))
+
+    def _begin(self) -> Library | None:
+        """Start the process when it is this one's turn."""
+        library = cached_library(self.graph)
+        if library is not None:
+            return library
+        for other in list(_builds.values()):
+            if other.process is not None and other.process.poll() is None:
+                return None
+            _builds.pop(other.key)
+        try:
+            self._start()
+        except OSError as error:  # no memory, no room for the file, or no processes here
+            self.end()
+            raise self._failure(f"no process can be started beside: {error.strerror}") from error
+        _builds[self.key] = self
+        _log.info("a process beside compiles a solver for %s", self.sizes)
+        return None
+
+    def _start(self) -> None:
+        path = [*(entry for entry in sys.path if isinstance(entry, str)), str(Path(__file__).parents[3])]
+        with tempfile.TemporaryFile() as task:
+            pickle.dump((self.graph, self.key, os.getpid()), task)
+            task.seek(0)
+            self.answer = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START, json.dumps(path)],
+                stdin=task,
+                stdout=self.answer,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"OCPKIT_CACHE": str(open_cache().folder)},
+                start_new_session=True,  # a terminal's Ctrl-C is this process's to answer
+            )
+
+    def _end(self) -> Library:
+        """Load what was built."""
+        assert self.process is not None
+        _builds.pop(self.key, None)
+        answer = self._read()
+        if "error" in answer:
+            raise self._failure(answer["error"])
+        times = BuildTimes(**answer) if answer else None  # or another process has built it
+        origin = f"compiled beside in {sum(answer.values()):.1f} s" if answer else "loaded from the cache"
+        try:
+            library = cached_library(self.graph, origin, times)
+        except CompilerError as error:
+            raise self._failure(str(error)) from error
+        if library is None:
+            raise self._failure("the compiled solver cannot be loaded, or was removed at once")
+        return library
+
+    def _read(self) -> dict[str, Any]:
+        """Answer of the builder at its end: seconds, nothing, or an error."""
+        assert self.process is not None
+        assert self.answer is not None
+        with self.answer as answer:
+            answer.seek(0)
+            said = answer.read()
+        try:
+            told: dict[str, Any] = json.loads(said)
+        except ValueError:
+            code = self.process.returncode
+            ending = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            return {"error": f"the process that compiled {ending}"}
+        return told
+
+    def _failure(self, why: str) -> CompilerError:
+        """Remember it, so that it is not tried again in this process."""
+        _failed[self.key] = why
+        while len(_failed) > REMEMBERED:
+            _failed.popitem(last=False)
+        return CompilerError(why)
+
+    def end(self) -> None:
+        """End the process, if it is still there, with the compiler that it runs."""
+        with _lock:
+            _builds.pop(self.key, None)
+            if self.answer is not None:
+                self.answer.close()
+            if self.process is None or self.process.poll() is not None:
+                return
+            with suppress(OSError):
+                self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:  # deep inside CasADi
+                self.process.kill()
+                self.process.wait()
+                open_cache().sweep(self.key)
+
+
+def begin_build(graph: ProblemGraph) -> Build:
+    """Begin to build the solver of a structure beside, if it is not ready; or return the build that has begun.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler, or the build has failed before.
+    """
+    key = library_key(graph)
+    with _lock:
+        build = _builds.get(key) or Build(graph, key)
+        build.look()
+    return build
+
+
+def ready_library(graph: ProblemGraph) -> Library | None:
+    """Return the solver of a structure if it has been built, here, beside or in another process; begins nothing.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler, or the build has failed.
+    """
+    key = library_key(graph)
+    with _lock:
+        if key in _failed:
+            raise CompilerError(_failed[key])
+        build = _builds.get(key)
+        return cached_library(graph) if build is None else build.look()
+
+
+def library_within(graph: ProblemGraph, seconds: float) -> Library | None:
+    """Return the solver of a structure, built here; where time is limited beside, and None if it takes longer."""
+    return load_library(graph) if seconds == float("inf") else begin_build(graph).wait(seconds)
+
+
+def _end_all() -> None:
+    for build in list(_builds.values()):
+        build.end()
+
+
+def _forget() -> None:
+    """Leave the builds to the process that this one was forked from."""
+    global _lock
+    _lock = RLock()
+    for build in _builds.values():
+        if build.process is not None:
+            build.process.returncode = 0
+    _builds.clear()
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
