@@ -21,7 +21,7 @@ from ocpkit import DDP, MPC, AugmentedLagrangian, InteriorPoint, Problem, Status
 from ocpkit.autodiff.symbol import from_casadi, to_casadi
 from ocpkit.engines.c import build as builds
 from ocpkit.engines.c.build import begin_build
-from ocpkit.engines.c.compiler import CompilerError
+from ocpkit.engines.c.compiler import CompilerError, find_compiler
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.solution.history import Iteration
 from ocpkit.solvers.ddp import switch
@@ -224,6 +224,7 @@ def test_no_processes_are_to_be_had(folder: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
+    find_compiler()  # which starts one
     monkeypatch.setattr(builds.subprocess, "Popen", refuse)
     solution = DDP().solve(scalar(0.78))
     assert solution.success
