@@ -1,0 +1,111 @@
+"""Cost of a declaration beside CasADi's construction of the same program: ``python -m benchmarks.declaration``.
+
+For each classic task: processor time of building and tracing it, median of 5, and that of ``nlpsol("ipopt")`` on the
+multiple-shooting program, with the stage's functions mapped over the horizon, or unrolled into one scalar expression.
+The functions themselves are given to CasADi, so that its time has no tracing of the model.
+With ``--memory``: resident memory while 2,000 small problems of different structures are declared, traced and solved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import casadi as ca
+import numpy as np
+
+from ocpkit import DDP, Problem, models, rk4
+from ocpkit import math as m
+from ocpkit.engines.graphs import trace_problem
+from ocpkit.problem.graphs import trace_stage, trace_terminal
+
+ROUNDS, UNROLLED_ROUNDS = 5, 2
+QUIET = {"ipopt.print_level": 0, "print_time": 0}
+PROBLEMS, REPORTS = 2000, 8
+
+
+def declare(name: str) -> Problem:
+    """Build and trace a task."""
+    problem: Problem = models.get(name).build()
+    _ = trace_problem(problem).key
+    return problem
+
+
+def construct(problem: Problem, unrolled: bool) -> float:
+    """Processor time of CasADi's construction [s], with the second stage's functions at all stages."""
+    stage, p_size = problem.stages[1], problem.parameters.shape[-1]
+    traced, end = trace_stage(stage, p_size), trace_terminal(problem.terminal_cost, (), p_size)
+    T, n, size = problem.horizon, stage.dynamics.state_size, stage.dynamics.control_size
+    p = ca.DM(np.atleast_2d(problem.parameters)[-1])
+    began = time.process_time()
+    kind = ca.SX if unrolled else ca.MX
+    X, U = kind.sym("X", n, T + 1), kind.sym("U", size, T)
+    if unrolled:
+        steps = [traced.f(X[:, t], U[:, t], p) for t in range(T)]
+        J, following = sum(traced.l(X[:, t], U[:, t], p) for t in range(T)), ca.horzcat(*steps)
+    else:
+        P = ca.repmat(p, 1, T)
+        J, following = ca.sum2(traced.l.map(T)(X[:, :T], U, P)), traced.f.map(T)(X[:, :T], U, P)
+    w, g = ca.vertcat(ca.vec(X), ca.vec(U)), ca.vec(following - X[:, 1:])
+    ca.nlpsol("program", "ipopt", {"x": w, "f": J + end.phi(X[:, T], p), "g": g}, QUIET)
+    return time.process_time() - began
+
+
+def compare() -> None:
+    """Print a line per task."""
+    print(f"{'ms':<22}{'declared':>9}{'mapped':>9}{'ratio':>7}{'unrolled':>10}{'ratio':>7}")
+    for name in models.names():
+        spent = list[float]()
+        for _ in range(ROUNDS):
+            began = time.process_time()
+            problem = declare(name)
+            spent.append(time.process_time() - began)
+        own = statistics.median(spent)
+        mapped = statistics.median(construct(problem, False) for _ in range(ROUNDS))
+        unrolled = statistics.median(construct(problem, True) for _ in range(UNROLLED_ROUNDS))
+        times = f"{own * 1e3:>9.1f}{mapped * 1e3:>9.1f}{own / mapped:>7.2f}"
+        print(f"{name:<22}{times}{unrolled * 1e3:>10.1f}{own / unrolled:>7.2f}", flush=True)
+
+
+def small_problem(number: int) -> Problem:
+    """A pendulum whose constants make its structure another one for each number."""
+    c = 1.0 + number * 1e-3
+    return Problem.from_functions(
+        dynamics=rk4(lambda x, u: m.stack([x[1], u[0] - c * m.sin(x[0])]), dt=0.1),
+        cost=lambda x, u: 0.5 * (x @ x + c * u @ u),
+        terminal_cost=lambda x: c * x @ x,
+        x0=[1.0, 0.0],
+        horizon=8,
+        control_size=1,
+    )
+
+
+def resident() -> float:
+    """Resident memory of this process [MB]."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def remember(count: int, engine: str) -> list[float]:
+    """Resident memory [MB] at equal distances while so many problems are declared, traced and solved."""
+    solver, seen = DDP(engine=engine, max_iterations=2), list[float]()
+    for number in range(1, count + 1):
+        solver.solve(small_problem(number))
+        if number % (count // REPORTS) == 0:
+            seen.append(resident())
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", action="store_true")
+    if parser.parse_args().memory:
+        for engine in ("numpy", "vm"):
+            print(engine, *(f"{megabytes:.1f}" for megabytes in remember(PROBLEMS, engine)), "MB", flush=True)
+    else:
+        compare()
+
+
+if __name__ == "__main__":
+    main()
