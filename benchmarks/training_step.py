@@ -96,7 +96,7 @@ def methods(model: Callable[[], nn.Module]) -> dict[str, Method]:
             every[name] = Method(partial(build, feedback=feedback), twin, period)
             if curvature in fused.CURVATURES:
                 cheap = partial(build, feedback=feedback, gains="separable")
-                every[f"{name} separable"] = Method(cheap, twin, separable.EVERY)
+                every[f"{name} separable"] = Method(cheap, twin, separable.REFRESH_INTERVAL)
     for terminal in ("montecarlo", "ggn"):
         every[f"DDPNOpt diagonal full {terminal}"] = Method(partial(_ddpnopt, model, terminal=terminal), "RMSprop")
     vanilla = {"curvature": "exact", "control_hessian": "literal", "terminal": "ggn", "damping": 1.0}
