@@ -298,3 +298,21 @@ def test_an_iterate_whose_cost_overflows_is_not_kept() -> None:
     assert not solution.success
     assert np.isfinite(solution.cost)
     assert np.isfinite([line.cost for line in solution.history]).all()
+
+
+class Losing(DDP):
+    """An inner solver that finds nothing where it is warm-started, and blames the model."""
+
+    def find_stationary(self, problem: Problem, *args: Any, **kwargs: Any) -> Solution:
+        solution = super().find_stationary(problem, *args, **kwargs)
+        return solution if not args else replace(solution, status=Status.INVALID_INPUT, value_gradients=None)
+
+
+def test_a_model_that_was_finite_is_no_invalid_input_later() -> None:
+    """ρ grows after each failure, and the last good iterate is returned."""
+    solver, problem = AugmentedLagrangian(inner=Losing(engine="numpy")), bryson_denham(0.1, horizon=10)
+    solution = solver.solve(problem)
+    assert solution.status is Status.DIVERGED
+    assert solution.history[-1].penalty > solver.penalty.maximum
+    good = replace(solver, inner=DDP(engine="numpy"), max_iterations=1).solve(problem)
+    np.testing.assert_array_equal(solution.controls, good.controls)
