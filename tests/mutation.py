@@ -67,6 +67,7 @@ TESTS = {
     ],
     "ocpkit/solvers/constrained/penalty.py": ["schedules", "options", "warm_start", "constrained"],
     "ocpkit/solvers/constrained/augmented.py": [
+        "augmented",
         "compiled_augmented::test_the_outer_loops_go_the_same_way",
         "compiled_augmented::test_infeasible_problems_are_named_alike",
     ],
@@ -109,6 +110,7 @@ PRELOAD = [
 ]
 
 PMP = "ocpkit/solvers/first_order/pmp.py"
+AUGMENTED = "ocpkit/solvers/constrained/augmented.py"
 SENSITIVITY = "ocpkit/solution/sensitivity.py"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (PMP, "costate @ stage.dynamics.step(x, u, p)", "stage.dynamics.step(x, u, p) @ costate"): "two vectors commute",
@@ -121,6 +123,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "measured or self._measure(states, controls)",
         "self._measure(states, controls)",
     ): "J and the violation do not depend on the multipliers that have changed in between",
+    (AUGMENTED, "p_size + width", "p_size - width"): "the same place, counted from the end",
     (SENSITIVITY, "value.xx @ x", "x @ value.xx"): "V_xx is symmetric",
     (SENSITIVITY, "1e-08", "2e-08"): "only a problem without any curvature has less, and no strict minimum",
     (SENSITIVITY, "PRECISION * scale", "PRECISION / scale"): "more rounds at the level of rounding change nothing",
