@@ -90,6 +90,7 @@ TESTS = {
     "ocpkit_nn/passes/rank_one.py": ["passes", "separable", "optim"],
     "ocpkit_nn/passes/separable.py": ["separable", "optim::test_groups_have_options_of_their_own"],
     "ocpkit_nn/passes/dense.py": [
+        "passes::test_a_batch_may_be_one_sample",
         "passes::test_recursion_by_outputs_is_that_by_controls",
         "passes::test_literal_recursion_by_outputs_is_that_by_controls",
         "passes::test_epsilon_is_not_lost_in_single_precision",
@@ -124,6 +125,12 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "self._measure(states, controls)",
     ): "J and the violation do not depend on the multipliers that have changed in between",
     (AUGMENTED, "p_size + width", "p_size - width"): "the same place, counted from the end",
+    (
+        SENSITIVITY,
+        "y + self._penalty * offset",
+        "y - self._penalty * offset",
+    ): "y makes up for it where there are offsets",
+    (SENSITIVITY, "y + self._penalty * offset", "y"): "y makes up for it where there are offsets",
     (SENSITIVITY, "value.xx @ x", "x @ value.xx"): "V_xx is symmetric",
     (SENSITIVITY, "1e-08", "2e-08"): "only a problem without any curvature has less, and no strict minimum",
     (SENSITIVITY, "PRECISION * scale", "PRECISION / scale"): "more rounds at the level of rounding change nothing",

@@ -67,6 +67,14 @@ def test_recursion_by_outputs_is_that_by_controls(
     assert_policies_equal(net, policies, expected, metrics)
 
 
+def test_a_batch_may_be_one_sample() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    net = Net(Case(model, randn(randomize(model, 0), 1, 3), torch.tensor([1])), "ggn")
+    metrics = RandomMetrics("diagonal", 0, proximal=True)
+    expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), tikhonov=0.1)
+    assert_policies_equal(net, by_outputs(net, metrics, 0.1)[0], expected, metrics)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS[:4])
 @few_examples

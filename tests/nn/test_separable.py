@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -94,6 +95,31 @@ def test_norms_of_a_convolution_at_one_position_are_exact(seed: int, bias: bool,
     rows, channels, offsets = (torch.exp(randn(generator, size)) for size in (o, 2 // groups, 6))
     columns = torch.cat([torch.outer(channels, offsets).flatten(), torch.ones(i - 12 // groups, dtype=torch.float64)])
     assert_near(base.separable_norms(rows, columns), base.gram(Metric(torch.outer(rows, columns)))[..., 0])
+
+
+def test_the_approximation_is_renewed_every_so_many_steps() -> None:
+    """At the first step that of the first gradient, at every layer that something precedes."""
+    model, generator = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), torch.Generator().manual_seed(0)
+    optimizer, counts = DDPNOpt(model, lr=1e-2, gains="separable"), list[int]()
+    inputs, targets = torch.randn(8, 4, generator=generator), torch.randint(3, (8,), generator=generator)
+    for _ in range(2 * REFRESH_INTERVAL + 1):
+        with patch("ocpkit_nn.passes.separable.separated", wraps=separated) as renewed:
+            optimizer.step(inputs, targets)
+        counts.append(renewed.call_count)
+    layers = len(optimizer.stages) - 1
+    assert counts == [layers if step % REFRESH_INTERVAL == 0 else 0 for step in range(len(counts))]
+
+
+@pytest.mark.parametrize("feedback", ["full", "value"])
+def test_one_layer_alone_takes_the_exact_step(feedback: str) -> None:
+    """Nothing precedes it, so there is nothing to feed back."""
+    model = nn.Sequential(nn.Linear(4, 3)).double()
+    generator = randomize(model, 0)
+    inputs, targets = randn(generator, 5, 4), torch.tensor([0, 1, 2, 0, 1])
+    pair = [DDPNOpt(copy.deepcopy(model), gains=gains, feedback=feedback) for gains in ("exact", "separable")]
+    for optimizer in pair:
+        optimizer.step(inputs, targets)
+    assert_near(*(controls(optimizer)[0] for optimizer in pair))
 
 
 def test_resumed_steps_are_bit_for_bit_those_of_an_uninterrupted_run() -> None:
