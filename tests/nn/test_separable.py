@@ -110,6 +110,20 @@ def test_the_approximation_is_renewed_every_so_many_steps() -> None:
     assert counts == [layers if step % REFRESH_INTERVAL == 0 else 0 for step in range(len(counts))]
 
 
+def test_gains_of_the_identity_are_exact_through_batch_norm() -> None:
+    """Behind it V_x is that of the batch's total cost, in whose units V_xx is counted from there on."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, eps=0.1), nn.Tanh(), nn.Linear(5, 3)).double()
+    generator = randomize(model, 0)
+    inputs, targets = randn(generator, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    options = {"lr": 2.0, "curvature": "identity"}
+    pair = [DDPNOpt(copy.deepcopy(model), gains=gains, **options) for gains in ("exact", "separable")]
+    for _ in range(2):
+        for optimizer in pair:
+            optimizer.step(inputs, targets)
+    for exact, separable in zip(*(controls(optimizer) for optimizer in pair)):
+        assert_near(separable, exact)
+
+
 @pytest.mark.parametrize("feedback", ["full", "value"])
 def test_one_layer_alone_takes_the_exact_step(feedback: str) -> None:
     """Nothing precedes it, so there is nothing to feed back."""
