@@ -112,7 +112,8 @@ def test_the_approximation_is_renewed_every_so_many_steps() -> None:
 
 def test_gains_of_the_identity_are_exact_through_batch_norm() -> None:
     """Behind it V_x is that of the batch's total cost, in whose units V_xx is counted from there on."""
-    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, eps=0.1), nn.Tanh(), nn.Linear(5, 3)).double()
+    before, behind = [nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 5)], [nn.Tanh(), nn.Linear(5, 3)]
+    model = nn.Sequential(*before, nn.BatchNorm1d(5, eps=0.1), *behind).double()
     generator = randomize(model, 0)
     inputs, targets = randn(generator, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     options = {"lr": 2.0, "curvature": "identity"}
