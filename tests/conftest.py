@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,7 +28,7 @@ def _imports_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def builds_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+def builds_beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that has compiled nothing yet, and builds at once what it solves."""
     from ocpkit.engines.c import build, library
     from ocpkit.solvers.ddp import switch
@@ -37,3 +38,6 @@ def builds_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, empty in (("_builds", {}), ("_failed", OrderedDict())):
         monkeypatch.setattr(build, name, empty)
     monkeypatch.setattr(switch, "WORTH", 0.0)
+    yield
+    for begun in list(build._builds.values()):
+        begun.end()

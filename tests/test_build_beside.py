@@ -20,6 +20,7 @@ from problems import BY_NAME, scalar
 from ocpkit import DDP, MPC, AugmentedLagrangian, InteriorPoint, Problem, Status, UnsupportedProblem, models
 from ocpkit.autodiff.symbol import from_casadi, to_casadi
 from ocpkit.engines.c import build as builds
+from ocpkit.engines.c import library
 from ocpkit.engines.c.build import begin_build
 from ocpkit.engines.c.compiler import CompilerError, find_compiler
 from ocpkit.engines.graphs import trace_problem
@@ -108,6 +109,50 @@ def test_gaps_and_damping_go_along(iteration: int, folder: Path, monkeypatch: py
     for line, expected in zip(solution.history, reference.history, strict=True):
         assert line.cost == pytest.approx(expected.cost, rel=1e-9)
         assert line.gap == pytest.approx(expected.gap, rel=1e-7)
+
+
+def test_c_without_optimization_serves_until_the_other_is_ready(folder: Path) -> None:
+    """A solve takes first the one and then the other, each from the memory as it is; one file is left."""
+    problem, engines = BY_NAME["pendulum"].problem(), list[bool]()
+    build = begin_build(trace_problem(problem))
+
+    def watch(line: Iteration) -> None:
+        if line.index == 1:
+            wait_for(lambda: build.look() is not None)
+        if line.index == 3:
+            build.wait(LONGEST)
+        assert (build.library is None) <= (line.index < 3)
+        engines.append(build.look() is build.quick)
+
+    solution, reference = DDP().solve(problem, callback=watch), DDP(engine="numpy").solve(problem)
+    assert build.quick is not None
+    assert build.quick.quick
+    assert not build.library.quick
+    assert build.library.origin in solution.details.why
+    assert [line.cost for line in solution.history] == pytest.approx(
+        [line.cost for line in reference.history], rel=1e-9
+    )
+    assert len(list(folder.glob("*.so"))) == 1
+
+
+def test_a_later_process_goes_on_from_what_an_interrupted_build_has_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = BY_NAME["pendulum"].problem()
+    build = begin_build(trace_problem(problem))
+    wait_for(lambda: build.look() is not None)
+    build.end()
+    if build.library is not None:
+        pytest.skip("the compiler was quicker than this test")
+    monkeypatch.setattr(library, "_loaded", {})
+    first = DDP().solve(problem, callback=lambda line: None if line.index else wait_for_library(problem))
+    assert first.details.engine == "c"
+    assert first.details.seconds.compile > 0
+    assert len(list(folder.glob("*.so"))) == 1
+
+
+def wait_for_library(problem: Problem) -> None:
+    begin_build(trace_problem(problem)).wait(LONGEST)
 
 
 @pytest.mark.parametrize("solver", [AugmentedLagrangian(), InteriorPoint()], ids=["al", "ip"])

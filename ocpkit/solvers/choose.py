@@ -36,7 +36,8 @@ class Choice:
     reason
         Why, for the user.
     graph, library
-        What the VM and the C engine run; with a graph, NumPy and the VM give way to C when that has been built beside.
+        What the VM and the C engine run; with a graph, NumPy, the VM and C without optimization give way to what is
+        being built beside.
     """
 
     name: str

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
-from typing import IO, Any
+from typing import IO
 
 from ocpkit.engines.c.cache import open_cache
 from ocpkit.engines.c.compiler import CompilerError
@@ -45,13 +45,17 @@ class Build:
     ----------
     graph, key
         The structure, and its key in the cache.
+    quick, library
+        The solver without optimization, which is ready first, and the one with; None as long as they are not.
     """
 
     def __init__(self, graph: ProblemGraph, key: str) -> None:
         self.graph, self.key = graph, key
         self.process: subprocess.Popen[bytes] | None = None
         self.answer: IO[bytes] | None = None
+        self.quick: Library | None = None
         self.library: Library | None = None
+        self.read = 0  # bytes of the answer
 
     @property
     def sizes(self) -> str:
@@ -60,7 +64,7 @@ class Build:
         return ", ".join(f"n = {n}, m = {m}" for n, m in sizes)
 
     def look(self) -> Library | None:
-        """Return the solver if it is ready, at once; None while it is not.
+        """Return the best solver that is ready, at once; None while there is none.
 
         Raises
         ------
@@ -72,13 +76,16 @@ class Build:
                 if self.key in _failed:
                     raise CompilerError(_failed[self.key])
                 if self.process is None:
-                    self.library = self._begin()
-                elif self.process.poll() is not None:
-                    self.library = self._end()
-            return self.library
+                    self._begin()
+                else:
+                    ended = self.process.poll() is not None
+                    self._listen()
+                    if ended:
+                        self._end()
+            return self.library or self.quick
 
     def wait(self, seconds: float = float("inf")) -> Library | None:
-        """Wait for the solver; None where it is not ready in time.
+        """Wait for the solver with optimization; None where it is not ready in time.
 
         Raises
         ------
@@ -87,36 +94,35 @@ class Build:
         """
         deadline = time.monotonic() + seconds
         while True:
-            library = self.look()
+            self.look()
             left = deadline - time.monotonic()
-            if library is not None or left <= 0:
-                return library
+            if self.library is not None or left <= 0:
+                return self.library
             time.sleep(min(INTERVAL, left))
 
-    def _begin(self) -> Library | None:
+    def _begin(self) -> None:
         """Start the process when it is this one's turn."""
-        library = cached_library(self.graph)
-        if library is not None:
-            return library
+        self.library = cached_library(self.graph)
+        if self.library is not None:
+            return
+        self.quick = self.quick or cached_library(self.graph, quick=True)
         for other in list(_builds.values()):
             if other.process is not None and other.process.poll() is None:
-                return None
+                return
             _builds.pop(other.key)
         try:
             self._start()
         except OSError as error:  # no memory, no room for the file, or no processes here
-            self.end()
             raise self._failure(f"no process can be started beside: {error.strerror}") from error
         _builds[self.key] = self
         _log.info("a process beside compiles a solver for %s", self.sizes)
-        return None
 
     def _start(self) -> None:
         path = [*(entry for entry in sys.path if isinstance(entry, str)), str(Path(__file__).parents[3])]
         with tempfile.TemporaryFile() as task:
-            pickle.dump((self.graph, self.key, os.getpid()), task)
+            pickle.dump((self.graph, self.key, library_key(self.graph, quick=True), os.getpid()), task)
             task.seek(0)
-            self.answer = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
+            self.answer = tempfile.TemporaryFile("ab+")  # noqa: SIM115 - both sides have a place of their own in it
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, json.dumps(path)],
                 stdin=task,
@@ -126,40 +132,46 @@ class Build:
                 start_new_session=True,  # a terminal's Ctrl-C is this process's to answer
             )
 
-    def _end(self) -> Library:
-        """Load what was built."""
+    def _listen(self) -> None:
+        """Load what the process says that it has built."""
+        assert self.answer is not None
+        if os.fstat(self.answer.fileno()).st_size == self.read:
+            return
+        self.answer.seek(self.read)
+        for line in self.answer.read().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                return  # the rest of it comes
+            self.read += len(line)
+            said = json.loads(line)
+            if "error" in said:
+                raise self._failure(said["error"])
+            times = BuildTimes(**said["seconds"])
+            origin = f"compiled beside in {times.generate + times.compile:.1f} s"
+            try:
+                if said["quick"]:
+                    self.quick = cached_library(self.graph, f"{origin} without optimization", times, quick=True)
+                else:
+                    self.library = cached_library(self.graph, origin, times)
+            except CompilerError as error:
+                raise self._failure(str(error)) from error
+
+    def _end(self) -> None:
+        """Take what has been built, here or by another process."""
         assert self.process is not None
         _builds.pop(self.key, None)
-        answer = self._read()
-        if "error" in answer:
-            raise self._failure(answer["error"])
-        times = BuildTimes(**answer) if answer else None  # or another process has built it
-        origin = f"compiled beside in {sum(answer.values()):.1f} s" if answer else "loaded from the cache"
-        try:
-            library = cached_library(self.graph, origin, times)
-        except CompilerError as error:
-            raise self._failure(str(error)) from error
-        if library is None:
+        if self.answer is not None:
+            self.answer.close()
+        self.library = self.library or cached_library(self.graph)
+        code = self.process.returncode
+        if self.library is None and code == 0:
             raise self._failure("the compiled solver cannot be loaded, or was removed at once")
-        return library
-
-    def _read(self) -> dict[str, Any]:
-        """Answer of the builder at its end: seconds, nothing, or an error."""
-        assert self.process is not None
-        assert self.answer is not None
-        with self.answer as answer:
-            answer.seek(0)
-            said = answer.read()
-        try:
-            told: dict[str, Any] = json.loads(said)
-        except ValueError:
-            code = self.process.returncode
+        if self.library is None:
             ending = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            return {"error": f"the process that compiled {ending}"}
-        return told
+            raise self._failure(f"the process that compiled {ending}")
 
     def _failure(self, why: str) -> CompilerError:
         """Remember it, so that it is not tried again in this process."""
+        self.end()
         _failed[self.key] = why
         while len(_failed) > REMEMBERED:
             _failed.popitem(last=False)
@@ -211,7 +223,7 @@ def ready_library(graph: ProblemGraph) -> Library | None:
         if key in _failed:
             raise CompilerError(_failed[key])
         build = _builds.get(key)
-        return cached_library(graph) if build is None else build.look()
+        return (cached_library(graph) or cached_library(graph, quick=True)) if build is None else build.look()
 
 
 def library_within(graph: ProblemGraph, seconds: float) -> Library | None:

@@ -111,6 +111,12 @@ class Cache:
             if not record.with_suffix(".so").exists():
                 _remove(record)
 
+    def drop(self, key: str) -> None:
+        """Remove the entry of a key; who has loaded it keeps it."""
+        for path in self.folder.glob(f"{key}-*"):
+            with suppress(OSError):  # Windows, while it is loaded
+                path.unlink()
+
     def sweep(self, key: str) -> None:
         """Remove what a killed build of a key has left behind."""
         for leftover in self.folder.glob(f"building-{key}*"):

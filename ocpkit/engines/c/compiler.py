@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class Compiler:
     command: tuple[str, ...]
     flags: tuple[str, ...]
     version: str
+
+    @property
+    def quick(self) -> Compiler:
+        """The same without optimization: a fifth of the time, code a few times slower, still far ahead of Python."""
+        return replace(self, flags=(*self.flags, "-O0"))
 
     @property
     def identity(self) -> str:

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -98,11 +98,14 @@ class Library:
         Where it came from, for the user: compiled in so many seconds, or loaded from the cache.
     seconds
         What building it took, by this process or beside it; None where it was loaded.
+    quick
+        Whether it was compiled without optimization, to serve until the other one is ready.
     """
 
     handle: ctypes.CDLL
     origin: str
     seconds: BuildTimes | None = None
+    quick: bool = False
 
     def scratch_size(self, kind_of_stage: np.ndarray) -> int:
         """Doubles of memory, beside its arrays, that a solve with these kinds of stages needs."""
@@ -128,25 +131,37 @@ def load_library(graph: ProblemGraph) -> Library:
     with cache.claim(key, PATIENCE):  # after that, also without it
         library = cached_library(graph)
         if library is None:
-            path, times = add_to_cache(graph, key)
+            began = time.perf_counter()
+            text = c_source(graph).text
+            times = BuildTimes(time.perf_counter() - began, 0.0)
+            path, times = add_to_cache(graph, key, text, times)
             origin = f"compiled in {times.generate + times.compile:.1f} s"
             library = _load(key, path, f"{origin}, {cache.note}" if cache.note else origin, times)
     return library
 
 
-def add_to_cache(graph: ProblemGraph, key: str) -> tuple[Path, BuildTimes]:
-    """Build the solver of a structure; return its file, and how long it took.
+def add_to_cache(
+    graph: ProblemGraph, key: str, text: str, times: BuildTimes, *, quick: bool = False
+) -> tuple[Path, BuildTimes]:
+    """Compile the solver of a structure; return its file, and how long it took.
+
+    Parameters
+    ----------
+    graph, key
+        The structure, and where it goes.
+    text, times
+        Its source, and how long that has taken.
+    quick
+        Compile without optimization.
 
     Raises
     ------
     CompilerError
         If there is no compiler, or it fails.
-    UnsupportedProblem
-        If an operation has no counterpart in C.
     """
     compiler, cache, began = find_compiler(), open_cache(), time.perf_counter()
-    text = c_source(graph).text
-    generated = time.perf_counter()
+    if quick:
+        compiler = compiler.quick
 
     def build(target: Path) -> None:
         source = target.with_suffix(".c")
@@ -157,13 +172,17 @@ def add_to_cache(graph: ProblemGraph, key: str) -> tuple[Path, BuildTimes]:
         path = cache.add(key, build)
     except OSError as error:
         raise CompilerError(f"the compiled solver cannot be written to {cache.folder}: {error.strerror}") from error
-    times = BuildTimes(generated - began, time.perf_counter() - generated)
+    times = replace(times, compile=time.perf_counter() - began)
     note_build(path, graph, times.generate + times.compile)
     return path, times
 
 
 def cached_library(
-    graph: ProblemGraph, origin: str = "loaded from the cache", times: BuildTimes | None = None
+    graph: ProblemGraph,
+    origin: str = "loaded from the cache",
+    times: BuildTimes | None = None,
+    *,
+    quick: bool = False,
 ) -> Library | None:
     """Load the solver of a structure if it was built before, and can be loaded.
 
@@ -173,19 +192,21 @@ def cached_library(
         The structure.
     origin, times
         What the library says of itself, if it is not loaded already.
+    quick
+        The one without optimization.
 
     Raises
     ------
     CompilerError
         If there is no compiler; or, where the solver has just been built (`times`), if it cannot be loaded.
     """
-    key, cache = library_key(graph), open_cache()
+    key, cache = library_key(graph, quick=quick), open_cache()
     if key in _loaded:
         return _loaded[key]
     path = cache.find(key)
     try:
         note = f"{origin}, {cache.note}" if cache.note and times else origin
-        library = None if path is None else _load(key, path, note, times)
+        library = None if path is None else _load(key, path, note, times, quick=quick)
     except CompilerError:  # another process has just removed it, or a machine of another kind has built it
         if times is not None:
             raise
@@ -195,15 +216,16 @@ def cached_library(
     return library
 
 
-def library_key(graph: ProblemGraph) -> str:
+def library_key(graph: ProblemGraph, *, quick: bool = False) -> str:
     """Digest of all that a shared object depends on: structure, generators, compiler, flags, processor."""
-    return _key(graph.key, find_compiler())
+    compiler = find_compiler()
+    return _key(graph.key, compiler.quick if quick else compiler)
 
 
 _loaded: dict[str, Library] = {}
 
 
-def _load(key: str, path: Path, origin: str, seconds: BuildTimes | None) -> Library:
+def _load(key: str, path: Path, origin: str, seconds: BuildTimes | None, *, quick: bool = False) -> Library:
     try:
         handle = ctypes.CDLL(str(path))
         handle.ocpkit_advance  # noqa: B018 - or it is another library
@@ -220,7 +242,7 @@ def _load(key: str, path: Path, origin: str, seconds: BuildTimes | None) -> Libr
         handle.ocpkit_augmented_advance.restype = handle.ocpkit_augmented_settle.restype = None
         handle.ocpkit_augmented_advance.argtypes = handle.ocpkit_advance.argtypes
         handle.ocpkit_augmented_settle.argtypes = [ctypes.c_void_p]
-    _loaded[key] = Library(handle, origin, seconds)
+    _loaded[key] = Library(handle, origin, seconds, quick)
     return _loaded[key]
 
 

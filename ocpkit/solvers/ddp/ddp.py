@@ -103,10 +103,13 @@ class DDP(DDPOptions):
         if problem.bounded:
             guess = replace(guess, controls=tuple(problem.clip(guess.controls)))
         choice = choose_engine(problem, self.engine, self.obstacle, self.time_limit)
+        run: DDPRun | CompiledRun
         if choice.graph is not None and choice.library is not None:
-            return CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
-        run = DDPRun(self, choice.engine(problem), guess, choice.reason)
-        return run if choice.graph is None else SwitchingRun(run, problem, choice.graph)
+            run = CompiledRun.begin(self, problem, choice.graph, choice.library, guess)
+            final = not choice.library.quick
+        else:
+            run, final = DDPRun(self, choice.engine(problem), guess, choice.reason), choice.graph is None
+        return run if final or choice.graph is None else SwitchingRun(run, problem, choice.graph)
 
     def compile(self, problem: Problem) -> Build | None:
         from ocpkit.solvers.choose import begin_compiling

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.build import Build, begin_build
+from ocpkit.engines.c.library import Library
 from ocpkit.engines.graphs import ProblemGraph
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.errors import UnsupportedProblem
@@ -41,45 +42,56 @@ def _spend(key: str, seconds: float) -> float:
 
 
 class SwitchingRun(AnyRun):
-    """A solve that begins on the virtual machine or on NumPy and may end in C."""
+    """A solve that begins on the virtual machine, on NumPy or in C without optimization, and may end in C with it."""
 
-    def __init__(self, run: DDPRun, problem: Problem, graph: ProblemGraph) -> None:
-        self.run: DDPRun | CompiledRun = run
+    def __init__(self, run: DDPRun | CompiledRun, problem: Problem, graph: ProblemGraph) -> None:
+        self.run = run
         self.problem, self.graph, self.why = problem, graph, run.why
         self.build: Build | None = None
-        self.possible, self.last = True, 0.0
+        self.settled, self.last = False, 0.0
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
         self.run.advance(history, most, clock, time_limit)
-        if not isinstance(self.run, CompiledRun) and self.possible:
+        if not self.settled:
             now = clock()
             worth = _spend(self.graph.key, now - self.last) >= WORTH
             self.last = now
             if worth:
-                self._look(self.run, len(history))
+                self._look(len(history))
 
-    def _look(self, run: DDPRun, iterations: int) -> None:
-        """Begin the build, or go over to what it has built."""
+    def _look(self, iterations: int) -> None:
+        """Begin the build, or go over to the best that it has built."""
         try:
             self.build = self.build or begin_build(self.graph)
             library = self.build.look()
         except UnsupportedProblem as error:  # no compiler, or an operation that C's library lacks
-            self.possible, self.why = False, str(error)
-            _log.info("engine %s: %s", run.engine.name, self.why)
+            self.settled = True
+            self._say(str(error))
             return
-        if self.why != BEING_COMPILED:
-            self.why = BEING_COMPILED
-            _log.info("engine %s: %s", run.engine.name, self.why)
-        if library is not None and self.status is None:
-            self.run = CompiledRun.resume(run, self.problem, self.graph, library)
-            self.run.why = f"{library.origin}, from iteration {iterations} on"
-            _log.info("engine c: %s", self.run.why)
+        self.settled = self.build.library is not None
+        if library is None:
+            self._say(BEING_COMPILED)
+        elif self.status is None:
+            self._go_over(library, iterations)
+
+    def _go_over(self, library: Library, iterations: int) -> None:
+        """Go on in C; both of its solvers take up each other's memory as it is."""
+        if isinstance(self.run, DDPRun):
+            self.run = CompiledRun.resume(self.run, self.problem, self.graph, library)
+        elif self.run.library is library:
+            return
+        self.run.library = library
+        self._say(f"{library.origin}, from iteration {iterations} on")
+
+    def _say(self, why: str) -> None:
+        if self.why != why:
+            self.why = why
+            _log.info("engine %s: %s", self.run.details.engine, why)
 
     @property
     def details(self) -> Details:
-        """Those of the run, and why it is not in C."""
-        found = self.run.details
-        return found if isinstance(self.run, CompiledRun) else replace(found, why=self.why)
+        """Those of the run, and why it is this engine."""
+        return replace(self.run.details, why=self.why)
 
     def certified(self) -> bool:
         return self.run.certified()
