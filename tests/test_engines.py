@@ -33,6 +33,9 @@ from ocpkit import (
     rk4,
     with_free_parameters,
 )
+from ocpkit.engines.c import library, source
+from ocpkit.engines.c.source import c_source
+from ocpkit.engines.graphs import trace_problem
 from ocpkit.recursion.curvature import Identity
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.ddp.damping import QUADRATIC
@@ -471,6 +474,21 @@ def test_dense_linear_quadratic_parts_become_loops(engine: str) -> None:
         assert_equal_solves(
             replace(solver, engine=engine).solve(problem), replace(solver, engine="numpy").solve(problem)
         )
+
+
+@pytest.mark.parametrize("part", [7, 40])
+def test_models_cut_into_small_functions(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the parts hand on to each other, with curvature of residuals and of f at the end, and without."""
+    problem = models.get("two-link-arm").build(horizon=5)
+    graph, text = trace_problem(problem), c_source(trace_problem(problem)).text
+    monkeypatch.setattr(source, "WHOLE", 0)
+    monkeypatch.setattr(source, "PART", part)
+    monkeypatch.setattr(library, "_loaded", {})
+    monkeypatch.setattr(library, "library_key", lambda _: f"{part}-of-{graph.key}")
+    assert len(c_source(graph).text) > len(text)
+    for solver in (DDP(max_iterations=3), ILQR(max_iterations=3)):
+        ours, reference = (replace(solver, engine=engine).solve(problem) for engine in ("c", "numpy"))
+        assert_equal_blocks(ours, reference)
 
 
 @pytest.mark.slow

@@ -100,12 +100,17 @@ class CostGraph:
         """Return the gradient (n + m,) and the Hessian (n + m, n + m), full or by Gauss-Newton."""
         if self.gradient is not None and self.hessian is not None and self.gauss_newton is not None:
             return self.gradient(*arguments), (self.hessian if second_order else self.gauss_newton)(*arguments)
-        value = self.value(arguments)
-        if second_order or not self.least_squares:
-            hessian, gradient = ca.hessian(value, z)
+        if not self.least_squares:
+            hessian, gradient = ca.hessian(self.value(arguments), z)
             return gradient, hessian
-        jacobian = ca.jacobian(self.g(*arguments), z)
-        return jacobian.T @ self.g(*arguments), jacobian.T @ jacobian
+        residual = self.g(*arguments)
+        jacobian = ca.jacobian(residual, z)
+        gradient, hessian = jacobian.T @ residual, jacobian.T @ jacobian
+        if second_order:
+            weights = ca.SX.sym("w", residual.numel())
+            curvature, _ = ca.hessian(ca.dot(weights, residual), z)
+            hessian += ca.substitute(curvature, weights, residual)
+        return gradient, hessian
 
 
 def half_squares(residual: ca.Function) -> ca.Function:

@@ -37,6 +37,8 @@ ONE = "sqrt exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh 
 TWO = "atan2 copysign fmod fmin fmax hypot remainder"
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0})" for name in ONE.split()}
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0}, {1})" for name in TWO.split()}
+Output = tuple[str, int]
+"""Where a value goes, such as ``"F[3] ="`` or ``"return"``, and its number."""
 CHEAP = {"floor", "ceil", "fabs", "copysign", "fmin", "fmax"}
 
 
@@ -93,9 +95,9 @@ class Program:
             held[into[0]] = len(self.nodes)
             self.nodes.append(node)
 
-    def needed(self, outputs: Iterable[int], given: Mapping[int, str]) -> list[int]:
-        """Return the values that some outputs follow from, in the order of computation; none behind given ones."""
-        needed, waiting = set[int](), [self.outputs[i] for i in outputs]
+    def needed(self, values: Iterable[int], given: Mapping[int, str]) -> list[int]:
+        """Return the values that some follow from, in the order of computation; none behind given ones."""
+        needed, waiting = set[int](), [*values]
         while waiting:
             node = waiting.pop()
             if node not in needed:
@@ -103,41 +105,96 @@ class Program:
                 waiting += () if node in given else self.nodes[node].sources
         return sorted(needed)
 
-    def shared(self, first: Sequence[int], then: Sequence[int]) -> dict[int, str]:
+    def shared(self, first: Sequence[Output], then: Sequence[Output]) -> dict[int, str]:
         """Return what the `first` outputs may hand on to the later ones: expensive values, by places in an array."""
-        both = sorted({*self.needed(first, {})} & {*self.needed(then, {})})
+        both = sorted({*self.needed(values_of(first), {})} & {*self.needed(values_of(then), {})})
         expensive = [node for node in both if self.nodes[node].expensive]
         return {node: f"shared[{place}]" for place, node in enumerate(expensive)}
 
     def statements(
-        self, outputs: Sequence[tuple[str, int]], *, given: Mapping[int, str] = {}, kept: Mapping[int, str] = {}
+        self,
+        outputs: Sequence[Output],
+        *,
+        given: Mapping[int, str] = {},
+        kept: Mapping[int, str] = {},
+        known: Iterable[int] = (),
     ) -> list[str]:
         """Return C statements.
 
         Parameters
         ----------
         outputs
-            Where an output goes, such as ``"F[3] ="`` or ``"return"``, and its number.
+            Where an output goes, such as ``"F[3] ="`` or ``"return"``, and its value.
         given, kept
             Values that are read from memory instead of computed, and values that are also written there, with places.
+        known
+            Values that earlier statements of the same function have.
         """
         targets = defaultdict[int, list[str]](list)
-        for target, i in outputs:
-            targets[self.outputs[i]].append(target)
-        loads, lines, last = list[str](), list[str](), list[str]()
-        text = dict[int, str]()
-        for k in self.needed((i for _, i in outputs), given):
-            node, text[k] = self.nodes[k], f"t{k}"
-            if k in given or node.operation == ca.OP_INPUT:
-                loads.append(f"const double t{k} = {given.get(k, node.leaf)};")  # before a store that might alias it
-            elif node.operation == ca.OP_CONST:
-                text[k] = node.leaf
-            else:
-                expression = OPERATIONS[node.operation].format(*(text[source] for source in node.sources))
+        for target, k in (*((f"{place} =", k) for k, place in kept.items()), *outputs):
+            targets[k].append(target)
+        lines, last, known = list[str](), list[str](), {*known}
+
+        def name(k: int) -> str:
+            """Write a value, which is read from memory where it is wanted first: so it lives no longer than need be."""
+            node = self.nodes[k]
+            if node.operation == ca.OP_CONST:
+                return node.leaf
+            if k not in known:
+                lines.append(f"const double t{k} = {given.get(k, node.leaf)};")
+                known.add(k)
+            return f"t{k}"
+
+        for k in self.needed(targets, given):
+            if k not in known and self.computed(k, given):
+                node = self.nodes[k]
+                expression = OPERATIONS[node.operation].format(*map(name, node.sources))
                 lines.append(f"const double t{k} = {expression};")
-            for target in (*([f"{kept[k]} ="] if k in kept else []), *targets[k]):
-                (last if target.startswith("return") else lines).append(f"{target} {text[k]};")
-        return [*loads, *lines, *last]
+                known.add(k)
+            for target in targets[k]:
+                (last if target.startswith("return") else lines).append(f"{target} {name(k)};")
+        return [*lines, *last]
+
+    def computed(self, k: int, given: Mapping[int, str]) -> bool:
+        """Whether a value is computed, not read."""
+        return k not in given and self.nodes[k].operation not in (ca.OP_INPUT, ca.OP_CONST)
+
+    def parts(
+        self, groups: Sequence[Sequence[Output]], given: Mapping[int, str], size: int
+    ) -> tuple[list[list[list[str]]], int]:
+        """Cut the statements of each group of outputs into functions of at most `size` operations.
+
+        A compiler's time for the registers of a function grows with its square, and values that live long leave the
+        registers anyway: those that later functions need are handed on in an array ``w``, whose length comes second.
+        """
+        part_of, count, seen = dict[int, int](), 0, list[Output]()
+        ends = list[int]()
+        for outputs in groups:
+            seen += outputs
+            order = [k for k in self.needed(values_of(seen), given) if k not in part_of and self.computed(k, given)]
+            part_of.update((k, count + place // size) for place, k in enumerate(order))
+            count += max(1, -(-len(order) // size))
+            ends.append(count)
+        carried = dict[int, str]()
+        for k, part in part_of.items():
+            for source in self.nodes[k].sources:
+                if part_of.get(source, part) < part:
+                    carried.setdefault(source, f"w[{len(carried)}]")
+        bodies, first = list[list[list[str]]](), 0
+        for outputs, end in zip(groups, ends):
+            bodies.append([])
+            for i in range(first, end):
+                own = [(target, k) for target, k in outputs if min(max(part_of.get(k, first), first), end) == i]
+                before = {k: place for k, place in carried.items() if part_of[k] < i}
+                kept = {k: place for k, place in carried.items() if part_of[k] == i}
+                bodies[-1].append(self.statements(own, given={**given, **before}, kept=kept))
+            first = end
+        return bodies, len(carried)
+
+
+def values_of(outputs: Iterable[Output]) -> list[int]:
+    """Return the values of outputs."""
+    return [value for _, value in outputs]
 
 
 def literal(value: float) -> str:

@@ -12,17 +12,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 
 import casadi as ca
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
-from ocpkit.engines.c.emit import Program, literal
+from ocpkit.engines.c.emit import Program, literal, values_of
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.problem.part_graphs import CostGraph
 
 PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop
+PART = 300  # operations of a function from which a larger one is made
+WHOLE = 1200  # operations up to which one function is faster
 DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each type of stage
 Outputs = list[tuple[str, ca.SX]]
 
@@ -31,6 +34,13 @@ Outputs = list[tuple[str, ca.SX]]
 def kernel(name: str) -> str:
     """Return one of the hand-written C files."""
     return files("ocpkit.engines.c").joinpath("kernel", name).read_text(encoding="utf-8")
+
+
+def seldom(*names: str) -> str:
+    """Return hand-written files that run once in an outer iteration, which gcc then compiles in a third of the time."""
+    gcc = "#if defined(__OPTIMIZE__) && !defined(__clang__)\n#pragma GCC {}\n#endif"
+    less = gcc.format('push_options\n#pragma GCC optimize("O1")')
+    return "\n".join([less, *map(kernel, names), gcc.format("pop_options")])
 
 
 LIBRARY = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>\n#define ENTRY"
@@ -76,7 +86,7 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
         table,
         _terminal(graph.terminal),
         kernel("ddp.c"),
-        *([kernel("units.c"), kernel("augmented.c")] if graph.augmented else []),
+        *([seldom("units.c", "augmented.c")] if graph.augmented else []),
     ]
     return Source("\n".join(parts), handed_on, _scratch_size(graph, handed_on))
 
@@ -160,13 +170,13 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
     """The model of a type of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
     width, (x, u, p, v) = _rounded(n + m + 1), stage.symbols()
-    orders = [stage.expand(x, u, p, v, second_order=second_order) for second_order in (True, False)]
-    F = [ca.horzcat(e.fu, e.fx) for e in orders]
-    H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in orders]
-    slopes = [ca.vertcat(e.lu, e.lx) for e in orders]
-    table_F, table_H = Table.of(F, width), Table.of(H, width)
+    exact, approximate = (stage.expand(x, u, p, v, second_order=order) for order in (True, False))
+    F = ca.horzcat(approximate.fu, approximate.fx)
+    H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in (approximate, exact)]
+    slope = ca.vertcat(approximate.lu, approximate.lx)
+    table_F, table_H = Table.of([F], width), Table.of(H, width)
     (state, cost), origin = stage.step(x, u, p), stage.step(ca.SX.zeros(n), ca.SX.zeros(m), p)
-    quadratic = table_H.is_form(origin[1], ca.substitute(slopes[0], ca.vertcat(x, u), 0))
+    quadratic = table_H.is_form(origin[1], ca.substitute(slope, ca.vertcat(x, u), 0))
     dense = [i for i in range(following) if table_F.dense(i)]
     step: Outputs = [
         (f"f[{i}] +=", origin[0][i]) if i in dense else (f"f[{i}] =", state[i])
@@ -175,20 +185,18 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
     ]
     form = "return quadratic(STAGE(fixed) + NEXT * WIDTH, z, Z, WIDTH) +"
     step.append((form, origin[1]) if quadratic else ("return", cost))
-    parts = [step]
-    for f, h, slope in zip(F, H, slopes):
-        parts.append(table_F.outputs("F", f) + table_H.outputs("H", h, triangle=True))
-        if not quadratic:
-            parts[-1] += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
-    bodies, shared = _cut([("x", x), ("u", u), ("p", p), ("v", v)], parts)
+    first = table_F.outputs("F", F)
+    if not quadratic:
+        first += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
+    hessians = [table_H.outputs("H", h, triangle=True) for h in H]
+    inputs = [("x", x), ("u", u), ("p", p), ("v", v)]
+    body, derivatives, shared = _cut(inputs, step, [first + hessians[0], hessians[1]])
     gather = ["double z[Z];", "STAGE(gather)(x, u, z);"]
     if quadratic or dense:
-        bodies[0][:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
-    if quadratic:
-        for body in bodies[1:]:
-            body += [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
+        body[:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
+    linear = [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
     arguments = "const double *x, const double *u, const double *p"
-    derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
+    of_derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
     text = "\n".join(
         [
             f"#define STAGE(name) name##_{number}",
@@ -197,10 +205,10 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
             f"#define PRICED {_priced(stage.cost)}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
             kernel("model.c"),
-            _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", bodies[0]),
-            *_twice("STAGE(derive)", "STAGE(derive_gauss_newton)", derivatives, bodies[1:]),
+            _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", body),
+            *derivatives.functions("STAGE(derive)", of_derivatives, linear if quadratic else []),
             *_price("STAGE(price)", "STAGE(slopes)", stage.cost, [("x", x), ("u", u), ("p", p)]),
-            *([kernel("slopes.c")] if stage.cost.rows else []),
+            *([seldom("slopes.c")] if stage.cost.rows else []),
             kernel("stage.c"),
             *(f"#undef {name}" for name in DEFINED),
         ]
@@ -218,49 +226,88 @@ def _products(first: int, last: int) -> str:
     return f"for (int i = {first}; i < {last}; i++) f[i] = dot(STAGE(fixed) + i * WIDTH, z, Z);"
 
 
-def _cut(inputs: list[tuple[str, ca.SX]], parts: list[Outputs]) -> tuple[list[list[str]], int]:
-    """Return the bodies of the step and of its derivatives, and how many values the step hands on to these."""
-    program = Program(inputs, [value for outputs in parts for _, value in outputs])
-    numbered, count = list[list[tuple[str, int]]](), 0
-    for outputs in parts:
-        numbered.append([(target, count + i) for i, (target, _) in enumerate(outputs)])
-        count += len(outputs)
-    step, *derivatives = numbered
-    later = [i for outputs in derivatives for _, i in outputs]
-    shared = program.shared([i for _, i in step], later)
-    bodies = [program.statements(step, kept=shared)]
-    return bodies + [program.statements(outputs, given=shared) for outputs in derivatives], len(shared)
+def _cut(
+    inputs: list[tuple[str, ca.SX]], step: Outputs, derivatives: Sequence[Outputs]
+) -> tuple[list[str], Derivatives, int]:
+    """Return the body of a step, its derivatives, and how many values the step hands on to these.
+
+    The derivatives are those without second order, and what takes the place of some of them to second order.
+    """
+    program = Program(inputs, [value for outputs in (step, *derivatives) for _, value in outputs])
+    values = iter(program.outputs)
+    of_step, first, second = ([(target, next(values)) for target, _ in outputs] for outputs in (step, *derivatives))
+    before = dict(first)
+    second = [(target, value) for target, value in second if before.get(target) != value]
+    shared = program.shared(of_step, [*first, *second])
+    of_first, of_both = (program.needed(values_of(outputs), shared) for outputs in (first, [*first, *second]))
+    if len(of_both) > WHOLE:
+        (first_parts, second_parts), carried = program.parts([first, second], shared, PART)
+        found = Derivatives(first_parts, second_parts if second else [], carried)
+    else:
+        later = program.statements(second, given=shared, known=of_first)
+        found = Derivatives([program.statements(first, given=shared)], [later] if second else [])
+    return program.statements(of_step, kept=shared), found, len(shared)
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Statements of derivatives: those without second order, and those to second order, each cut into parts.
+
+    Parts hand on `carried` numbers; None: there is one part of each, and they are statements of one function.
+    """
+
+    first: list[list[str]]
+    second: list[list[str]]
+    carried: int | None = None
+
+    def functions(self, name: str, arguments: str, more: Sequence[str] = ()) -> list[str]:
+        """Return the C functions; `more` are statements that come after those without second order."""
+        head = f"({arguments}, int second_order)"
+        leave = ["if (!second_order) return;"] if self.second else []
+        if self.carried is None:
+            return [_function(f"void {name}{head}", [*chain(*self.first), *more, *leave, *chain(*self.second)])]
+        names = ", ".join([*_names(arguments), "w"])
+        bodies = [*self.first, *self.second]
+        own = [name.removesuffix(")") + f"_{i}" + ")" * name.endswith(")") for i in range(len(bodies))]
+        calls = [f"{each}({names});" for each in own]
+        cut = len(self.first)
+        body = [f"double w[{self.carried + 1}];", *calls[:cut], *more, *leave, *calls[cut:]]
+        parts = [
+            _function(f"NOINLINE void {each}({arguments}, double *restrict w)", statements)
+            for each, statements in zip(own, bodies)
+        ]
+        return [*parts, _function(f"void {name}{head}", body)]
+
+
+def _value(inputs: list[tuple[str, ca.SX]], outputs: Outputs) -> list[str]:
+    """Return the body of a function that stands alone."""
+    return _cut(inputs, outputs, ([], []))[0]
 
 
 def _terminal(terminal: TerminalGraph) -> str:
     """The terminal cost as C functions."""
     n = terminal.state_size
     x, p = ca.SX.sym("x", n), ca.SX.sym("p", terminal.parameter_size)
-    orders = [terminal.expand(x, p, second_order=second_order) for second_order in (True, False)]
-    table, cost = Table.of([hessian for _, _, hessian in orders], n), orders[0][0]
+    (cost, _, exact), (_, gradient, approximate) = (terminal.expand(x, p, second_order=k) for k in (True, False))
+    table = Table.of([approximate, exact], n)
     origin = ca.substitute(cost, x, 0)
-    quadratic = table.is_form(origin, ca.substitute(orders[0][1], x, 0))
-    parts: list[Outputs] = [
-        [("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)]
-    ]
-    for _, gradient, hessian in orders:
-        parts.append(table.outputs("Vxx", hessian))
-        if not quadratic:
-            parts[-1] += [(f"Vx[{i}] =", gradient[i]) for i in range(n)]
-    bodies = [_cut([("x", x), ("p", p)], [outputs, []])[0][0] for outputs in parts]
-    if quadratic:
-        for body in bodies[1:]:
-            body.append("for (int i = 0; i < FINAL; i++) Vx[i] = dot(Vxx + i * FINAL, x, FINAL);")
+    quadratic = table.is_form(origin, ca.substitute(gradient, x, 0))
+    hessians = [table.outputs("Vxx", hessian) for hessian in (approximate, exact)]
+    slopes: Outputs = [] if quadratic else [(f"Vx[{i}] =", gradient[i]) for i in range(n)]
+    inputs = [("x", x), ("p", p)]
+    derivatives = _cut(inputs, [], [slopes + hessians[0], hessians[1]])[1]
+    linear = ["for (int i = 0; i < FINAL; i++) Vx[i] = dot(Vxx + i * FINAL, x, FINAL);"]
+    value = ("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)
     arguments = "const double *x, const double *p"
-    derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
+    of_derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
     return "\n".join(
         [
             f"enum {{ FINAL = {n}, FINAL_ROWS = {_row_count(terminal.cost)} }};",
             _numbers("terminal_fixed", table.values),
             _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
-            _function(f"double terminal_cost({arguments})", bodies[0]),
-            *_twice("terminal_derive", "terminal_derive_gauss_newton", derivatives, bodies[1:]),
-            *_price("terminal_price", "terminal_slopes", terminal.cost, [("x", x), ("p", p)]),
+            _function(f"double terminal_cost({arguments})", _value(inputs, [value])),
+            *derivatives.functions("terminal_derive", of_derivatives, linear if quadratic else []),
+            *_price("terminal_price", "terminal_slopes", terminal.cost, inputs),
         ]
     )
 
@@ -281,8 +328,8 @@ def _price(name: str, slopes_name: str, cost: CostGraph, inputs: list[tuple[str,
     entries: Outputs = [(f"g[{i * columns + j}] =", slopes[i, j]) for i, j in places]
     clear = f"memset(g, 0, {count * columns} * sizeof *g);"
     return [
-        _function(head, _cut(inputs, [[*outputs, ("return", value)], []])[0][0]),
-        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_cut(inputs, [entries, []])[0][0]]),
+        _function(head, _value(inputs, [*outputs, ("return", value)])),
+        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_value(inputs, entries)]),
     ]
 
 
@@ -295,17 +342,15 @@ def _priced(cost: CostGraph) -> str:
     return ", ".join([str(_row_count(cost)), *(f"STAGE({name})" if cost.rows else "0" for name in functions)])
 
 
-def _twice(exact: str, approximate: str, arguments: str, bodies: list[list[str]]) -> list[str]:
-    """The full and the Gauss-Newton derivatives; where they are the same, the second calls the first."""
-    names = re.findall(r"(\w+)(?:,|$)", arguments)
-    body = [f"{exact}({', '.join(names)});"] if bodies[0] == bodies[1] else bodies[1]
-    return [_function(f"void {exact}({arguments})", bodies[0]), _function(f"void {approximate}({arguments})", body)]
-
-
 def _function(head: str, body: Iterable[str]) -> str:
     """A static C function; its arguments may go unused."""
-    unused = [f"(void){name};" for name in re.findall(r"(\w+)(?:,|\)$)", head)]
+    unused = [f"(void){name};" for name in _names(head.rstrip(")"))]
     return "\n  ".join([f"static {head} {{", *unused, *body]) + "\n}"
+
+
+def _names(arguments: str) -> list[str]:
+    """Names of the arguments in the head of a function."""
+    return re.findall(r"(\w+)(?:,|$)", arguments)
 
 
 def _numbers(name: str, values: Array) -> str:

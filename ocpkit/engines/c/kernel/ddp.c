@@ -1,6 +1,6 @@
 /* The whole DDP iteration (ocpkit/solvers/ddp/ddp.py, which says what and why) on memory that the caller owns.
    Before this text stand `kinds` (a table of the kinds of stages) and the terminal cost: FINAL (its size),
-   terminal_prepare, terminal_cost, terminal_derive, terminal_derive_gauss_newton. */
+   terminal_prepare, terminal_cost, terminal_derive. */
 enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP, SADDLE };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 /* columns of a row of history: those of every kind, then those of a DDPIteration */
@@ -228,7 +228,7 @@ static long backward_sweep(ddp *s, int second_order) {
   begin_metrics(s, 0);
   x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
   double *kept = Vxx;
-  (second_order ? terminal_derive : terminal_derive_gauss_newton)(x, p, Vx, Vxx);
+  terminal_derive(x, p, Vx, Vxx, second_order);
   for (long t = s->horizon - 1; t >= 0; t--) {
     const kind *const stage = stage_kind(s, t);
     const int n = stage->n, m = stage->m;

@@ -4,7 +4,6 @@
 #error "compile without -ffast-math, -Ofast and -ffinite-math-only: line search and statuses look for NaN and infinity"
 #endif
 #ifdef __AVX__
-#include <immintrin.h>
 enum { LANES = 4 };
 #else
 enum { LANES = 2 }; /* a vector wider than the registers would live in memory */
@@ -14,6 +13,7 @@ typedef double pack __attribute__((vector_size(8 * LANES), aligned(8), may_alias
 enum { PACK = 4 }; /* rows are padded to so many numbers, whatever the registers hold */
 #define ROUND_UP(count) (((count) + PACK - 1) / PACK * PACK)
 #define INLINE static inline __attribute__((always_inline, unused))
+#define NOINLINE __attribute__((noinline))
 #define AT(pointer) (*(pack *)(pointer))
 #define CONST_AT(pointer) (*(const pack *)(pointer))
 
@@ -79,6 +79,15 @@ INLINE void multiply(int first, int last, int depth, const double *a, int row, i
       panel_row(depth, a + i * row, term, b + j, from ? from + i * width + j : 0, c + i * width + j, width);
 }
 
+#ifdef __AVX__ /* the compilers' own names: <immintrin.h> takes half a second to read */
+typedef double aligned_pack __attribute__((vector_size(8 * LANES), may_alias));
+#ifdef __clang__
+#define STREAM(to, values) __builtin_nontemporal_store((aligned_pack)(values), (aligned_pack *)(to))
+#else
+#define STREAM(to, values) __builtin_ia32_movntpd256(to, (aligned_pack)(values))
+#endif
+#endif
+
 /* Copy what is not read again soon past the caches: nothing is fetched to be overwritten, and nothing thrown out. */
 INLINE void put_away(const double *from, double *to, long count) {
   long i = 0;
@@ -86,7 +95,7 @@ INLINE void put_away(const double *from, double *to, long count) {
   enum { LEAST = 64 }; /* below, parts of cache lines cost more than is saved */
   if (count >= LEAST) {
     for (; (uintptr_t)(to + i) % sizeof(pack); i++) to[i] = from[i];
-    for (; i + PACK <= count; i += PACK) _mm256_stream_pd(to + i, _mm256_loadu_pd(from + i));
+    for (; i + PACK <= count; i += PACK) STREAM(to + i, CONST_AT(from + i));
   }
 #endif
   for (; i < count; i++) to[i] = from[i];

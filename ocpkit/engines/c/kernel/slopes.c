@@ -12,7 +12,7 @@ static double STAGE(cut)(double value) { return fabs(value) < 1e-100 ? 0 : fabs(
 static void STAGE(linearize)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
   double following[NEXT], handed_on[SHARED + 1];
   STAGE(step)(x, u, p, following, handed_on);
-  STAGE(derive_gauss_newton)(x, u, p, v, handed_on, F, H);
+  STAGE(derive)(x, u, p, v, handed_on, F, H, 0);
 }
 
 /* `rows` (Z): the gradient of the combination at this stage, `a` that from the next state on. Where Q_uu is positive

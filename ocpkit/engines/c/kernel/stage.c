@@ -2,7 +2,7 @@
    N, M, NEXT (sizes of x, u and the next state), Z = M + N, WIDTH (Z + 1 in whole vectors), SHARED (the number of
    values that a step hands on to its derivatives), BOUNDED (whether controls have bounds), PRICED (the end of the table
    of a kind: what there is of constraints that the cost prices, see sweep.c), STAGE(name), and the model: STAGE(prepare),
-   STAGE(step), STAGE(derive), STAGE(derive_gauss_newton).
+   STAGE(step), STAGE(derive).
 
    Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
 
@@ -115,7 +115,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
       v[i] += moved;
       found->change += gap[i] * (next_Vx[i] + moved / 2);
     }
-  (s->second_order ? STAGE(derive) : STAGE(derive_gauss_newton))(x, u, p, v, shared, F, H);
+  STAGE(derive)(x, u, p, v, shared, F, H, s->second_order);
   STAGE(assemble)(s, F, H, v, next_Vxx, W, Q);
   for (int a = 0; a < M; a++) {
     hessian_diagonal[a] = fabs(Q[a * WIDTH + a]), slope[a] = Q[a * WIDTH + Z];
@@ -172,7 +172,7 @@ static double STAGE(forward)(const double *x, const double *u, const double *p, 
 /* Whether all first-order and Gauss-Newton derivatives are finite numbers. */
 static int STAGE(finite)(const double *x, const double *u, const double *p, const double *shared, double *model) {
   double *const F = model, *const H = F + NEXT * WIDTH;
-  STAGE(derive_gauss_newton)(x, u, p, x, shared, F, H);
+  STAGE(derive)(x, u, p, x, shared, F, H, 0);
   return all_finite(F, NEXT * WIDTH) && all_finite(H, Z * WIDTH);
 }
 

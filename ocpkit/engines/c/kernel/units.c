@@ -117,7 +117,7 @@ static void sum_up(augmented *a, sums *w) {
   double kept[FINAL + FINAL * FINAL];
   const double *x = s->x + s->states - FINAL, *u = s->u + s->controls, *p = take_off(a, w, s->horizon);
   memcpy(kept, end_Vx, FINAL * sizeof *kept), memcpy(kept + FINAL, end_Vxx, sizeof kept - FINAL * sizeof *kept);
-  terminal_derive_gauss_newton(x, p, end_Vx, end_Vxx);
+  terminal_derive(x, p, end_Vx, end_Vxx, 0);
   const double *Vx = end_Vx, *Vxx = end_Vxx, *combined = w->a[s->horizon % 2];
   terminal_slopes(x, p, w->rows);
   mix_rows(a, w, s->horizon, FINAL);
