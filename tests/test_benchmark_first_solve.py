@@ -17,7 +17,7 @@ def row(seconds: float, J: float = 1.0, status: str = "CONVERGED", *, solved: bo
     ours = {"wall": wall, "sizes": [2, 1, 10], "solves": [{"J": J, "status": status}] * 3}
     of_ipopt = {"write": 0.2, "build": 0.3, "solve": 0.5, "second": 1.0}
     theirs = {"wall": of_ipopt, "solves": [{"J": 1.0, "status": "", "success": solved}] * 2}
-    build = {"wall": {"declare": 0.0, "trace": 0.0, "build": ready}}
+    build = {"wall": {"declare": 0.0, "build": ready}}
     return Row("pendulum", {"ocpkit": [ours], "ipopt": [theirs], "c": [build]})
 
 
@@ -31,6 +31,7 @@ def test_ratios_are_judged_over_all_rows() -> None:
     assert found["first solve / IPOPT's, nine in ten"] == pytest.approx(0.9)
     assert found["first solve / IPOPT's, largest"] == pytest.approx(1.0)
     assert found["second solve / IPOPT's, largest"] == pytest.approx(0.05)
+    assert found["solve in C / IPOPT's second, largest"] == pytest.approx(0.01)
     assert found["seconds until C is ready, n ≤ 14, largest"] == 10
 
 
@@ -59,7 +60,7 @@ def test_every_case_has_its_solver() -> None:
 
 
 @pytest.mark.slow
-def test_roles_measure_a_case() -> None:
+def test_roles_measure_a_case(builds_beside: None) -> None:
     case = cases.get("suite/dqc")
     ours, theirs = worker.solve_by_ocpkit(case, 60.0), worker.solve_by_ipopt(case, 60.0)
     assert ours["sizes"] == [2, 1, 60]

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import first_solve, page
-from benchmarks.control.clock import pin_to_one_core
 from benchmarks.first_solve import cases, verdicts
 from benchmarks.first_solve.race import Row, measure
 from benchmarks.machine import describe
@@ -48,7 +47,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the rows, and go on from those in it")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the measured part of a page")
     options = parser.parse_args()
-    pin_to_one_core()
     machine = describe("ocpkit", "casadi", "numpy") | {"IPOPT": ", ".join(f"{k}={v}" for k, v in IPOPT.items())}
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     rows = list(_rows(options.only or cases.names(), options.repeat, options.json))
@@ -90,7 +88,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.seconds("ipopt", "second"), 1e3),
         _number(verdicts.second_ratio(row)),
         _number(row.seconds("ocpkit", "in C"), 1e3),
-        _number(row.seconds("c", "declare", "trace", "build")),
+        _number(row.seconds("c", "declare", "build")),
         *("–" if each is None else f"{each['J']:.8g}" for each in (ours, theirs)),
         verdicts.compare_costs(row) or "–",
         "–" if row.optimum is None else f"{row.optimum:.8g}",

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from benchmarks import suite
 from ocpkit import DDP, InteriorPoint, Problem, models
-from ocpkit.engines.graphs import ProblemGraph, trace_problem
-from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.driver import Solver
 
 
@@ -64,11 +62,6 @@ def get(name: str) -> Case:
 def recommended(problem: Problem, time_limit: float) -> Solver:
     """Return the solver for somebody who does not choose one: DDP without constraints, else the interior point."""
     return InteriorPoint(time_limit=time_limit) if _constrained(problem) else DDP(time_limit=time_limit)
-
-
-def compiled_structure(problem: Problem) -> ProblemGraph:
-    """Return the structure that the recommended solver runs in C."""
-    return trace_problem(Augmented(problem, barrier=True).template if _constrained(problem) else problem)
 
 
 def _constrained(problem: Problem) -> bool:

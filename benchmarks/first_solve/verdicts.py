@@ -8,7 +8,7 @@ median over the rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -63,14 +63,19 @@ def second_ratio(row: Row) -> float | None:
     return row.ratio(("second",), ("second",))
 
 
-def _judged(rows: Sequence[Row], second: bool) -> list[float]:
+def in_c_ratio(row: Row) -> float | None:
+    """Time of a solve once C is ready over IPOPT's second."""
+    return row.ratio(("in C",), ("second",))
+
+
+def _judged(rows: Sequence[Row], of: Callable[[Row], float | None]) -> list[float]:
     """Ratios of the rows that IPOPT solves, infinite where ocpkit has no answer that counts."""
     ratios = list[float]()
     for row in rows:
         theirs = row.answer("ipopt")
         if theirs is None or not theirs["success"]:
             continue
-        ratio = second_ratio(row) if second else first_ratio(row)
+        ratio = of(row)
         counts = converged(row) and compare_costs(row) != "worse"
         ratios.append(ratio if counts and ratio is not None else float("inf"))
     return ratios
@@ -80,18 +85,22 @@ def judge(rows: Sequence[Row]) -> Iterator[Verdict]:
     """Yield every target's verdict."""
     yield Verdict("answers that are not converged", 0, sum(not converged(row) for row in rows))
     yield Verdict("answers with J more than 1e-6 above IPOPT's", 0, sum(compare_costs(row) == "worse" for row in rows))
-    first = _judged(rows, second=False)
+    first = _judged(rows, first_ratio)
     if first:
         yield Verdict("first solve / IPOPT's, median", MEDIAN, median(first))
         yield Verdict("first solve / IPOPT's, nine in ten", NINE_IN_TEN, _quantile(first, 0.9))
         yield Verdict("first solve / IPOPT's, largest", WORST, max(first))
-    ready = [row.seconds("c", "declare", "trace", "build") for row in rows if (row.sizes or [0])[0] <= LARGEST]
+    ready = [row.seconds("c", "declare", "build") for row in rows if (row.sizes or [0])[0] <= LARGEST]
     if ready:
         worst = max(float("inf") if seconds is None else seconds for seconds in ready)
         yield Verdict(f"seconds until C is ready, n ≤ {LARGEST}, largest", READY, worst)
-    second = _judged(rows, second=True)
+    second = _judged(rows, second_ratio)
     if second:
         yield Verdict("second solve / IPOPT's, largest", SECOND, max(second))
+    in_c = _judged(rows, in_c_ratio)
+    if in_c:
+        yield Verdict("solve in C / IPOPT's second, nine in ten", SECOND, _quantile(in_c, 0.9))
+        yield Verdict("solve in C / IPOPT's second, largest", SECOND, max(in_c))
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
