@@ -261,6 +261,26 @@ def test_every_compiler_builds_what_is_written(name: str, folder: Path, monkeypa
     assert ours.cost == pytest.approx(expected.cost, rel=1e-6)
 
 
+def test_a_compiler_from_a_package_serves_where_none_is_installed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package like it, whose compiler is the system's, shows how it is called."""
+    cc, package = shutil.which("cc"), tmp_path / "packages" / "ziglang"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(f"import os, sys\nos.execv({cc!r}, [{cc!r}, *sys.argv[2:]])\n")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
+    monkeypatch.setattr(compiler, "CANDIDATES", ())
+    compiler._find.cache_clear()
+    try:
+        assert compiler.find_compiler().command == (sys.executable, "-m", "ziglang", "cc")
+        assert "-fPIC" in compiler.find_compiler().flags
+        assert compiled(solve(scalar(0.99)))
+    finally:
+        compiler._find.cache_clear()
+
+
 @pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
 def test_flags_that_drop_nan_are_refused(flag: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCPKIT_CFLAGS", flag)

@@ -8,9 +8,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ FLAGS = ("-std=gnu11", "-O3", "-march=native", *ARITHMETIC, "-fPIC", "-shared")
 # Passes of gcc that take a tenth of its time on long straight-line code, which they do not make faster.
 WITHOUT = ("-fno-tree-pre", "-fno-tree-slp-vectorize")
 CANDIDATES = ("cc", "gcc", "clang")
+ZIG = [sys.executable, "-m", "ziglang", "cc"]  # clang from PyPI, for where nothing else is installed
+UNCHECKED = ("-fno-sanitize=undefined",)  # which zig adds by itself
 ERROR_LINES = 5
 PATIENCE = 1800  # seconds after which a compiler hangs
 
@@ -103,7 +107,7 @@ def _run(command: list[str], scratch: Path) -> subprocess.CompletedProcess[str]:
 
 
 def find_compiler() -> Compiler:
-    """Find the compiler: ``CC`` if it is set, else cc, gcc or clang.
+    """Find the compiler: ``CC`` if it is set, else cc, gcc, clang, or that of the package ziglang.
 
     Raises
     ------
@@ -116,7 +120,8 @@ def find_compiler() -> Compiler:
 @lru_cache(maxsize=8)
 def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
     chosen = _words("OCPKIT_CFLAGS", extra_flags)
-    for words in [_words("CC", cc)] if cc.strip() else [[name] for name in CANDIDATES]:
+    zig = [ZIG] if find_spec("ziglang") is not None else []
+    for words in [_words("CC", cc)] if cc.strip() else [*([name] for name in CANDIDATES), *zig]:
         program = shutil.which(words[0], path=search_path)
         if program is None:
             continue
@@ -127,9 +132,10 @@ def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
             continue
         if said.returncode == 0:
             version = (said.stdout.strip().splitlines() or [program])[0]
-            of_family = () if "clang" in said.stdout else WITHOUT
+            of_clang = UNCHECKED if words is ZIG else ()
+            of_family = of_clang if "clang" in said.stdout else WITHOUT
             return Compiler(command, (*FLAGS, *of_family, *chosen), version)
-    looked_for = f"CC={cc}" if cc.strip() else ", ".join(CANDIDATES)
+    looked_for = f"CC={cc}" if cc.strip() else f"{', '.join(CANDIDATES)}, the package ziglang"
     raise CompilerError(f"no C compiler was found ({looked_for})")
 
 
