@@ -197,8 +197,15 @@ class VMEngine:
 
     def first_not_finite(self, stages: Expanded, terminal: Value) -> int | None:
         """Return the first stage (T: the terminal cost) whose derivatives are not finite, or None."""
-        reference = NumpyEngine(self.problem)
-        return reference.first_not_finite(*reference.expand(stages.trajectory, second_order=stages.second_order))
+        trajectory = stages.trajectory
+        for run in self.runs:
+            series = _rows(trajectory.states, run), _rows(trajectory.controls, run), self._parameters(run)
+            (derivatives,) = _sweep("derivatives", run, stages.second_order)(*series)
+            failed = np.flatnonzero(~np.isfinite(derivatives).all(axis=1))
+            if len(failed):
+                return run.first + int(failed[0])
+        finite = np.isfinite(terminal.x).all() and np.isfinite(terminal.xx).all()
+        return None if finite else self.problem.horizon
 
     def _parameters(self, run: StageRun) -> Array:
         p = self.problem.parameters
@@ -262,6 +269,14 @@ def _step(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
     return _function([x, u, p], stage.step(x, u, p)), 0, (1, 1)
 
 
+def _derivatives(stage: StageGraph, second_order: bool) -> tuple[ca.Function, int, tuple[int, ...]]:
+    """(x, u, p) → the entries of f_x, f_u and of the derivatives of ℓ that are not zero everywhere."""
+    x, u, p, _ = stage.symbols()
+    blocks = stage.dynamics.jacobian(x, u, p), *stage.cost.expand(ca.vertcat(x, u), (x, u, p), second_order)
+    entries = [entry for block in blocks for entry in block.nonzeros()]
+    return ca.Function("stage", [x, u, p], [ca.vertcat(ca.SX(0, 1), *entries)]), 0, (1,)
+
+
 def _rollout(stage: StageGraph) -> tuple[ca.Function, int, tuple[int, ...]]:
     """The same, with x carried from stage to stage."""
     return _step(stage)[0], 1, (1, 1)
@@ -319,6 +334,7 @@ def _backward(
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "step": _step,
+    "derivatives": _derivatives,
     "rollout": _rollout,
     "forward": _forward,
     "backward": _backward,
