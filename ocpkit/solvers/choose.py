@@ -22,6 +22,7 @@ from ocpkit.problem.problem import Problem
 LARGEST_FOR_VM, KINDS_FOR_VM = 24, 8
 LARGEST_AT_ALL = 80
 LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time grows faster than the code
+SHARE = 0.7  # of a time limit, after which a solve that wants C goes on without, to have an answer in time
 BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: only engine="c" compiles
 
 
@@ -85,9 +86,9 @@ def _choose(problem: Problem, wanted: str, obstacle: str, time_limit: float) -> 
             raise UnsupportedProblem(obstacle)
         graph = trace_problem(problem)
         if wanted == "c":
-            library = library_within(graph, time_limit)
+            library = library_within(graph, SHARE * time_limit)
             if library is None:
-                return Choice("numpy", f"C was not compiled within {time_limit:.3g} s")
+                return Choice("numpy", f"C was not compiled within {SHARE * time_limit:.3g} s")
             return Choice("c", library.origin, graph, library)
         if wanted == "vm" and _size(graph) > LARGEST_AT_ALL:
             raise UnsupportedProblem(f"its unrolled arithmetic is for up to {LARGEST_AT_ALL} states and controls")

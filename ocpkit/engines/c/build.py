@@ -27,7 +27,8 @@ from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.engines.c.library import BuildTimes, Library, cached_library, library_key, load_library
 from ocpkit.engines.graphs import ProblemGraph
 
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ocpkit.engines.c.builder import main; main()"
+START = "import sys; sys.path[:] = sys.argv[1].split(chr(10)); from ocpkit.engines.c.builder import main; main()"
+FLAGS = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s"}  # the builder sees what this one sees
 INTERVAL = 0.01  # seconds between two looks of somebody who waits
 PATIENCE = 1.0  # seconds that a builder has to end by itself
 REMEMBERED = 256  # structures whose builds have failed
@@ -109,22 +110,29 @@ class Build:
         for other in list(_builds.values()):
             if other.process is not None and other.process.poll() is None:
                 return
-            _builds.pop(other.key)
+            with suppress(CompilerError):
+                other.look()
+        _builds[self.key] = self
         try:
             self._start()
         except OSError as error:  # no memory, no room for the file, or no processes here
             raise self._failure(f"no process can be started beside: {error.strerror}") from error
-        _builds[self.key] = self
+        except BaseException:  # Ctrl-C
+            self.end()
+            raise
         _log.info("a process beside compiles a solver for %s", self.sizes)
 
     def _start(self) -> None:
+        if not sys.executable:
+            raise FileNotFoundError(2, "this interpreter does not know its own program")
         path = [*(entry for entry in sys.path if isinstance(entry, str)), str(Path(__file__).parents[3])]
+        flags = [flag for name, flag in FLAGS.items() if getattr(sys.flags, name)]
         with tempfile.TemporaryFile() as task:
-            pickle.dump((self.graph, self.key, library_key(self.graph, quick=True), os.getpid()), task)
+            pickle.dump((self.graph, self.key, library_key(self.graph, quick=True)), task)
             task.seek(0)
             self.answer = tempfile.TemporaryFile("ab+")  # noqa: SIM115 - both sides have a place of their own in it
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START, json.dumps(path)],
+                [sys.executable, *flags, "-c", START, "\n".join(path)],
                 stdin=task,
                 stdout=self.answer,
                 stderr=subprocess.DEVNULL,
@@ -142,7 +150,10 @@ class Build:
             if not line.endswith(b"\n"):
                 return  # the rest of it comes
             self.read += len(line)
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:  # from a sitecustomize that talks
+                continue
             if "error" in said:
                 raise self._failure(said["error"])
             times = BuildTimes(**said["seconds"])
@@ -192,7 +203,8 @@ class Build:
             except subprocess.TimeoutExpired:  # deep inside CasADi
                 self.process.kill()
                 self.process.wait()
-                open_cache().sweep(self.key)
+            with suppress(CompilerError):
+                open_cache().sweep(self.process.pid)
 
 
 def begin_build(graph: ProblemGraph) -> Build:
@@ -243,6 +255,7 @@ def _forget() -> None:
     for build in _builds.values():
         if build.process is not None:
             build.process.returncode = 0
+        build.process = build.answer = None
     _builds.clear()
 
 

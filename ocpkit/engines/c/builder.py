@@ -29,9 +29,10 @@ TIDYING = 1.0  # seconds
 
 
 def main() -> NoReturn:
-    """Build the solver whose graph, keys and client are pickled on stdin."""
+    """Build the solver whose graph and keys are pickled on stdin."""
     signal.signal(signal.SIGTERM, _leave)
-    graph, key, quick_key, client = pickle.load(sys.stdin.buffer)
+    client = os.getppid()
+    graph, key, quick_key = pickle.load(sys.stdin.buffer)
     with suppress(AttributeError, OSError):  # Windows
         os.nice(NICENESS)
     Thread(target=_watch, args=(client,), daemon=True).start()

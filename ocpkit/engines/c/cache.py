@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.engines.c.lock import locked
 
 MAX_BYTES = 256 * 2**20
@@ -75,7 +76,7 @@ class Cache:
         """Build the entry of a key: `build` writes the shared object to the path that it is given."""
         self._make()
         with tempfile.TemporaryDirectory(
-            dir=self.folder, prefix=f"building-{key}-", ignore_cleanup_errors=True
+            dir=self.folder, prefix=f"building-{key}-{os.getpid()}-", ignore_cleanup_errors=True
         ) as scratch:
             built = Path(scratch) / "solver.so"
             build(built)
@@ -117,9 +118,9 @@ class Cache:
             with suppress(OSError):  # Windows, while it is loaded
                 path.unlink()
 
-    def sweep(self, key: str) -> None:
-        """Remove what a killed build of a key has left behind."""
-        for leftover in self.folder.glob(f"building-{key}*"):
+    def sweep(self, process: int) -> None:
+        """Remove what a process that was ended in the middle of a build has left behind."""
+        for leftover in self.folder.glob(f"building-*-{process}-*"):
             _remove(leftover)
 
     def _make(self) -> None:
@@ -156,9 +157,18 @@ def _open(folder: Path) -> Cache:
         obstacle = f"{folder} cannot be written ({error.strerror})"
     if not obstacle:
         return Cache(folder)
-    temporary = tempfile.mkdtemp(prefix="ocpkit-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    try:
+        temporary = tempfile.mkdtemp(prefix="ocpkit-")
+    except OSError as error:
+        raise CompilerError(f"there is no folder for compiled solvers: {obstacle}, and {error}") from error
+    atexit.register(_remove_own, temporary, os.getpid())
     return Cache(Path(temporary), f"kept for this process only: {obstacle}")
+
+
+def _remove_own(folder: str, owner: int) -> None:
+    """Remove a temporary folder at the exit of the process that has made it, not of one forked from it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exposed(folder: Path) -> str:

@@ -9,6 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,7 +31,9 @@ CANDIDATES = ("cc", "gcc", "clang")
 ZIG = [sys.executable, "-m", "ziglang", "cc"]  # clang from PyPI, for where nothing else is installed
 UNCHECKED = ("-fno-sanitize=undefined",)  # which zig adds by itself
 ERROR_LINES = 5
-PATIENCE = 1800  # seconds after which a compiler hangs
+LONGEST_MESSAGE, LONGEST_TALK = 2_000, 2**24  # bytes that are read, and that are too many
+PATIENCE, SHORT_PATIENCE = 1800.0, 3.0  # seconds after which a compiler hangs, and one that is asked for its version
+INTERVAL = 0.5  # seconds between two looks at a compiler that works
 
 
 class CompilerError(UnsupportedProblem):
@@ -73,37 +78,51 @@ class Compiler:
         """
         command = [*self.command, *self.flags, "-o", str(target), str(source), "-lm"]
         try:
-            done = _run(command, target.parent)
+            status, said = _run(command, PATIENCE, target.parent)
         except OSError as error:
             raise CompilerError(f"the C compiler cannot be run: {error}") from error
         except subprocess.TimeoutExpired as error:
-            raise CompilerError(f"{shlex.join(self.command)} was not done after {PATIENCE} s") from error
-        if done.returncode < 0:
-            raise CompilerError(f"{shlex.join(self.command)} was killed by signal {-done.returncode}")
-        if done.returncode or not target.exists():
-            said = " | ".join(done.stderr.strip().splitlines()[:ERROR_LINES])
-            raise CompilerError(f"{shlex.join(self.command)} could not compile the solver: {said}")
+            raise CompilerError(
+                f"{shlex.join(self.command)} was not done after {PATIENCE} s, or did not stop talking"
+            ) from error
+        if status < 0:
+            raise CompilerError(f"{shlex.join(self.command)} was killed by signal {-status}")
+        if status or not target.exists():
+            lines = " | ".join(said.strip().splitlines()[:ERROR_LINES]) or "it says nothing"
+            raise CompilerError(f"{shlex.join(self.command)} could not compile the solver: {lines}")
 
 
-def _run(command: list[str], scratch: Path) -> subprocess.CompletedProcess[str]:
-    """Run a compiler with its temporary files in a folder; where the wait is broken off, it ends with all it has begun.
+def _run(command: Sequence[str], patience: float, scratch: Path | None = None) -> tuple[int, str]:
+    """Run a compiler; return its status and the beginning of what it says.
 
-    A compiler is a family of processes. It is a session of its own, so that Ctrl-C goes to who waits for it.
+    A compiler is a family of processes. It is a session of its own, so that Ctrl-C goes to who waits for it, and ends
+    with all that it has begun. It talks to a file, which nobody that it leaves behind can keep open.
+
+    Raises
+    ------
+    OSError
+        If it cannot be run.
+    subprocess.TimeoutExpired
+        If it is not done in time, or does not stop talking.
     """
-    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    environment = os.environ | {"TMPDIR": str(scratch)}
-    with subprocess.Popen(
-        command, text=True, errors="replace", env=environment, start_new_session=True, **streams
-    ) as process:
-        try:
-            _, said = process.communicate(timeout=PATIENCE)
-        except BaseException:
-            if hasattr(os, "killpg"):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, "", said)
+    environment = os.environ | ({} if scratch is None else {"TMPDIR": str(scratch)})
+    with tempfile.TemporaryFile() as said:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+        with subprocess.Popen(command, env=environment, start_new_session=True, **streams) as process:
+            try:
+                deadline = time.monotonic() + patience
+                while process.poll() is None:
+                    if time.monotonic() > deadline or os.fstat(said.fileno()).st_size > LONGEST_TALK:
+                        raise subprocess.TimeoutExpired(command, patience)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(INTERVAL)
+            finally:
+                if hasattr(os, "killpg"):
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+        said.seek(0)
+        return process.returncode, said.read(LONGEST_MESSAGE).decode(errors="replace")
 
 
 def find_compiler() -> Compiler:
@@ -114,11 +133,15 @@ def find_compiler() -> Compiler:
     CompilerError
         If there is none; says where it was looked for.
     """
-    return _find(os.environ.get("CC", ""), os.environ.get("OCPKIT_CFLAGS", ""), os.environ.get("PATH", ""))
+    found = _find(os.environ.get("CC", ""), os.environ.get("OCPKIT_CFLAGS", ""), os.environ.get("PATH", ""))
+    if isinstance(found, str):
+        raise CompilerError(found)
+    return found
 
 
 @lru_cache(maxsize=8)
-def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
+def _find(cc: str, extra_flags: str, search_path: str) -> Compiler | str:
+    """Return the compiler, or why there is none: looked for once."""
     chosen = _words("OCPKIT_CFLAGS", extra_flags)
     zig = [ZIG] if find_spec("ziglang") is not None else []
     for words in [_words("CC", cc)] if cc.strip() else [*([name] for name in CANDIDATES), *zig]:
@@ -127,16 +150,16 @@ def _find(cc: str, extra_flags: str, search_path: str) -> Compiler:
             continue
         command = (program, *words[1:])
         try:
-            said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
+            status, said = _run([*command, "--version"], SHORT_PATIENCE)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        if said.returncode == 0:
-            version = (said.stdout.strip().splitlines() or [program])[0]
+        if status == 0:
+            version = (said.strip().splitlines() or [program])[0]
             of_clang = UNCHECKED if words is ZIG else ()
-            of_family = of_clang if "clang" in said.stdout else WITHOUT
+            of_family = of_clang if "clang" in said else WITHOUT
             return Compiler(command, (*FLAGS, *of_family, *chosen), version)
     looked_for = f"CC={cc}" if cc.strip() else f"{', '.join(CANDIDATES)}, the package ziglang"
-    raise CompilerError(f"no C compiler was found ({looked_for})")
+    return f"no C compiler was found ({looked_for})"
 
 
 def _words(variable: str, text: str) -> list[str]:

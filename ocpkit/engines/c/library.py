@@ -232,7 +232,8 @@ def _load(key: str, path: Path, origin: str, seconds: BuildTimes | None, *, quic
     except (OSError, AttributeError) as error:
         path.unlink(missing_ok=True)  # a compiler that is mended later must get its turn
         drop_record(path)
-        raise CompilerError(f"the compiled solver cannot be loaded: {error}") from error
+        hint = "; OCPKIT_CACHE names a folder whose files may run" if "map segment" in str(error) else ""
+        raise CompilerError(f"the compiled solver cannot be loaded: {error}{hint}") from error
     handle.ocpkit_scratch_size.argtypes, handle.ocpkit_scratch_size.restype = [ctypes.c_void_p], ctypes.c_long
     handle.ocpkit_advance.restype = None
     handle.ocpkit_advance.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_double] * 3]

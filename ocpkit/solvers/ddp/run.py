@@ -35,7 +35,7 @@ from ocpkit.solvers.phases import Phases
 from ocpkit.solvers.verdicts.optimality import PROMISE_FACTOR, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
 
-GRACE = 0.02  # seconds, and share of the time limit, for an iteration to end by itself
+GRACE = 0.01  # seconds, and share of the time limit, for an iteration to end by itself
 
 
 class DDPRun(AnyRun):
