@@ -108,6 +108,100 @@ def test_cold_processes_build_one_structure_once(tmp_path: Path) -> None:
     surroundings = environment(tmp_path, f'exec {shlex.join(find_compiler().command)} "$@"')
     processes = [subprocess.Popen([sys.executable, "-c", code], env=surroundings) for _ in range(4)]
     assert [process.wait(2 * LONGEST) for process in processes] == [0] * 4
-    assert len((tmp_path / "begun").read_text().split()) == 1
+    assert len((tmp_path / "begun").read_text().split()) == 2  # without optimization, and with
     assert len(list((tmp_path / "cache").glob("*.so"))) == 1
     nothing_is_left(tmp_path)
+
+
+def run(code: str, surroundings: dict[str, str], *arguments: str, cwd: Path | None = None) -> str:
+    """Run a script in its surroundings; return what it prints."""
+    command = [sys.executable, *arguments, "-c", BUILDS + code]
+    done = subprocess.run(command, env=surroundings, cwd=cwd, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_compiler_that_hangs_when_asked_for_its_version(tmp_path: Path) -> None:
+    """It is asked once."""
+    surroundings = environment(tmp_path, "exit")
+    Path(surroundings["CC"]).write_text("#!/bin/sh\nsleep 62.1\n")
+    said = run(
+        "began = time.monotonic()\n"
+        "for _ in range(3): print(DDP(time_limit=0.5).solve(scalar(0.85)).details.why)\n"
+        "print(time.monotonic() - began)",
+        surroundings,
+    )
+    *whys, seconds = said.splitlines()
+    assert all("no C compiler was found" in why for why in whys)
+    assert float(seconds) < 15
+
+
+def test_a_compiler_that_does_not_stop_talking(tmp_path: Path) -> None:
+    surroundings = environment(tmp_path, "exec yes")
+    said = run(
+        "from ocpkit import UnsupportedProblem\ntry: DDP(engine='c').solve(scalar(0.86))\n"
+        "except UnsupportedProblem as error: print(error)",
+        surroundings,
+    )
+    assert "did not stop talking" in said
+    assert len(said) < 500
+    nothing_is_left(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_builds_for_itself(tmp_path: Path) -> None:
+    """What it has inherited is its parent's, also where the parent's controller is stepped in it."""
+    said = run(
+        "controller = MPC(scalar(0.87), DDP(max_iterations=2))\nchild = os.fork()\n"
+        "if child == 0:\n    print(controller.warm_up(60), flush=True)\n    os._exit(0)\n"
+        "os.waitpid(child, 0)\nprint(controller.warm_up(60))",
+        environment(tmp_path),
+    )
+    assert said.split() == ["True", "True"]
+
+
+def test_files_in_the_current_folder_are_no_modules_of_the_builder(tmp_path: Path) -> None:
+    """Where the interpreter that asks for a build is isolated from them."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "json.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parents[1]), *sys.path]!r}\n{BUILDS}"
+        "assert begin_build(trace_problem(scalar(0.88))).wait(60) is not None"
+    )
+    command = [sys.executable, "-I", str(script)]
+    assert subprocess.run(command, env=environment(tmp_path), cwd=folder, check=False).returncode == 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_interpreter_that_prints_when_it_starts(tmp_path: Path) -> None:
+    packages, surroundings = tmp_path / "packages", environment(tmp_path)
+    packages.mkdir()
+    (packages / "sitecustomize.py").write_text("print('hello', flush=True)\n")
+    surroundings["PYTHONPATH"] = os.pathsep.join([str(packages), surroundings["PYTHONPATH"]])
+    assert run("print(begin_build(trace_problem(scalar(0.89))).wait(60).quick)", surroundings).split() == [
+        "hello",
+        "False",
+    ]
+
+
+@pytest.mark.parametrize("program", ["''", "None"])
+def test_an_interpreter_that_does_not_know_itself(program: str, tmp_path: Path) -> None:
+    said = run(
+        f"from ocpkit.solvers.ddp import switch\nswitch.WORTH = 0.0\nsys.executable = {program}\n"
+        "print(DDP().solve(scalar(0.90)).details.why)",
+        environment(tmp_path),
+    )
+    assert "does not know its own program" in said
+
+
+def test_no_folder_for_files_at_all(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    surroundings = environment(tmp_path) | {"OCPKIT_CACHE": str(tmp_path / "file" / "cache")}
+    said = run(
+        "import tempfile\ndef refuse(*_, **__): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile.mkdtemp = refuse\nprint(DDP().solve(scalar(0.91)).details.why)",
+        surroundings,
+    )
+    assert "there is no folder for compiled solvers" in said
