@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import compress
 
 import casadi as ca
 import numpy as np
@@ -40,21 +40,12 @@ OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0}, {1})" for name i
 Output = tuple[str, int]
 """Where a value goes, such as ``"F[3] ="`` or ``"return"``, and its number."""
 CHEAP = {"floor", "ceil", "fabs", "copysign", "fmin", "fmax"}
-
-
-@dataclass(frozen=True)
-class Node:
-    """One value: an operation on earlier values, or a leaf, whose C text is known."""
-
-    operation: int
-    sources: tuple[int, ...] = ()
-    leaf: str = ""
-
-    @property
-    def expensive(self) -> bool:
-        """Whether it costs more to compute than to fetch from memory."""
-        text = OPERATIONS.get(self.operation, "")
-        return " / " in text or (text.endswith(")") and text.partition("(")[0] not in CHEAP)
+EXPENSIVE = {
+    operation
+    for operation, text in OPERATIONS.items()
+    if " / " in text or (text.endswith(")") and text.partition("(")[0] not in CHEAP)
+}
+"""What costs more to compute than to fetch from memory."""
 
 
 class Program:
@@ -66,50 +57,74 @@ class Program:
         Name of a C array, and the column of symbols that it holds.
     outputs
         The scalars.
+
+    Attributes
+    ----------
+    outputs
+        Their values. A value is a number: that of its place in the lists below, which are in the order of computation.
+    sources
+        The values that each is computed from; none of what is read.
+    formulas
+        Its C text.
+    names
+        How others refer to it: constants by their text.
+    expensive
+        Values that cost more to compute than to fetch from memory.
     """
 
     def __init__(self, inputs: Sequence[tuple[str, ca.SX]], outputs: Sequence[ca.SX]) -> None:
-        names, columns = [name for name, _ in inputs], [column for _, column in inputs]
-        self.nodes, self.outputs = list[Node](), [0] * len(outputs)
-        if not outputs:
-            return
-        (stacked,) = ca.cse([ca.vertcat(*outputs)])
-        function = ca.Function("emitted", columns, [ca.densify(stacked)])
-        held: dict[int, int] = {}
+        self.sources, self.formulas, self.names = list[tuple[int, ...]](), list[str](), list[str]()
+        self.outputs, self.expensive = [0] * len(outputs), set[int]()
+        if outputs:
+            function = ca.Function("emitted", [column for _, column in inputs], [ca.densify(ca.vertcat(*outputs))])
+            self._read(function, [name for name, _ in inputs])
+
+    def _read(self, function: ca.Function, arrays: Sequence[str]) -> None:
+        """Take the instructions; one that was met before, on the same values, is the value that it was then."""
+        identify, of_output, of_input = function.instruction_id, function.instruction_output, function.instruction_input
+        met, held = dict[tuple[int | str, ...], int](), dict[int, int]()
         for k in range(function.n_instructions()):
-            operation = function.instruction_id(k)
-            into, sources = function.instruction_output(k), function.instruction_input(k)
+            operation, into = identify(k), of_output(k)
+            sources, formula = tuple[int, ...](), ""
             if operation == ca.OP_OUTPUT:
-                self.outputs[into[1]] = held[sources[0]]
+                self.outputs[into[1]] = held[of_input(k)[0]]
                 continue
-            if operation == ca.OP_INPUT:
-                node = Node(operation, leaf=f"{names[sources[0]]}[{sources[1]}]")
-            elif operation == ca.OP_CONST:
-                node = Node(operation, leaf=literal(function.instruction_constant(k)))
+            if operation == ca.OP_CONST:
+                formula = literal(function.instruction_constant(k))
+            elif operation == ca.OP_INPUT:
+                array, place = of_input(k)
+                formula = f"{arrays[array]}[{place}]"
             elif operation in OPERATIONS:
-                node = Node(operation, tuple(held[source] for source in sources if source in held))
+                sources = tuple([held[source] for source in of_input(k)])
             else:
                 raise UnsupportedProblem(
                     f"the operation number {operation} of CasADi has no counterpart in C's library"
                 )
-            held[into[0]] = len(self.nodes)
-            self.nodes.append(node)
+            value = met.setdefault((operation, formula, *sources), len(met))
+            held[into[0]] = value
+            if value == len(self.sources):
+                self.sources.append(sources)
+                self.formulas.append(formula or OPERATIONS[operation].format(*[self.names[k] for k in sources]))
+                self.names.append(formula if operation == ca.OP_CONST else f"t{value}")
+                if operation in EXPENSIVE:
+                    self.expensive.add(value)
 
-    def needed(self, values: Iterable[int], given: Mapping[int, str]) -> list[int]:
+    def needed(self, values: Iterable[int], given: Container[int]) -> list[int]:
         """Return the values that some follow from, in the order of computation; none behind given ones."""
-        needed, waiting = set[int](), [*values]
-        while waiting:
-            node = waiting.pop()
-            if node not in needed:
-                needed.add(node)
-                waiting += () if node in given else self.nodes[node].sources
-        return sorted(needed)
+        needed = bytearray(len(self.sources))
+        for value in values:
+            needed[value] = True
+        for value in range(len(needed) - 1, -1, -1):
+            if needed[value] and value not in given:
+                for source in self.sources[value]:
+                    needed[source] = True
+        return [*compress(range(len(needed)), needed)]
 
     def shared(self, first: Sequence[Output], then: Sequence[Output]) -> dict[int, str]:
         """Return what the `first` outputs may hand on to the later ones: expensive values, by places in an array."""
-        both = sorted({*self.needed(values_of(first), {})} & {*self.needed(values_of(then), {})})
-        expensive = [node for node in both if self.nodes[node].expensive]
-        return {node: f"shared[{place}]" for place, node in enumerate(expensive)}
+        both = sorted({*self.needed(values_of(first), ())} & {*self.needed(values_of(then), ())})
+        expensive = [value for value in both if value in self.expensive]
+        return {value: f"shared[{place}]" for place, value in enumerate(expensive)}
 
     def statements(
         self,
@@ -130,34 +145,46 @@ class Program:
         known
             Values that earlier statements of the same function have.
         """
+        values, known = [*kept, *values_of(outputs)], {*known}
+        order = [k for k in self.needed(values, given) if k not in known and self.computed(k, given)]
+        return self._in_order(order, outputs, given, kept, known)
+
+    def _in_order(
+        self,
+        order: Iterable[int],
+        outputs: Sequence[Output],
+        given: Mapping[int, str],
+        kept: Mapping[int, str],
+        known: set[int],
+    ) -> list[str]:
+        """Return statements that compute these values."""
         targets = defaultdict[int, list[str]](list)
         for target, k in (*((f"{place} =", k) for k, place in kept.items()), *outputs):
             targets[k].append(target)
-        lines, last, known = list[str](), list[str](), {*known}
+        sources, formulas, names = self.sources, self.formulas, self.names
+        lines, last, computed = list[str](), list[str](), {*order}
 
-        def name(k: int) -> str:
-            """Write a value, which is read from memory where it is wanted first: so it lives no longer than need be."""
-            node = self.nodes[k]
-            if node.operation == ca.OP_CONST:
-                return node.leaf
-            if k not in known:
-                lines.append(f"const double t{k} = {given.get(k, node.leaf)};")
+        def read(k: int) -> None:
+            """Read a value from memory where it is wanted first: so it lives no longer than need be."""
+            if k not in known and names[k] != formulas[k]:
+                lines.append(f"const double t{k} = {given.get(k, formulas[k])};")
                 known.add(k)
-            return f"t{k}"
 
-        for k in self.needed(targets, given):
-            if k not in known and self.computed(k, given):
-                node = self.nodes[k]
-                expression = OPERATIONS[node.operation].format(*map(name, node.sources))
-                lines.append(f"const double t{k} = {expression};")
+        for k in sorted(computed | targets.keys()):
+            if k in computed:
+                for source in sources[k]:
+                    if source not in known:
+                        read(source)
+                lines.append(f"const double t{k} = {formulas[k]};")
                 known.add(k)
-            for target in targets[k]:
-                (last if target.startswith("return") else lines).append(f"{target} {name(k)};")
+            for target in targets.get(k, ()):
+                read(k)
+                (last if target.startswith("return") else lines).append(f"{target} {names[k]};")
         return [*lines, *last]
 
-    def computed(self, k: int, given: Mapping[int, str]) -> bool:
+    def computed(self, k: int, given: Container[int]) -> bool:
         """Whether a value is computed, not read."""
-        return k not in given and self.nodes[k].operation not in (ca.OP_INPUT, ca.OP_CONST)
+        return bool(self.sources[k]) and k not in given
 
     def parts(
         self, groups: Sequence[Sequence[Output]], given: Mapping[int, str], size: int
@@ -167,27 +194,27 @@ class Program:
         A compiler's time for the registers of a function grows with its square, and values that live long leave the
         registers anyway: those that later functions need are handed on in an array ``w``, whose length comes second.
         """
-        part_of, count, seen = dict[int, int](), 0, list[Output]()
+        part_of, parts, seen = dict[int, int](), list[list[int]](), list[Output]()
         ends = list[int]()
         for outputs in groups:
             seen += outputs
             order = [k for k in self.needed(values_of(seen), given) if k not in part_of and self.computed(k, given)]
-            part_of.update((k, count + place // size) for place, k in enumerate(order))
-            count += max(1, -(-len(order) // size))
-            ends.append(count)
+            for start in range(0, max(1, len(order)), size):
+                parts.append(order[start : start + size])
+                part_of.update(dict.fromkeys(parts[-1], len(parts) - 1))
+            ends.append(len(parts))
         carried = dict[int, str]()
         for k, part in part_of.items():
-            for source in self.nodes[k].sources:
+            for source in self.sources[k]:
                 if part_of.get(source, part) < part:
                     carried.setdefault(source, f"w[{len(carried)}]")
-        bodies, first = list[list[list[str]]](), 0
+        memory, bodies, first = {**given, **carried}, list[list[list[str]]](), 0
         for outputs, end in zip(groups, ends):
             bodies.append([])
             for i in range(first, end):
                 own = [(target, k) for target, k in outputs if min(max(part_of.get(k, first), first), end) == i]
-                before = {k: place for k, place in carried.items() if part_of[k] < i}
-                kept = {k: place for k, place in carried.items() if part_of[k] == i}
-                bodies[-1].append(self.statements(own, given={**given, **before}, kept=kept))
+                kept = {k: place for k in parts[i] if (place := carried.get(k))}
+                bodies[-1].append(self._in_order(parts[i], own, memory, kept, set()))
             first = end
         return bodies, len(carried)
 

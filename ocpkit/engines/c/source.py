@@ -129,18 +129,16 @@ class Table:
     def of(cls, orders: Iterable[ca.SX], width: int) -> Table:
         """Find the entries that are the same number in all orders."""
         first, *others = orders
-        rows, columns = first.shape
-        values, known = np.zeros((rows, width)), np.ones((rows, width), dtype=bool)
-        for i in range(rows):
-            for j in range(columns):
-                entries = [order[i, j] for order in (first, *others)]
-                constant = all(entry.is_constant() for entry in entries)
-                numbers = {float(entry) for entry in entries} if constant else set()
-                if len(numbers) == 1:
-                    values[i, j] = numbers.pop()
-                else:
-                    known[i, j] = False
-        return cls(values, known)
+        values, known = np.zeros((first.shape[0], width)), np.ones((first.shape[0], width), dtype=bool)
+        for place, entry in _entries(first):
+            known[place] = entry.is_constant()
+            values[place] = float(entry) if known[place] else 0.0
+        for other in others:
+            numbers = np.zeros_like(values)
+            for place, entry in _entries(other):
+                numbers[place] = float(entry) if entry.is_constant() else np.nan
+            known &= values == numbers
+        return cls(np.where(known, values, 0.0), known)
 
     def dense(self, row: int) -> bool:
         """Whether a row has only numbers, many of them not zero."""
@@ -157,13 +155,14 @@ class Table:
 
     def outputs(self, name: str, array: ca.SX, *, triangle: bool = False) -> Outputs:
         """Return the places in C and the expressions of what is no number (with `triangle`: from the diagonal on)."""
-        (rows, columns), width = array.shape, self.values.shape[1]
-        return [
-            (f"{name}[{i * width + j}] =", array[i, j])
-            for i in range(rows)
-            for j in range(i if triangle else 0, columns)
-            if not self.known[i, j]
-        ]
+        entries, width = dict(_entries(array)), self.values.shape[1]
+        unknown = ((i, j) for i, j in np.argwhere(~self.known).tolist() if i <= j or not triangle)
+        return [(f"{name}[{i * width + j}] =", entries.get((i, j), ca.SX(0))) for i, j in unknown]
+
+
+def _entries(array: ca.SX) -> Iterable[tuple[tuple[int, int], ca.SX]]:
+    """Return what is no structural zero, with its place."""
+    return zip(zip(*array.sparsity().get_triplet()), array.nonzeros())
 
 
 def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
