@@ -13,6 +13,7 @@ from ocpkit import moved
 from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of
 from ocpkit.problem.graphs import TracedConstraints, trace_constraints
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Constraint, Stage, TerminalCost
@@ -106,17 +107,23 @@ def worst_row(distances: Sequence[Array], units: Array | None = None) -> tuple[f
     `distances` (k,) are those of all stages and of the end; without units both are the user's. What is not a number is
     larger than all others.
     """
-    every = np.concatenate(distances)
-    relative = every
+    blocks, first = blocks_of(distances), 0
+    every = relative = np.concatenate([block.ravel() for block in blocks])
     if units is not None:
-        relative = every / np.concatenate([unit[: len(each)] for unit, each in zip(units, distances)])
+        starts = np.cumsum([0, *map(len, blocks)])
+        of_rows = [units[a : a + len(block), : block.shape[1]].ravel() for a, block in zip(starts, blocks)]
+        relative = every / np.concatenate(of_rows)
     largest = float(relative.max(initial=0.0))
     if largest == 0:
         return 0.0, 0.0, 0, 0
     at = int((np.isnan(relative) | (relative * ALIKE >= largest)).argmax())
-    cuts = np.cumsum([len(each) for each in distances])
-    t = int(np.searchsorted(cuts, at, side="right"))
-    return largest, float(every[at]), t, at - int(cuts[t]) + len(distances[t])
+    left = at
+    for block in blocks:
+        if left < block.size:
+            t, i = divmod(left, block.shape[1])
+            return largest, float(every[at]), first + t, i
+        left, first = left - block.size, first + len(block)
+    raise AssertionError
 
 
 def broken_at_start(problem: Problem, rows: ConstraintRows) -> tuple[float, str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.boundary.arrays import Array, checked_series, checked_vector, real_array, whole_number
+from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
 from ocpkit.problem.angles import checked_angles, difference
@@ -186,8 +187,16 @@ class Problem:
     @cached_property
     def control_bounds(self) -> tuple[Array, Array]:
         """Lower and upper bounds of u_0 … u_{T-1}, one after the other."""
-        lower, upper = ([getattr(s, side) for s in self.stages] for side in ("control_lower", "control_upper"))
-        return np.concatenate(lower), np.concatenate(upper)
+        lower, upper = (np.concatenate([block.ravel() for block in blocks_of(side)]) for side in self.control_limits)
+        return lower, upper
+
+    @cached_property
+    def control_limits(self) -> tuple[Sequence[Array], Sequence[Array]]:
+        """Lower and upper bounds of u_0 … u_{T-1}, stage by stage."""
+        lower, upper = (
+            [np.asarray(getattr(s, side)) for s in self.stages] for side in ("control_lower", "control_upper")
+        )
+        return gather(lower), gather(upper)
 
     def difference(self, x: Array, y: Array) -> Array:
         """Return x − y of two states, angles in [−π, π)."""
@@ -195,13 +204,13 @@ class Problem:
 
     def clip(self, controls: Sequence[Array]) -> list[Array]:
         """Return the nearest controls inside the bounds."""
-        return [np.clip(u, s.control_lower, s.control_upper) for u, s in zip(controls, self.stages)]
+        blocks = zip(blocks_of(controls), *map(blocks_of, self.control_limits))
+        return [u for inside in blocks for u in np.clip(*inside)]
 
     def step_bounds(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
         """Return the bounds lower − u_t and upper − u_t (m,) of a step of the controls, of every stage."""
-        return [
-            (np.asarray(s.control_lower) - u, np.asarray(s.control_upper) - u) for u, s in zip(controls, self.stages)
-        ]
+        blocks = zip(blocks_of(controls), *map(blocks_of, self.control_limits))
+        return [pair for u, lower, upper in blocks for pair in zip(lower - u, upper - u)]
 
     def room(self, controls: Sequence[Array]) -> list[tuple[Array, Array]]:
         """Return `step_bounds`, whose old name this is (deprecated)."""

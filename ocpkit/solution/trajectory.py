@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of
 
 ROUNDING = 64 * float(np.finfo(float).eps)
 """Relative gap that is none."""
@@ -39,7 +40,7 @@ class Trajectory:
     @property
     def gap(self) -> float:
         """Largest defect, max_t ‖·‖_∞."""
-        return 0.0 if self.gaps is None else float(np.abs(np.concatenate(self.gaps)).max())
+        return 0.0 if self.gaps is None else float(np.max([np.abs(gaps).max() for gaps in blocks_of(self.gaps)]))
 
     @property
     def widest(self) -> tuple[float, int, int]:
@@ -54,15 +55,25 @@ class Trajectory:
     def finite(self) -> bool:
         """Whether J and every state and gap are finite numbers."""
         series = [self.states] if self.gaps is None else [self.states, self.gaps]
-        return bool(np.isfinite(self.cost)) and all(np.isfinite(np.concatenate(entries)).all() for entries in series)
+        return bool(np.isfinite(self.cost)) and all(
+            np.isfinite(block).all() for entries in series for block in blocks_of(entries)
+        )
 
 
 def relative_gap(gaps: Sequence[Array], states: Sequence[Array]) -> float:
     """Return the largest gap, relative to the largest value that its state takes where there are as many states."""
-    found = 0.0
-    for n in {len(x) for x in states}:
-        largest = np.abs([x for x in states if len(x) == n]).max(0, initial=0.0)
-        size = np.abs([gap for gap in gaps if len(gap) == n] or [np.zeros(n)]).max(0, initial=0.0)
-        ratios = np.divide(size, largest, out=np.where(size == 0, 0.0, np.inf), where=largest > 0)
+    found, largest, sizes = 0.0, _largest(states), _largest(gaps)
+    for n, values in largest.items():
+        size = sizes.get(n, np.zeros(n))
+        ratios = np.divide(size, values, out=np.where(size == 0, 0.0, np.inf), where=values > 0)
         found = float(np.maximum(found, ratios.max(initial=0.0)))  # a NaN stays one
+    return found
+
+
+def _largest(series: Sequence[Array]) -> dict[int, Array]:
+    """Return the largest magnitude of each entry of the vectors (n,), by n."""
+    found = dict[int, Array]()
+    for block in blocks_of(series):
+        n = block.shape[1]
+        found[n] = np.maximum(found.get(n, np.zeros(n)), np.abs(block).max(0, initial=0.0))
     return found

@@ -16,7 +16,7 @@ the outer iteration needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -26,10 +26,11 @@ import casadi as ca
 import numpy as np
 from numpy.typing import NDArray
 
-from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of, join
+from ocpkit.engines.mapped import AlongStages
 from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows, rows_of, worst_row
 from ocpkit.problem.longer_parameters import LongerParameters, Price
 from ocpkit.problem.problem import Problem
@@ -61,8 +62,8 @@ class Measured:
         J.
     """
 
-    updated: list[Array]
-    distances: list[Array]
+    updated: Sequence[Array]
+    distances: Sequence[Array]
     violation: float
     squares: float
     worst: WorstRow
@@ -70,7 +71,7 @@ class Measured:
 
     def in_units(self, rows: Array) -> float:
         """Return the largest distance in units (T + 1, k) of the rows."""
-        return max(float((each / unit[: len(each)]).max(initial=0.0)) for each, unit in zip(self.distances, rows))
+        return max(float((each / unit).max(initial=0.0)) for unit, each in by_blocks(rows, self.distances))
 
 
 class Augmented:
@@ -150,31 +151,40 @@ class Augmented:
         """
         p, first = np.zeros(self.template.parameters.shape), self.parameter_size
         p[:, :first], p[:, first + self.widest : -1], p[:, -1] = self.problem.parameters, penalty, barrier
-        for row, y in zip(p, multipliers or ()):
-            row[first : first + len(y)] = y
+        if multipliers is not None and len(multipliers):
+            for place, y in by_blocks(p[:, first:], multipliers):
+                place[:] = y
         return p
 
-    def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> list[Array]:
+    def slopes(self, states: Sequence[Array], controls: Sequence[Array], extended: Array) -> Sequence[Array]:
         """Return [g, g_u, g_x] (k, 1 + m + n) of every stage, and [g, g_x] of the end, along a trajectory."""
-        arguments = [*zip(states, controls), (states[-1],)]
-        return [evaluate(*z, p) for evaluate, z, p in zip(self._structure.slopes, arguments, extended)]
+        return self._structure.slopes(states, controls, extended)
 
     def measure(
         self, states: Sequence[Array], controls: Sequence[Array], extended: Array, units: Array | None = None
     ) -> Measured:
         """Return y⁺, the largest violation in units (T + 1, k) of the rows, by default the user's, and J."""
-        updated, distances = list[Array](), list[Array]()
-        squares, cost = 0.0, 0.0
-        arguments = [*zip(states, controls), (states[-1],)]
-        for t, (z, rows, evaluate) in enumerate(zip(arguments, self.rows, self._structure.evaluate)):
-            numbers, k = evaluate(*z, extended[t])[:, 0], rows.count
-            updated.append(numbers[:k])
-            cost += float(numbers[-1])
-            relative = numbers[k:-1] if units is None else numbers[k:-1] / units[t, :k]
-            squares += float(relative @ relative)
-            distances.append(numbers[k:-1])
-        violation, amount, t, i = worst_row(distances, units)
-        return Measured(updated, distances, violation, squares, WorstRow.of(self.rows, amount, t, i), cost)
+        updated, distances, costs, squares, first = list[Array](), list[Array](), list[float](), 0.0, 0
+        for numbers in blocks_of(self._structure.evaluate(states, controls, extended)):
+            k, last = numbers.shape[1] // 2, first + len(numbers)
+            updated.append(numbers[:, :k])
+            distances.append(numbers[:, k:-1])
+            costs += numbers[:, -1].tolist()
+            relative = distances[-1] if units is None else distances[-1] / units[first:last, :k]
+            squares += float(np.vdot(relative, relative))
+            first = last
+        violation, amount, t, i = worst_row(join(distances), units)
+        worst = WorstRow.of(self.rows, amount, t, i)
+        return Measured(join(updated), join(distances), violation, squares, worst, float(sum(costs)))
+
+
+def by_blocks(rows: Array, *series: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
+    """Yield the numbers of the rows (T + 1, k) of successive stages with as many rows, and those of each series."""
+    first = 0
+    for blocks in zip(*map(blocks_of, series)):
+        last = first + len(blocks[0])
+        yield rows[first:last, : blocks[0].shape[1]], *blocks
+        first = last
 
 
 @dataclass(frozen=True)
@@ -258,8 +268,8 @@ class _Structure:
 
     rows: tuple[ConstraintRows, ...]
     template: Problem
-    evaluate: list[BufferedFunction]
-    slopes: list[BufferedFunction]
+    evaluate: AlongStages
+    slopes: AlongStages
     sides: Sides
     sources: list[Indices]
     places: Indices
@@ -298,7 +308,7 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
     )
     _ = template.control_bounds  # computed once here, for all problems that are made from it
     costs: list[Cost | TerminalCost] = [*(stage.cost for stage in template.stages), template.terminal_cost]
-    evaluate, slopes = _evaluations(costs, slice(3)), _evaluations(costs, slice(3, 4))
+    evaluate, slopes = _evaluations(costs, slice(3), rank=1), _evaluations(costs, slice(3, 4), rank=2)
     places, counts = _places(declared, sources, [] if barrier else stages, p_size, width)
     sides = Sides.of(declared, sources)
     return _Structure(rows, template, evaluate, slopes, sides, sources, places, np.cumsum([0, *counts]).tolist())
@@ -321,16 +331,15 @@ def _places(
     return np.concatenate(pairs, axis=1), [pair.shape[1] for pair in pairs]
 
 
-def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice) -> list[BufferedFunction]:
+def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice, rank: int) -> AlongStages:
     """Return the graphs that the costs bring, with some of their results below each other; equal costs share theirs."""
-    known = dict[int, BufferedFunction]()
+    known = dict[int, ca.Function]()
     for cost in costs:
         if id(cost) not in known:
             assert cost.rows is not None
             z = cost.rows.sx_in()
-            stacked = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)[results]))])
-            known[id(cost)] = BufferedFunction(stacked)
-    return [known[id(cost)] for cost in costs]
+            known[id(cost)] = ca.Function("stacked", z, [ca.densify(ca.vertcat(*cost.rows.call(z)[results]))])
+    return AlongStages([known[id(cost)] for cost in costs], rank)
 
 
 @lru_cache(maxsize=REMEMBERED)

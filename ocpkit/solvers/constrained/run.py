@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.details import Reason
 from ocpkit.solution.history import History, Iteration, OuterIteration
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Solution, Status, WarmStart
 from ocpkit.solution.trajectory import Trajectory
-from ocpkit.solvers.constrained.augmented import NEGLIGIBLE, Augmented, Measured
+from ocpkit.solvers.constrained.augmented import NEGLIGIBLE, Augmented, Measured, by_blocks
 from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.constrained.penalty import SEARCH_FACTOR
@@ -43,10 +44,8 @@ class AugmentedLagrangianRun(Run):
         self.options, self.augmented, self.problem = options, augmented, augmented.problem
         self.guess = replace(guess, controls=tuple(self.problem.clip(guess.controls)))
         given = augmented.first_multipliers(guess.multipliers)
-        self.of_rows, self.first = (
-            given or augmented.zeros(),
-            options.first(guess.warm_start if given else None, barrier),
-        )
+        self.of_rows: Sequence[Array] = given or augmented.zeros()
+        self.first = options.first(guess.warm_start if given else None, barrier)
         self.penalty, self.barrier, self.tolerance = self.first.penalty, self.first.barrier, self.first.tolerance
         self.schedule, self.last_barrier = barrier, 0.0 if barrier is None else barrier.last
         self.barrier_unit, self.searching, self.least_squares = 1.0, 0, 0.0
@@ -155,8 +154,8 @@ class AugmentedLagrangianRun(Run):
     def _residual(self, measured: Measured, here: Array) -> float:
         """Return r = max |y⁺ − y|/ρ [units of the rows here]."""
         units, largest = self._known_units, 0.0
-        for new, old, row in zip(measured.updated, self.of_rows, units.rows * (units.rows / here)):
-            largest = max(largest, float((np.abs(new - old) * row[: len(new)]).max(initial=0.0)))
+        for row, new, old in by_blocks(units.rows * (units.rows / here), measured.updated, self.of_rows):
+            largest = max(largest, float((np.abs(new - old) * row).max(initial=0.0)))
         return largest / (self.penalty * units.cost)
 
     def _rows_here(self, inner: Solution) -> Array:
@@ -168,10 +167,10 @@ class AugmentedLagrangianRun(Run):
 
     def _take(self, states: Sequence[Array], controls: Sequence[Array], measured: Measured | None = None) -> Measured:
         """Keep a trajectory, moved inside the bounds of the controls, and return what is measured on it."""
-        inside = self.problem.clip(controls)
+        inside = gather(self.problem.clip(controls))
         measured = measured or self._measure(states, controls)
         self.cost, self.violation = measured.cost, measured.violation
-        if any((u != v).any() for u, v in zip(inside, controls)):
+        if any((u != v).any() for u, v in zip(blocks_of(inside), blocks_of(controls))):
             states, _ = self.problem.rollout(inside)
             measured = self._measure(states, inside)
         self.trajectory = Trajectory(list(states), inside, measured.cost)

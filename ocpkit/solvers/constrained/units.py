@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.driver import Guess
@@ -125,23 +127,41 @@ class _Sums:
         return float(by_curvature or by_slope.max(initial=0.0) + abs(cost) or 1.0)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Stage of the backward pass of J: |Q_u|, the diagonal of |Q_uu|, Q_uu = L Lᵀ where it can be, and Y = L⁻¹ Q_ux."""
+
+    fx: Array
+    fu: Array
+    slope: Array
+    curvature: Array
+    L: Array | None
+    Y: Array
+
+
 class _Point:
     """A trajectory with the derivatives of its rows."""
 
     def __init__(self, augmented: Augmented, states: Sequence[Array], controls: Sequence[Array]) -> None:
-        self.augmented, self.problem, self.states, self.controls = augmented, augmented.template, states, controls
+        self.augmented, self.problem = augmented, augmented.template
+        self.states, self.controls = gather(states), gather(controls)
         self.p = augmented.extended(None, OFF, OFF)
-        self.slopes = augmented.slopes(states, controls, self.p)
+        self.slopes = augmented.slopes(self.states, self.controls, self.p)
 
     def sizes(self, *, start_alone: bool = False) -> Array:
         """Return |g| + |g_x| X (T + 1, k), or |g_x| |x_0|."""
         largest = np.zeros(max(map(len, self.states)))
-        for x in self.states[:1] if start_alone else self.states:
-            largest[: len(x)] = np.maximum(largest[: len(x)], np.abs(x))
-        found = np.zeros_like(self.augmented.sides.weights)
-        for row, x, slopes in zip(found, self.states, self.slopes):
-            own = 0.0 if start_alone else np.abs(slopes[:, 0])
-            row[: len(slopes)] = own + np.abs(slopes[:, -len(x) :]) @ largest[: len(x)]
+        for x in blocks_of(self.states[:1] if start_alone else self.states):
+            n = x.shape[1]
+            largest[:n] = np.maximum(largest[:n], np.abs(x).max(axis=0))
+        found, sizes = np.zeros_like(self.augmented.sides.weights), self.problem.state_sizes
+        first = 0
+        for slopes in blocks_of(self.slopes):
+            last, k = first + len(slopes), slopes.shape[1]
+            n = sizes[first]
+            moved = np.abs(slopes[:, :, slopes.shape[2] - n :]) @ largest[:n]
+            found[first:last, :k] = moved if start_alone else np.abs(slopes[:, :, 0]) + moved
+            first = last
         return found
 
     def backward(self, factors: Array) -> _Sums:
@@ -150,23 +170,38 @@ class _Point:
         Controls are eliminated where Q_uu of J allows, so that aᵀH⁻¹a is exact; elsewhere its diagonal stands for H.
         """
         sums = _Sums(*np.zeros((3, max(self.problem.control_sizes))))
-        end, x, p, k = self.problem.terminal_cost, self.states[-1], self.p[-1], len(self.slopes[-1])
-        v, V, a = end.gradient(x, p), end.gauss_newton_hessian(x, p), factors[-1, :k] @ self.slopes[-1][:, 1:]
+        a = factors[-1, : len(self.slopes[-1])] @ self.slopes[-1][:, 1:]
+        for t, step in zip(reversed(range(self.problem.horizon)), self._steps):
+            own, m = factors[t, : len(self.slopes[t])] @ self.slopes[t][:, 1:], len(step.slope)
+            a_x, a_u = own[m:] + step.fx.T @ a, own[:m] + step.fu.T @ a
+            if step.L is None:
+                a, cheap = a_x, a_u[a_u != 0] ** 2 / step.curvature[a_u != 0]
+            else:
+                y = np.linalg.solve(step.L, a_u)
+                a, cheap = a_x - step.Y.T @ y, y**2
+            sums.add(step.slope, step.curvature, a_u, float(cheap.sum()))
+        return sums
+
+    @cached_property
+    def _steps(self) -> list[_Step]:
+        """Backward pass of J alone, from the last stage on."""
+        end, x, p, steps = self.problem.terminal_cost, self.states[-1], self.p[-1], list[_Step]()
+        v, V = end.gradient(x, p), end.gauss_newton_hessian(x, p)
         for t in reversed(range(self.problem.horizon)):
             stage, z = self.problem.stages[t], (self.states[t], self.controls[t], self.p[t])
             (fx, fu), (lx, lu), (lxx, lux, luu) = stage.dynamics.jacobians(*z), *self._cost(t)
-            m, own = len(lu), factors[t, : len(self.slopes[t])] @ self.slopes[t][:, 1:]
-            Q_xx, Q_ux, Q_uu = lxx + fx.T @ V @ fx, lux + fu.T @ V @ fx, luu + fu.T @ V @ fu
-            Q_x, Q_u, a_x, a_u = lx + fx.T @ v, lu + fu.T @ v, own[m:] + fx.T @ a, own[:m] + fu.T @ a
+            of_x, of_u = fx.T @ V, fu.T @ V
+            Q_xx, Q_ux, Q_uu = lxx + of_x @ fx, lux + of_u @ fx, luu + of_u @ fu
+            Q_x, Q_u = lx + fx.T @ v, lu + fu.T @ v
             slope, curvature = _cut(Q_u), _cut(np.diag(Q_uu))
             L = None if not curvature.all() else _factor(Q_uu)
             if L is None:
-                v, V, a, cheap = Q_x, Q_xx, a_x, a_u[a_u != 0] ** 2 / curvature[a_u != 0]
+                v, V, Y = Q_x, Q_xx, Q_ux
             else:
-                Y, q, y = np.linalg.solve(L, Q_ux), np.linalg.solve(L, Q_u), np.linalg.solve(L, a_u)
-                v, V, a, cheap = Q_x - Y.T @ q, Q_xx - Y.T @ Y, a_x - Y.T @ y, y**2
-            sums.add(slope, curvature, a_u, float(cheap.sum()))
-        return sums
+                Y, q = (np.linalg.solve(L, right).astype(float) for right in (Q_ux, Q_u))
+                v, V = Q_x - Y.T @ q, Q_xx - Y.T @ Y
+            steps.append(_Step(fx, fu, slope, curvature, L, Y))
+        return steps
 
     def _cost(self, t: int) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
         cost, z = self.problem.stages[t].cost, (self.states[t], self.controls[t], self.p[t])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import blocks_of
 from ocpkit.engines.interface import AnyPolicy
 from ocpkit.solution.trajectory import Trajectory
 
@@ -61,14 +62,11 @@ class Optimality:
 
 def _stacked(*series: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
     """Yield the stages of one size after those of another, each series as an array (stages, …)."""
-    if all(isinstance(each, np.ndarray) for each in series):  # whose stages are of one size
-        yield series  # type: ignore[misc]
-        return
     groups = defaultdict[int, list[tuple[Array, ...]]](list)
-    for stage in zip(*series):
-        groups[len(stage[0])].append(stage)
-    for stages in groups.values():
-        yield tuple(np.stack(each) for each in zip(*stages))
+    for blocks in zip(*map(blocks_of, series), strict=True):
+        groups[blocks[0].shape[1]].append(blocks)
+    for group in groups.values():
+        yield group[0] if len(group) == 1 else tuple(map(np.concatenate, zip(*group)))
 
 
 def _geometric_mean(values: Array) -> Array:
