@@ -101,6 +101,10 @@ class Traced:
             *_, graph = ca.substitute_inplace(names, formulas, [graph])[1]
         self._value = BufferedFunction(ca.Function("value", columns, [graph]))
 
+    def extended(self, width: int) -> Traced:
+        """Return the same function of a longer p' (width,), whose first entries are p; nothing is traced again."""
+        return _Extended(self, width)
+
     @property
     def graph(self) -> ca.Function:
         """The function g(x, u, p)."""
@@ -142,6 +146,27 @@ class Traced:
 
     def hessian_product(self, weights: Array, *arguments: Array) -> Array:
         return self._derivatives[1](*arguments, weights)
+
+
+class _Extended(Traced):
+    """A traced function and its derivatives, of a longer p' (width,)."""
+
+    def __init__(self, inner: Traced, width: int) -> None:
+        self._inner, self._width, self.size = inner, width, inner.size
+        self._recorded = self._longer(inner._recorded)
+        self._value = BufferedFunction(self._longer(inner.graph))
+
+    @cached_property
+    def _derivatives(self) -> tuple[BufferedFunction, BufferedFunction]:
+        jacobian, hessian = (BufferedFunction(self._longer(each.function)) for each in self._inner._derivatives)
+        return jacobian, hessian
+
+    def _longer(self, function: ca.Function) -> ca.Function:
+        """Lengthen p, the last of the function's own arguments."""
+        arguments, place = function.sx_in(), self._inner.graph.n_in() - 1
+        results, p = function.call(arguments), arguments[place]
+        arguments[place] = ca.vertcat(p, ca.SX.sym("q", self._width - p.numel()))
+        return ca.Function(function.name(), arguments, results)
 
 
 class BlackBox(CarriesFunctions):

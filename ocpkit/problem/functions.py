@@ -85,15 +85,15 @@ class FunctionDynamics(Dynamics):
         return self.f if isinstance(self.f, Traced) and not self.overrides(FunctionDynamics) else None
 
     def extended(self, p_size: int, width: int) -> Dynamics:
-        if self.traced_function is None:
+        traced = self.traced_function
+        if traced is None:
             return super().extended(p_size, width)
+        extended = FunctionDynamics.__new__(FunctionDynamics)
+        extended.state_size, extended.control_size = self.state_size, self.control_size
+        extended.next_state_size, extended.parameter_size = self.next_state_size, width
+        extended.f = traced.extended(width)
         function = with_parameters(self._function, 3, "dynamics")
-
-        def step(x: Any, u: Any, extended: Any) -> Any:
-            return function(x, u, extended[:p_size])
-
-        sizes = (self.state_size, self.control_size)
-        extended = FunctionDynamics(step, *sizes, next_state_size=self.next_state_size, parameter_size=width)
+        extended._function = lambda x, u, p: function(x, u, p[:p_size])
         extended.curved = self.curved
         return extended
 
