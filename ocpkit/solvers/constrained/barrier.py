@@ -16,7 +16,6 @@ second derivative. Newton's step on J + Σ ψ is that of the regularized interio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -98,22 +97,19 @@ def barrier_price(rows: ConstraintRows, g: ca.SX, y: ca.SX, rho: ca.SX, mu: ca.S
 
     g, y and ρ are (k,); μ is one for all.
     """
-    price, updated = ca.SX(0), list[ca.SX]()
-    for i, (lower, upper) in enumerate(_pairs(rows)):
-        if lower == upper:
-            s = g[i] - upper + y[i] / rho[i]
-            price += rho[i] * s**2 / 2
-            updated.append(rho[i] * s)
-            continue
-        sign = 1 if np.isfinite(upper) else -1
-        shifted = sign * (g[i] - (upper if sign > 0 else lower) + y[i] / rho[i])
-        half = (ca.fabs(shifted) + ca.sqrt(shifted**2 + 4 * mu / rho[i])) / 2  # the root without cancellation
-        s = ca.if_else(shifted > 0, mu / (rho[i] * half), half)
-        push = ca.if_else(shifted > 0, rho[i] * half, mu / half)
-        price += push**2 / (2 * rho[i]) - mu * ca.log(s**2 / (mu / rho[i])) / 2
-        updated.append(sign * push)
-    return price, ca.vertcat(ca.SX(0, 1), *updated)
-
-
-def _pairs(rows: ConstraintRows) -> Sequence[tuple[float, float]]:
-    return list(zip(rows.traced.lower.tolist(), rows.traced.upper.tolist()))
+    lower, upper, price, updated = rows.traced.lower, rows.traced.upper, ca.SX(0), ca.SX.zeros(len(rows.names), 1)
+    equal, others = (np.flatnonzero(which).tolist() for which in (lower == upper, lower != upper))
+    if equal:
+        weight, s = rho[equal], g[equal] - ca.DM(upper[equal]) + y[equal] / rho[equal]
+        price += ca.sum1(weight * s**2 / 2)
+        updated[equal] = weight * s
+    if others:
+        weight, above = rho[others], np.isfinite(upper[others])
+        sign, bound = ca.DM(np.where(above, 1.0, -1.0)), ca.DM(np.where(above, upper[others], lower[others]))
+        shifted = sign * (g[others] - bound + y[others] / weight)
+        half = (ca.fabs(shifted) + ca.sqrt(shifted**2 + 4 * mu / weight)) / 2  # the root without cancellation
+        s = ca.if_else(shifted > 0, mu / (weight * half), half)
+        push = ca.if_else(shifted > 0, weight * half, mu / half)
+        price += ca.sum1(push**2 / (2 * weight) - mu * ca.log(s**2 / (mu / weight)) / 2)
+        updated[others] = sign * push
+    return price, updated
