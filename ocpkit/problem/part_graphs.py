@@ -91,6 +91,11 @@ class CostGraph:
     hessian: ca.Function | None = None
     gauss_newton: ca.Function | None = None
 
+    @property
+    def one_hessian(self) -> bool:
+        """Whether the Hessian by Gauss-Newton is the full one."""
+        return not self.least_squares and None in (self.gradient, self.hessian, self.gauss_newton)
+
     def value(self, arguments: Sequence[ca.SX]) -> ca.SX:
         """Return ℓ (1,)."""
         g = self.g(*arguments)

@@ -26,6 +26,7 @@ PACK = 4  # doubles in a vector of the kernel; rows are padded to whole vectors
 DENSE = 8  # entries of a row from which on a dot product is worth its loop
 PART = 300  # operations of a function from which a larger one is made
 WHOLE = 1200  # operations up to which one function is faster
+RARE = 20  # stages of one type for one of another that need not be fast: the first, with the final time; one at a gate
 DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each type of stage
 Outputs = list[tuple[str, ca.SX]]
 
@@ -36,11 +37,11 @@ def kernel(name: str) -> str:
     return files("ocpkit.engines.c").joinpath("kernel", name).read_text(encoding="utf-8")
 
 
-def seldom(*names: str) -> str:
-    """Return hand-written files that run once in an outer iteration, which gcc then compiles in a third of the time."""
+def seldom(*texts: str) -> str:
+    """Return code that runs seldom, which gcc then compiles in a third of the time."""
     gcc = "#if defined(__OPTIMIZE__) && !defined(__clang__)\n#pragma GCC {}\n#endif"
     less = gcc.format('push_options\n#pragma GCC optimize("O1")')
-    return "\n".join([less, *map(kernel, names), gcc.format("pop_options")])
+    return "\n".join([less, *texts, gcc.format("pop_options")])
 
 
 LIBRARY = "#define _POSIX_C_SOURCE 199309L\n#include <time.h>\n#define ENTRY"
@@ -71,6 +72,8 @@ class Source:
 def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
     """Return the whole source; `head` comes first and says what an ENTRY is to others."""
     stages, handed_on = zip(*(_stage(stage, i) for i, stage in enumerate(graph.stage_types)))
+    # One solver serves a structure at all horizons: that of the first says what is rare.
+    counts = [graph.type_of_stage.count(i) for i in range(len(stages))]
     kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.stage_types)))  # clang takes no structs as initializers
     table = f"enum {{ KINDS = {len(graph.stage_types)} }};\nstatic const kind *const kinds[KINDS] = {{{kinds}}};"
     parts = [
@@ -82,11 +85,11 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
         kernel("panel.c"),
         kernel("box.c"),
         kernel("sweep.c"),
-        *stages,
+        *(seldom(text) if count * RARE <= max(counts) else text for text, count in zip(stages, counts)),
         table,
         _terminal(graph.terminal),
         kernel("ddp.c"),
-        *([seldom("units.c", "augmented.c")] if graph.augmented else []),
+        *([seldom(kernel("units.c"), kernel("augmented.c"))] if graph.augmented else []),
     ]
     return Source("\n".join(parts), handed_on, _scratch_size(graph, handed_on))
 
@@ -169,10 +172,12 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
     """The model of a type of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
     width, (x, u, p, v) = _rounded(n + m + 1), stage.symbols()
-    exact, approximate = (stage.expand(x, u, p, v, second_order=order) for order in (True, False))
-    F = ca.horzcat(approximate.fu, approximate.fx)
-    H = [ca.vertcat(ca.horzcat(e.luu, e.lux), ca.horzcat(e.lux.T, e.lxx)) for e in (approximate, exact)]
-    slope = ca.vertcat(approximate.lu, approximate.lx)
+    z, arguments, order = ca.vertcat(x, u), (x, u, p), [*range(n, n + m), *range(n)]
+    F = stage.dynamics.jacobian(*arguments)[:, order]
+    slope, approximate = stage.cost.expand(z, arguments, False)
+    exact = approximate if stage.cost.one_hessian else stage.cost.expand(z, arguments, True)[1]
+    exact = exact + stage.dynamics.hessian(z, v, arguments)
+    slope, H = slope[order], [hessian[order, order] for hessian in (approximate, exact)]
     table_F, table_H = Table.of([F], width), Table.of(H, width)
     (state, cost), origin = stage.step(x, u, p), stage.step(ca.SX.zeros(n), ca.SX.zeros(m), p)
     quadratic = table_H.is_form(origin[1], ca.substitute(slope, ca.vertcat(x, u), 0))
@@ -194,8 +199,8 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
     if quadratic or dense:
         body[:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
     linear = [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
-    arguments = "const double *x, const double *u, const double *p"
-    of_derivatives = f"{arguments}, const double *v, const double *shared, double *restrict F, double *restrict H"
+    head = "const double *x, const double *u, const double *p"
+    of_derivatives = f"{head}, const double *v, const double *shared, double *restrict F, double *restrict H"
     text = "\n".join(
         [
             f"#define STAGE(name) name##_{number}",
@@ -204,10 +209,10 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
             f"#define PRICED {_priced(stage.cost)}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
             kernel("model.c"),
-            _function(f"double STAGE(step)({arguments}, double *restrict f, double *restrict shared)", body),
+            _function(f"double STAGE(step)({head}, double *restrict f, double *restrict shared)", body),
             *derivatives.functions("STAGE(derive)", of_derivatives, linear if quadratic else []),
             *_price("STAGE(price)", "STAGE(slopes)", stage.cost, [("x", x), ("u", u), ("p", p)]),
-            *([seldom("slopes.c")] if stage.cost.rows else []),
+            *([seldom(kernel("slopes.c"))] if stage.cost.rows else []),
             kernel("stage.c"),
             *(f"#undef {name}" for name in DEFINED),
         ]
