@@ -125,6 +125,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "self._measure(states, controls)",
     ): "J and the violation do not depend on the multipliers that have changed in between",
     (AUGMENTED, "p_size + width", "p_size - width"): "the same place, counted from the end",
+    ("ocpkit_nn/passes/factored.py", "Q.u.base.prepare()", "pass"): "forms now what would be formed when it is needed",
     (
         SENSITIVITY,
         "y + self._penalty * offset",

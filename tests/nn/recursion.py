@@ -214,7 +214,7 @@ def assert_policies_equal(
     net: Net, policies: list[LayerPolicy], steps: list[BellmanStep], metrics: RandomMetrics
 ) -> None:
     """k = −M⁻¹η E[Q_u], K_i, and the Q_u^i that the rule saw, against the dense steps."""
-    for t, (policy, step) in enumerate(zip(policies, steps)):
+    for t, (policy, step) in enumerate(zip(policies, steps, strict=True)):
         gradients = metrics.seen[t]
         mean = step.Q.u.mean(0)
         scales, metrics.scales = metrics.scales, {}

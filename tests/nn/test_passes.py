@@ -35,7 +35,7 @@ def test_implicit_recursion_is_the_dense_one(metric: str, terminal: str, case: C
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=True)
     expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch)
     policies, steps = implicit(net, metrics)
-    for step, reference in zip(steps, expected):
+    for step, reference in zip(steps, expected, strict=True):
         assert_near(flat(step.Q.x), reference.Q.x)
         assert_near(flat(step.Q.u), reference.Q.u)
         q_u, q_x = flat(step.Q.ux.left), flat(step.Q.ux.right)
@@ -60,7 +60,7 @@ def test_recursion_by_outputs_is_that_by_controls(
         net.expansions, net.terminal, metrics.curvature(net), tikhonov=tikhonov, between_stages=net.through_batch
     )
     policies, steps = by_outputs(net, metrics, tikhonov)
-    for step, reference in zip(steps[1:], expected[1:]):
+    for step, reference in zip(steps[1:], expected[1:], strict=True):
         assert_near(step.Q.x, reference.Q.x)
         assert_near(step.value.x, reference.value.x)
         assert_near(step.value.xx, reference.value.xx)
@@ -104,7 +104,7 @@ def test_one_scalar_per_sample_is_the_dense_recursion(metric: str, case: Case, s
     assert_policies_equal(net, policies, expected, metrics)
     if any(linearization.couples_samples for linearization in net.linearizations):
         return
-    for policy, other in zip(policies, implicit(net, metrics)[0]):
+    for policy, other in zip(policies, implicit(net, metrics)[0], strict=True):
         assert_near(policy.feedforward, other.feedforward)
         if policy.gain is not None and other.gain is not None:
             x = randn(torch.Generator().manual_seed(seed % 2**31), *policy.gain.state.vectors.shape[1:])
@@ -148,7 +148,7 @@ def test_literal_formulas_are_the_dense_ones_below_one(
     net, metrics = Net(case, terminal), RandomMetrics(metric, seed, proximal=False, share=share)
     expected = backward_pass(net.expansions, net.terminal, metrics.curvature(net), between_stages=net.through_batch)
     policies, steps = implicit(net, metrics)
-    for step, reference in zip(steps, expected):
+    for step, reference in zip(steps, expected, strict=True):
         Z = flat(step.value.xx.left)
         assert_near(Z @ Z.transpose(1, 2), reference.value.xx)
         assert_near(flat(step.value.x), reference.value.x)
