@@ -79,24 +79,37 @@ def assert_honest(problem: Problem, solution: Solution) -> None:
 
 
 def least_violation(problem: Problem, solution: Solution) -> float:
-    """Σ of violations that IPOPT cannot lower any more from the solution on: minimize Σ s, l − s ≤ g ≤ u + s, s ≥ 0."""
+    """Σ of violations that IPOPT cannot lower any more from the solution on: minimize Σ s, l − s ≤ g ≤ u + s, s ≥ 0.
+
+    "Infeasible" is a local claim, and IPOPT may leave for another basin, by one rounding of the solution or another. So
+    it begins in two ways: with room in every row, and at the solution's own violations with a small barrier.
+    """
     program = Program(problem)
     rows, count = program.nlp["g"], program.nlp["g"].numel()
     s = ca.MX.sym("s", count)
     nlp = {"x": ca.vertcat(program.nlp["x"], s), "p": program.nlp["p"], "f": ca.sum1(s)}
     nlp["g"] = ca.vertcat(rows - s, rows + s)
-    options = {"print_time": False, "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 500}}
-    solver, bounds, infinite = ca.nlpsol("phase1", "ipopt", nlp, options), program.bounds, np.full(count, np.inf)
-    w = program.join(solution.states, solution.controls)
-    answer = solver(
-        x0=np.concatenate([w, np.ones(count)]),
-        p=program.p,
-        lbx=np.concatenate([bounds["lbx"], np.zeros(count)]),
-        ubx=np.concatenate([bounds["ubx"], infinite]),
-        lbg=np.concatenate([-infinite, bounds["lbg"]]),
-        ubg=np.concatenate([bounds["ubg"], infinite]),
-    )
-    return float(answer["f"])
+    bounds, infinite, w = program.bounds, np.full(count, np.inf), program.join(solution.states, solution.controls)
+    g = np.ravel(ca.Function("g", [program.nlp["x"], program.nlp["p"]], [rows])(w, program.p))
+    excess = np.maximum(np.maximum(np.ravel(bounds["lbg"]) - g, g - np.ravel(bounds["ubg"])), 0.0)
+    least = 0.0
+    for start, near in (
+        (np.ones(count), {}),
+        (excess + 1e-6, {"mu_init": 1e-6, "bound_push": 1e-8, "bound_frac": 1e-8}),
+    ):
+        options = {"print_time": False, "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 500} | near}
+        answer = ca.nlpsol("phase1", "ipopt", nlp, options)(
+            x0=np.concatenate([w, start]),
+            p=program.p,
+            lbx=np.concatenate([bounds["lbx"], np.zeros(count)]),
+            ubx=np.concatenate([bounds["ubx"], infinite]),
+            lbg=np.concatenate([-infinite, bounds["lbg"]]),
+            ubg=np.concatenate([bounds["ubg"], infinite]),
+        )
+        least = max(least, float(answer["f"]))
+        if least > 1e-6:
+            break
+    return least
 
 
 @pytest.mark.slow

@@ -244,7 +244,7 @@ def test_a_reach_converges_alike_in_every_engine_within_the_torques():
     assert (np.abs(solutions[0].controls) == 0.25 * arm().tree.effort).any()
 
 
-def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path):
+def test_large_jacobians_are_not_compiled_unasked(monkeypatch, tmp_path, builds_beside):
     monkeypatch.setenv("OCPKIT_CACHE", str(tmp_path))
     monkeypatch.setattr("ocpkit.solvers.choose.LARGEST_TO_COMPILE", 1000)
     robot = from_urdf(ARM, ["turn", "lift"])
