@@ -90,7 +90,7 @@ def least_violation(problem: Problem, solution: Solution) -> float:
     nlp = {"x": ca.vertcat(program.nlp["x"], s), "p": program.nlp["p"], "f": ca.sum1(s)}
     nlp["g"] = ca.vertcat(rows - s, rows + s)
     bounds, infinite, w = program.bounds, np.full(count, np.inf), program.join(solution.states, solution.controls)
-    g = np.ravel(ca.Function("g", [program.nlp["x"], program.nlp["p"]], [rows])(w, program.p))
+    g = np.asarray(ca.Function("g", [program.nlp["x"], program.nlp["p"]], [rows])(w, program.p)).ravel()
     excess = np.maximum(np.maximum(np.ravel(bounds["lbg"]) - g, g - np.ravel(bounds["ubg"])), 0.0)
     least = 0.0
     for start, near in (
