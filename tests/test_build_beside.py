@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -285,6 +287,22 @@ def test_a_controller_builds_before_it_runs(folder: Path) -> None:
     assert command.plan is not None
     assert command.plan.details.engine == "c"
     assert (command.tick, len(folder.parts) > 0) == (0, True)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_controller_is_copied_in_the_middle_of_its_build(duplicate: Callable[[MPC], MPC], folder: Path) -> None:
+    """The copy builds for itself, or takes what the other one has built."""
+    controller = MPC(models.get("pendulum").build(), DDP(max_iterations=2))
+    other = duplicate(controller)
+    assert other.step(other.problem.x0).plan is not None
+    assert controller.warm_up(LONGEST)
+    assert other.warm_up(LONGEST)
+
+
+def test_a_build_that_was_ended_begins_again(folder: Path) -> None:
+    build = begin_build(trace_problem(scalar(0.79)))
+    build.end()
+    assert build.wait(LONGEST) is not None
 
 
 def test_ticks_do_not_wait_for_a_compiler_that_hangs(

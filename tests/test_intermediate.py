@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ocpkit.math as m
-from ocpkit import rk4
+from ocpkit import DDP, Problem, check_derivatives, rk4
 from ocpkit.autodiff.differentiable import differentiable
 from ocpkit.autodiff.intermediate import Point, differentiate, intermediate, recording
-from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.autodiff.symbol import from_casadi, symbols, to_casadi
 from ocpkit.problem import integrate
 
 
@@ -91,3 +91,26 @@ def test_a_failed_trace_ends_the_recording() -> None:
         differentiable(broken, (3, 2, 1), "broken", "casadi")
     vector = 2 * symbols("x", 2)[1]
     assert intermediate(vector) is vector
+
+
+def test_a_step_may_call_functions_of_casadi() -> None:
+    """A table inside a Runge-Kutta step: its graph holds calls, which not every operation of CasADi on graphs bears."""
+    grid = np.linspace(-4.0, 4.0, 9)
+    table = ca.interpolant("table", "bspline", [grid], np.sin(grid))
+    problem = Problem.from_functions(
+        dynamics=rk4(
+            lambda x, u: m.stack(
+                [x[1], u[0] - (from_casadi(table(to_casadi(x[1])))[0, 0] if x.dtype == object else float(table(x[1])))]
+            ),
+            0.1,
+        ),
+        cost=lambda x, u: 0.02 * u[0] ** 2,
+        terminal_cost=lambda x: 5 * (x[0] - 1) ** 2 + 5 * x[1] ** 2,
+        x0=[0.0, 0.5],
+        horizon=8,
+        control_size=1,
+    )
+    assert check_derivatives(problem).ok
+    by_vm, by_numpy = (DDP(engine=engine).solve(problem) for engine in ("vm", "numpy"))
+    assert by_vm.success
+    assert by_vm.cost == pytest.approx(by_numpy.cost, rel=1e-12)

@@ -16,7 +16,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.autodiff.differences import central_hessian, central_jacobian, complex_jacobian
-from ocpkit.autodiff.intermediate import Point, differentiate, recording
+from ocpkit.autodiff.intermediate import Point, differentiate, recording, resolved
 from ocpkit.autodiff.symbol import from_casadi, symbols, to_casadi
 from ocpkit.boundary.arrays import Array
 from ocpkit.boundary.pickling import CarriesFunctions
@@ -98,7 +98,7 @@ class Traced:
         *formulas, graph = ca.cse([*formulas, graph])
         self._recorded = ca.Function("recorded", [*columns, *names], [*formulas, graph])
         if points:
-            *_, graph = ca.substitute_inplace(names, formulas, [graph])[1]
+            (graph,) = ca.substitute([graph], names, resolved(names, formulas))
         self._value = BufferedFunction(ca.Function("value", columns, [graph]))
 
     def extended(self, width: int) -> Traced:

@@ -85,9 +85,18 @@ def differentiate(g: ca.SX, points: list[Point], z: ca.SX, v: ca.SX) -> tuple[ca
     held = [ca.SX.sym(f"l{i}_", name.numel()) for i, name in enumerate(names)]  # λ, as constants
     lagrangian = ca.dot(v, g) + sum(ca.dot(a, b) for a, b in zip(held, formulas))
     hessian = S.T @ (ca.hessian(lagrangian, variables)[0] @ S)
-    values = list[ca.SX]()
-    for i, formula in enumerate(formulas):
-        values += ca.substitute([formula], names[:i], values)
+    values = resolved(names, formulas)
     costates = ca.substitute(costates, names, values)
     g, jacobian, hessian = ca.substitute([g, slope @ S, hessian], names + held, values + costates)
     return g, jacobian, hessian
+
+
+def resolved(names: list[ca.SX], formulas: list[ca.SX]) -> list[ca.SX]:
+    """Return the intermediate vectors as expressions of z alone.
+
+    One after the other: CasADi's `substitute_inplace` fails on graphs that call functions of CasADi, such as tables.
+    """
+    values = list[ca.SX]()
+    for i, formula in enumerate(formulas):
+        values += ca.substitute([formula], names[:i], values)
+    return values

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
-from typing import IO
+from typing import IO, Any
 
 from ocpkit.engines.c.cache import open_cache
 from ocpkit.engines.c.compiler import CompilerError
@@ -57,6 +57,10 @@ class Build:
         self.quick: Library | None = None
         self.library: Library | None = None
         self.read = 0  # bytes of the answer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy as a build that has not begun: a process belongs to who has started it."""
+        return type(self), (self.graph, self.key)
 
     @property
     def sizes(self) -> str:
@@ -205,6 +209,7 @@ class Build:
                 self.process.wait()
             with suppress(CompilerError):
                 open_cache().sweep(self.process.pid)
+            self.process = self.answer = None  # whoever still asks for it begins it again
 
 
 def begin_build(graph: ProblemGraph) -> Build:

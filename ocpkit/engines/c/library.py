@@ -200,9 +200,10 @@ def cached_library(
     CompilerError
         If there is no compiler; or, where the solver has just been built (`times`), if it cannot be loaded.
     """
-    key, cache = library_key(graph, quick=quick), open_cache()
-    if key in _loaded:
+    key = library_key(graph, quick=quick)
+    if key in _loaded:  # before the cache is looked for, which takes longer than a short solve
         return _loaded[key]
+    cache = open_cache()
     path = cache.find(key)
     try:
         note = f"{origin}, {cache.note}" if cache.note and times else origin
