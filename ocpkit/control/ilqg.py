@@ -120,7 +120,7 @@ class ILQGRun(Run):
         self.details = replace(self.details, cost_without_noise=self.problem.cost(inner.states, inner.controls))
         if change <= self.options.hessian_tolerance or inner.status is Status.INTERRUPTED:
             self.status = inner.status  # what holds at fixed W holds where W is the right one
-        last = inner.history[-1]
+        last = inner.last_iteration
         return DDPIteration(
             index=0,
             cost=cost,

@@ -305,7 +305,7 @@ class MPC:
     def _judge(self, problem: Problem, solution: Solution) -> _Verdict:
         """Whether to hold the plan or take the solution, no worse than the shifted plan (violation first)."""
         possible = ENDED_WELL + LEAST_BAD if self._check.any else ENDED_WELL
-        if solution.status not in possible or not np.isfinite(solution.cost):
+        if not solution.history or solution.status not in possible or not np.isfinite(solution.cost):
             return _Verdict(Cause.SOLVER, taken=False)
         first, last = solution.history[0], solution.history[-1]
         more = last.cost - first.cost - NEGLIGIBLE * abs(first.cost)

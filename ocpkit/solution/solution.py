@@ -147,7 +147,12 @@ class Solution:
         """Number of iterations after the guess."""
         if isinstance(self.history, History):  # whose indices are places
             return max(len(self.history) - 1, 0)
-        return self.history[-1].index if self.history else 0
+        return self.last_iteration.index
+
+    @property
+    def last_iteration(self) -> Iteration:
+        """Last line of the history; where a limit ended the solve before the first line, its cost alone."""
+        return self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
 
     def policy(self, t: int, x: ArrayLike) -> Array:
         """Feedback controller u = u_t + K_t (x − x_t) at stage t, angles in [−π, π); open loop without gains.
@@ -228,7 +233,7 @@ class Solution:
 
     def _rows(self) -> Table:
         """Summary for a reader."""
-        last = self.history[-1] if self.history else Iteration(index=0, cost=self.cost)
+        last = self.last_iteration
         return [
             ("problem", f"{self.problem_name} (horizon {len(self.controls)})"),
             ("solver", self.solver),

@@ -91,7 +91,7 @@ class AugmentedLagrangianRun(Run):
     def certified(self) -> bool:
         inner, solver = self.inner, self.options.inner
         exact = solver.second_order and solver.feedback and solver.curvature is None and solver.tikhonov == 0
-        return exact and inner is not None and inner.history[-1].regularization == 0
+        return exact and inner is not None and inner.last_iteration.regularization == 0
 
     def objective(self, problem: Problem) -> Problem:
         return self.augmented.lagrangian(self._parameters())
@@ -257,7 +257,7 @@ class AugmentedLagrangianRun(Run):
             index=0,
             cost=self.cost,
             actual_decrease=before - self.cost,
-            gradient_norm=self.inner.history[-1].gradient_norm if self.inner is not None else float("nan"),
+            gradient_norm=self.inner.last_iteration.gradient_norm if self.inner is not None else float("nan"),
             step_size=1.0,
             penalty=self.penalty,
             barrier=self.barrier,
