@@ -9,9 +9,9 @@ from ocpkit.control.mpc import MPC as MPC
 from ocpkit.control.mpc import Cause as Cause
 from ocpkit.control.mpc import Command as Command
 from ocpkit.control.mpc import Health as Health
-from ocpkit.control.mpc import shifted as shifted
 from ocpkit.control.noise import without_noise as without_noise
 from ocpkit.control.sampling import sample as sample
+from ocpkit.control.shifted import shifted as shifted
 from ocpkit.control.torch_layer import torch_layer as torch_layer
 from ocpkit.errors import ProblemError as ProblemError
 from ocpkit.errors import UnsupportedProblem as UnsupportedProblem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from ocpkit import (
     simulate,
 )
 from ocpkit.control.closed_loop import ClosedLoop
-from ocpkit.control.mpc import shifted
 from ocpkit.control.plan_feedback import PlanFeedback
+from ocpkit.control.shifted import shifted
 from ocpkit.engines.numpy import NumpyEngine
 
 REAL_TIME = DDP(max_iterations=1)
@@ -239,6 +240,14 @@ def test_a_plan_that_closes_some_of_its_gap_replaces_the_one_that_leaves_all() -
     gaps = [command.plan.history[-1].gap for command in loop.commands if command.plan is not None]
     assert max(gaps) > 1e-6
     assert loop.count(Health.OPTIMAL) + loop.count(Health.IMPROVING) == 6
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), True, "3", None, 1j])
+def test_wrong_patience(seconds: Any) -> None:
+    controller = MPC(upright())
+    with pytest.raises(ProblemError, match="seconds must be a number from 0 on, got " + re.escape(repr(seconds))):
+        controller.warm_up(seconds)
+    assert (controller.tick, controller.plan) == (0, None)
 
 
 @pytest.mark.parametrize("ticks", [1, 3, 30, 40])

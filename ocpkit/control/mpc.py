@@ -11,13 +11,15 @@ import time
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.boundary.arrays import Array, real_array
 from ocpkit.control.jumps import Jumps, played
+from ocpkit.control.shifted import shifted
 from ocpkit.engines.c.build import Build
 from ocpkit.engines.c.compiler import CompilerError
 from ocpkit.errors import ProblemError, UnsupportedProblem, first_line
@@ -194,7 +196,8 @@ class MPC:
         Parameters
         ----------
         seconds
-            Longest wait for the compiler; after it the ticks run without, and go over to C when it is there.
+            Longest wait for the compiler [s], ∞ by default; after it the ticks run without, and go over to C when it
+            is there.
 
         Returns
         -------
@@ -204,8 +207,10 @@ class MPC:
         Raises
         ------
         ProblemError
-            If the solver cannot treat the problem.
+            If `seconds` is no number from 0 on, or the solver cannot treat the problem.
         """
+        if isinstance(seconds, bool) or not isinstance(seconds, Real) or not seconds >= 0:
+            raise ProblemError(f"seconds must be a number from 0 on, got {seconds!r}")
         deadline, compiled = time.monotonic() + seconds, bool(self._builds)
         for build in self._builds:
             try:
@@ -436,37 +441,3 @@ def _later(problem: Problem, ticks: int) -> Array:
     """Return p as it is `ticks` later; beyond the end of its rows the last one goes on."""
     p = problem.parameters
     return p if p.ndim == 1 else p[np.minimum(np.arange(len(p)) + ticks, len(p) - 1)]
-
-
-def shifted(problem: Problem, plan: Solution, ticks: int = 1) -> Solution:
-    """Plan that starts `ticks` later, as a guess for a problem whose horizon is the same, or another if it shrinks.
-
-    Beyond the plan's end the last control is held, and the states follow the model from the last one, so the only gap
-    is that at the first stage: the state that was really reached differs from the plan's. The solver's first full step
-    closes it through the feedback gains (Diehl's initial value embedding). What the solver knew beside the trajectory,
-    the multipliers and its `WarmStart`, goes along; the policy does not.
-
-    Raises
-    ------
-    ProblemError
-        If the sizes of states or controls change along the horizon, or are not the plan's.
-    """
-    T, last = problem.horizon, len(plan.controls)
-    sizes = (problem.state_sizes[0], problem.control_sizes[0])
-    if not problem.uniform or (np.shape(plan.states)[1:], np.shape(plan.controls)[1:]) != ((sizes[0],), (sizes[1],)):
-        raise ProblemError(f"a plan is shifted where all states and controls have one size, here {sizes}")
-    points = np.minimum(np.arange(T + 1) + ticks, last)
-    stages = np.minimum(points[:-1], last - 1)
-    multipliers = plan.multipliers
-    if multipliers is not None:
-        pairs = [(multipliers[t], multipliers[min(place, last - 1)]) for place, t in enumerate(stages.tolist())]
-        fitting = (y if len(y) == len(own) else np.zeros(len(own)) for y, own in pairs)  # a first stage may have fewer
-        multipliers = (*fitting, multipliers[-1])
-    controls, states = plan.controls[stages], plan.states[points]  # copies
-    for t in range(max(last - ticks, 0), T):
-        following = problem.stages[t].dynamics.step(states[t], controls[t], problem.parameter(t))
-        if not np.isfinite(following).all():
-            break
-        states[t + 1] = following
-    no_policy: dict[str, Any] = dict.fromkeys(("feedforward", "feedback_gains", "value_gradients", "value_hessians"))
-    return replace(plan, controls=controls, states=states, multipliers=multipliers, **no_policy)
