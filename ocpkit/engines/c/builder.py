@@ -1,6 +1,6 @@
 """The process that builds a C solver beside another one (see `build`): reads graphs, fills the cache, says how.
 
-It compiles twice: without optimization, which is ready in a fifth of the time and serves until the other one is.
+It compiles twice: without optimization, which is ready much sooner and serves until the other one is.
 Each time it prints a line of JSON, the seconds or the error.
 """
 

@@ -25,7 +25,7 @@ from ocpkit.errors import UnsupportedProblem
 # that divides often by multiplying with its inverse.
 ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-freciprocal-math")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", *ARITHMETIC, "-fPIC", "-shared")
-# Passes of gcc that take a tenth of its time on long straight-line code, which they do not make faster.
+# Passes of gcc that take long on straight-line code, which they do not make faster.
 WITHOUT = ("-fno-tree-pre", "-fno-tree-slp-vectorize")
 CANDIDATES = ("cc", "gcc", "clang")
 ZIG = [sys.executable, "-m", "ziglang", "cc"]  # clang from PyPI, for where nothing else is installed
@@ -60,7 +60,7 @@ class Compiler:
 
     @property
     def quick(self) -> Compiler:
-        """The same without optimization: a fifth of the time, code a few times slower, still far ahead of Python."""
+        """The same without optimization: ready much sooner, code a few times slower, still far ahead of Python."""
         return replace(self, flags=(*self.flags, "-O0"))
 
     @property
