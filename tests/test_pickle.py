@@ -41,7 +41,7 @@ from ocpkit.control.plan_feedback import PlanFeedback
 from ocpkit.problem.integrate import discretize, rk4_rule
 from ocpkit.recursion.curvature import Adam, Identity
 from ocpkit.solvers.ddp.compiled import RunInC
-from ocpkit.solvers.driver import Guess
+from ocpkit.solvers.guess import Guess
 
 Array = Any
 

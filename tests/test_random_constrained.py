@@ -17,7 +17,7 @@ from ocpkit.autodiff.differentiable import with_parameters
 from ocpkit.solution.complementarity import complementarity
 from ocpkit.solvers.constrained.augmented import Augmented
 from ocpkit.solvers.constrained.units import first_units
-from ocpkit.solvers.driver import Guess
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.nlp.multiple_shooting import Program
 
 SEEDS = range(100)

@@ -19,6 +19,7 @@ from ocpkit.autodiff.differences import central_hessian, central_jacobian, compl
 from ocpkit.autodiff.intermediate import Point, differentiate, recording, resolved
 from ocpkit.autodiff.symbol import from_casadi, symbols, to_casadi
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import check_time
 from ocpkit.boundary.pickling import CarriesFunctions
 from ocpkit.errors import ProblemError, unknown_name
 
@@ -179,6 +180,7 @@ class BlackBox(CarriesFunctions):
         self.size = len(self.value(*(np.zeros(n) for n in sizes)))
 
     def value(self, *arguments: Array) -> Array:
+        check_time()
         try:
             value = np.atleast_1d(np.asarray(self._function(*arguments)))
         except Exception as error:

@@ -35,7 +35,8 @@ from ocpkit.solution.history import DDPIteration, Iteration
 from ocpkit.solution.solution import Solution, Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.ddp import DDP
-from ocpkit.solvers.driver import Guess, Run, Solver, positive
+from ocpkit.solvers.driver import Run, Solver, positive
+from ocpkit.solvers.guess import Guess
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import casadi as ca
 
 from ocpkit.autodiff.identities import Identities
+from ocpkit.boundary.deadline import check_time, in_time
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem.part_graphs import CostGraph, DynamicsGraph
 from ocpkit.problem.problem import Problem
@@ -60,7 +61,9 @@ class StageGraph(_Keyed):
         """Return the expansion; to second order ℓ_xx, ℓ_ux, ℓ_uu contain v·f_xx, v·f_ux, v·f_uu already."""
         z, n = ca.vertcat(x, u), self.state_size
         fz = self.dynamics.jacobian(x, u, p)
+        check_time()
         lz, lzz = self.cost.expand(z, (x, u, p), second_order)
+        check_time()
         hessian = lzz + self.dynamics.hessian(z, v, (x, u, p)) if second_order else lzz
         return Expansion(fz[:, :n], fz[:, n:], lz[:n, :], lz[n:, :], hessian[:n, :n], hessian[n:, :n], hessian[n:, n:])
 
@@ -132,7 +135,7 @@ def _trace(parts: Identities, p_size: int, angles: tuple[int, ...]) -> ProblemGr
     stages, cost = parts.parts
     stage_types, number, of_stage = list[StageGraph](), dict[str, int](), list[int]()
     known: dict[int, int] = {}
-    for t, stage in enumerate(stages):
+    for t, stage in enumerate(in_time(stages)):
         if id(stage) not in known:
             graph = _remembered(stage, p_size, partial(_stage, stage, p_size, f"stage {t} ({stage.name!r})"))
             if graph.key not in number:

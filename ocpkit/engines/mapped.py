@@ -11,6 +11,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.boundary.series import join
 
 
@@ -73,7 +74,7 @@ class AlongStages:
         if not hasattr(self._of_thread, "sweeps"):
             self._of_thread.sweeps = [
                 Sweep(f.map(last - first) if last - first > 1 else f, last - first, [self._rank])
-                for f, first, last in [*self._runs, (self._end, 0, 1)]
+                for f, first, last in in_time([*self._runs, (self._end, 0, 1)])
             ]
         *sweeps, end = self._of_thread.sweeps
         found = [

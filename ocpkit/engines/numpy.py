@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.problem.problem import Problem
 from ocpkit.problem.stage import Stage
 from ocpkit.recursion.bellman import BellmanStep, Curvature, backward_pass
@@ -93,7 +94,7 @@ class NumpyEngine:
         with np.errstate(all="ignore"):
             gaps = [
                 stage.dynamics.step(states[t], controls[t], problem.parameter(t)) - states[t + 1]
-                for t, stage in enumerate(problem.stages)
+                for t, stage in enumerate(in_time(problem.stages))
             ]
         largest = relative_gap(gaps, states)
         if largest <= ROUNDING:
@@ -118,7 +119,7 @@ class NumpyEngine:
         with np.errstate(all="ignore"):
             stages = [
                 expand(stage, x[t], u[t], problem.parameter(t), second_order=second_order, gap=gap_at[t])
-                for t, stage in enumerate(problem.stages)
+                for t, stage in enumerate(in_time(problem.stages))
             ]
             phi = problem.terminal_cost
             hessian = (phi.hessian if second_order else phi.gauss_newton_hessian)(final, p_final)
@@ -129,7 +130,8 @@ class NumpyEngine:
         problem, x, u = self.problem, trajectory.states, trajectory.controls
         with np.errstate(all="ignore"):
             stages = [
-                expand_first_order(stage, x[t], u[t], problem.parameter(t)) for t, stage in enumerate(problem.stages)
+                expand_first_order(stage, x[t], u[t], problem.parameter(t))
+                for t, stage in enumerate(in_time(problem.stages))
             ]
             return stages, Value(problem.terminal_cost.gradient(x[-1], problem.parameter(problem.horizon)))
 
@@ -160,7 +162,7 @@ class NumpyEngine:
         affine = AffinePolicy(x, nominal.controls, policy.feedforward, policy.feedback_gains, problem.difference)
         states, controls = [x[0]], list[Array]()
         with np.errstate(all="ignore"):
-            for t, stage in enumerate(problem.stages):
+            for t, stage in enumerate(in_time(problem.stages)):
                 u = stage.clip(affine.control(t, states[t], step_size))
                 following = stage.dynamics.step(states[t], u, problem.parameter(t))
                 if gaps is not None and step_size < 1:

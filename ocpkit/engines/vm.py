@@ -17,6 +17,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import check_time
 from ocpkit.boundary.series import blocks_of, gather, join
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.engines.interface import AnyPolicy
@@ -238,10 +239,13 @@ def _build(kind: str, stage: StageGraph, length: int, flags: tuple[bool | int, .
     With `share`, common subexpressions are computed once, which changes no number.
     """
     build: Callable[..., tuple[ca.Function, int, tuple[int, ...]]] = _BUILDERS[kind]
+    check_time()
     function, carried, ranks = build(stage, *flags)
     if share:
+        check_time()
         arguments = function.sx_in()
         function = ca.Function("stage", arguments, ca.cse(function.call(arguments)))
+    check_time()
     if length > 1:  # a stage whose state changes size follows no stage of its type
         function = function.mapaccum("sweep", length, carried) if carried else function.map(length)
     return Sweep(function, length, ranks)
@@ -303,6 +307,7 @@ def _backward(
     Vx, Vxx = ca.SX.sym("Vx", size), ca.SX.sym("Vxx", size, size)
     V = Value(Vx, Vxx).regularized(epsilon, on_state)
     expansion = stage.expand(x, u, p, Vx + V.xx @ gap if gaps else Vx, second_order=second_order)
+    check_time()
     limits = [ca.SX.sym(name, u.shape[0]) for name in (*SIDES, "y") if stage.bounded]
     checks = list[ca.SX]()
     bounds = UnrolledBounds(limits, checks) if stage.bounded else None
@@ -316,6 +321,7 @@ def _backward(
         return factor, Q.u
 
     step = bellman_step(0, replace(expansion, gap=gap if gaps else None), V, damped, bounds, feedback=feedback)
+    check_time()
     policy = [step.k, step.K] if feedback else [step.k]
     y = step.multipliers if stage.bounded else ca.SX.zeros(*u.shape)
     outputs = [step.value.x, step.value.xx, *policy, y, step.slope, ca.diag(step.Q.uu), step.expected_change, *checks]

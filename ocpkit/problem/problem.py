@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ocpkit.boundary.arrays import Array, checked_series, checked_vector, real_array, whole_number
+from ocpkit.boundary.deadline import in_time
 from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.boundary.tables import Table, as_html, as_text
 from ocpkit.errors import ProblemError
@@ -253,7 +254,7 @@ class Problem:
         """Return the T + 1 states from x0 under T controls, which are not checked."""
         states = [self.x0]
         with np.errstate(all="ignore"):
-            for t, stage in enumerate(self.stages):
+            for t, stage in enumerate(in_time(self.stages)):
                 states.append(stage.dynamics.step(states[t], controls[t], self.parameter(t)))
         return states
 
@@ -282,7 +283,8 @@ class Problem:
             )
         with np.errstate(all="ignore"):
             running = [
-                stage.cost.value(states[t], controls[t], self.parameter(t)) for t, stage in enumerate(self.stages)
+                stage.cost.value(states[t], controls[t], self.parameter(t))
+                for t, stage in enumerate(in_time(self.stages))
             ]
             return [*running, self.terminal_cost.value(states[-1], self.parameter(self.horizon))]
 

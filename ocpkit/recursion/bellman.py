@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from ocpkit.boundary.deadline import in_time
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.linalg import dot, matvec, transpose
@@ -203,7 +204,7 @@ def backward_pass(
     """
     steps: list[BellmanStep] = []
     V = terminal
-    for t in reversed(range(len(stages))):
+    for t in in_time(reversed(range(len(stages)))):
         try:
             after = V.regularized(tikhonov, state_damping)
             steps.append(bellman_step(t, stages[t], after, curvature, bounds, feedback=feedback))

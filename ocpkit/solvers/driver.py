@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ocpkit.boundary.arrays import Array, checked_rows, whole_number
-from ocpkit.engines.interface import AnyPolicy, Engine, Gains
+from ocpkit.boundary.arrays import Array, whole_number
+from ocpkit.boundary.deadline import OutOfTime, ending_at
+from ocpkit.engines.interface import AnyPolicy, Gains
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.errors import ProblemError, UnsupportedProblem, refuse_hidden_fields
-from ocpkit.problem.angles import continued
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.details import Details
 from ocpkit.solution.history import History, Iteration
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Solution, Status, WarmStart, as_series
 from ocpkit.solution.trajectory import Trajectory
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.verdicts.second_order import examine
 
 if TYPE_CHECKING:
     from ocpkit.engines.c.build import Build
 
+GRACE = 0.01  # seconds, and share of a longer time limit, for a step to end by itself
+PATIENCE = 0.04  # the same for the guess's rollout, where there is nothing else to return
 MOST_DEPARTURES = 20  # stationary points that a solve leaves behind, each with a lower J than the one before
 
 Callback = Callable[[Iteration], object]
@@ -109,10 +112,6 @@ class AnyRun(ABC):
         return None if self.policy is None else self.policy.value_gradients
 
 
-class OutOfTime(Exception):
-    """The time limit was reached inside an iteration, which is given up."""
-
-
 NOWHERE = Trajectory((), (), float("nan"))
 """Before there is an iterate."""
 
@@ -126,6 +125,16 @@ class Run(AnyRun):
     details: Details = Details()
 
 
+class UnbegunRun(Run):
+    """Stand-in for the run of a solve whose time was over before it had an iterate."""
+
+    def start(self) -> Iteration:
+        raise OutOfTime
+
+    def step(self) -> Iteration:
+        raise OutOfTime
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
     """Options that all solvers share, and `solve`.
@@ -135,7 +144,8 @@ class Solver(ABC):
     max_iterations
         Iteration limit.
     time_limit
-        Wall-clock budget [s] from the call on, checked between the sweeps of an iteration.
+        Wall-clock budget [s] from the call on, checked between the steps of what a solve begins with, between the
+        sweeps of an iteration, and between the calls of your functions.
     scaling
         Measure tolerances, penalties and dampings in the problem's natural units (see `ocpkit.solution.scaling`);
         False: in the user's units of J, x, u and rows.
@@ -207,14 +217,20 @@ class Solver(ABC):
         self.check_noise(problem)
         self.check(problem)
         chosen = Guess.choose(problem, guess, controls, states)
-        return drive(self, problem, self.begin(problem, chosen), callback, clock)
+        return drive(self, problem, chosen, callback, clock)
 
     def find_stationary(
         self, problem: Problem, guess: Solution | None = None, *, controls: Any = None, states: Any = None
     ) -> Solution:
-        """Solve a problem inside another solver, which looks itself whether the last point is a minimum."""
+        """Solve a problem inside another solver, which looks itself whether the last point is a minimum.
+
+        Raises
+        ------
+        OutOfTime
+            If there was no time for a first iterate.
+        """
         clock, chosen = Clock(), Guess.choose(problem, guess, controls, states)
-        return drive(self, problem, self.begin(problem, chosen), None, clock, confirm=False)
+        return drive(self, problem, chosen, None, clock, confirm=False)
 
     def check_noise(self, problem: Problem) -> None:
         """Refuse problems whose expected cost this solver would leave out."""
@@ -238,67 +254,31 @@ class Solver(ABC):
             raise UnsupportedProblem(advice % "terminal constraints")
 
 
-@dataclass(frozen=True)
-class Guess:
-    """Start of a run: controls, states if the start may be infeasible, and what a warm start has beside them.
-
-    Controls and states are a tuple of vectors, one per stage, or one array with a row per stage.
-    """
-
-    controls: Sequence[Array]
-    states: Sequence[Array] | None
-    multipliers: tuple[Array, ...] | None = None
-    scaling: Scaling | None = None
-    warm_start: WarmStart | None = None
-
-    @classmethod
-    def choose(cls, problem: Problem, solution: Solution | None, controls: Any, states: Any) -> Guess:
-        """Take the arguments first, then the warm start, then the problem's own guess, which it has checked."""
-        if controls is None and solution is not None:
-            controls = solution.controls
-            if len(controls) != problem.horizon:
-                raise ProblemError(
-                    f"the warm start has {len(controls)} entries, expected {problem.horizon}, one per stage; where a "
-                    "horizon moves on or shrinks, take ocpkit.shifted(problem, solution), else give controls="
-                )
-        own_states = problem.states if solution is None else None
-        chosen = own_states if states is None else checked_rows(states, problem.state_sizes, "states")
-        if chosen is not None and problem.angles:
-            chosen = tuple(continued([problem.x0, *chosen[1:]], problem.angles))
-        return cls(
-            problem.controls if controls is None else checked_rows(controls, problem.control_sizes, "controls"),
-            chosen,
-            None if solution is None else solution.multipliers,
-            None if solution is None else solution.scaling,
-            None if solution is None else solution.warm_start,
-        )
-
-    def trajectory(self, engine: Engine) -> Trajectory:
-        """Roll the controls out, or keep the states with their gaps."""
-        if self.states is None:
-            return engine.rollout(self.controls)
-        return engine.with_gaps(self.states, self.controls)
-
-
 @dataclass
 class Clock:
     """Seconds since the start of a solve."""
 
-    start: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=perf_counter)
 
     def __call__(self) -> float:
-        return time.perf_counter() - self.start
+        return perf_counter() - self.start
 
 
 def drive(
-    solver: Solver, problem: Problem, run: AnyRun, callback: Callback | None, clock: Clock, *, confirm: bool = True
+    solver: Solver, problem: Problem, guess: Guess, callback: Callback | None, clock: Clock, *, confirm: bool = True
 ) -> Solution:
     """Iterate until the run is over, a limit is reached, or somebody stops it; `clock` began with the solve."""
-    history, status, departures, setup = History(), Status.INTERRUPTED, 0, clock()
+    history, status, departures = History(), Status.INTERRUPTED, 0
+    run: AnyRun = UnbegunRun()
+    setup, unit = float("nan"), max(1.0, solver.time_limit)
+    deadline = clock.start + solver.time_limit + GRACE * unit
     try:
+        with ending_at(deadline):
+            run = solver.begin(problem, guess)
+        setup = clock()
         while True:
             most = 1 if callback is not None else int(solver.max_iterations) + 1 - len(history)
-            with np.errstate(all="ignore"):  # a blow-up is a status, not a warning
+            with ending_at(deadline), np.errstate(all="ignore"):  # a blow-up is a status, not a warning
                 run.advance(history, most, clock, solver.time_limit)
                 while confirm and run.status is Status.CONVERGED and _left_behind(run, problem, departures):
                     departures += 1
@@ -316,6 +296,11 @@ def drive(
             break
     except OutOfTime:
         status = Status.TIME_LIMIT
+        if run.trajectory is NOWHERE:
+            if not confirm:  # inside another solver, which has something to return
+                raise
+            run = UnbegunRun()
+            run.trajectory = guess.unmoved(problem, PATIENCE * unit)
     except KeyboardInterrupt:
         if run.trajectory is NOWHERE:
             raise

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ocpkit import DDP, MSA, FunctionTerminalCost, GradientDescent, Problem, Status
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.recursion.curvature import Identity
-from ocpkit.solvers.driver import Guess
 from ocpkit.solvers.first_order.pmp import MSARun, hamiltonian
+from ocpkit.solvers.guess import Guess
 from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import any_problem, networks, problems
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import ocpkit.math as m
 from ocpkit import DDP, EMSA, MSA, Failure, FunctionTerminalCost, GradientDescent, Problem, Reason, Status
 from ocpkit.engines.numpy import NumpyEngine
-from ocpkit.solvers.driver import Guess
 from ocpkit.solvers.first_order.pmp import augmented_hamiltonian, hamiltonian, minimize_control
+from ocpkit.solvers.guess import Guess
 from properties.oracle import Unrolled, assert_close, tensor, unrolled_cost
 from properties.strategies import positive_definite, problems, seeds, times
 

@@ -12,7 +12,7 @@ from benchmarks.control.contestant import Contestant, Outcome, Unavailable, comp
 from benchmarks.control.tasks import Task
 from ocpkit import DDP, ILQR, Problem, Solution
 from ocpkit.errors import ProblemError, UnsupportedProblem
-from ocpkit.solvers.driver import Guess
+from ocpkit.solvers.guess import Guess
 
 NEVER = 1e-300  # a tolerance that no iterate meets
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from ocpkit.autodiff.identities import Identities
 from ocpkit.autodiff.symbol import to_casadi
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.boundary.series import blocks_of, join
 from ocpkit.engines.mapped import AlongStages
 from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows, rows_of, worst_row
@@ -300,7 +301,7 @@ def _structure(parts: Identities, p_size: int, barrier: bool, angles: tuple[int,
     width = p_size + 2 * max(each.count for each in rows) + 1
     parameters, longer = np.ones((len(rows), width)), LongerParameters(p_size, width)
     template = Problem(
-        stages=tuple(_priced_stage(Identities(*pair), longer, barrier) for pair in zip(stages, rows)),
+        stages=tuple(_priced_stage(Identities(*pair), longer, barrier) for pair in in_time(zip(stages, rows))),
         terminal_cost=_priced_end(Identities(end, rows[-1]), longer, barrier),
         x0=np.zeros(stages[0].dynamics.state_size),
         parameters=parameters,
@@ -334,7 +335,7 @@ def _places(
 def _evaluations(costs: Sequence[Cost | TerminalCost], results: slice, rank: int) -> AlongStages:
     """Return the graphs that the costs bring, with some of their results below each other; equal costs share theirs."""
     known = dict[int, ca.Function]()
-    for cost in costs:
+    for cost in in_time(costs):
         if id(cost) not in known:
             assert cost.rows is not None
             z = cost.rows.sx_in()

@@ -32,7 +32,8 @@ from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.constrained.penalty import Penalty
 from ocpkit.solvers.constrained.run import AugmentedLagrangianRun
 from ocpkit.solvers.constrained.units import Units, first_units, measure_units
-from ocpkit.solvers.driver import AnyRun, Guess
+from ocpkit.solvers.driver import AnyRun
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.renamed import OldNames, accept_old_names
 
 OF_PENALTY = {

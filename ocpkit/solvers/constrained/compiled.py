@@ -25,7 +25,8 @@ from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.constrained.units import Units, first_units
 from ocpkit.solvers.ddp.compiled import ROWS, SLICE, CompiledRun, RunInC, address_of, verdict
-from ocpkit.solvers.driver import Clock, Guess
+from ocpkit.solvers.driver import Clock
+from ocpkit.solvers.guess import Guess
 
 if TYPE_CHECKING:
     from ocpkit.engines.vm import SweepPolicy

@@ -21,7 +21,8 @@ from ocpkit.problem.problem import Problem
 from ocpkit.solvers.constrained.augmented_lagrangian import OLD_PENALTY, begin_run, compile_run
 from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.options import ConstrainedOptions
-from ocpkit.solvers.driver import AnyRun, Guess
+from ocpkit.solvers.driver import AnyRun
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.renamed import OldNames, accept_old_names
 
 OF_BARRIER = {"first_barrier": "first", "last_barrier": "last", "barrier_factor": "factor"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_any_case
 from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.details import Reason
@@ -20,7 +21,8 @@ from ocpkit.solvers.constrained.barrier import Barrier
 from ocpkit.solvers.constrained.options import ConstrainedOptions
 from ocpkit.solvers.constrained.penalty import SEARCH_FACTOR
 from ocpkit.solvers.constrained.units import FAR, Units, first_units, measure_units, rows_here
-from ocpkit.solvers.driver import Clock, Guess, Run
+from ocpkit.solvers.driver import Clock, Run
+from ocpkit.solvers.guess import Guess
 
 SHORTEST = 1e-3  # seconds; a limit must be positive
 SMALLEST_COST = 1e-6  # share of the unit of J below which |J| is no measure of what μ may add to it
@@ -117,13 +119,19 @@ class AugmentedLagrangianRun(Run):
         )
 
     def step(self) -> Iteration:
-        options, before = self.options, (self.cost, self.inner_iterations)
+        before = self.cost, self.inner_iterations
         inner = self._minimize()
+        with in_any_case():
+            return self._record(*before, self._take_in(inner))
+
+    def _take_in(self, inner: Solution) -> float:
+        """Prepare the next outer iteration, or end, by what an inner solve has come to; return its violation."""
+        options = self.options
         measured = self._measure(inner.states, inner.controls)
         finite = np.isfinite([inner.cost, measured.cost, measured.violation]).all()
         if inner.value_gradients is None or not finite or self._ran_off(inner, measured):
             self._fail(inner)
-            return self._record(*before, self.violation)
+            return self.violation
         first, known = self.inner is None, self._known_units.rows
         here = self._rows_here(inner) if first or self._stationary(inner) else known
         residual, self.damping = self._residual(measured, here), self.minimizer.schedule.initial
@@ -140,7 +148,7 @@ class AugmentedLagrangianRun(Run):
             self.status = Status.CONVERGED
         else:
             self._tighten(residual, measured, moved=inner.iterations > 0)
-        return self._record(*before, measured.violation)
+        return measured.violation
 
     def _ran_off(self, inner: Solution, measured: Measured) -> bool:
         """Whether an inner solve diverged, or broke off beyond the rows, farther than before and than a row's unit."""

@@ -24,10 +24,11 @@ from functools import cached_property
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.boundary.series import blocks_of, gather
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solvers.constrained.augmented import Augmented
-from ocpkit.solvers.driver import Guess
+from ocpkit.solvers.guess import Guess
 
 OFF = 1e-150  # ρ and μ that take the price of the rows out of J
 RESIDUE = 1e-100  # slopes and curvatures up to this are what they leave
@@ -187,7 +188,7 @@ class _Point:
         """Backward pass of J alone, from the last stage on."""
         end, x, p, steps = self.problem.terminal_cost, self.states[-1], self.p[-1], list[_Step]()
         v, V = end.gradient(x, p), end.gauss_newton_hessian(x, p)
-        for t in reversed(range(self.problem.horizon)):
+        for t in in_time(reversed(range(self.problem.horizon))):
             stage, z = self.problem.stages[t], (self.states[t], self.controls[t], self.p[t])
             (fx, fu), (lx, lu), (lxx, lux, luu) = stage.dynamics.jacobians(*z), *self._cost(t)
             of_x, of_u = fx.T @ V, fu.T @ V
@@ -212,7 +213,7 @@ class _Point:
         size = self._control_sizes(sums)
         found = np.zeros_like(self.augmented.sides.weights)
         dx = np.zeros_like(self.states[0])
-        for t, slopes in enumerate(self.slopes):
+        for t, slopes in enumerate(in_time(self.slopes)):
             end = t == self.problem.horizon
             du = size[:0] if end else size[: len(self.controls[t])]
             found[t, : len(slopes)] = np.abs(slopes[:, 1:] @ np.concatenate([du, dx]))

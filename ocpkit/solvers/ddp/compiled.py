@@ -27,7 +27,8 @@ from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.run import DDPRun
-from ocpkit.solvers.driver import AnyRun, Clock, Guess, bound_multipliers
+from ocpkit.solvers.driver import AnyRun, Clock, bound_multipliers
+from ocpkit.solvers.guess import Guess
 
 WHOLE = frozenset(name for name, kind in State._fields_ if kind is ctypes.c_long)
 SLICE = 0.05  # seconds between two looks at the keyboard

@@ -34,7 +34,8 @@ from ocpkit.solvers.ddp.damping import QUADRATIC
 from ocpkit.solvers.ddp.line_search import BACKTRACKING
 from ocpkit.solvers.ddp.options import DDPOptions
 from ocpkit.solvers.ddp.run import DDPRun
-from ocpkit.solvers.driver import AnyRun, Guess
+from ocpkit.solvers.driver import AnyRun
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.renamed import OldNames, accept_old_names
 
 if TYPE_CHECKING:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from time import perf_counter
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import OutOfTime, check_time
 from ocpkit.engines.interface import AnyPolicy, Engine
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.recursion.box import StepBounds
@@ -30,12 +31,11 @@ from ocpkit.solvers.ddp.decisions import (
 )
 from ocpkit.solvers.ddp.line_search import implausible
 from ocpkit.solvers.ddp.options import DDPOptions
-from ocpkit.solvers.driver import NOWHERE, AnyRun, Clock, Guess, OutOfTime, bound_multipliers
+from ocpkit.solvers.driver import NOWHERE, AnyRun, Clock, bound_multipliers
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.phases import Phases
 from ocpkit.solvers.verdicts.optimality import PROMISE_FACTOR, ROUNDING, Optimality, Spread
 from ocpkit.solvers.verdicts.second_order import SLIGHT
-
-GRACE = 0.01  # seconds, and share of the time limit, for an iteration to end by itself
 
 
 class DDPRun(AnyRun):
@@ -43,8 +43,6 @@ class DDPRun(AnyRun):
 
     Attributes
     ----------
-    deadline
-        When to give an iteration up, on `time.perf_counter`.
     policy_of
         The trajectory that the policy belongs to.
     metric
@@ -66,21 +64,21 @@ class DDPRun(AnyRun):
         self.box_multipliers = dict[int, Array]()
         self.spread, self.unit = Spread(), 0.0
         self.optimality = Optimality(float("nan"), 0.0, {})
-        self.deadline, self.policy_of, self.metric = float("inf"), NOWHERE, dict[int, Array]()
+        self.policy_of, self.metric = NOWHERE, dict[int, Array]()
 
     def advance(self, history: History, most: int, clock: Clock, time_limit: float) -> None:
-        self.deadline = clock.start + time_limit + max(GRACE, GRACE * time_limit)
-        try:
+        with self._consistent():
             super().advance(history, most, clock, time_limit)
+
+    @contextmanager
+    def _consistent(self) -> Iterator[None]:
+        """Drop the policy of another trajectory where a step is left before the backward pass at its end."""
+        try:
+            yield
         except (OutOfTime, KeyboardInterrupt):
-            if self.policy_of is not self.trajectory:  # between a step and the backward pass at its end
+            if self.policy_of is not self.trajectory:
                 self.policy = None
             raise
-
-    def _check_time(self) -> None:
-        """Give an iteration up between two sweeps; one that is nearly done is not lost."""
-        if perf_counter() >= self.deadline:
-            raise OutOfTime
 
     @property
     def details(self) -> Details:
@@ -105,6 +103,10 @@ class DDPRun(AnyRun):
         return -policy.expected_change <= SLIGHT * self.unit + Optimality.of(policy, self.trajectory).rounding
 
     def leave(self, controls: Sequence[Array]) -> None:
+        with self._consistent():
+            self._leave(controls)
+
+    def _leave(self, controls: Sequence[Array]) -> None:
         self.trajectory = self.engine.rollout(controls)
         self.unit = self.spread.unit(self.trajectory)
         self.damping = self.schedule.start()
@@ -126,7 +128,7 @@ class DDPRun(AnyRun):
         damping, expected, actual = self.damping.value, 0.0, 0.0
         promised, stopwatch = self._promised_decrease(self.policy), self.phases.forward
         for step_size in self._step_sizes():
-            self._check_time()
+            check_time()
             with stopwatch:
                 candidate = self.engine.forward_pass(self.trajectory, self.policy, step_size)
             stopwatch = self.phases.line_search
@@ -215,7 +217,7 @@ class DDPRun(AnyRun):
         """Compute the policy at the current trajectory, damping Q_uu as much as it needs."""
         options = self.options
         second_order = options.second_order and self._closed
-        self._check_time()
+        check_time()
         with self.phases.derivatives:
             stages, terminal = self.engine.expand(self.trajectory, second_order=second_order)
         bounds, self.metric = self._bounds(), self.optimality.metric
@@ -228,7 +230,7 @@ class DDPRun(AnyRun):
             curvature = self.curvature or Exact(damping, metric)
             relative = mu if on_state and options.scaling else 0.0
             try:
-                self._check_time()
+                check_time()
                 with self.phases.backward:
                     self.policy = self.engine.backward_pass(
                         stages,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import OutOfTime
 from ocpkit.engines.numpy import NumpyEngine, Policy, first_not_finite
 from ocpkit.problem.problem import Problem
 from ocpkit.recursion.bellman import Curvature
@@ -21,7 +22,8 @@ from ocpkit.solution.details import Details, Failure, Reason
 from ocpkit.solution.history import Iteration
 from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Status
-from ocpkit.solvers.driver import MOST_DEPARTURES, Guess, Run, Solver, positive
+from ocpkit.solvers.driver import MOST_DEPARTURES, Run, Solver, positive
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.verdicts.natural_units import control_units, natural_units, sweep
 from ocpkit.solvers.verdicts.stationarity import descent, held, hidden_decrease
 
@@ -81,13 +83,17 @@ class FirstOrderRun(Run):
 
     def adjoint_sweep(self) -> None:
         """Eq. 19b backward along the current trajectory; sets the status where the gradient vanishes."""
-        stages, terminal = self.engine.expand_first_order(self.trajectory)
-        bad = first_not_finite(stages, terminal)
-        if bad is not None:
-            self.fail(Failure.NOT_FINITE, stage=bad)
-            self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
-            return
-        self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
+        try:
+            stages, terminal = self.engine.expand_first_order(self.trajectory)
+            bad = first_not_finite(stages, terminal)
+            if bad is not None:
+                self.fail(Failure.NOT_FINITE, stage=bad)
+                self.status = Status.INVALID_INPUT if self.policy is None else Status.DIVERGED
+                return
+            self.policy = self.engine.backward_pass(stages, terminal, self.curvature, feedback=False, tikhonov=0.0)
+        except (OutOfTime, KeyboardInterrupt):
+            self.policy = None  # it is that of another trajectory
+            raise
         if self._stationary() and self._stationary_in_own_units():
             self._vanished()
 

@@ -24,8 +24,9 @@ from ocpkit.solution.scaling import Scaling
 from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import BLOWN_UP
-from ocpkit.solvers.driver import Guess, positive
+from ocpkit.solvers.driver import positive
 from ocpkit.solvers.first_order.adjoint import FirstOrderRun, FirstOrderSolver
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.verdicts.optimality import ROUNDING
 
 SMALLEST_STEP = 1e-30

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.engines.numpy import Policy
 from ocpkit.errors import ProblemError, refuse_unused, unknown_name
 from ocpkit.problem.problem import Problem
@@ -29,8 +30,9 @@ from ocpkit.solution.history import Iteration, PenaltyIteration
 from ocpkit.solution.solution import Status
 from ocpkit.solution.trajectory import Trajectory
 from ocpkit.solvers.ddp.decisions import BLOWN_UP
-from ocpkit.solvers.driver import Guess, positive
+from ocpkit.solvers.driver import positive
 from ocpkit.solvers.first_order.adjoint import FirstOrderRun, FirstOrderSolver
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.renamed import OldName, accept_old_names
 
 Objective = Callable[[Array], tuple[float, Array]]
@@ -239,7 +241,7 @@ class MSARun(FirstOrderRun):
         previous = self.trajectory
         try:
             with np.errstate(all="ignore"):
-                controls = self.problem.clip([self._improve(t) for t in range(self.problem.horizon)])
+                controls = self.problem.clip([self._improve(t) for t in in_time(range(self.problem.horizon))])
         except NoMinimum as error:
             return self._give_up(best, best_policy, error.failure)
         if not all(np.isfinite(u).all() for u in controls):
@@ -305,7 +307,7 @@ class EMSARun(FirstOrderRun):
             rho = self.penalty
             try:
                 with np.errstate(all="ignore"):
-                    candidate = self.engine.rollout([self._improve(t) for t in range(self.problem.horizon)])
+                    candidate = self.engine.rollout([self._improve(t) for t in in_time(range(self.problem.horizon))])
             except NoMinimum:
                 candidate = before
             if candidate.finite and candidate.cost < before.cost:

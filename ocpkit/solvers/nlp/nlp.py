@@ -33,13 +33,13 @@ from ocpkit.solvers.driver import (
     MOST_DEPARTURES,
     Callback,
     Clock,
-    Guess,
     Run,
     Solver,
     as_solution,
     check_call,
     positive,
 )
+from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.nlp import finishing
 from ocpkit.solvers.nlp.finishing import finish
 from ocpkit.solvers.nlp.multiple_shooting import Point, Program

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.deadline import in_time
 from ocpkit.engines.numpy import NumpyEngine, first_not_finite
 from ocpkit.recursion.bellman import ActionValue, q_expansion
 from ocpkit.recursion.expansion import Expansion
@@ -114,7 +115,7 @@ def curvatures(engine: NumpyEngine, nominal: Trajectory, stages: Sequence[Expans
     V, largest = terminal, 0.0
     negative, flat = list[Direction](), list[Direction]()
     newton, gains = [np.zeros(0)] * T, [np.zeros((0, 0))] * T
-    for t in reversed(range(T)):
+    for t in in_time(reversed(range(T))):
         Q, s = q_expansion(stages[t], V), scales[t]
         free = np.flatnonzero(~held(problem.stages[t], nominal.controls[t], Q.u))
         values, vectors = eigh((s[:, None] * Q.uu * s)[np.ix_(free, free)])
