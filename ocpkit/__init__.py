@@ -1,10 +1,9 @@
 """Optimal control: declare a problem once, solve it by DDP, and train networks with the same recursion.
 
-The public names stand in ``__init__.pyi``, each with its home, and are loaded when they are first used, so that the
-import costs little more than CasADi's.
+The public names stand in ``__init__.pyi``, each with its home, and are loaded when they are first used, CasADi with
+them, so that the import itself is over at once.
 """
 
-from ocpkit import math as math
 from ocpkit import moved
 from ocpkit.lazy import lazily
 

@@ -140,7 +140,7 @@ class _MovedModule:
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return what ``python -m ocpkit_nn.train`` runs; no other module of the table was a command."""
-        command = "import sys; from ocpkit.cli import app; app(['train', *sys.argv[1:]])"
+        command = "import sys; from ocpkit.cli.commands import app; app(['train', *sys.argv[1:]])"
         return compile(command, fullname, "exec") if fullname == "ocpkit_nn.train" else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```(python|sh)(?: title=\"([^\"\n]*)\")?\n(.*?)```", re.DOTALL)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 
 import ocpkit.math as m
 from ocpkit import DDP, AugmentedLagrangian, Details, Problem, ProblemError, Status, UnsupportedProblem, models
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.engines.c import cache, compiler, library, lock
 from ocpkit.engines.c.cache import Cache, open_cache
 from ocpkit.engines.c.lock import locked
@@ -167,6 +168,56 @@ def test_the_lock_of_a_killed_process_is_free(folder: Path) -> None:
     assert (folder / f"building-{key}.lock").exists()
     assert compiled(solve(scalar(0.94)))
     assert [path.suffix for path in sorted(folder.iterdir())] == [".json", ".so"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from ocpkit.engines.c.cache import open_cache
+
+def build(target):
+    target.with_suffix(".c").write_text("half of it")
+    print(open_cache().folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with open_cache().claim("key", 0):
+    open_cache().add("key", build)
+"""
+
+
+def killed_in_a_build(environment: dict[str, str]) -> Path:
+    """Let a process be killed while it builds, and return its cache."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    return Path(done.stdout.strip())
+
+
+def test_what_a_killed_build_leaves_goes_with_the_next_one(folder: Path) -> None:
+    """But nothing of one that goes on, in this process or another."""
+    assert killed_in_a_build({}) == folder
+    assert len(list(folder.glob("building-key*"))) == 2
+    with open_cache().claim("other", 0):
+        (folder / "building-other-1-going-on").mkdir()
+        assert compiled(solve(scalar(0.935)))
+        assert sorted(path.name for path in folder.glob("building-*")) == [
+            "building-other-1-going-on",
+            "building-other.lock",
+        ]
+
+
+def test_a_temporary_folder_goes_with_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process that has made it was killed, but not where it lives."""
+    temporary, cannot = tmp_path / "temporary", tmp_path / "file" / "cache"
+    temporary.mkdir()
+    cannot.parent.write_text("")
+    environment = {"TMPDIR": str(temporary), "OCPKIT_CACHE": str(cannot)}
+    left = killed_in_a_build(environment)
+    assert left.parent == temporary
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(temporary))
+    first, second = cache._open(cannot), cache._open(cannot / "another")
+    assert sorted(temporary.iterdir()) == sorted([first.folder, second.folder])
 
 
 def test_without_locks_everybody_builds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

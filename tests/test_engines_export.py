@@ -18,7 +18,7 @@ from problems import BY_NAME
 from typer.testing import CliRunner
 
 from ocpkit import DDP, FDDP, ILQR, Damping, Problem, UnsupportedProblem, models
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.control.export import export_c
 from ocpkit.engines.c.emit import OPERATIONS
 from ocpkit.engines.c.library import load_library

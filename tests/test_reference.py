@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 import ocpkit
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DIRECTIVES = [

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ocpkit import DDP, ProblemError, Solution, models
 from ocpkit.boundary.sizes import TooLarge, check_npz, in_words, memory
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 
 TERABYTES = (10**6, 10**6)
 

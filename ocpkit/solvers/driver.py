@@ -299,7 +299,7 @@ def drive(
         if run.trajectory is NOWHERE:
             if not confirm:  # inside another solver, which has something to return
                 raise
-            run = UnbegunRun()
+            run, setup = UnbegunRun(), clock()
             run.trajectory = guess.unmoved(problem, PATIENCE * unit)
     except KeyboardInterrupt:
         if run.trajectory is NOWHERE:

@@ -11,7 +11,7 @@ from problems import scalar
 from typer.testing import CliRunner
 
 from ocpkit import DDP
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.engines.c import library
 from ocpkit.engines.c.cache import open_cache
 from ocpkit.engines.c.records import Record, note_build, note_load, read_record

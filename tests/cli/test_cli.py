@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ocpkit import Solution, registry
-from ocpkit.cli import app, doctor
+from ocpkit.cli import doctor
+from ocpkit.cli.commands import app
 from ocpkit.cli.live import ROWS, IterationTable
 from ocpkit.cli.report import print_json
 from ocpkit.solution.history import Iteration
@@ -459,9 +460,27 @@ def test_an_interrupted_closed_loop_writes_what_happened():
     assert errors == "wrote log.csv\n"
 
 
+@pytest.mark.parametrize("module", ["typer", "ocpkit.cli.solve", "numpy"])
+def test_ctrl_c_while_the_commands_are_imported(module):
+    code = f"""
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from ocpkit.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'matplotlib', 'scipy.optimize'} & set(sys.modules)"
-    code = f"import sys, ocpkit.cli; sys.exit(str({heavy}) if {heavy} else 0)"
+    code = f"import sys, ocpkit.cli.commands; sys.exit(str({heavy}) if {heavy} else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 
 MODEL = """
 from ocpkit import Constraint, Problem, math as m

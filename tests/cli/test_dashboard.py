@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.live import Live
 from typer.testing import CliRunner
 
-from ocpkit.cli import app, dashboard
+from ocpkit.cli import dashboard
+from ocpkit.cli.commands import app
 from ocpkit.cli.dashboard import COLUMNS, REFRESH_SECONDS, Dashboard
 from ocpkit.cli.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
 from ocpkit_nn.training.record import Row, Step

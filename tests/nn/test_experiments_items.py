@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from ocpkit import ProblemError
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit_nn.experiments import e1, e5, harness, search
 from ocpkit_nn.experiments.e3 import runs
 from ocpkit_nn.experiments.paper import EPSILONS, TABLE_9

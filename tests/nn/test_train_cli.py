@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 
 torch.set_num_threads(1)
 

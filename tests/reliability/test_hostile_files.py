@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from ocpkit import DDP, Problem, ProblemError, Solution
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.control.export import export_c
 from ocpkit.robots.urdf import essentials
 from ocpkit_nn.data import load

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.cli.exits import INTERRUPTED
 
 

@@ -23,10 +23,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from ocpkit.engines.c.compiler import CompilerError
-from ocpkit.engines.c.lock import locked
+from ocpkit.engines.c.lock import hold, locked
 
 MAX_BYTES = 256 * 2**20
 DIGEST_LENGTH = 16
+TEMPORARY, ALIVE = "ocpkit-", "alive.lock"  # temporary folders, and what is locked in them as long as they are used
 ABANDONED = 24 * 3600  # seconds after which a build that is not over was killed
 
 
@@ -127,7 +128,15 @@ class Cache:
         """Make the folder, which may have been removed meanwhile."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def _sweep_abandoned(self) -> None:
+        """Remove what builds have left whose processes were killed: nobody holds their locks any more."""
+        for lock in self.folder.glob("building-*.lock"):
+            with locked(lock, 0, otherwise=False) as held:
+                for leftover in self.folder.glob(f"{lock.stem}-*") if held else ():
+                    _remove(leftover)
+
     def _evict(self, newest: Path) -> None:
+        self._sweep_abandoned()
         for leftover in self.folder.glob("building-*"):
             with suppress(OSError):  # another process has just finished it
                 if leftover.stat().st_mtime < time.time() - ABANDONED:
@@ -158,11 +167,21 @@ def _open(folder: Path) -> Cache:
     if not obstacle:
         return Cache(folder)
     try:
-        temporary = tempfile.mkdtemp(prefix="ocpkit-")
+        _sweep_temporary()
+        temporary = tempfile.mkdtemp(prefix=TEMPORARY)
+        hold(Path(temporary, ALIVE))
     except OSError as error:
         raise CompilerError(f"there is no folder for compiled solvers: {obstacle}, and {error}") from error
     atexit.register(_remove_own, temporary, os.getpid())
     return Cache(Path(temporary), f"kept for this process only: {obstacle}")
+
+
+def _sweep_temporary() -> None:
+    """Remove the temporary folders of processes that were killed: nobody holds their locks any more."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*/{ALIVE}"):
+        with suppress(OSError), locked(lock, 0, otherwise=False) as held:
+            if held:
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _remove_own(folder: str, owner: int) -> None:

@@ -21,7 +21,7 @@ INTERVAL = 0.02  # seconds between two looks
 
 
 @contextmanager
-def locked(path: Path, patience: float) -> Iterator[bool]:
+def locked(path: Path, patience: float, *, otherwise: bool = True) -> Iterator[bool]:
     """Hold the lock of a file, which exists only meanwhile.
 
     Parameters
@@ -30,13 +30,15 @@ def locked(path: Path, patience: float) -> Iterator[bool]:
         The file, in a folder that nobody else can write.
     patience
         Seconds to wait for whoever holds the lock.
+    otherwise
+        What to say where files cannot be locked.
 
     Yields
     ------
     held
         False where another one held it all the time.
     """
-    handle, held = None, True
+    handle, held = None, otherwise
     with suppress(OSError):  # no locks on this file system, or no room
         handle = _acquire(path, time.monotonic() + patience)
         held = handle is not None
@@ -45,6 +47,12 @@ def locked(path: Path, patience: float) -> Iterator[bool]:
     finally:
         if handle is not None:
             _release(path, handle)
+
+
+def hold(path: Path) -> None:
+    """Hold the lock of a file for as long as this process lives, or one forked from it; where files can be locked."""
+    with suppress(OSError):
+        _acquire(path, time.monotonic())
 
 
 def _acquire(path: Path, deadline: float) -> int | None:

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit_nn.data import DataError, load
 from ocpkit_nn.data.idx import read_idx
 from ocpkit_nn.training import checkpoint
