@@ -3,7 +3,8 @@
 For each classic task: processor time of building and tracing it, median of 5, and that of ``nlpsol("ipopt")`` on the
 multiple-shooting program, with the stage's functions mapped over the horizon, or unrolled into one scalar expression.
 The functions themselves are given to CasADi, so that its time has no tracing of the model.
-With ``--memory``: resident memory while 2,000 small problems of different structures are declared, traced and solved.
+With ``--memory [N]``: resident memory while so many small problems (2,000) of different structures are declared, traced
+and solved, by DDP on NumPy and on the virtual machine, and by the interior point.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ from pathlib import Path
 import casadi as ca
 import numpy as np
 
-from ocpkit import DDP, Problem, models, rk4
+from ocpkit import DDP, Constraint, InteriorPoint, Problem, models, rk4
 from ocpkit import math as m
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.problem.graphs import trace_stage, trace_terminal
+from ocpkit.solvers.driver import Solver
 
 ROUNDS, UNROLLED_ROUNDS = 5, 2
 QUIET = {"ipopt.print_level": 0, "print_time": 0}
 PROBLEMS, REPORTS = 2000, 8
+SOLVERS: dict[str, Solver] = {
+    "numpy": DDP(engine="numpy", max_iterations=2),
+    "vm": DDP(engine="vm", max_iterations=2),
+    "ip": InteriorPoint(inner=DDP(engine="vm", max_iterations=2), max_iterations=2),
+}
 
 
 def declare(name: str) -> Problem:
@@ -69,9 +76,10 @@ def compare() -> None:
         print(f"{name:<22}{times}{unrolled * 1e3:>10.1f}{own / unrolled:>7.2f}", flush=True)
 
 
-def small_problem(number: int) -> Problem:
-    """A pendulum whose constants make its structure another one for each number."""
+def small_problem(number: int, *, walled: bool) -> Problem:
+    """A pendulum with a wall, whose constants make its structure another one for each number."""
     c = 1.0 + number * 1e-3
+    wall = Constraint(lambda x, u: c * x[1], lower=-1.0, name="speed")
     return Problem.from_functions(
         dynamics=rk4(lambda x, u: m.stack([x[1], u[0] - c * m.sin(x[0])]), dt=0.1),
         cost=lambda x, u: 0.5 * (x @ x + c * u @ u),
@@ -79,6 +87,7 @@ def small_problem(number: int) -> Problem:
         x0=[1.0, 0.0],
         horizon=8,
         control_size=1,
+        constraints=(wall,) if walled else (),
     )
 
 
@@ -87,22 +96,23 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
-def remember(count: int, engine: str) -> list[float]:
+def remember(count: int, solver: Solver) -> list[float]:
     """Resident memory [MB] at equal distances while so many problems are declared, traced and solved."""
-    solver, seen = DDP(engine=engine, max_iterations=2), list[float]()
+    seen = list[float]()
     for number in range(1, count + 1):
-        solver.solve(small_problem(number))
-        if number % (count // REPORTS) == 0:
+        solver.solve(small_problem(number, walled=solver.handles_constraints))
+        if number % max(1, count // REPORTS) == 0:
             seen.append(resident())
     return seen
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--memory", action="store_true")
-    if parser.parse_args().memory:
-        for engine in ("numpy", "vm"):
-            print(engine, *(f"{megabytes:.1f}" for megabytes in remember(PROBLEMS, engine)), "MB", flush=True)
+    parser.add_argument("--memory", type=int, nargs="?", const=PROBLEMS, metavar="N")
+    count = parser.parse_args().memory
+    if count is not None:
+        for name, solver in SOLVERS.items():
+            print(name, *(f"{megabytes:.1f}" for megabytes in remember(count, solver)), "MB", flush=True)
     else:
         compare()
 

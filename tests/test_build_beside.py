@@ -210,9 +210,10 @@ def test_the_time_limit_holds_whatever_the_compiler_does(
 ) -> None:
     slow_compiler(tmp_path, monkeypatch)
     problem = models.get("pendulum").build()
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     solution = DDP(engine=engine, time_limit=0.5, gradient_tolerance=1e-300, cost_tolerance=1e-300).solve(problem)
-    assert time.perf_counter() - began < 2.0  # on a busy machine; see benchmarks for the number
+    assert time.perf_counter() - began < LONGEST / 2  # a busy machine may stop this process, but not for so long
+    assert time.process_time() - spent < 2.0
     assert solution.status in (Status.TIME_LIMIT, Status.STALLED, Status.CONVERGED)
     if engine == "c":
         assert solution.status is Status.TIME_LIMIT

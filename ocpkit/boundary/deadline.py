@@ -41,6 +41,11 @@ def in_any_case() -> Iterator[None]:
         _deadline.reset(before)
 
 
+def time_left() -> float:
+    """Seconds until the deadline, ∞ without one."""
+    return _deadline.get() - perf_counter()
+
+
 def check_time() -> None:
     """Give up where the time is over; of no use where exceptions of a user's code are caught.
 
@@ -49,7 +54,7 @@ def check_time() -> None:
     OutOfTime
         If it is.
     """
-    if perf_counter() >= _deadline.get():
+    if time_left() <= 0:
         raise OutOfTime
 
 

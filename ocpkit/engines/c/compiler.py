@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ocpkit.boundary.deadline import time_left
 from ocpkit.errors import UnsupportedProblem
 
 # No -ffast-math: a NaN must stay one. These only drop errno and traps, which nobody looks at, and divide by a number
@@ -33,6 +34,7 @@ UNCHECKED = ("-fno-sanitize=undefined",)  # which zig adds by itself
 ERROR_LINES = 5
 LONGEST_MESSAGE, LONGEST_TALK = 2_000, 2**24  # bytes that are read, and that are too many
 PATIENCE, SHORT_PATIENCE = 1800.0, 3.0  # seconds after which a compiler hangs, and one that is asked for its version
+SHARE = 0.2  # of the time that a solve has left, which finding a compiler may take
 INTERVAL = 0.5  # seconds between two looks at a compiler that works
 
 
@@ -115,7 +117,7 @@ def _run(command: Sequence[str], patience: float, scratch: Path | None = None) -
                     if time.monotonic() > deadline or os.fstat(said.fileno()).st_size > LONGEST_TALK:
                         raise subprocess.TimeoutExpired(command, patience)
                     with suppress(subprocess.TimeoutExpired):
-                        process.wait(INTERVAL)
+                        process.wait(min(INTERVAL, patience))
             finally:
                 if hasattr(os, "killpg"):
                     with suppress(ProcessLookupError, PermissionError):
@@ -149,9 +151,14 @@ def _find(cc: str, extra_flags: str, search_path: str) -> Compiler | str:
         if program is None:
             continue
         command = (program, *words[1:])
+        patience = min(SHORT_PATIENCE, SHARE * time_left())
         try:
-            status, said = _run([*command, "--version"], SHORT_PATIENCE)
-        except (OSError, subprocess.TimeoutExpired):
+            status, said = _run([*command, "--version"], patience)
+        except OSError:
+            continue
+        except subprocess.TimeoutExpired as error:
+            if patience < SHORT_PATIENCE:  # a solve with more time asks again
+                raise CompilerError(f"{program} has not said its version in {max(patience, 0):.2g} s") from error
             continue
         if status == 0:
             version = (said.strip().splitlines() or [program])[0]
