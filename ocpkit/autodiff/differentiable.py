@@ -134,6 +134,7 @@ class Traced:
         variables, weights = ca.vertcat(*columns[:-1]), ca.SX.sym("w", self.size)
         _, *derivatives = differentiate(g, list(zip(names, formulas)), variables, weights)
         jacobian, hessian = map(ca.densify, derivatives)
+        check_time()
         return (
             BufferedFunction(ca.Function("jacobian", columns, [jacobian])),
             BufferedFunction(ca.Function("hessian", [*columns, weights], [hessian])),

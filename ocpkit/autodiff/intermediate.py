@@ -23,6 +23,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.autodiff.symbol import symbols, to_casadi
+from ocpkit.boundary.deadline import check_time, in_time
 
 Point = tuple[ca.SX, ca.SX]
 """The symbols w_i that stand for an intermediate vector, and e_i."""
@@ -76,17 +77,20 @@ def differentiate(g: ca.SX, points: list[Point], z: ca.SX, v: ca.SX) -> tuple[ca
     cuts = np.cumsum([0, *(name.numel() for name in names)]).tolist()
     rows, slope = list(pairwise(cuts)), J[cuts[-1] :, :]
     S = ca.SX.eye(n)
-    for first, last in rows:
+    for first, last in in_time(rows):
         S = ca.vertcat(S, J[first:last, : n + first] @ S)
     adjoint, costates = slope.T @ v, list[ca.SX]()
-    for first, last in reversed(rows):
+    for first, last in in_time(reversed(rows)):
         costates.insert(0, ca.densify(adjoint[n + first : n + last]))
         adjoint += J[first:last, :].T @ costates[0]
     held = [ca.SX.sym(f"l{i}_", name.numel()) for i, name in enumerate(names)]  # λ, as constants
     lagrangian = ca.dot(v, g) + sum(ca.dot(a, b) for a, b in zip(held, formulas))
+    check_time()
     hessian = S.T @ (ca.hessian(lagrangian, variables)[0] @ S)
+    check_time()
     values = resolved(names, formulas)
     costates = ca.substitute(costates, names, values)
+    check_time()
     g, jacobian, hessian = ca.substitute([g, slope @ S, hessian], names + held, values + costates)
     return g, jacobian, hessian
 
