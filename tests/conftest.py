@@ -1,10 +1,12 @@
 """Compiled solvers of the tests go to pytest's own cache, barely optimized so that they compile quickly.
 
 Nothing is compiled beside but where a test asks for it: engines are then what the test says, on busy machines too.
+Ctrl-C is heard also by tests that a shell runs in its background, which ignores it.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,6 +21,13 @@ def _compile_for_tests(pytestconfig: pytest.Config) -> object:
         patch.setenv("OCPKIT_CFLAGS", "-O1")
         patch.setenv("OCPKIT_BUILD_BESIDE", "0")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hear_interrupts() -> None:
+    """What is ignored here would be ignored by every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -208,7 +208,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_epochs_and_the_cursor(tmp_path: Path) -
         if not asked and "samples/s" in said and "test accuracy" in said:
             process.send_signal(signal.SIGINT)
             asked = True
-    assert process.wait(30) == 130
+    assert process.wait(120) == 130
     os.close(ours)
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")  # the cursor is shown again
     after = said[said.rindex("\x1b[?25h") :]
