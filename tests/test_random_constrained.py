@@ -1,4 +1,4 @@
-"""A hundred random constrained problems: no crash, no claim that does not hold, and as often solved as by IPOPT."""
+"""Forty random constrained problems: no crash, no claim that does not hold, and as often solved as by IPOPT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocpkit.solvers.constrained.units import first_units
 from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.nlp.multiple_shooting import Program
 
-SEEDS = range(100)
+SEEDS = range(40)
 METHODS = ("al", "ip")
 
 
@@ -113,7 +113,7 @@ def least_violation(problem: Problem, solution: Solution) -> float:
 
 
 @pytest.mark.slow
-def test_a_hundred_are_solved_as_often_as_by_ipopt() -> None:
+def test_they_are_solved_as_often_as_by_ipopt() -> None:
     tally: Counter[str] = Counter()
     for seed in SEEDS:
         reference = IPOPT().solve(random_problem(seed))
@@ -126,8 +126,8 @@ def test_a_hundred_are_solved_as_often_as_by_ipopt() -> None:
             tally[f"same optimum by {method}"] += solution.success and reference.success and _same(solution, reference)
     print(f"of {len(SEEDS)}: {dict(tally)}")
     for method in METHODS:
-        assert tally[method] >= tally["ipopt"] - 2
-        assert 50 <= tally[method] <= 95  # some, not most, cannot be solved
+        assert tally[method] >= tally["ipopt"] - 1
+        assert 20 <= tally[method] <= 35  # some, not most, cannot be solved
         assert tally[f"same optimum by {method}"] >= 0.6 * tally[method]  # many have several local optima
 
 
