@@ -3,8 +3,8 @@
 For each classic task: processor time of building and tracing it, median of 5, and that of ``nlpsol("ipopt")`` on the
 multiple-shooting program, with the stage's functions mapped over the horizon, or unrolled into one scalar expression.
 The functions themselves are given to CasADi, so that its time has no tracing of the model.
-With ``--memory [N]``: resident memory while so many small problems (2,000) of different structures are declared, traced
-and solved, by DDP on NumPy and on the virtual machine, and by the interior point.
+With ``--memory [N]``: resident memory while so many small problems (2,000) of different constants are declared, traced
+and solved, by DDP on NumPy, on the virtual machine and in C, and by the interior point.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PROBLEMS, REPORTS = 2000, 8
 SOLVERS: dict[str, Solver] = {
     "numpy": DDP(engine="numpy", max_iterations=2),
     "vm": DDP(engine="vm", max_iterations=2),
+    "c": DDP(engine="c", max_iterations=2),
     "ip": InteriorPoint(inner=DDP(engine="vm", max_iterations=2), max_iterations=2),
 }
 
@@ -77,7 +78,7 @@ def compare() -> None:
 
 
 def small_problem(number: int, *, walled: bool) -> Problem:
-    """A pendulum with a wall, whose constants make its structure another one for each number."""
+    """A pendulum with a wall, with constants of its own for each number."""
     c = 1.0 + number * 1e-3
     wall = Constraint(lambda x, u: c * x[1], lower=-1.0, name="speed")
     return Problem.from_functions(

@@ -313,7 +313,7 @@ def runs(*solvers: str) -> list[tuple[Case, str]]:
 
 
 def scalar(factor: float = 0.9) -> Problem:
-    """A problem that compiles at once; each factor is another structure."""
+    """A problem that compiles at once; each factor, to three digits, is another structure: by parameters not used."""
     return Problem.from_functions(
         dynamics=lambda x, u: factor * x + u,
         cost=lambda x, u: x[0] ** 2 + u[0] ** 2,
@@ -321,6 +321,7 @@ def scalar(factor: float = 0.9) -> Problem:
         x0=[1.0],
         horizon=5,
         control_size=1,
+        parameters=np.zeros(round(1000 * factor)),
     )
 
 

@@ -113,7 +113,7 @@ def test_strict_build_and_the_same_answer(name: str, solver: DDP, compiler: str,
 def test_an_exported_workspace_is_as_large_as_the_compiled_solver_asks(name: str) -> None:
     graph = trace_problem(BY_NAME[name].problem())
     kinds = np.array(graph.type_of_stage, dtype=ctypes.c_long)
-    assert c_source(graph).scratch_size == load_library(graph).scratch_size(kinds)
+    assert c_source(graph.structure()).scratch_size == load_library(graph).scratch_size(kinds)
 
 
 def test_solves_again_from_other_states(tmp_path: Path) -> None:

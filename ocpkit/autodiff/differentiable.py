@@ -106,6 +106,10 @@ class Traced:
         """Return the same function of a longer p' (width,), whose first entries are p; nothing is traced again."""
         return _Extended(self, width)
 
+    def rewritten(self, rewrite: Callable[[ca.Function], ca.Function]) -> Traced:
+        """Return what follows when the graphs that all else follows from are others."""
+        return _Rewritten(self, rewrite)
+
     @property
     def graph(self) -> ca.Function:
         """The function g(x, u, p)."""
@@ -169,6 +173,14 @@ class _Extended(Traced):
         results, p = function.call(arguments), arguments[place]
         arguments[place] = ca.vertcat(p, ca.SX.sym("q", self._width - p.numel()))
         return ca.Function(function.name(), arguments, results)
+
+
+class _Rewritten(Traced):
+    """A traced function whose graphs were rewritten; its derivatives are made from these."""
+
+    def __init__(self, inner: Traced, rewrite: Callable[[ca.Function], ca.Function]) -> None:
+        self.size, self._recorded = inner.size, rewrite(inner._recorded)
+        self._value = BufferedFunction(rewrite(inner.graph))
 
 
 class BlackBox(CarriesFunctions):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import casadi as ca
+import numpy as np
 
 from ocpkit.autodiff.identities import Identities
+from ocpkit.boundary.arrays import Array
 from ocpkit.boundary.deadline import check_time, in_time
+from ocpkit.engines.numbers import MOST, Numbers
 from ocpkit.errors import UnsupportedProblem
 from ocpkit.problem.part_graphs import CostGraph, DynamicsGraph
 from ocpkit.problem.problem import Problem
@@ -23,16 +26,66 @@ from ocpkit.recursion.expansion import Expansion
 class _Keyed:
     """Graphs that are equal where what they are made of is."""
 
+    if TYPE_CHECKING:
+        parameter_size: int
+        number_count: int
+
+    place: ClassVar[int]
+    """Of the parameters, among the arguments of their functions."""
+
     @cached_property
     def key(self) -> str:
         """Digest of everything that the derivatives follow from."""
-        return _digest(self)
+        return _digest(self, dict.fromkeys(self.parts, ca.Function.serialize))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Graphs of dynamics and costs, by name."""
+        return {name: value for name, value in self._values.items() if not isinstance(value, int)}
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    @cached_property
+    def _noted(self) -> tuple[dict[str, Numbers], str]:
+        """The numbers of each part, and a digest of all else."""
+        numbers = {name: Numbers(self.place) for name in self.parts}
+        return numbers, _digest(self, {name: each.take for name, each in numbers.items()})
+
+    @cached_property
+    def numbers(self) -> Array:
+        """Numbers c of the model that its structure lacks; none where they belong to it."""
+        noted = self._noted[0].values()
+        values = np.concatenate([each.values for each in noted])
+        return values if len(values) <= MOST and all(each.scalar for each in noted) else np.zeros(0)
+
+    @property
+    def structure_key(self) -> str:
+        """Digest of the structure."""
+        return self._noted[1] if len(self.numbers) else self.key
+
+    def structure(self) -> Any:
+        """Return the same of a longer p' = (p, c)."""
+        count, first, parts = len(self.numbers), 0, dict[str, Any]()
+        if not count:
+            return self
+        for name, numbers in self._noted[0].items():
+            parts[name] = self.parts[name].rewritten(partial(numbers.lifted, first=first, count=count))
+            first += len(numbers.values)
+        longer = self.parameter_size + count
+        return replace(self, parameter_size=longer, number_count=count, **parts)  # type: ignore[type-var]
+
+    def named(self, p: ca.SX) -> list[tuple[str, ca.SX]]:
+        """Name the two pieces of p' = (p, c)."""
+        own = self.parameter_size - self.number_count
+        return [("p", p[:own]), ("c", p[own:])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +99,8 @@ class StageGraph(_Keyed):
     next_state_size: int
     parameter_size: int
     bounded: bool = False
+    number_count: int = 0
+    place = 2
 
     def symbols(self) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
         """Return x, u, p and the vector v that f_xx, f_ux, f_uu are contracted with."""
@@ -75,6 +130,8 @@ class TerminalGraph(_Keyed):
     cost: CostGraph
     state_size: int
     parameter_size: int
+    number_count: int = 0
+    place = 1
 
     def expand(self, x: ca.SX, p: ca.SX, *, second_order: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
         """Return φ, φ_x (n,) and φ_xx (n, n)."""
@@ -115,8 +172,29 @@ class ProblemGraph:
     @cached_property
     def key(self) -> str:
         """Digest of the types and the end: what a compiled solver depends on, whatever the horizon."""
-        text = "\n".join([*(each.key for each in self.stage_types), self.terminal.key, *map(str, self.angles)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self._digest(*(each.key for each in self._all))
+
+    @cached_property
+    def structure_key(self) -> str:
+        """Digest of the same but for the numbers of the model."""
+        return self._digest(*(each.structure_key for each in self._all))
+
+    @cached_property
+    def numbers(self) -> Array:
+        """Numbers that the structure lacks: those of each type of stage, then those of the end."""
+        return np.concatenate([each.numbers for each in self._all])
+
+    def structure(self) -> ProblemGraph:
+        """Return the same without the numbers, which are further parameters of its types: what is compiled."""
+        types = tuple(each.structure() for each in self.stage_types)
+        return replace(self, stage_types=types, terminal=self.terminal.structure())
+
+    @property
+    def _all(self) -> tuple[_Keyed, ...]:
+        return *self.stage_types, self.terminal
+
+    def _digest(self, *parts: str) -> str:
+        return hashlib.sha256("\n".join([*parts, *map(str, self.angles)]).encode()).hexdigest()
 
 
 def trace_problem(problem: Problem) -> ProblemGraph:
@@ -175,19 +253,22 @@ def _terminal(cost: TerminalCost, p_size: int) -> TerminalGraph:
     return TerminalGraph(cost.derivative_graphs(p_size, "the terminal cost"), cost.state_size, p_size)
 
 
-def _digest(graph: _Keyed) -> str:
-    """Hash the sizes and every graph of a `StageGraph` or a `TerminalGraph`."""
-    sizes = [value for value in vars(graph).values() if isinstance(value, int)]
+Write = Callable[[ca.Function], str]
+
+
+def _digest(graph: _Keyed, write: Mapping[str, Write]) -> str:
+    """Hash the sizes and every graph of a `StageGraph` or a `TerminalGraph`, as each part's are written."""
+    sizes = [value for value in graph._values.values() if isinstance(value, int)]
     digest = hashlib.sha256(repr((type(graph).__name__, sizes)).encode())
-    for part in vars(graph).values():
-        for name, value in () if isinstance(part, int) else vars(part).items():
-            digest.update(f"{name}={_text(value)};".encode())
+    for part_name, part in graph.parts.items():
+        for name, value in vars(part).items():
+            digest.update(f"{name}={_text(value, write[part_name])};".encode())
     return digest.hexdigest()
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, write: Write) -> str:
     """Write a part of a graph; derivatives by what they follow from, so that a digest does not make them."""
     sources = getattr(value, "sources", None)
     if sources is not None:
-        return ",".join(map(_text, sources))
-    return value.serialize() if isinstance(value, ca.Function) else repr(value)
+        return ",".join(_text(source, write) for source in sources)
+    return write(value) if isinstance(value, ca.Function) else repr(value)

@@ -8,7 +8,7 @@ central differences of `Dynamics.hessian_product` become exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import casadi as ca
@@ -22,6 +22,10 @@ UNTRACED_VALUE = (
     "{where} cannot be traced ({method}: {error}); write it with ocpkit.math, without float(), branches and "
     "assignments into NumPy arrays, or choose a solver that only evaluates it: 'ddp', 'ilqr', 'fddp'"
 )
+
+
+Rewrite = Callable[[ca.Function], ca.Function]
+"""A graph of (x, u, p, …) for another one."""
 
 
 class Derivatives(Protocol):
@@ -39,6 +43,9 @@ class Derivatives(Protocol):
     def sources(self) -> tuple[ca.Function | None, ...]:
         """Graphs that these follow from."""
 
+    def rewritten(self, rewrite: Rewrite) -> Derivatives:
+        """Return those that follow from other graphs."""
+
 
 @dataclass(frozen=True)
 class WrittenDerivatives:
@@ -52,6 +59,10 @@ class WrittenDerivatives:
         """The same graphs."""
         return self.jacobian_graph, self.hessian_graph
 
+    def rewritten(self, rewrite: Rewrite) -> WrittenDerivatives:
+        """Return other graphs."""
+        return WrittenDerivatives(rewrite(self.jacobian_graph), _if_any(rewrite, self.hessian_graph))
+
 
 @dataclass(frozen=True)
 class DynamicsGraph:
@@ -60,6 +71,10 @@ class DynamicsGraph:
     f: ca.Function
     derivatives: Derivatives
     curved: bool = True
+
+    def rewritten(self, rewrite: Rewrite) -> DynamicsGraph:
+        """Return what follows from other graphs."""
+        return replace(self, f=rewrite(self.f), derivatives=self.derivatives.rewritten(rewrite))
 
     @property
     def jacobian(self) -> ca.Function:
@@ -91,6 +106,11 @@ class CostGraph:
     hessian: ca.Function | None = None
     gauss_newton: ca.Function | None = None
 
+    def rewritten(self, rewrite: Rewrite) -> CostGraph:
+        """Return what follows from other graphs."""
+        graphs = self.rows, self.gradient, self.hessian, self.gauss_newton
+        return CostGraph(rewrite(self.g), self.least_squares, *(_if_any(rewrite, graph) for graph in graphs))
+
     @property
     def one_hessian(self) -> bool:
         """Whether the Hessian by Gauss-Newton is the full one."""
@@ -116,6 +136,10 @@ class CostGraph:
             curvature, _ = ca.hessian(ca.dot(weights, residual), z)
             hessian += ca.substitute(curvature, weights, residual)
         return gradient, hessian
+
+
+def _if_any(rewrite: Rewrite, function: ca.Function | None) -> ca.Function | None:
+    return None if function is None else rewrite(function)
 
 
 def half_squares(residual: ca.Function) -> ca.Function:

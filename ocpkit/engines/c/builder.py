@@ -51,7 +51,7 @@ def _build(graph: ProblemGraph, key: str, quick_key: str) -> Iterator[dict[str, 
         if cache.find(key) is not None:
             return
         began = time.perf_counter()
-        text = c_source(graph).text
+        text = c_source(graph.structure()).text
         times = BuildTimes(time.perf_counter() - began, 0.0)
         if cache.find(quick_key) is None:
             _, quick_times = add_to_cache(graph, quick_key, text, times, quick=True)

@@ -37,6 +37,8 @@ ONE = "sqrt exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh 
 TWO = "atan2 copysign fmod fmin fmax hypot remainder"
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0})" for name in ONE.split()}
 OPERATIONS |= {getattr(ca, f"OP_{name.upper()}"): name + "({0}, {1})" for name in TWO.split()}
+NUMBERS = "c"
+"""The array of a model's numbers, and of what follows from them alone."""
 Output = tuple[str, int]
 """Where a value goes, such as ``"F[3] ="`` or ``"return"``, and its number."""
 CHEAP = {"floor", "ceil", "fabs", "copysign", "fmin", "fmax"}
@@ -70,11 +72,13 @@ class Program:
         How others refer to it: constants by their text.
     expensive
         Values that cost more to compute than to fetch from memory.
+    settled
+        Of each value, whether it follows from the array `NUMBERS` and constants alone.
     """
 
     def __init__(self, inputs: Sequence[tuple[str, ca.SX]], outputs: Sequence[ca.SX]) -> None:
         self.sources, self.formulas, self.names = list[tuple[int, ...]](), list[str](), list[str]()
-        self.outputs, self.expensive = [0] * len(outputs), set[int]()
+        self.outputs, self.expensive, self.settled = [0] * len(outputs), set[int](), list[bool]()
         if outputs:
             function = ca.Function("emitted", [column for _, column in inputs], [ca.densify(ca.vertcat(*outputs))])
             self._read(function, [name for name, _ in inputs])
@@ -103,11 +107,30 @@ class Program:
             value = met.setdefault((operation, formula, *sources), len(met))
             held[into[0]] = value
             if value == len(self.sources):
+                own = operation == ca.OP_CONST or formula.startswith(f"{NUMBERS}[")
+                self.settled.append(all(self.settled[source] for source in sources) if sources else own)
                 self.sources.append(sources)
                 self.formulas.append(formula or OPERATIONS[operation].format(*[self.names[k] for k in sources]))
                 self.names.append(formula if operation == ca.OP_CONST else f"t{value}")
                 if operation in EXPENSIVE:
                     self.expensive.add(value)
+
+    def settle(self, first: int) -> tuple[list[str], int]:
+        """Put what follows from the numbers alone among them, from place `first` on, and read it there from now on.
+
+        Returns
+        -------
+        Statements that compute it, and the first place that is free then.
+        """
+        wanted = {k for k in self.outputs if self.settled[k]}
+        for k, sources in enumerate(self.sources):
+            wanted.update(source for source in sources if self.settled[source] and not self.settled[k])
+        places = {k: f"{NUMBERS}[{first + i}]" for i, k in enumerate(sorted(k for k in wanted if self.sources[k]))}
+        lines = self.statements([], kept=places)
+        for k, place in places.items():
+            self.sources[k], self.formulas[k] = (), place
+            self.expensive.discard(k)
+        return lines, first + len(places)
 
     def needed(self, values: Iterable[int], given: Container[int]) -> list[int]:
         """Return the values that some follow from, in the order of computation; none behind given ones."""

@@ -26,6 +26,7 @@ GENERATORS = (
     "../../recursion/linalg.py",
     "../../problem/part_graphs.py",
     "../graphs.py",
+    "../numbers.py",
     "emit.py",
     "source.py",
     "kernel/panel.c",
@@ -132,7 +133,7 @@ def load_library(graph: ProblemGraph) -> Library:
         library = cached_library(graph)
         if library is None:
             began = time.perf_counter()
-            text = c_source(graph).text
+            text = c_source(graph.structure()).text
             times = BuildTimes(time.perf_counter() - began, 0.0)
             path, times = add_to_cache(graph, key, text, times)
             origin = f"compiled in {times.generate + times.compile:.1f} s"
@@ -220,7 +221,7 @@ def cached_library(
 def library_key(graph: ProblemGraph, *, quick: bool = False) -> str:
     """Digest of all that a shared object depends on: structure, generators, compiler, flags, processor."""
     compiler = find_compiler()
-    return _key(graph.key, compiler.quick if quick else compiler)
+    return _key(graph.structure_key, compiler.quick if quick else compiler)
 
 
 _loaded: dict[str, Library] = {}

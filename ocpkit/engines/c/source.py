@@ -18,7 +18,7 @@ import casadi as ca
 import numpy as np
 
 from ocpkit.boundary.arrays import Array
-from ocpkit.engines.c.emit import Program, literal, values_of
+from ocpkit.engines.c.emit import NUMBERS, Output, Program, literal, values_of
 from ocpkit.engines.graphs import ProblemGraph, StageGraph, TerminalGraph
 from ocpkit.problem.part_graphs import CostGraph
 
@@ -27,7 +27,8 @@ DENSE = 8  # entries of a row from which on a dot product is worth its loop
 PART = 300  # operations of a function from which a larger one is made
 WHOLE = 1200  # operations up to which one function is faster
 RARE = 20  # stages of one type for one of another that need not be fast: the first, with the final time; one at a gate
-DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED")  # for each type of stage
+# For each type of stage:
+DEFINED = ("STAGE", "N", "M", "NEXT", "SHARED", "Z", "WIDTH", "BOUNDED", "PRICED", "NUMBERS", "TABLE")
 Outputs = list[tuple[str, ca.SX]]
 
 
@@ -69,9 +70,42 @@ class Source:
     scratch_size: int
 
 
+class Settled:
+    """Values that follow from the numbers of a model alone, and are computed once in a solve.
+
+    Attributes
+    ----------
+    size
+        Length of the table c: the numbers, then what was computed from them.
+    statements
+        Those that fill it, and then what does not change of the derivatives.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        self.size, self.statements = numbers, list[str]()
+
+    def take(self, program: Program) -> None:
+        """Take it out of a program."""
+        lines, self.size = program.settle(self.size)
+        self._add(lines)
+
+    def write(self, program: Program, outputs: Sequence[Output]) -> None:
+        """Write these outputs, once."""
+        self._add(program.statements(outputs))
+
+    def _add(self, lines: list[str]) -> None:
+        self.statements += ["{", *lines, "}"] if lines else []
+
+    def function(self, name: str, *arrays: str) -> str:
+        """Return the C function that fills c and these arrays."""
+        arguments = ", ".join(f"double *restrict {array}" for array in (NUMBERS, *arrays))
+        return seldom(_function(f"void {name}({arguments})", self.statements))
+
+
 def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
     """Return the whole source; `head` comes first and says what an ENTRY is to others."""
-    stages, handed_on = zip(*(_stage(stage, i) for i, stage in enumerate(graph.stage_types)))
+    stages, handed_on, tables = zip(*(_stage(stage, i) for i, stage in enumerate(graph.stage_types)))
+    end, end_table = _terminal(graph.terminal)
     # One solver serves a structure at all horizons: that of the first says what is rare.
     counts = [graph.type_of_stage.count(i) for i in range(len(stages))]
     kinds = ", ".join(f"&kind_{i}" for i in range(len(graph.stage_types)))  # clang takes no structs as initializers
@@ -87,16 +121,16 @@ def c_source(graph: ProblemGraph, head: str = LIBRARY) -> Source:
         kernel("sweep.c"),
         *(seldom(text) if count * RARE <= max(counts) else text for text, count in zip(stages, counts)),
         table,
-        _terminal(graph.terminal),
+        end,
         kernel("ddp.c"),
         *([seldom(kernel("units.c"), kernel("augmented.c"))] if graph.augmented else []),
     ]
-    return Source("\n".join(parts), handed_on, _scratch_size(graph, handed_on))
+    return Source("\n".join(parts), handed_on, _scratch_size(graph, handed_on, (*tables, end_table)))
 
 
-def _scratch_size(graph: ProblemGraph, handed_on: Sequence[int]) -> int:
+def _scratch_size(graph: ProblemGraph, handed_on: Sequence[int], tables: Sequence[int]) -> int:
     """Sum of what ddp.c says that its scratch memory holds."""
-    models, work, metrics = 0, 0, 0
+    models, work, metrics = sum(map(_rounded, tables)), 0, 0
     for stage in graph.stage_types:
         n, m, following = stage.state_size, stage.control_size, stage.next_state_size
         width = _rounded(n + m + 1)
@@ -168,8 +202,11 @@ def _entries(array: ca.SX) -> Iterable[tuple[tuple[int, int], ca.SX]]:
     return zip(zip(*array.sparsity().get_triplet()), array.nonzeros())
 
 
-def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
-    """The model of a type of stage as C functions, and the kernel for its sizes; and how many values it hands on."""
+def _stage(stage: StageGraph, number: int) -> tuple[str, int, int]:
+    """The model of a type of stage as C functions, and the kernel for its sizes.
+
+    Behind it come the number of values that a step hands on, and the size of its table c.
+    """
     n, m, following = stage.state_size, stage.control_size, stage.next_state_size
     width, (x, u, p, v) = _rounded(n + m + 1), stage.symbols()
     z, arguments, order = ca.vertcat(x, u), (x, u, p), [*range(n, n + m), *range(n)]
@@ -193,13 +230,14 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
     if not quadratic:
         first += [(f"H[{a * width + n + m}] =", slope[a]) for a in range(n + m)]
     hessians = [table_H.outputs("H", h, triangle=True) for h in H]
-    inputs = [("x", x), ("u", u), ("p", p), ("v", v)]
-    body, derivatives, shared = _cut(inputs, step, [first + hessians[0], hessians[1]])
+    inputs, settled = [("x", x), ("u", u), *stage.named(p)], Settled(stage.number_count)
+    body, derivatives, shared = _cut([*inputs, ("v", v)], step, [first + hessians[0], hessians[1]], settled)
+    price = _price("STAGE(price)", "STAGE(slopes)", stage.cost, (x, u, p), inputs, settled)
     gather = ["double z[Z];", "STAGE(gather)(x, u, z);"]
     if quadratic or dense:
         body[:0] = [*gather, *(_products(first, last) for first, last in _ranges(dense))]
     linear = [*gather, "for (int a = 0; a < Z; a++) H[a * WIDTH + Z] = dot(H + a * WIDTH, z, Z);"]
-    head = "const double *x, const double *u, const double *p"
+    head = _reads(inputs)
     of_derivatives = f"{head}, const double *v, const double *shared, double *restrict F, double *restrict H"
     text = "\n".join(
         [
@@ -207,17 +245,19 @@ def _stage(stage: StageGraph, number: int) -> tuple[str, int]:
             *(f"#define {name} {size}" for name, size in (("N", n), ("M", m), ("NEXT", following), ("SHARED", shared))),
             f"#define Z (M + N)\n#define WIDTH {width}\n#define BOUNDED {int(stage.bounded)}",
             f"#define PRICED {_priced(stage.cost)}",
+            f"#define NUMBERS {stage.number_count}\n#define TABLE {settled.size}",
             _numbers("STAGE(fixed)", np.concatenate([table_F.values, table_H.values])),
+            settled.function("STAGE(settle)", "F", "H"),
             kernel("model.c"),
             _function(f"double STAGE(step)({head}, double *restrict f, double *restrict shared)", body),
             *derivatives.functions("STAGE(derive)", of_derivatives, linear if quadratic else []),
-            *_price("STAGE(price)", "STAGE(slopes)", stage.cost, [("x", x), ("u", u), ("p", p)]),
+            *price,
             *([seldom(kernel("slopes.c"))] if stage.cost.rows else []),
             kernel("stage.c"),
             *(f"#undef {name}" for name in DEFINED),
         ]
     )
-    return text, shared
+    return text, shared, settled.size
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
@@ -231,7 +271,7 @@ def _products(first: int, last: int) -> str:
 
 
 def _cut(
-    inputs: list[tuple[str, ca.SX]], step: Outputs, derivatives: Sequence[Outputs]
+    inputs: list[tuple[str, ca.SX]], step: Outputs, derivatives: Sequence[Outputs], settled: Settled
 ) -> tuple[list[str], Derivatives, int]:
     """Return the body of a step, its derivatives, and how many values the step hands on to these.
 
@@ -242,6 +282,12 @@ def _cut(
     of_step, first, second = ([(target, next(values)) for target, _ in outputs] for outputs in (step, *derivatives))
     before = dict(first)
     second = [(target, value) for target, value in second if before.get(target) != value]
+    settled.take(program)
+    changing, once, first_of_all = {target for target, _ in second}, list[Output](), first
+    first = []
+    for target, value in first_of_all:
+        (once if program.settled[value] and target not in changing else first).append((target, value))
+    settled.write(program, once)
     shared = program.shared(of_step, [*first, *second])
     of_first, of_both = (program.needed(values_of(outputs), shared) for outputs in (first, [*first, *second]))
     if len(of_both) > WHOLE:
@@ -283,13 +329,13 @@ class Derivatives:
         return [*parts, _function(f"void {name}{head}", body)]
 
 
-def _value(inputs: list[tuple[str, ca.SX]], outputs: Outputs) -> list[str]:
+def _value(inputs: list[tuple[str, ca.SX]], outputs: Outputs, settled: Settled) -> list[str]:
     """Return the body of a function that stands alone."""
-    return _cut(inputs, outputs, ([], []))[0]
+    return _cut(inputs, outputs, ([], []), settled)[0]
 
 
-def _terminal(terminal: TerminalGraph) -> str:
-    """The terminal cost as C functions."""
+def _terminal(terminal: TerminalGraph) -> tuple[str, int]:
+    """The terminal cost as C functions, and the size of its table c."""
     n = terminal.state_size
     x, p = ca.SX.sym("x", n), ca.SX.sym("p", terminal.parameter_size)
     (cost, _, exact), (_, gradient, approximate) = (terminal.expand(x, p, second_order=k) for k in (True, False))
@@ -298,43 +344,59 @@ def _terminal(terminal: TerminalGraph) -> str:
     quadratic = table.is_form(origin, ca.substitute(gradient, x, 0))
     hessians = [table.outputs("Vxx", hessian) for hessian in (approximate, exact)]
     slopes: Outputs = [] if quadratic else [(f"Vx[{i}] =", gradient[i]) for i in range(n)]
-    inputs = [("x", x), ("p", p)]
-    derivatives = _cut(inputs, [], [slopes + hessians[0], hessians[1]])[1]
+    inputs, settled = [("x", x), *terminal.named(p)], Settled(terminal.number_count)
+    derivatives = _cut(inputs, [], [slopes + hessians[0], hessians[1]], settled)[1]
+    result = ("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)
+    value = _value(inputs, [result], settled)
+    price = _price("terminal_price", "terminal_slopes", terminal.cost, (x, p), inputs, settled)
     linear = ["for (int i = 0; i < FINAL; i++) Vx[i] = dot(Vxx + i * FINAL, x, FINAL);"]
-    value = ("return quadratic(terminal_fixed, x, FINAL, FINAL) +", origin) if quadratic else ("return", cost)
-    arguments = "const double *x, const double *p"
+    arguments = _reads(inputs)
     of_derivatives = f"{arguments}, double *restrict Vx, double *restrict Vxx"
-    return "\n".join(
+    numbers = f"FINAL_NUMBERS = {terminal.number_count}, FINAL_TABLE = {settled.size}"
+    text = "\n".join(
         [
-            f"enum {{ FINAL = {n}, FINAL_ROWS = {_row_count(terminal.cost)} }};",
+            f"enum {{ FINAL = {n}, FINAL_ROWS = {_row_count(terminal.cost)}, {numbers} }};",
             _numbers("terminal_fixed", table.values),
-            _function("void terminal_prepare(double *Vxx)", ["memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);"]),
-            _function(f"double terminal_cost({arguments})", _value(inputs, [value])),
+            settled.function("terminal_settle", "Vx", "Vxx"),
+            _function(f"double terminal_cost({arguments})", value),
             *derivatives.functions("terminal_derive", of_derivatives, linear if quadratic else []),
-            *_price("terminal_price", "terminal_slopes", terminal.cost, inputs),
+            *price,
         ]
     )
+    return text, settled.size
 
 
-def _price(name: str, slopes_name: str, cost: CostGraph, inputs: list[tuple[str, ca.SX]]) -> list[str]:
+def _price(
+    name: str,
+    slopes_name: str,
+    cost: CostGraph,
+    symbols: Sequence[ca.SX],
+    inputs: list[tuple[str, ca.SX]],
+    settled: Settled,
+) -> list[str]:
     """Functions of a penalized cost for the augmented Lagrangian.
 
     Multipliers, distances and the cost itself; the rows g with their gradients.
     """
     if cost.rows is None:
         return []
-    y, distance, value, slopes = cost.rows(*(symbol for _, symbol in inputs))
+    y, distance, value, slopes = cost.rows(*symbols)
     outputs: Outputs = [(f"y[{i}] =", y[i]) for i in range(y.numel())]
     outputs += [(f"distance[{i}] =", distance[i]) for i in range(y.numel())]
-    arguments, (count, columns) = ", ".join(f"const double *{name}" for name, _ in inputs), slopes.shape
+    arguments, (count, columns) = _reads(inputs), slopes.shape
     head = f"double {name}({arguments}, double *restrict y, double *restrict distance)"
     places = [(i, j) for i in range(count) for j in range(columns) if not slopes[i, j].is_zero()]
     entries: Outputs = [(f"g[{i * columns + j}] =", slopes[i, j]) for i, j in places]
     clear = f"memset(g, 0, {count * columns} * sizeof *g);"
     return [
-        _function(head, _value(inputs, [*outputs, ("return", value)])),
-        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_value(inputs, entries)]),
+        _function(head, _value(inputs, [*outputs, ("return", value)], settled)),
+        _function(f"void {slopes_name}({arguments}, double *restrict g)", [clear, *_value(inputs, entries, settled)]),
     ]
+
+
+def _reads(inputs: list[tuple[str, ca.SX]]) -> str:
+    """The arguments that a C function reads these from."""
+    return ", ".join(f"const double *{name}" for name, _ in inputs)
 
 
 def _row_count(cost: CostGraph) -> int:

@@ -153,7 +153,8 @@ class CompiledRun(RunInC):
             setattr(self.state, name, self.layout.series[total].size)
         self.parameters = np.ascontiguousarray(problem.parameters)
         self.state.horizon, self.state.kind_of_stage = problem.horizon, address_of(self.layout.kinds)
-        self.state.p = address_of(self.parameters)
+        self.numbers = graph.numbers
+        self.state.p, self.state.numbers = address_of(self.parameters), address_of(self.numbers)
         self.state.stride = 0 if self.parameters.ndim == 1 else self.parameters.shape[1]
         self.why = library.origin
         if graph.bounded:

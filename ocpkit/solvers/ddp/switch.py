@@ -54,7 +54,7 @@ class SwitchingRun(AnyRun):
         self.run.advance(history, most, clock, time_limit)
         if not self.settled:
             now = clock()
-            worth = _spend(self.graph.key, now - self.last) >= WORTH and now < time_limit
+            worth = _spend(self.graph.structure_key, now - self.last) >= WORTH and now < time_limit
             self.last = now
             if worth:
                 self._look(len(history))

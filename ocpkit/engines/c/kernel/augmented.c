@@ -31,11 +31,11 @@ static double measure(augmented *a) {
   a->violation = a->violation_here = a->named = a->amount = a->squares = 0;
   for (long t = 0; t < s->horizon; t++, p += s->stride, updated += s->stride) {
     const kind *const stage = stage_kind(s, t);
-    cost += stage->price(x, u, p, updated, a->distance);
+    cost += stage->price(x, u, p, numbers_at(s, t), updated, a->distance);
     moved = fmax(moved, compare(a, t, stage->rows, p + a->parameter_size, updated));
     x += stage->n, u += stage->m;
   }
-  a->cost = cost + terminal_price(x, p, updated, a->distance);
+  a->cost = cost + terminal_price(x, p, numbers_at(s, s->horizon), updated, a->distance);
   return fmax(moved, compare(a, s->horizon, FINAL_ROWS, p + a->parameter_size, updated)) / (a->penalty * a->cost_unit);
 }
 

@@ -1,6 +1,6 @@
 /* The whole DDP iteration (ocpkit/solvers/ddp/ddp.py, which says what and why) on memory that the caller owns.
    Before this text stand `kinds` (a table of the kinds of stages) and the terminal cost: FINAL (its size),
-   terminal_prepare, terminal_cost, terminal_derive. */
+   terminal_fixed, terminal_settle, terminal_cost, terminal_derive. */
 enum { RUNNING, CONVERGED, STALLED, INFEASIBLE, DIVERGED, INVALID_INPUT, GAVE_UP, SADDLE };
 enum { NO_REASON, NOT_FINITE, NOT_POSITIVE_DEFINITE };
 /* columns of a row of history: those of every kind, then those of a DDPIteration */
@@ -19,6 +19,8 @@ typedef struct {
   long horizon, stride, states, controls, gains, hessians;
   const long *kind_of_stage;
   const double *p;
+  /* of the model: those of each kind of stage, then those of the end; null where there are none */
+  const double *numbers;
   /* memory: states (and as many gaps), controls, policy, value, one row of history per iteration, the rest */
   double *x, *u, *x_new, *u_new, *gap, *k, *K, *Vx, *Vxx, *scratch, *history, *shared, *shared_new;
   /* bounds of the controls and their multipliers (on entry, where searches begin); null where no control has bounds */
@@ -51,13 +53,13 @@ static box bounds_from(const ddp *s, long i) {
   return bounds;
 }
 
-/* The scratch memory: the derivatives of each kind, V_xx of this stage and of the next, what one stage works with,
-   twice (for the trajectory and for the candidate) what each stage hands on to its derivatives, and D of the damping,
-   which kinds with as many controls share. */
+/* The scratch memory: the derivatives of each kind with its table c, the table of the end, V_xx of this stage and of the
+   next, what one stage works with, twice (for the trajectory and for the candidate) what each stage hands on to its
+   derivatives, and D of the damping, which kinds with as many controls share. */
 static long models_size(void) {
   long size = 0;
   for (int i = 0; i < KINDS; i++) size += kinds[i]->model_size;
-  return ROUND_UP(size);
+  return ROUND_UP(size + FINAL_TABLE);
 }
 
 static long work_size(void) {
@@ -127,6 +129,11 @@ static double *model_of(const ddp *s, long which) {
   return model;
 }
 
+/* The table c of a stage, or of the end. */
+static const double *numbers_at(const ddp *s, long t) {
+  return t < s->horizon ? model_of(s, s->kind_of_stage[t]) + stage_kind(s, t)->table : model_of(s, KINDS);
+}
+
 static void measure_gaps(ddp *s) {
   s->max_gap = 0;
   if (!s->has_gaps) return;
@@ -174,13 +181,13 @@ static void evaluate_guess(ddp *s) {
   for (long t = 0; t < s->horizon; t++, p += s->stride) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x + stage->n, *const f = s->has_gaps ? gap + stage->n : following;
-    const double running = stage->step(x, u, p, f, shared);
+    const double running = stage->step(x, u, p, numbers_at(s, t), f, shared);
     cost += running, magnitude += fabs(running);
     if (s->has_gaps)
       for (int i = 0; i < stage->next; i++) f[i] -= following[i];
     x = following, u += stage->m, gap += stage->n, shared += stage->shared;
   }
-  const double last = terminal_cost(x, p);
+  const double last = terminal_cost(x, p, numbers_at(s, s->horizon));
   const double largest = s->has_gaps ? relative_gap(s) : 0;
   s->has_gaps = largest > 64 * 2.220446049250313e-16 || isnan(largest);
   s->cost = cost + last, s->magnitude = magnitude + fabs(last), s->open = largest <= 1e-9 ? 0 : 1;
@@ -198,7 +205,8 @@ static int forward_pass(ddp *s, double alpha) {
     const kind *const stage = stage_kind(s, t);
     double *const following = x_new + stage->n;
     const double running =
-        stage->forward(x, u, p, k, K, alpha, bounds_from(s, u - s->u), x_new, u_new, following, shared);
+        stage->forward(x, u, p, numbers_at(s, t), k, K, alpha, bounds_from(s, u - s->u), x_new, u_new, following,
+                       shared);
     cost += running, magnitude += fabs(running);
     gap += stage->n;
     if (keep_gaps)
@@ -207,7 +215,7 @@ static int forward_pass(ddp *s, double alpha) {
     x += stage->n, u += stage->m, k += stage->m, K += stage->m * stage->n;
     x_new = following, u_new += stage->m, shared += stage->shared;
   }
-  const double last = terminal_cost(x_new, p);
+  const double last = terminal_cost(x_new, p, numbers_at(s, s->horizon));
   s->cost_new = cost + last, s->magnitude_new = magnitude + fabs(last);
   return isfinite(s->cost_new) != 0;
 }
@@ -228,7 +236,7 @@ static long backward_sweep(ddp *s, int second_order) {
   begin_metrics(s, 0);
   x -= FINAL, gap -= FINAL, Vx -= FINAL, Vxx -= FINAL * FINAL;
   double *kept = Vxx;
-  terminal_derive(x, p, Vx, Vxx, second_order);
+  terminal_derive(x, p, numbers_at(s, s->horizon), Vx, Vxx, second_order);
   for (long t = s->horizon - 1; t >= 0; t--) {
     const kind *const stage = stage_kind(s, t);
     const int n = stage->n, m = stage->m;
@@ -367,10 +375,21 @@ static void check_convergence(ddp *s) {
   if ((flat && !promises_more(s)) || (settled && !s->has_gaps)) s->status = CONVERGED;
 }
 
-/* Divide the scratch memory, write the derivatives that do not change, and evaluate the guess. */
+/* Fill the tables c, and write the derivatives that do not change. */
+static void prepare_models(ddp *s) {
+  static const double none;
+  const double *numbers = s->numbers ? s->numbers : &none;
+  for (int i = 0; i < KINDS; numbers += kinds[i]->numbers, i++) kinds[i]->prepare(numbers, model_of(s, i));
+  double *const c = model_of(s, KINDS), *const Vx = s->Vx + s->states - FINAL;
+  double *const Vxx = s->Vxx + s->hessians - FINAL * FINAL;
+  memcpy(Vxx, terminal_fixed, sizeof terminal_fixed);
+  if (FINAL_NUMBERS) memcpy(c, numbers, FINAL_NUMBERS * sizeof *c);
+  terminal_settle(c, Vx, Vxx);
+}
+
+/* Divide the scratch memory, prepare the models, and evaluate the guess. */
 static void prepare(ddp *s) {
-  for (int i = 0; i < KINDS; i++) kinds[i]->prepare(model_of(s, i));
-  terminal_prepare(s->Vxx + s->hessians - FINAL * FINAL);
+  prepare_models(s);
   s->handed_on = shared_size(s);
   s->shared = s->scratch + models_size() + 2 * hessian_size() + work_size(), s->shared_new = s->shared + ROUND_UP(s->handed_on);
   s->gradient_norm = NAN, s->rounding = 0, s->highest = -INFINITY, s->first = 0;

@@ -48,5 +48,5 @@ SOLVER(solve)(SOLVER(workspace) *w, const double *x0, const double *parameters, 
 
 void SOLVER(model)(long t, const double *x, const double *u, const double *parameters, double *following) {
   double handed_on[HANDED_ON + 1];
-  kinds[kind_of_stage[t]]->step(x, u, (parameters ? parameters : own_parameters) + t * STRIDE, following, handed_on);
+  kinds[kind_of_stage[t]]->step(x, u, (parameters ? parameters : own_parameters) + t * STRIDE, 0, following, handed_on);
 }

@@ -10,9 +10,10 @@ static void STAGE(reduce)(double *restrict Q, const double *negative, int feedba
 static double STAGE(cut)(double value) { return fabs(value) < 1e-100 ? 0 : fabs(value); }
 
 static void STAGE(linearize)(const double *x, const double *u, const double *p, const double *v, double *F, double *H) {
+  const double *const c = F + STAGE(table);
   double following[NEXT], handed_on[SHARED + 1];
-  STAGE(step)(x, u, p, following, handed_on);
-  STAGE(derive)(x, u, p, v, handed_on, F, H, 0);
+  STAGE(step)(x, u, p, c, following, handed_on);
+  STAGE(derive)(x, u, p, c, v, handed_on, F, H, 0);
 }
 
 /* `rows` (Z): the gradient of the combination at this stage, `a` that from the next state on. Where Q_uu is positive

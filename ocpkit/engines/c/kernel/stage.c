@@ -1,8 +1,9 @@
 /* The Bellman step of one kind of stage (ocpkit/recursion/bellman.py, Eq. 3-5) and its forward step. Before this text stand
    N, M, NEXT (sizes of x, u and the next state), Z = M + N, WIDTH (Z + 1 in whole vectors), SHARED (the number of
    values that a step hands on to its derivatives), BOUNDED (whether controls have bounds), PRICED (the end of the table
-   of a kind: what there is of constraints that the cost prices, see sweep.c), STAGE(name), and the model: STAGE(prepare),
-   STAGE(step), STAGE(derive).
+   of a kind: what there is of constraints that the cost prices, see sweep.c), NUMBERS and TABLE (how many numbers a model
+   begins with, and how many c has with what follows from them), STAGE(name), and the model: STAGE(prepare), STAGE(step),
+   STAGE(derive).
 
    Variables are ordered z = (u, x), with one more column for gradients, so that eliminating u from
 
@@ -103,6 +104,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
                            const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
                            double *Vxx, double *model, box bounds, double *metric, summary *found) {
   double *const F = model, *const H = F + NEXT * WIDTH;
+  const double *const c = model + STAGE(table);
   double *const v = s->scratch, *const W = v + ROUND_UP(NEXT), *const Q = W + NEXT * WIDTH;
   double *const negative = Q + Z * WIDTH;
   double damping[M + 1], hessian_diagonal[M + 1], slope[M + 1];
@@ -115,7 +117,7 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
       v[i] += moved;
       found->change += gap[i] * (next_Vx[i] + moved / 2);
     }
-  STAGE(derive)(x, u, p, v, shared, F, H, s->second_order);
+  STAGE(derive)(x, u, p, c, v, shared, F, H, s->second_order);
   STAGE(assemble)(s, F, H, v, next_Vxx, W, Q);
   for (int a = 0; a < M; a++) {
     hessian_diagonal[a] = fabs(Q[a * WIDTH + a]), slope[a] = Q[a * WIDTH + Z];
@@ -149,8 +151,8 @@ static int STAGE(backward)(const sweep *s, const double *x, const double *u, con
 }
 
 /* u + alpha k + K (x_new - x) inside the bounds, the next state from there, and the cost of the stage. */
-static double STAGE(forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                             double alpha, box bounds, const double *x_new, double *u_new, double *following,
+static double STAGE(forward)(const double *x, const double *u, const double *p, const double *c, const double *k,
+                             const double *K, double alpha, box bounds, const double *x_new, double *u_new, double *following,
                              double *shared) {
   (void)bounds;
   double moved[N];
@@ -166,23 +168,23 @@ static double STAGE(forward)(const double *x, const double *u, const double *p, 
 #endif
     u_new[a] = sum;
   }
-  return STAGE(step)(x_new, u_new, p, following, shared);
+  return STAGE(step)(x_new, u_new, p, c, following, shared);
 }
 
 /* Whether all first-order and Gauss-Newton derivatives are finite numbers. */
 static int STAGE(finite)(const double *x, const double *u, const double *p, const double *shared, double *model) {
   double *const F = model, *const H = F + NEXT * WIDTH;
-  STAGE(derive)(x, u, p, x, shared, F, H, 0);
+  STAGE(derive)(x, u, p, model + STAGE(table), x, shared, F, H, 0);
   return all_finite(F, NEXT * WIDTH) && all_finite(H, Z * WIDTH);
 }
 
 enum {
-  STAGE(model_size) = (NEXT + Z) * WIDTH,
+  STAGE(model_size) = STAGE(table) + ROUND_UP(TABLE),
   STAGE(work_size) = ROUND_UP(NEXT) + (NEXT + Z + M) * WIDTH,
   STAGE(shared_size) = SHARED
 };
 
 static const kind STAGE(kind) = {
-    N, M, NEXT, STAGE(shared_size), STAGE(model_size), STAGE(work_size),
+    N, M, NEXT, STAGE(shared_size), STAGE(model_size), STAGE(work_size), NUMBERS, STAGE(table),
     STAGE(prepare), STAGE(step), STAGE(backward), STAGE(forward), STAGE(finite), PRICED,
 };

@@ -39,20 +39,21 @@ static void observe(double *metric, int m, int a, double hessian_diagonal) {
 
 typedef struct {
   int n, m, next, shared;
-  int model_size, scratch_size;
-  void (*prepare)(double *model);
-  double (*step)(const double *x, const double *u, const double *p, double *following, double *shared);
+  int model_size, scratch_size, numbers, table; /* c is the last in the memory of a model, from `table` on */
+  void (*prepare)(const double *numbers, double *model);
+  double (*step)(const double *x, const double *u, const double *p, const double *c, double *following, double *shared);
   int (*backward)(const sweep *, const double *x, const double *u, const double *p, const double *shared,
                   const double *gap, const double *next_Vx, const double *next_Vxx, double *k, double *K, double *Vx,
                   double *Vxx, double *model, box bounds, double *metric, summary *found);
-  double (*forward)(const double *x, const double *u, const double *p, const double *k, const double *K,
-                    double alpha, box bounds, const double *x_new, double *u_new, double *following, double *shared);
+  double (*forward)(const double *x, const double *u, const double *p, const double *c, const double *k,
+                    const double *K, double alpha, box bounds, const double *x_new, double *u_new, double *following,
+                    double *shared);
   int (*finite)(const double *x, const double *u, const double *p, const double *shared, double *model);
   /* of a cost that prices constraints: how many, and their new multipliers, their distances, the cost without price; g,
      g_u and g_x of each; and see slopes.c */
   int rows;
-  double (*price)(const double *x, const double *u, const double *p, double *y, double *distance);
-  void (*slopes)(const double *x, const double *u, const double *p, double *g);
+  double (*price)(const double *x, const double *u, const double *p, const double *c, double *y, double *distance);
+  void (*slopes)(const double *x, const double *u, const double *p, const double *c, double *g);
   double (*combine)(const sweep *, const double *x, const double *u, const double *p, const double *rows,
                     const double *next_Vx, const double *next_Vxx, const double *next_a, double *model, double *Vx,
                     double *Vxx, double *a, double *slope, double *curvature, double *reach);

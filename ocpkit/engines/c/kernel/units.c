@@ -63,8 +63,8 @@ static void measure_sizes(augmented *a, sums *w, int start_alone) {
   x = s->x;
   for (long t = 0; t <= s->horizon; t++) {
     const int last = t == s->horizon, n = last ? FINAL : stage_kind(s, t)->n, m = last ? 0 : stage_kind(s, t)->m;
-    const double *const p = take_off(a, w, t), *row = w->rows;
-    last ? terminal_slopes(x, p, w->rows) : stage_kind(s, t)->slopes(x, u, p, w->rows);
+    const double *const p = take_off(a, w, t), *const c = numbers_at(s, t), *row = w->rows;
+    last ? terminal_slopes(x, p, c, w->rows) : stage_kind(s, t)->slopes(x, u, p, c, w->rows);
     for (int i = 0; i < row_count(a, t); i++, row += 1 + m + n) {
       double size = start_alone ? 0 : fabs(row[0]);
       for (int j = 0; j < n; j++) size += fabs(row[1 + m + j]) * w->size[j];
@@ -117,9 +117,9 @@ static void sum_up(augmented *a, sums *w) {
   double kept[FINAL + FINAL * FINAL];
   const double *x = s->x + s->states - FINAL, *u = s->u + s->controls, *p = take_off(a, w, s->horizon);
   memcpy(kept, end_Vx, FINAL * sizeof *kept), memcpy(kept + FINAL, end_Vxx, sizeof kept - FINAL * sizeof *kept);
-  terminal_derive(x, p, end_Vx, end_Vxx, 0);
+  terminal_derive(x, p, numbers_at(s, s->horizon), end_Vx, end_Vxx, 0);
   const double *Vx = end_Vx, *Vxx = end_Vxx, *combined = w->a[s->horizon % 2];
-  terminal_slopes(x, p, w->rows);
+  terminal_slopes(x, p, numbers_at(s, s->horizon), w->rows);
   mix_rows(a, w, s->horizon, FINAL);
   memcpy(w->a[s->horizon % 2], w->mix, FINAL * sizeof *w->mix);
   for (long i = 0; i < a->largest_m; i++) w->slopes[i] = w->curvatures[i] = w->reaches[i] = 0;
@@ -127,7 +127,7 @@ static void sum_up(augmented *a, sums *w) {
   for (long t = s->horizon - 1; t >= 0; t--) {
     const kind *const stage = stage_kind(s, t);
     x -= stage->n, u -= stage->m, p = take_off(a, w, t);
-    stage->slopes(x, u, p, w->rows);
+    stage->slopes(x, u, p, numbers_at(s, t), w->rows);
     mix_rows(a, w, t, stage->m + stage->n);
     const double cheap = stage->combine(&plain, x, u, p, w->mix, Vx, Vxx, combined, model_of(s, s->kind_of_stage[t]),
                                         w->Vx[t % 2], hessians[t % 2], w->a[t % 2], w->slope, w->curvature, w->reach);
@@ -171,10 +171,10 @@ static void measure_reached(augmented *a, sums *w) {
   for (long i = 0; i < a->largest_n; i++) dx[i] = 0;
   for (long t = 0; t <= s->horizon; t++) {
     const int last = t == s->horizon, n = last ? FINAL : stage_kind(s, t)->n, m = last ? 0 : stage_kind(s, t)->m;
-    const double *const p = take_off(a, w, t), *row = w->rows;
+    const double *const p = take_off(a, w, t), *const c = numbers_at(s, t), *row = w->rows;
     for (int i = 0; i < m; i++) w->mix[i] = w->size[i];
     for (int i = 0; i < n; i++) w->mix[m + i] = dx[i];
-    last ? terminal_slopes(x, p, w->rows) : stage_kind(s, t)->slopes(x, u, p, w->rows);
+    last ? terminal_slopes(x, p, c, w->rows) : stage_kind(s, t)->slopes(x, u, p, c, w->rows);
     for (int i = 0; i < row_count(a, t); i++, row += 1 + m + n) {
       double moved = 0;
       for (int z = 0; z < m + n; z++) moved += row[1 + z] * w->mix[z];
