@@ -17,7 +17,7 @@ ROOMS = (
     *("ocpkit/boundary", "ocpkit/autodiff", "ocpkit/recursion", "ocpkit/problem", "ocpkit/solution"),
     *("ocpkit/engines", "ocpkit/engines/c", "ocpkit/engines/batch"),
     *("ocpkit/solvers/verdicts", "ocpkit/solvers", "ocpkit/solvers/ddp", "ocpkit/solvers/first_order"),
-    *("ocpkit/solvers/constrained", "ocpkit/solvers/nlp", "ocpkit/control"),
+    *("ocpkit/solvers/constrained", "ocpkit/solvers/primal_dual", "ocpkit/solvers/nlp", "ocpkit/control"),
     *("ocpkit/models", "ocpkit/robots", "ocpkit/plotting"),
     *("ocpkit_nn/data", "ocpkit_nn/layers", "ocpkit_nn/passes", "ocpkit_nn/optim", "ocpkit_nn/training"),
     *("ocpkit_nn/experiments", "ocpkit/cli"),

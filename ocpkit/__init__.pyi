@@ -1,5 +1,7 @@
 from ocpkit import math as math
 from ocpkit import models as models
+from ocpkit.control.automatic import Automatic as Automatic
+from ocpkit.control.automatic import solve as solve
 from ocpkit.control.closed_loop import ClosedLoop as ClosedLoop
 from ocpkit.control.closed_loop import simulate as simulate
 from ocpkit.control.estimator import KalmanFilter as KalmanFilter
@@ -42,6 +44,7 @@ from ocpkit.solution.details import PhaseTimes as PhaseTimes
 from ocpkit.solution.details import Reason as Reason
 from ocpkit.solution.details import WorstRow as WorstRow
 from ocpkit.solution.history import DDPIteration as DDPIteration
+from ocpkit.solution.history import InteriorIteration as InteriorIteration
 from ocpkit.solution.history import Iteration as Iteration
 from ocpkit.solution.history import NLPIteration as NLPIteration
 from ocpkit.solution.history import OuterIteration as OuterIteration
@@ -68,5 +71,6 @@ from ocpkit.solvers.first_order.pmp import MSA as MSA
 from ocpkit.solvers.nlp.nlp import IPOPT as IPOPT
 from ocpkit.solvers.nlp.nlp import SQP as SQP
 from ocpkit.solvers.nlp.nlp import Fatrop as Fatrop
+from ocpkit.solvers.primal_dual.primal_dual import PrimalDual as PrimalDual
 
 __version__: str

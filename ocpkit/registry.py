@@ -10,11 +10,13 @@ from ocpkit.errors import ProblemError, unknown_name
 from ocpkit.solvers.driver import Solver
 
 _SOLVERS = {
+    "auto": "ocpkit.control.automatic:Automatic",
     "ddp": "ocpkit.solvers.ddp.ddp:DDP",
     "ilqr": "ocpkit.solvers.ddp.ddp:ILQR",
     "fddp": "ocpkit.solvers.ddp.ddp:FDDP",
     "ilqg": "ocpkit.control.ilqg:ILQG",
     "al": "ocpkit.solvers.constrained.augmented_lagrangian:AugmentedLagrangian",
+    "pdip": "ocpkit.solvers.primal_dual.primal_dual:PrimalDual",
     "ip": "ocpkit.solvers.constrained.interior_point:InteriorPoint",
     "msa": "ocpkit.solvers.first_order.pmp:MSA",
     "emsa": "ocpkit.solvers.first_order.pmp:EMSA",

@@ -34,7 +34,7 @@ SLOW = {"quadrotor-gate"}
 SMOOTH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()
-    if models.get(name).solver == "al"
+    if models.get(name).solver == "auto" and name != "goddard"  # whose exponentials need the interior
 ]
 SINGULAR = {"minimum-time"}
 """Between two free controls Q_uu = 0: its sign is rounding, ±1e-16, and decides about the damping. On the virtual

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import ocpkit.math as m
 from ocpkit import DDP, ILQR, AugmentedLagrangian, FunctionTerminalCost, InteriorPoint, Problem, Stage, models
 from ocpkit.autodiff.symbol import from_casadi, to_casadi
-from ocpkit.cli import app
+from ocpkit.cli.commands import app
 from ocpkit.engines.c import emit, library
 from ocpkit.engines.c.build import begin_build
 from ocpkit.engines.c.cache import open_cache

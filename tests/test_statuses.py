@@ -12,7 +12,7 @@ import ocpkit.math as m
 from ocpkit import Constraint, Iteration, Problem, Sensitivity, Status, registry
 
 NAMES = registry.names()
-CONSTRAINED = ("al", "ip", "ipopt", "fatrop", "sqp")
+CONSTRAINED = ("al", "ip", "pdip", "ipopt", "fatrop", "sqp")
 
 
 def problem(**changes: Any) -> Problem:

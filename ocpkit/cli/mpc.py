@@ -64,7 +64,7 @@ def mpc_command(
     plant = _plant(found, mass, friction)
     if film is not None and plant is None:
         raise ProblemError(f"{target} is not simulated in MuJoCo; use --animate")
-    method = registry.make(solver or (found.task.solver if found.task else "ddp"))
+    method = registry.make(solver or _usual_solver(found))
     controller: Controller
     if feedback:
         controller = PlanFeedback(found.problem, method.solve(found.problem))
@@ -92,6 +92,15 @@ def mpc_command(
     if loop.broken_off == INTERRUPTED:
         raise typer.Exit(exits.INTERRUPTED)
     raise typer.Exit(exits.NOT_CONVERGED if loop.broken_off or loop.count(Health.HELD) else 0)
+
+
+def _usual_solver(found: Target) -> str:
+    """Name of the solver that plans where nobody chooses one: warm ticks want compiled sweeps."""
+    if found.task is not None and found.task.solver != "auto":
+        return found.task.solver
+    problem = found.problem
+    rows = problem.terminal_constraints or any(stage.constraints for _, stage in problem.distinct_stages)
+    return "al" if rows else "ddp"
 
 
 def _warm_up(controller: MPC) -> None:

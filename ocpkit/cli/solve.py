@@ -40,7 +40,7 @@ def solve_command(
     solver: Annotated[
         str | None,
         typer.Option(
-            "--solver", "-s", help=f"One of {', '.join(registry.names())}.", show_default="the task's, or ddp"
+            "--solver", "-s", help=f"One of {', '.join(registry.names())}.", show_default="the task's, or auto"
         ),
     ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Number of stages.", show_default="the task's")] = None,
@@ -74,7 +74,7 @@ def solve_command(
     if profile and as_json:
         raise ProblemError("--profile has no effect with --json, which has the seconds as phase_seconds")
     found = find(target, horizon)
-    solver = solver or (found.task.solver if found.task else "ddp")
+    solver = solver or (found.task.solver if found.task else "auto")
     method = registry.make(solver, **options)
     for path in (plot, animate, save):
         check_writable(path)

@@ -128,5 +128,5 @@ TASK = Task(
     control_labels=("elevator rate [rad/s]",),
     draw=draw,
     view=(-1.5, 1.5, -120.0, 480.0),
-    solver="al",
+    solver="auto",
 )

@@ -81,5 +81,5 @@ TASK = Task(
     control_labels=("acceleration [m/s²]",),
     draw=draw,
     view=(-0.08, 0.14, -0.08, 0.1),
-    solver="al",
+    solver="auto",
 )

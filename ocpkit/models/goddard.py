@@ -106,5 +106,5 @@ TASK = Task(
     control_labels=("thrust", "duration"),
     draw=draw,
     view=(-1.0, 1.0, -0.003, 0.0175),
-    solver="ip",
+    solver="auto",
 )

@@ -106,5 +106,5 @@ TASK = Task(
     control_labels=("log of consumption",),
     draw=draw,
     view=(-0.6, 1.6, -0.8, 11.0),
-    solver="al",
+    solver="auto",
 )

@@ -84,5 +84,5 @@ TASK = Task(
     control_labels=("acceleration [m/s²]", "duration [s]"),
     draw=draw,
     view=(-0.4, 1.6, -0.8, 0.8),
-    solver="al",
+    solver="auto",
 )

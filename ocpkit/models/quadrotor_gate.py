@@ -95,5 +95,5 @@ TASK = replace(
     build=build,
     draw=draw,
     view=(-0.3, 2.3, -0.8, 1.0, -0.4, 1.0),
-    solver="al",
+    solver="auto",
 )

@@ -88,5 +88,5 @@ TASK = Task(
     control_labels=("voltage",),
     draw=draw,
     view=(-8.0, 4.0, -6.0, 8.0),
-    solver="al",
+    solver="auto",
 )

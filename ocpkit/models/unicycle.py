@@ -118,5 +118,5 @@ OBSTACLES = replace(
     build=partial(build, goal=FAR_GOAL, obstacles=DISCS),
     draw=partial(draw, goal=FAR_GOAL, obstacles=DISCS),
     view=(-0.8, 5.2, -2.0, 2.8),
-    solver="al",
+    solver="auto",
 )

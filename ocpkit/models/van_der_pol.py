@@ -92,5 +92,5 @@ TASK = Task(
     control_labels=("force",),
     draw=draw,
     view=(-0.8, 0.8, -0.5, 1.2),
-    solver="al",
+    solver="auto",
 )

@@ -112,6 +112,32 @@ class OuterIteration(Iteration):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InteriorIteration(Iteration):
+    """One line of the primal-dual interior point; `gradient_norm` is that of its Lagrangian, in natural units.
+
+    Attributes
+    ----------
+    damping
+        Added to the Hessian so that the step leads to a minimum [natural units].
+    barrier
+        μ [natural unit of J].
+    violation
+        Largest gap of the dynamics or violation of a row [natural units].
+    restoring
+        1 while only the violation is lowered.
+    """
+
+    damping: float = 0.0
+    barrier: float = 0.0
+    violation: float = 0.0
+    restoring: float = 0.0
+
+    @property
+    def infeasibility(self) -> float:
+        return self.violation
+
+
+@dataclass(frozen=True, kw_only=True)
 class PenaltyIteration(Iteration):
     """One line of E-MSA.
 
@@ -141,7 +167,8 @@ class NLPIteration(Iteration):
         return self.violation
 
 
-KINDS = {kind.__name__: kind for kind in (Iteration, DDPIteration, OuterIteration, PenaltyIteration, NLPIteration)}
+_KINDS = (Iteration, DDPIteration, OuterIteration, InteriorIteration, PenaltyIteration, NLPIteration)
+KINDS = {kind.__name__: kind for kind in _KINDS}
 _OUTER: dict[str, type[Iteration]] = dict.fromkeys(("AugmentedLagrangian", "InteriorPoint"), OuterIteration)
 _NLP = ("IPOPT", "Fatrop", "SQP")
 _FIRST_ORDER = {"EMSA": PenaltyIteration, "MSA": Iteration, "GradientDescent": Iteration}

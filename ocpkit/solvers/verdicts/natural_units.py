@@ -18,16 +18,21 @@ from functools import lru_cache
 import casadi as ca
 import numpy as np
 
-from ocpkit.autodiff.differentiable import BufferedFunction
 from ocpkit.boundary.arrays import Array
+from ocpkit.boundary.series import gather
+from ocpkit.engines.interface import Engine
+from ocpkit.engines.mapped import AlongStages
 from ocpkit.engines.numpy import NumpyEngine
 from ocpkit.problem.constraint_rows import REMEMBERED, ConstraintRows
+from ocpkit.problem.problem import Problem
 from ocpkit.recursion.curvature import Identity
 from ocpkit.recursion.expansion import Expansion
 from ocpkit.recursion.value import Value
 from ocpkit.solution.scaling import ROUNDING, Scaling, control_scales, largest, quantile, typical
 from ocpkit.solution.trajectory import Trajectory
 
+NOTHING = 1e-9
+"""Size of a state, as a share of what a unit of the controls moves it by, that is but rounding."""
 EARLY = 0.25
 """The stage, as a share of the horizon, at which a trial that runs away still tells what states are like."""
 
@@ -68,10 +73,10 @@ def sweep(engine: NumpyEngine, nominal: Trajectory) -> Sweep:
 
 
 def natural_units(
-    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[ConstraintRows] = (), found: Sweep | None = None
+    engine: Engine, nominal: Trajectory, rows: Sequence[ConstraintRows] = (), found: Sweep | None = None
 ) -> Scaling:
     """Units of J, controls and states, and of the given rows (of stages 0 … T-1 and of the end)."""
-    found = sweep(engine, nominal) if found is None else found
+    found = sweep(NumpyEngine(engine.problem), nominal) if found is None else found
     with np.errstate(all="ignore"):
         scaling = control_units(engine, nominal, found, *_of_rows(engine, nominal, rows, found))
         states = _states(engine, nominal, found, scaling)
@@ -80,7 +85,7 @@ def natural_units(
 
 
 def control_units(
-    engine: NumpyEngine, nominal: Trajectory, found: Sweep, mends: Sequence[Array] = (), rooms: Sequence[Array] = ()
+    engine: Engine, nominal: Trajectory, found: Sweep, mends: Sequence[Array] = (), rooms: Sequence[Array] = ()
 ) -> Scaling:
     """Units of J and the controls only; `mends` and `rooms` (m,) of each stage are changes of u that rows suggest."""
     stages, u, cost = engine.problem.stages, nominal.controls, abs(nominal.cost)
@@ -99,7 +104,7 @@ def control_units(
 
 
 def _of_rows(
-    engine: NumpyEngine, nominal: Trajectory, rows: Sequence[ConstraintRows], found: Sweep
+    engine: Engine, nominal: Trajectory, rows: Sequence[ConstraintRows], found: Sweep
 ) -> tuple[list[Array], list[Array]]:
     """Constant changes of each control that mend a violated row, and that bring a row from one end of its room to it.
 
@@ -107,14 +112,15 @@ def _of_rows(
     """
     problem, width = engine.problem, max(engine.problem.control_sizes)
     mends, rooms = [np.zeros((0, width))], [np.zeros((0, width))]
+    if not any(each.count for each in rows):
+        return [np.zeros(m) for m in problem.control_sizes], [np.zeros(m) for m in problem.control_sizes]
     arguments = [*zip(nominal.states, nominal.controls), (nominal.states[-1], np.zeros(width))]
     moved = np.zeros((problem.state_sizes[0], width))  # x_t by a unit of each control at all stages before
+    values, slopes = _rows_along(problem, rows, nominal.states, nominal.controls), _slopes_along(problem, rows, nominal)
     for t, (each, (x, u)) in enumerate(zip(rows, arguments)):
         final, n, m = t == problem.horizon, len(x), len(u)
         if each.count:
-            z = (x,) if final else (x, u)
-            g = each.evaluate(*z, problem.parameter(t))[:, 0]
-            jacobian = _jacobian(each)(*z, problem.parameter(t))
+            g, jacobian = values[t], slopes[t]
             reach = jacobian[:, :n] @ moved
             reach[:, :m] += 0.0 if final else jacobian[:, n:]
             missed = each.traced.distance(g)
@@ -134,21 +140,25 @@ def _nearest(rows: ConstraintRows, g: Array) -> Array:
     return np.where(np.abs(g - lower) < np.abs(g - upper), lower, upper)
 
 
-def _states(engine: NumpyEngine, nominal: Trajectory, found: Sweep, units: Scaling) -> list[Array]:
+def _states(engine: Engine, nominal: Trajectory, found: Sweep, units: Scaling) -> list[Array]:
     """Units of x_0 … x_T; stages with as many states share theirs."""
     problem = engine.problem
     trials = [
         engine.rollout(problem.clip([u + way * s for u, s in zip(nominal.controls, units.controls)]))
         for way in (1.0, -1.0)
     ]
-    scales = [np.zeros(0)] * (problem.horizon + 1)
+    scales, early = [np.zeros(0)] * (problem.horizon + 1), int(EARLY * problem.horizon)
+    reach = [np.zeros(problem.state_sizes[0])]  # of controls that change by a unit each
+    for stage, unit in zip(found.stages, units.controls):
+        reach.append(np.abs(stage.fx) @ reach[-1] + np.abs(stage.fu) @ unit)
     for size in set(problem.state_sizes):
         alike = [t for t, n in enumerate(problem.state_sizes) if n == size]
         series = [np.stack([np.asarray(each.states[t], dtype=float) for t in alike]) for each in (nominal, *trials)]
         known = [quantile(each, EARLY) for each in series]
         known += [problem.x0] * (0 in alike) + [series[0]] * (nominal.gaps is not None)
+        found_here, within = largest(known), reach[min(alike, key=lambda t: abs(t - early))]
         for t in alike:
-            scales[t] = largest(known)
+            scales[t] = np.where(found_here > NOTHING * within, found_here, 0.0)
     for t in range(problem.horizon, -1, -1):
         scales[t] = _from_what_follows(scales, found, units.cost, t)
     return scales
@@ -170,7 +180,7 @@ def _from_what_follows(scales: Sequence[Array], found: Sweep, cost: float, t: in
 
 
 def _rows(
-    engine: NumpyEngine,
+    engine: Engine,
     nominal: Trajectory,
     rows: Sequence[ConstraintRows],
     states: Sequence[Array],
@@ -178,17 +188,48 @@ def _rows(
 ) -> list[Array]:
     """Units of the rows of every stage and of the end; equal kinds of stages share theirs."""
     moves: dict[int, Array] = {}
-    problem = engine.problem
-    arguments = [*zip(nominal.states, nominal.controls), (nominal.states[-1],)]
-    units = [*zip(states, controls), (states[-1],)]
-    for t, (each, z, unit) in enumerate(zip(rows, arguments, units)):
+    problem, x, u = engine.problem, nominal.states, nominal.controls
+    if not any(each.count for each in rows):
+        return [np.zeros(0)] * len(rows)
+    at, slopes = _rows_along(problem, rows, x, u), _slopes_along(problem, rows, nominal)
+    beside = [
+        _rows_along(
+            problem,
+            rows,
+            [a + way * b for a, b in zip(x, states)],
+            [a + way * b for a, b in zip(u, controls)],
+        )
+        for way in (1.0, -1.0)
+    ]
+    for t, each in enumerate(rows):
         if each.count:
-            p = problem.parameter(t)
-            g = each.evaluate(*z, p)[:, 0]
-            slopes = np.abs(_jacobian(each)(*z, p)) @ np.concatenate(unit)
-            sides = [each.evaluate(*(a + way * b for a, b in zip(z, unit)), p)[:, 0] - g for way in (1.0, -1.0)]
-            moves[id(each)] = largest([moves.get(id(each), np.zeros(each.count)), slopes, *sides])
+            unit = np.concatenate([states[t], *controls[t : t + 1]])
+            sides = [side[t] - at[t] for side in beside]
+            known = moves.get(id(each), np.zeros(each.count))
+            moves[id(each)] = largest([known, np.abs(slopes[t]) @ unit, *sides])
     return [_row_unit(each, moves.get(id(each), np.zeros(0))) for each in rows]
+
+
+def _rows_along(
+    problem: Problem, rows: Sequence[ConstraintRows], states: Sequence[Array], controls: Sequence[Array]
+) -> Sequence[Array]:
+    """Return g of every stage and of the end along a trajectory."""
+    evaluate = AlongStages([each.traced.function for each in rows], 1)
+    found: Sequence[Array] = evaluate(gather(states), gather(controls), _every_parameter(problem))
+    return found
+
+
+def _slopes_along(problem: Problem, rows: Sequence[ConstraintRows], at: Trajectory) -> Sequence[Array]:
+    """Return their derivatives by (x, u), at the end by x."""
+    evaluate = AlongStages([_jacobian(each) for each in rows], 2)
+    found: Sequence[Array] = evaluate(gather(at.states), gather(at.controls), _every_parameter(problem))
+    return found
+
+
+def _every_parameter(problem: Problem) -> Array:
+    """Return p of stages 0 … T."""
+    p = problem.parameters
+    return np.broadcast_to(p, (problem.horizon + 1, len(p))) if p.ndim == 1 else p
 
 
 def _row_unit(rows: ConstraintRows, move: Array) -> Array:
@@ -200,8 +241,8 @@ def _row_unit(rows: ConstraintRows, move: Array) -> Array:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _jacobian(rows: ConstraintRows) -> BufferedFunction:
+def _jacobian(rows: ConstraintRows) -> ca.Function:
     """(x, u, p), or (x, p), → the rows' derivative by (x, u), or by x."""
     function = rows.traced.function
     z = function.sx_in()
-    return BufferedFunction(ca.Function("jacobian", z, [ca.densify(ca.jacobian(function(*z), ca.vertcat(*z[:-1])))]))
+    return ca.Function("jacobian", z, [ca.densify(ca.jacobian(function(*z), ca.vertcat(*z[:-1])))])
