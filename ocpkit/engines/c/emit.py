@@ -73,47 +73,76 @@ class Program:
     expensive
         Values that cost more to compute than to fetch from memory.
     settled
-        Of each value, whether it follows from the array `NUMBERS` and constants alone.
+        Of each value, whether it follows from the array `NUMBERS` and constants alone; no constant is.
     """
 
     def __init__(self, inputs: Sequence[tuple[str, ca.SX]], outputs: Sequence[ca.SX]) -> None:
         self.sources, self.formulas, self.names = list[tuple[int, ...]](), list[str](), list[str]()
         self.outputs, self.expensive, self.settled = [0] * len(outputs), set[int](), list[bool]()
+        self._met, self._factors = dict[tuple[int | str, ...], int](), dict[int, tuple[int, int]]()
         if outputs:
             function = ca.Function("emitted", [column for _, column in inputs], [ca.densify(ca.vertcat(*outputs))])
             self._read(function, [name for name, _ in inputs])
 
     def _read(self, function: ca.Function, arrays: Sequence[str]) -> None:
-        """Take the instructions; one that was met before, on the same values, is the value that it was then."""
+        """Take the instructions."""
         identify, of_output, of_input = function.instruction_id, function.instruction_output, function.instruction_input
-        met, held = dict[tuple[int | str, ...], int](), dict[int, int]()
+        held = dict[int, int]()
         for k in range(function.n_instructions()):
             operation, into = identify(k), of_output(k)
-            sources, formula = tuple[int, ...](), ""
             if operation == ca.OP_OUTPUT:
                 self.outputs[into[1]] = held[of_input(k)[0]]
-                continue
-            if operation == ca.OP_CONST:
-                formula = literal(function.instruction_constant(k))
+            elif operation == ca.OP_CONST:
+                held[into[0]] = self._value(operation, formula=literal(function.instruction_constant(k)))
             elif operation == ca.OP_INPUT:
                 array, place = of_input(k)
-                formula = f"{arrays[array]}[{place}]"
+                held[into[0]] = self._value(operation, formula=f"{arrays[array]}[{place}]")
             elif operation in OPERATIONS:
-                sources = tuple([held[source] for source in of_input(k)])
+                held[into[0]] = self._result(operation, *[held[source] for source in of_input(k)])
             else:
                 raise UnsupportedProblem(
                     f"the operation number {operation} of CasADi has no counterpart in C's library"
                 )
-            value = met.setdefault((operation, formula, *sources), len(met))
-            held[into[0]] = value
-            if value == len(self.sources):
-                own = operation == ca.OP_CONST or formula.startswith(f"{NUMBERS}[")
-                self.settled.append(all(self.settled[source] for source in sources) if sources else own)
-                self.sources.append(sources)
-                self.formulas.append(formula or OPERATIONS[operation].format(*[self.names[k] for k in sources]))
-                self.names.append(formula if operation == ca.OP_CONST else f"t{value}")
-                if operation in EXPENSIVE:
-                    self.expensive.add(value)
+
+    def _result(self, operation: int, *sources: int) -> int:
+        """Return the value of an operation; two factors that are numbers become one, as CasADi folds constants."""
+        last = sources[-1]
+        if operation == ca.OP_DIV and self.settled[last] and not self._is_number(sources[0]):
+            return self._result(ca.OP_MUL, self._value(ca.OP_INV, last), sources[0])
+        if operation == ca.OP_MUL:
+            for number, other in (sources, sources[::-1]):
+                if self._is_number(number) and not self._is_number(other):
+                    return self._multiple(number, other)
+        if operation in (ca.OP_NEG, ca.OP_TWICE) and last in self._factors:
+            factor, rest = self._factors[last]
+            if self.settled[factor]:
+                return self._multiple(self._value(operation, factor), rest)
+        return self._value(operation, *sources)
+
+    def _multiple(self, number: int, value: int) -> int:
+        """Return a number times a value that is none."""
+        factor, rest = self._factors.get(value, (number, value))
+        if rest != value and (self.settled[number] or self.settled[factor]):
+            return self._multiple(self._value(ca.OP_MUL, number, factor), rest)
+        product = self._value(ca.OP_MUL, number, value)
+        self._factors[product] = number, value
+        return product
+
+    def _is_number(self, value: int) -> bool:
+        return self.settled[value] or self.formulas[value] == self.names[value]
+
+    def _value(self, operation: int, *sources: int, formula: str = "") -> int:
+        """Return a value; one that was met before, from the same values, is the value that it was then."""
+        value = self._met.setdefault((operation, formula, *sources), len(self.sources))
+        if value == len(self.sources):
+            numbers = all(map(self._is_number, sources)) and any(self.settled[source] for source in sources)
+            self.settled.append(numbers or formula.startswith(f"{NUMBERS}["))
+            self.sources.append(sources)
+            self.formulas.append(formula or OPERATIONS[operation].format(*[self.names[k] for k in sources]))
+            self.names.append(formula if operation == ca.OP_CONST else f"t{value}")
+            if operation in EXPENSIVE:
+                self.expensive.add(value)
+        return value
 
     def settle(self, first: int) -> tuple[list[str], int]:
         """Put what follows from the numbers alone among them, from place `first` on, and read it there from now on.
