@@ -48,6 +48,12 @@ def get(name: str) -> type[Solver]:
     return solver
 
 
+def name_of(solver: str) -> str:
+    """Name of a solver of ours by that of its class, as ``Solution.solver`` has it; others keep theirs."""
+    found = (name for name, place in _SOLVERS.items() if place.endswith(f":{solver}"))
+    return next(found, solver)
+
+
 def summary(name: str) -> str:
     """Return the first line of a solver's documentation."""
     return (get(name).__doc__ or "").strip().partition("\n")[0]

@@ -25,7 +25,7 @@ from ocpkit.errors import ProblemError, UnsupportedProblem
 from ocpkit.solution.solution import Status
 from ocpkit.solvers.driver import Solver
 
-DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "ilqg", "al", "msa", "emsa", "gd", "ipopt", "fatrop")
+DEFAULT_SOLVERS = ("ddp", "ilqr", "fddp", "ilqg", "al", "pdip", "msa", "emsa", "gd", "ipopt", "fatrop")
 OF_NOISE = "ilqg"  # is ddp where there is none
 UNTIMED = "fatrop"  # cannot watch the clock: only its iteration limit ends it
 COLUMNS = ("task", "solver", "status", "iterations", "seconds", "cost J")
@@ -60,7 +60,10 @@ def compare_command(
     solver: Annotated[
         list[str] | None,
         typer.Option(
-            "--solver", "-s", help="A solver; repeat it.", show_default="all but sqp and ip; ilqg where there is noise"
+            "--solver",
+            "-s",
+            help="A solver; repeat it.",
+            show_default="all but sqp, ip and auto; ilqg where there is noise",
         ),
     ] = None,
     max_iterations: Annotated[int | None, typer.Option(min=0, help="Iteration limit of each solve.")] = None,

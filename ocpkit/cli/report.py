@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from ocpkit import registry
 from ocpkit.solution.solution import Solution
 
 
@@ -45,11 +46,11 @@ def print_profile(solution: Solution) -> None:
         typer.echo(f"{name:<28}" + ("–" if value is None else f"{value:.4f} s"))
 
 
-def as_record(solution: Solution, solver: str) -> dict[str, Any]:
+def as_record(solution: Solution) -> dict[str, Any]:
     """Collect everything of a solution but its arrays (those go to ``--save``)."""
     return {
         "problem": solution.problem_name,
-        "solver": solver,
+        "solver": registry.name_of(solution.solver),
         "horizon": len(solution.controls),
         "status": solution.status.name.lower(),
         "message": solution.status.value,

@@ -86,7 +86,7 @@ def solve_command(
     with IterationTable(title, visible=not (quiet or as_json)) as table:
         solution = method.solve(found.problem, guess, callback=table)
     if as_json:
-        print_json(as_record(solution, solver))
+        print_json(as_record(solution))
     else:
         typer.echo(str(solution))
         if profile:

@@ -42,6 +42,9 @@ class Automatic(Solver):
     ----------
     tolerance
         Main tolerance of every method, in natural units; None: its own.
+    engine
+        Of the sweeps of DDP and of the augmented Lagrangian around it. Where one is named, only these are taken: the
+        interior point has sweeps of its own.
 
     Notes
     -----
@@ -49,6 +52,7 @@ class Automatic(Solver):
     """
 
     tolerance: float | None = None
+    engine: str = "auto"
 
     handles_constraints = True
     handles_noise = True
@@ -58,6 +62,7 @@ class Automatic(Solver):
         super().__post_init__()
         if self.tolerance is not None:
             positive(self, "tolerance")
+        DDP(engine=self.engine)  # which says what is wrong with it
 
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         return self._limited(next(self.methods(problem, guess.states is not None)).solver).begin(problem, guess)
@@ -72,10 +77,14 @@ class Automatic(Solver):
             return
         rows = problem.terminal_constraints or any(stage.constraints for _, stage in problem.distinct_stages)
         if not rows and not gaps:
-            yield Method(DDP(), "only controls have bounds")
-        if traceable(problem):
+            yield Method(DDP(engine=self.engine), "only controls have bounds")
+            if self.engine != "auto":
+                return
+        if self.engine == "auto" and traceable(problem):
             yield Method(PrimalDual(), "there are rows of constraints" if rows else "states are guessed as well")
-        yield Method(AugmentedLagrangian() if rows else DDP(), "it works where others stall")
+        inner = DDP(engine=self.engine)
+        sturdy = AugmentedLagrangian(inner=replace(inner, max_iterations=300)) if rows else inner
+        yield Method(sturdy, "it takes any engine" if self.engine != "auto" else "it works where others stall")
 
     def _limited(self, solver: Solver, done: int = 0, seconds: float = 0.0) -> Solver:
         """Return a solver with what is left of the limits; a method of outer iterations keeps its own if it is less."""

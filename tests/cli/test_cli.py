@@ -138,7 +138,7 @@ def test_json_of_nested_non_finite_numbers(capsys):
 def test_every_solver_runs_from_the_command_line(solver):
     result = ocpkit("solve", "model.py", "--horizon", "4", "--max-iterations", "3", "-s", solver, "--json")
     record = strict_json(result.stdout)
-    assert record["solver"] == solver
+    assert record["solver"] == ("ddp" if solver == "auto" else solver)
     assert result.exit_code == (0 if record["success"] else 1)
 
 
@@ -208,7 +208,10 @@ SOLVE_ERRORS = {
     "negative iteration limit": (["model.py", "--max-iterations", "-1"], "--max-iterations"),
     "time limit zero": (["model.py", "--time-limit", "0"], "time_limit must be a positive number"),
     "tolerance NaN": (["model.py", "--tolerance", "nan"], "must be a positive number"),
-    "constraints that the solver cannot treat": (["model.py:constrained"], "use the solver 'al' or 'ipopt'"),
+    "constraints that the solver cannot treat": (
+        ["model.py:constrained", "-s", "ddp"],
+        "use the solver 'al' or 'ipopt'",
+    ),
     "missing output folder": (["model.py", "--save", "no/a.npz"], "there is no folder no"),
     "output is a folder": (["model.py", "--plot", "folder.png"], "it is a folder"),
     "picture of unknown format": (["model.py", "--plot", "a.xyz"], "ends in .png, .pdf or .svg"),
@@ -293,13 +296,13 @@ def test_a_classic_task_is_solved_and_filmed_by_name():
     assert Path("double-integrator.gif").read_bytes()[:6] == b"GIF89a"
 
 
-@pytest.mark.parametrize(("name", "solver"), [("double-integrator", "ddp"), ("bryson-denham", "al")])
+@pytest.mark.parametrize(("name", "solver"), [("double-integrator", "ddp"), ("bryson-denham", "pdip")])
 def test_a_task_says_which_solver_it_takes(name, solver):
     short = [name, "--horizon", "5", "--json"]
     assert strict_json(ocpkit("solve", *short).stdout)["solver"] == solver
     assert strict_json(ocpkit("solve", *short, "-s", "sqp").stdout)["solver"] == "sqp"
     records = {task["name"]: task for task in strict_json(ocpkit("list", "--json").stdout)["tasks"]}
-    assert records[name]["solver"] == solver
+    assert records[name]["solver"] == ("auto" if solver == "pdip" else solver)
 
 
 def test_an_own_model_with_control_bounds_is_solved_by_default():
@@ -324,7 +327,7 @@ def test_compare_runs_all_solvers_by_default():
     result = ocpkit("compare", "model.py:fixed", "--max-iterations", "2", "--time-limit", "9", "--json")
     solvers = [entry["solver"] for entry in strict_json(result.stdout)["results"]]
     assert result.exit_code == 0
-    assert solvers == [name for name in registry.names() if name not in ("ilqg", "ip", "sqp")]
+    assert solvers == [name for name in registry.names() if name not in ("auto", "ilqg", "ip", "sqp")]
 
 
 def test_compare_runs_the_solver_of_noise_where_there_is_noise():
