@@ -4,7 +4,7 @@ One default call without hints on five groups of problems, from several guesses,
 
 * tasks: every task of `ocpkit list` that needs no extra;
 * suite: the 23 published problems of `benchmarks.suite`;
-* random: 200 random constrained problems, 25 of them infeasible with a certificate (`random_problems`);
+* random: 200 random constrained problems, 20 of them infeasible with a certificate (`random_problems`);
 * chains: 50 chains of unstable states with bounded controls (`chains`);
 * quadrotor: twelve starts of an overturned quadrotor with quaternions (`quadrotor`).
 

@@ -1,6 +1,6 @@
 """Random constrained problems: a trajectory is drawn first, and rows are put around it, or where nothing can keep them.
 
-    x' = A x + B u + ν(C x, u),   −1 ≤ u ≤ 1,   J = Σ ½ xᵀ W x + ½ r uᵀu + c cos 2 x_1,   its part of x F times at the end
+    x' = A x + B u + ν(C x, u),   −1 ≤ u ≤ 1,   J = Σ ½ xᵀ W x + ½ r uᵀu + c cos 2 x_1,   without u, F times at the end
 
 All numbers are parameters, so that the draws of one kind (sizes, horizon, ν and rows) share their graphs. Rows are
 
@@ -9,7 +9,7 @@ All numbers are parameters, so that the draws of one kind (sizes, horizon, ν an
 * an equality, the last control u_m = ½ sin(a·x),
 * at the end some states fixed, or within 0.1, or |x_T − z|² ≤ 0.1.
 
-One draw in eight is infeasible with a certificate: either the bounds of a state exclude every x_1 that the controls
+One draw in ten is infeasible with a certificate: either the bounds of a state exclude every x_1 that the controls
 inside their bounds lead to, which are an interval because x_1 is affine in u; or the end is farther away than
 |A|, |B| and the largest |ν| reach.
 """
@@ -29,7 +29,7 @@ from benchmarks.robustness.family import Family, Instance
 from ocpkit import Constraint, Problem
 from ocpkit.boundary.arrays import Array
 
-KINDS, DRAWS = 25, 8
+KINDS, DRAWS = 20, 10
 GROUP = "random"
 HORIZONS = (20, 30, 40, 50, 60)
 LARGEST_STATE = 30.0
