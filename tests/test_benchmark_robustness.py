@@ -12,6 +12,7 @@ import pytest
 import ocpkit.math as m
 from benchmarks.robustness import chains, groups, guesses, kkt, pool, profile, quadrotor, record, systems, verdicts
 from benchmarks.robustness import random_problems as random
+from benchmarks.robustness.contract import Answer, Claim
 from benchmarks.robustness.family import Family, Instance
 from benchmarks.robustness.record import Record
 from ocpkit import Constraint, Problem, Status, registry
@@ -34,7 +35,7 @@ def braking(**declaration: Any) -> Problem:
     )
 
 
-def optimum(problem: Problem) -> systems.Answer:
+def optimum(problem: Problem) -> Answer:
     return systems.get("ipopt")(problem, 10.0)(problem)
 
 
@@ -264,4 +265,4 @@ def test_a_family_runs_in_a_process_of_its_own() -> None:
 
 def test_ocpkits_names_are_systems() -> None:
     assert systems.Ours in {type(systems.get(name)) for name in ("default", *registry.names())}
-    assert systems._CLAIMS[Status.CONVERGED] is systems.Claim.OPTIMAL
+    assert systems.CLAIMS[Status.CONVERGED] is Claim.OPTIMAL

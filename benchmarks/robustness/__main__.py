@@ -19,7 +19,7 @@ from benchmarks.robustness.record import Record
 from benchmarks.robustness.verdicts import Table
 from ocpkit.errors import ProblemError
 
-SOLVERS = "default,al,ipopt,fatrop"
+SOLVERS = "default,al,ipopt,ipopt-adaptive,fatrop,crocoddyl"
 HEADER = (
     *("group", "system", "runs", "success %", "best optimum %", "false claims", "time / IPOPT's", "time / fatrop's"),
     *("iterations, mean", "median"),
@@ -45,8 +45,12 @@ def main(
     names = _listed(solvers)
     for name in names:
         systems.get(name)
+    missing = [name for name in names if not systems.installed(name)]
+    names = [name for name in names if name not in missing]
     machine = describe("ocpkit", "casadi", "numpy")
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), *systems.left_out(names), sep="\n")
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    for name in missing:
+        print(f"{name} left out: not installed")
     plan = pool.Plan(guesses.names(guess_count), names, seconds)
     families = [family for group in _groups(chosen) for family in groups.some(group, limit)]
     families = [family for family in families if not only or family.name in _listed(only)]

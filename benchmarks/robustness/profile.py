@@ -33,13 +33,14 @@ def share_within(relative: Array, factors: Array) -> Array:
 
 
 def costs_of(table: Table, of: Callable[[Record], float | None]) -> dict[str, list[float]]:
-    """Return t of each system on the cases that all have run."""
+    """Return t of each system on all cases, infinite where it fails or does not apply."""
     runs = {system: {record.case: record for record in table.of("all", system)} for system in table.systems}
-    cases = [case for case in next(iter(runs.values())) if all(case in each for each in runs.values())]
-    return {
-        system: [(of(each[case]) or np.inf) if success(each[case]) else np.inf for case in cases]
-        for system, each in runs.items()
-    }
+    cases = dict.fromkeys(record.case for record in table.records)
+    return {system: [_cost(each.get(case), of) for case in cases] for system, each in runs.items()}
+
+
+def _cost(record: Record | None, of: Callable[[Record], float | None]) -> float:
+    return np.inf if record is None or not success(record) else of(record) or np.inf
 
 
 def draw(path: Path, table: Table) -> None:

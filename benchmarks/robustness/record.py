@@ -20,7 +20,7 @@ class Record:
     Attributes
     ----------
     claim
-        What the system says: optimal, infeasible or nothing.
+        What the system says, a value of `contract.Claim`.
     status
         In its own words, or what it raised.
     feasible, stationary

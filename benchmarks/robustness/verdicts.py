@@ -19,6 +19,7 @@ from statistics import fmean, median
 import numpy as np
 
 from benchmarks.first_solve.verdicts import SAME_COST, SMALLEST_COST
+from benchmarks.robustness.contract import Claim
 from benchmarks.robustness.record import Record
 
 ALL = "all"
@@ -28,7 +29,7 @@ OVERALL, OF_FATROP, OF_IPOPT, ITERATIONS = 0.97, 0.2, 0.1, 1.2
 
 def success(record: Record) -> bool:
     """Whether a run arrived."""
-    return record.claim == "infeasible" if record.infeasible else record.stationary
+    return record.claim == Claim.INFEASIBLE.value if record.infeasible else record.stationary
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ class Table:
         return list(dict.fromkeys(record.system for record in self.records))
 
     def of(self, group: str, system: str) -> list[Record]:
-        """Return the runs of a system on a group, or on all."""
-        return [each for each in self.records if each.system == system and group in (ALL, each.group)]
+        """Return the runs of a system on a group, or on all, to which it applies."""
+        return [
+            each
+            for each in self.records
+            if each.system == system and group in (ALL, each.group) and each.claim != Claim.DOES_NOT_APPLY.value
+        ]
 
     def best_reached(self, record: Record) -> bool:
         """Whether a run is a success, and none has a lower J."""
@@ -74,9 +79,9 @@ class Table:
 
     def false_claim(self, record: Record) -> bool:
         """Whether a run claims what is not so."""
-        if record.claim == "infeasible":
+        if record.claim == Claim.INFEASIBLE.value:
             return not record.infeasible and record.problem in self.kept
-        return record.claim == "optimal" and (record.infeasible or not record.stationary)
+        return record.claim == Claim.OPTIMAL.value and (record.infeasible or not record.stationary)
 
     def share(self, runs: Sequence[Record], counts: Callable[[Record], bool]) -> float:
         """Share of runs that count."""

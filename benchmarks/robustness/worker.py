@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from benchmarks.robustness import groups, guesses, kkt, systems
+from benchmarks.robustness.contract import Claim, DoesNotApply, Solve
 from benchmarks.robustness.family import Family
 from benchmarks.robustness.record import Record
 from ocpkit import Problem
@@ -32,7 +33,7 @@ class _Bench:
 
     def __init__(self, family: Family, limit: float) -> None:
         self.family, self.limit, self.problem = family, limit, family.declare()
-        self.prepared: dict[str, systems.Solve] = {}
+        self.prepared: dict[str, Solve] = {}
         self.latest: tuple[str, Problem] | None = None
 
     def run(self, record: Record, report: Callable[[str], None]) -> Record:
@@ -47,6 +48,8 @@ class _Bench:
             answer = self.prepared[record.system](problem)
             report("solved")
             verdict = kkt.check(problem, answer.states, answer.controls)
+        except DoesNotApply as error:
+            return replace(record, claim=Claim.DOES_NOT_APPLY.value, status=str(error))
         except Exception as error:
             return replace(record, status=f"{type(error).__name__}: {error}"[:LONGEST])
         return replace(

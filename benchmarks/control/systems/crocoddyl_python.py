@@ -40,14 +40,14 @@ class CrocoddylPython:
         stage = trace_stage(problem.stages[0], len(p))
         phi = trace_terminal(problem.terminal_cost, (), len(p)).phi
         x, u = ca.SX.sym("x", n), ca.SX.sym("u", m)
-        running = _action(crocoddyl, x, u, stage.f(x, u, p), stage.l(x, u, p))
+        running = action(crocoddyl, x, u, stage.f(x, u, p), stage.l(x, u, p))
         if problem.bounded:
             running.u_lb, running.u_ub = problem.stages[0].control_lower, problem.stages[0].control_upper
-        terminal = _action(crocoddyl, x, u, x, phi(x, p))
+        terminal = action(crocoddyl, x, u, x, phi(x, p))
         return contestant(crocoddyl, task, running, terminal, 8, self.solver)
 
 
-def _action(crocoddyl: Any, x: ca.SX, u: ca.SX, following: ca.SX, cost: ca.SX) -> Any:
+def action(crocoddyl: Any, x: ca.SX, u: ca.SX, following: ca.SX, cost: ca.SX) -> Any:
     """Return the action of one stage, its derivatives to second order in the cost and first in the dynamics."""
     n, m = x.numel(), u.numel()
     z = ca.vertcat(x, u)
