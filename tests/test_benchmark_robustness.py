@@ -98,6 +98,15 @@ def test_a_multiplier_of_the_wrong_sign_is_none() -> None:
         assert kkt.check(problem, problem.simulate(controls), controls).holds is optimal
 
 
+def test_multipliers_that_are_not_unique_are_found() -> None:
+    """The same row three times, once as a bound of the control: least squares give some of them the wrong sign."""
+    once = braking()
+    rows = [Constraint(lambda x, u, k=k: k * u, -1.5 * k, 1.5 * k, f"again {k}") for k in (1.0, 3.0)]
+    stages = tuple(replace(stage, constraints=(*stage.constraints, *rows)) for stage in once.stages)
+    found = optimum(once)
+    assert kkt.check(once.replace(stages=stages), found.states, found.controls).holds
+
+
 def test_unstable_states_do_not_blow_the_residual_up() -> None:
     family = groups.get("chains", chains.Kind(3, 1.0, 100).name)
     problem = guesses.begin(family.instances[1].change(family.declare()), guesses.GIVEN)

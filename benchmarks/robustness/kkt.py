@@ -7,8 +7,9 @@ and of all rows (`answer`),
     minimize over y   ½ ‖S (∇J + Aᵀ y)‖² + ½ Σ (θ y_i d_i)²,    y_i ≥ 0 near an upper bound, ≤ 0 near a lower one,
 
 where d is the distance from the nearer bound, zero for equalities, and S makes slopes relative to the units of J and w.
-It is solved as a sparse least-squares problem, and again with those multipliers fixed at zero that come out with the
-wrong sign; where that comes near and does not pass, a linear program seeks the y with the smallest largest residual.
+It is solved as a sequence of sparse least-squares problems, in which some multipliers are fixed at zero; where none of
+them passes, a linear program seeks the y with the smallest largest residual. Where multipliers of any sign are far from
+passing, nothing more is tried.
 
 A point passes if the residual is at most `STATIONARY` of the largest sum of magnitudes that cancel in it, for each kind
 of variable, and no |y_i| d_i is above `COMPLEMENTARY` of J's unit. Co-states are free as all other y are, so that
@@ -32,7 +33,8 @@ from ocpkit.boundary.arrays import Array
 
 FEASIBLE, STATIONARY, COMPLEMENTARY = 1e-6, 1e-4, 1e-5
 FLAT = 1e-4  # sums of magnitudes below count as this, in units of J and w
-REGULARIZATION, REFINEMENTS, ROUNDS = 1e-10, 5, 12
+REGULARIZATION, REFINEMENTS = 1e-10, 5
+ROUNDS, TINY = 12, 1e-12
 HOPELESS = 100.0  # times what is allowed: no linear program is tried
 PATIENCE = 10.0  # seconds for the linear program
 
@@ -82,13 +84,20 @@ def check(problem: Problem, states: Sequence[Array], controls: Sequence[Array]) 
     cost, excess = float(at.costs.sum()), violation(at)
     if not (np.isfinite(cost) and excess <= FEASIBLE):
         return Verdict(cost, excess)
-    least, system = Verdict(cost, excess), _System.of(at)
-    for y in _candidates(system):
-        least = min(least, Verdict(cost, excess, *system.judge(y)), key=lambda each: each.excess)
+    system = _System.of(at)
+
+    def judged(y: Array) -> Verdict:
+        return Verdict(cost, excess, *system.judge(y))
+
+    free = _least_squares(system.slopes, system.columns, system.weight)
+    least = judged(free)
+    if least.excess > HOPELESS:  # although multipliers of any sign were allowed
+        return least
+    least = judged(np.where(free * system.sign < 0, 0.0, free))
+    for y in _candidates(system, free):
         if least.holds:
-            return least
-    if least.excess <= HOPELESS and (y := _linear_program(system)) is not None:
-        least = min(least, Verdict(cost, excess, *system.judge(y)), key=lambda each: each.excess)
+            break
+        least = min(least, judged(y), key=lambda each: each.excess)
     return least
 
 
@@ -151,17 +160,25 @@ class _System:
         return float(slope), float(np.max(np.abs(y) * self.distance, initial=0.0))
 
 
-def _candidates(system: _System) -> Iterator[Array]:
-    """Yield the y of least squares, with more and more of those fixed at zero that have the wrong sign."""
-    kept = np.ones(len(system.sign), bool)
+def _candidates(system: _System, y: Array) -> Iterator[Array]:
+    """Yield y from the free one on: by block pivoting (Portugal, Júdice & Vicente 1994), then by a linear program.
+
+    Of the multipliers those with the wrong sign are fixed at zero, and those that are fixed and want to leave it in the
+    right direction are let go, all at once; which need not end, but mostly does in a few rounds.
+    """
+    kept = np.ones(len(y), bool)
     for _ in range(ROUNDS):
+        wanted = -(system.columns.T @ (system.slopes + system.columns @ y))
+        exchanged = np.where(kept, y * system.sign < 0, wanted * system.sign > TINY)
+        if not exchanged.any():
+            break
+        kept ^= exchanged
         y = np.zeros(len(kept))
         y[kept] = _least_squares(system.slopes, system.columns[:, kept], system.weight[kept])
-        wrong = kept & (y * system.sign < 0)
-        yield np.where(wrong, 0.0, y)
-        if not wrong.any():
-            return
-        kept &= ~wrong
+        yield np.where(y * system.sign < 0, 0.0, y)
+    found = _linear_program(system)
+    if found is not None:
+        yield found
 
 
 def _least_squares(slopes: Array, columns: Any, weight: Array) -> Array:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.robustness.family import Family
@@ -66,13 +67,14 @@ class _Worker:
 
     def __init__(self, family: Family, limit: float) -> None:
         self.family, self.limit, self.process = family, limit, None
+        self.folder = TemporaryDirectory()
 
     def solve(self, record: Record) -> Record:
         """Let the process run one, and wait no longer than each part of it may take."""
         if self.process is None:
             context = get_context("spawn")
             self.pipe, theirs = context.Pipe()
-            arguments = (theirs, self.family.group, self.family.name, self.limit)
+            arguments = (theirs, self.folder.name, self.family.group, self.family.name, self.limit)
             self.process: Any = context.Process(target=serve, args=arguments, daemon=True)
             self.process.start()
             theirs.close()
@@ -101,3 +103,5 @@ class _Worker:
                 self.pipe.send(None)
             self.process.join(timeout=10)
             self.process.kill()
+            self.process.join()
+        self.folder.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +19,12 @@ from ocpkit import Problem
 LONGEST = 200  # characters of a message that are kept
 
 
-def serve(pipe: Connection, group: str, name: str, limit: float) -> None:
-    """Answer (instance, guess, system) by "prepared", "solved" and a `Record`, until None comes."""
+def serve(pipe: Connection, folder: str, group: str, name: str, limit: float) -> None:
+    """Answer (instance, guess, system) by "prepared", "solved" and a `Record`, until None comes.
+
+    The folder takes what CasADi compiles, which it writes to where the process is.
+    """
+    os.chdir(folder)
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     family = groups.get(group, name)
