@@ -1,8 +1,10 @@
 """Random constrained problems: a trajectory is drawn first, and rows are put around it, or where nothing can keep them.
 
-    x' = A x + B u + ν(C x, u),   −1 ≤ u ≤ 1,   J = Σ ½ xᵀ W x + ½ r uᵀu + c cos 2 x_1,   without u, F times at the end
+    x' = A x + B u + ν(C x, u),   −1 ≤ u ≤ 1
+    J = F h(x_T) + Σ h(x) + ½ r uᵀu,   h = ½ (x − g)ᵀ W (x − g) + c cos 2 x_1
 
-All numbers are parameters, so that the draws of one kind (sizes, horizon, ν and rows) share their graphs. Rows are
+The goal g is mostly outside of what the rows allow. All numbers are parameters, so that the draws of one kind (sizes,
+horizon, ν and rows) share their graphs. Rows are
 
 * bounds of some states at every stage,
 * an inequality a·x + b·u + |x|²/10 ≤ d,
@@ -65,12 +67,12 @@ class Kind:
 
     @property
     def cuts(self) -> Array:
-        """Where A, B, C, W, (r, F, c), a and b end in p."""
+        """Where A, B, C, W, (r, F, c), a, b and g end in p; what follows is the middle of a ball at the end."""
         n, m = self.n, self.m
-        return np.cumsum([n * n, n * m, n * n, n, 3, n, m])
+        return np.cumsum([n * n, n * m, n * n, n, 3, n, m, n])
 
     def parts(self, p: Any) -> list[Any]:
-        """A, B, C, W, (r, F, c), a and b of p."""
+        """A, B, C, W, (r, F, c), a, b and g of p."""
         places = [0, *self.cuts.tolist()]
         pieces = [p[i:j] for i, j in pairwise(places)]
         shapes = ((self.n, self.n), (self.n, self.m), (self.n, self.n))
@@ -116,8 +118,8 @@ def template(kind: Kind) -> Problem:
         return A @ x + B @ u + nonlinear(C @ x, u)
 
     def at_rest(x: Any, p: Any) -> Any:
-        *_, W, rest, _, _ = kind.parts(p)
-        return m.dot(W * x, x) / 2 + rest[2] * m.cos(2 * x[0])
+        _, _, _, W, rest, _, _, goal = kind.parts(p)
+        return m.dot(W * (x - goal), x - goal) / 2 + rest[2] * m.cos(2 * x[0])
 
     def cost(x: Any, u: Any, p: Any) -> Any:
         return at_rest(x, p) + kind.parts(p)[4][0] * m.dot(u, u) / 2
@@ -220,7 +222,8 @@ def _parameters(rng: np.random.Generator, kind: Kind) -> Array:
     A *= rng.uniform(0.8, 1.1) / np.abs(np.linalg.eigvals(A)).max()
     B, C = 0.5 * rng.normal(size=(n, size)), rng.normal(size=(n, n)) / np.sqrt(n)
     W, rest = 10 ** rng.uniform(-1, 1, n), [10 ** rng.uniform(-3, 0), 10 ** rng.uniform(-1, 2), rng.choice([0.0, 0.5])]
-    return np.concatenate([A.ravel(), B.ravel(), C.ravel(), W, rest, rng.normal(size=n + size), np.zeros(n)])
+    rows, goal = rng.normal(size=n + size), 2.0 * rng.normal(size=n)
+    return np.concatenate([A.ravel(), B.ravel(), C.ravel(), W, rest, rows, goal, np.zeros(n)])
 
 
 def _trajectory(rng: np.random.Generator, kind: Kind, p: Array) -> tuple[Array, Array]:
@@ -240,7 +243,7 @@ def _trajectory(rng: np.random.Generator, kind: Kind, p: Array) -> tuple[Array, 
 
 def _rows(rng: np.random.Generator, kind: Kind, p: Array, x: Array, u: Array) -> dict[str, tuple[Any, Any]]:
     """Return bounds of all rows, with a little room where they are not equalities."""
-    along, (*_, a, b, _) = x[:-1][:, list(kind.bounded_states)], [*kind.parts(p), None]
+    along, (*_, a, b, _) = x[:-1][:, list(kind.bounded_states)], kind.parts(p)
     room = rng.uniform(0.02, 0.3) * (np.ptp(along, axis=0) + 0.1)
     mixed = x[:-1] @ a + u @ b + np.sum(x[:-1] ** 2, axis=1) / 10
     last = x[-1, list(kind.fixed)]
