@@ -30,12 +30,17 @@ class Ours:
 
     def __call__(self, problem: Problem, limit: float) -> Solve:
         solver = self.make(problem, limit)
-        if (build := solver.compile(problem)) is not None:
-            build.wait()
+        _compile(solver, problem)
         return partial(_solve, solver)
 
 
+def _compile(solver: Solver, problem: Problem) -> None:
+    if (build := solver.compile(problem)) is not None:
+        build.wait()
+
+
 def _solve(solver: Solver, problem: Problem) -> Answer:
+    _compile(solver, problem)  # with other bounds the same library has to be found again
     found, seconds = timed(lambda: solver.solve(problem))
     claim, count = CLAIMS.get(found.status, Claim.NOTHING), found.details.inner_iterations or found.iterations
     return Answer(found.states, found.controls, claim, found.status.name, count, seconds)

@@ -56,7 +56,8 @@ class _Bench:
         except DoesNotApply as error:
             return replace(record, claim=Claim.DOES_NOT_APPLY.value, status=str(error))
         except Exception as error:
-            return replace(record, status=f"{type(error).__name__}: {error}"[:LONGEST])
+            last = (str(error).strip().splitlines() or [""])[-1]
+            return replace(record, status=f"{type(error).__name__}: {last}"[:LONGEST])
         return replace(
             record,
             claim=answer.claim.value,
