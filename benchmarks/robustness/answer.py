@@ -58,15 +58,16 @@ class AtAnswer:
     def rows(self) -> tuple[Array, Array, Array]:
         """Values, lower and upper bounds of all rows but the dynamics."""
         p_size = self.problem.parameters.shape[-1]
-        blocks = [
+        blocks: list[tuple[Any, Any, Any]] = [
             (found[2][:, 0], limits.lower, limits.upper)
             for found, limits in zip(self._stages, (_limits(stage, p_size) for stage in self.problem.stages))
         ]
         blocks.append((self._end[1][:, 0], self._terminal.constraints.lower, self._terminal.constraints.upper))
         for stage, u in zip(self.problem.stages, self.u):
-            blocks.append((u, *(np.broadcast_to(b, len(u)) for b in (stage.control_lower, stage.control_upper))))
-        values, lower, upper = (np.concatenate(series) for series in zip(*blocks))
-        return values, lower, upper
+            lower, upper = (np.broadcast_to(side, len(u)) for side in (stage.control_lower, stage.control_upper))
+            blocks.append((u, lower, upper))
+        values, below, above = (np.concatenate(series) for series in zip(*blocks))
+        return values, below, above
 
     @cached_property
     def gradient(self) -> Array:
@@ -116,7 +117,7 @@ class AtAnswer:
         """Of each variable of w: the largest magnitude of its kind along the answer."""
         return self._interleaved(largest(self.u), largest(self.x[1:]))
 
-    def _interleaved(self, of_u: Sequence[Array], of_x: Sequence[Array]) -> Array:
+    def _interleaved(self, of_u: Sequence[Any], of_x: Sequence[Any]) -> Any:
         return np.concatenate([piece for pair in zip(of_u, of_x) for piece in pair])
 
 

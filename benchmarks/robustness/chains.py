@@ -73,7 +73,7 @@ def template(kind: Kind) -> Problem:
         horizon=kind.horizon,
         control_size=n if kind.cubic else 1,
         control_bounds=(-4.0, 4.0) if kind.cubic else (-1.0, 1.0),
-        terminal_constraints=[Constraint(lambda x: x, 0.0, 0.0, "zero")] if kind.ends_at_zero else [],
+        terminal_constraints=(Constraint(lambda x: x, 0.0, 0.0, "zero"),) if kind.ends_at_zero else (),
         name=kind.name,
     )
 

@@ -36,7 +36,7 @@ def _solve(crocoddyl: Any, problem: Problem) -> Answer:
     states = problem.simulate(problem.controls) if problem.states is None else problem.states
     guess = [list(map(np.asarray, series)) for series in (states, problem.controls)]
     done, seconds = timed(lambda: solver.solve(*guess, MOST, problem.states is None))
-    x, u = (np.array(series.tolist()) for series in (solver.xs, solver.us))
+    x, u = (list(map(np.asarray, series.tolist())) for series in (solver.xs, solver.us))
     return Answer(x, u, Claim.OPTIMAL if done else Claim.NOTHING, str(done), int(solver.iter) + 1, seconds)
 
 

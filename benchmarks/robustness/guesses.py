@@ -3,7 +3,7 @@
 * ``given``: controls and states as declared; without states these are rolled out.
 * ``zeros``: u = 0, put inside its bounds, rolled out.
 * ``random-k``: u anywhere inside its bounds, or around the declared ones; rolled out for even k, and for odd k x_0 at
-  every stage, or the declared states, with noise of a tenth of their size.
+  every stage, or the declared states, with noise of a tenth of the largest entry of their kind.
 
 A rollout that overflows is replaced by x_0 at every stage. All systems are given the same numbers.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.robustness.answer import largest
 from ocpkit import Problem
 from ocpkit.boundary.arrays import Array
 
@@ -41,9 +42,8 @@ def begin(problem: Problem, guess: str) -> Problem:
     if int(guess.removeprefix(RANDOM)) % 2 == 0:
         return problem.replace(controls=tuple(controls), states=_rolled_out(problem, controls))
     x = _constant(problem, controls) if problem.states is None else list(problem.states)
-    size = np.maximum(np.abs(np.concatenate([each[: len(problem.x0)] for each in x])).max(initial=0.0), 0.1)
-    states = [problem.x0, *(each + NOISE * size * rng.normal(size=len(each)) for each in x[1:])]
-    return problem.replace(controls=tuple(controls), states=tuple(states))
+    noisy = [each + NOISE * size * rng.normal(size=len(each)) for each, size in zip(x, largest(x))]
+    return problem.replace(controls=tuple(controls), states=(problem.x0, *noisy[1:]))
 
 
 def _random(rng: np.random.Generator, stage: object, u: Array) -> Array:

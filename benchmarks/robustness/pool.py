@@ -66,7 +66,8 @@ class _Worker:
     """A process, started when it is needed, and again after one was ended."""
 
     def __init__(self, family: Family, limit: float) -> None:
-        self.family, self.limit, self.process = family, limit, None
+        self.family, self.limit = family, limit
+        self.process: Any = None
         self.folder = TemporaryDirectory()
 
     def solve(self, record: Record) -> Record:
@@ -75,10 +76,11 @@ class _Worker:
             context = get_context("spawn")
             self.pipe, theirs = context.Pipe()
             arguments = (theirs, self.folder.name, self.family.group, self.family.name, self.limit)
-            self.process: Any = context.Process(target=serve, args=arguments, daemon=True)
+            self.process = context.Process(target=serve, args=arguments, daemon=True)
             self.process.start()
             theirs.close()
-        self.pipe.send((record.instance, record.guess, record.system))
+        with suppress(OSError):  # of a process that has ended, as will be seen
+            self.pipe.send((record.instance, record.guess, record.system))
         for part, patience in (("preparing", PREPARING), ("solving", GRACE * self.limit), ("checking", CHECKING)):
             try:
                 if not self.pipe.poll(patience):
