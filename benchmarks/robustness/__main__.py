@@ -17,7 +17,7 @@ from benchmarks.robustness import groups, guesses, pool, profile, record, system
 from benchmarks.robustness.family import Family
 from benchmarks.robustness.record import Record
 from benchmarks.robustness.verdicts import Table
-from ocpkit.errors import ProblemError
+from ocpkit.errors import ProblemError, unknown_name
 
 SOLVERS = "default,al,ipopt,ipopt-adaptive,fatrop,crocoddyl"
 HEADER = (
@@ -73,7 +73,7 @@ def _listed(text: str) -> list[str]:
 def _groups(chosen: str) -> list[str]:
     names = _listed(chosen)
     if unknown := [name for name in names if name not in groups.GROUPS]:
-        raise ProblemError(f"there is no group {unknown[0]!r}; groups are {', '.join(groups.GROUPS)}")
+        raise unknown_name("group", unknown[0], groups.GROUPS)
     return names
 
 
@@ -150,4 +150,7 @@ def _sections(table: Table, judged: str) -> Iterator[str]:
 if __name__ == "__main__":
     application = typer.Typer(add_completion=False)
     application.command(help=robustness.__doc__)(main)
-    application()
+    try:
+        application()
+    except ProblemError as error:
+        sys.exit(str(error))
