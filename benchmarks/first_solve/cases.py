@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import suite
-from ocpkit import DDP, InteriorPoint, Problem, models
+from ocpkit import Automatic, Problem, models
 from ocpkit.solvers.driver import Solver
 
 
@@ -59,10 +59,6 @@ def get(name: str) -> Case:
     return _of_suite(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else _task(name)
 
 
-def recommended(problem: Problem, time_limit: float) -> Solver:
-    """Return the solver for somebody who does not choose one: DDP without constraints, else the interior point."""
-    return InteriorPoint(time_limit=time_limit) if _constrained(problem) else DDP(time_limit=time_limit)
-
-
-def _constrained(problem: Problem) -> bool:
-    return bool(problem.terminal_constraints) or any(stage.constraints for _, stage in problem.distinct_stages)
+def recommended(time_limit: float) -> Solver:
+    """Return the solver for somebody who does not choose one."""
+    return Automatic(time_limit=time_limit)

@@ -62,7 +62,7 @@ def get(name: str) -> System:
     if name == CROCODDYL:
         return crocoddyl.prepare
     if name == DEFAULT:
-        return Ours(recommended)
+        return Ours(lambda problem, limit: recommended(limit))
     registry.get(name)
     return Ours(lambda problem, limit: registry.make(name, time_limit=limit))
 

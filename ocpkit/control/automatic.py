@@ -139,7 +139,7 @@ def _better(before: Solution | None, after: Solution) -> Solution:
     """The one that converged, else the one that a limit or an obstacle stopped nearer to the constraints."""
     if before is None or after.success:
         return after
-    if before.success:
+    if before.success or before.status is Status.INFEASIBLE:
         return before
     worse = after.last_iteration.infeasibility > before.last_iteration.infeasibility
     return before if worse or after.cost != after.cost else after

@@ -129,7 +129,7 @@ class Interior:
     def step(self, phases: Phases) -> Move:
         """Do one iteration."""
         with phases.derivatives:
-            blocks = self._derivatives()
+            blocks = self.blocks_here()
         if not blocks.finite:
             return Move.NOT_FINITE
         self.errors = self._errors(blocks, 0.0)
@@ -149,7 +149,8 @@ class Interior:
         self._take(taken, direction)
         return Move.TAKEN
 
-    def _derivatives(self) -> Blocks:
+    def blocks_here(self) -> Blocks:
+        """Return the derivatives at the iterate."""
         gaps = len(self.at.values.gaps)
         return self.functions.derivatives(self.at.w.value, self.at.duals[:gaps], self.at.duals[gaps:])
 
@@ -157,7 +158,7 @@ class Interior:
         """Return the linearized conditions at the iterate, as `step` would solve them; None if no damping helps."""
         with phases.backward:
             try:
-                return NewtonSystem(self.slacks, self._derivatives(), self.at, self.mu, self.damping)
+                return NewtonSystem(self.slacks, self.blocks_here(), self.at, self.mu, self.damping)
             except NotPositiveDefinite:
                 return None
 
@@ -183,7 +184,7 @@ class Interior:
             return self.last_mu
         count = sum(int(np.isfinite(side).sum()) for each in (self.at.w, self.at.v) for side in each.room)
         share = LEAST_SHARE * abs(self.at.values.cost) / max(count, 1)
-        return self.tolerance / 10 * min(1.0, max(share, SMALLEST_SHARE))
+        return self.tolerance / 100 * min(1.0, max(share, SMALLEST_SHARE))
 
     def _optimal(self, errors: Errors) -> bool:
         """Whether the optimality conditions hold; complementarity to the last barrier."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocpkit.engines.c.build import Build
 from ocpkit.problem.problem import Problem
 from ocpkit.solvers.driver import AnyRun, Solver, positive
 from ocpkit.solvers.guess import Guess
+from ocpkit.solvers.primal_dual.kkt import KERNEL
 from ocpkit.solvers.primal_dual.run import PrimalDualRun
 
 
@@ -31,6 +33,11 @@ class PrimalDual(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "tolerance")
+
+    def compile(self, problem: Problem) -> Build | None:
+        """Begin to compile the kernel of the sweeps, which is the same for all problems."""
+        KERNEL.look()
+        return None
 
     def begin(self, problem: Problem, guess: Guess) -> AnyRun:
         return PrimalDualRun(problem, guess, self.tolerance, scaling=self.scaling)

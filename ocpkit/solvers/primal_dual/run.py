@@ -23,9 +23,10 @@ from ocpkit.solvers.primal_dual import restoration
 from ocpkit.solvers.primal_dual.interior import Interior, Move
 from ocpkit.solvers.primal_dual.kkt import KERNEL
 from ocpkit.solvers.primal_dual.program import Program
-from ocpkit.solvers.primal_dual.start import begin, start_of, units_of
+from ocpkit.solvers.primal_dual.start import begin, in_units, start_of, units_at, units_of
 
 BOTTOMLESS = 1e20  # of J in natural units, or of a variable: there is no minimum within reach
+FAR_OFF, MEASUREMENTS = 10.0, 3  # factor by which units have shrunk that matters; how often they are measured at most
 NOTICED = 1e-4  # least violation, in natural units, that a converged restoration calls infeasible
 STIFF = 1e4  # penalty of the rows, in natural units, with which a saddle of the Lagrangian is looked for
 
@@ -52,6 +53,7 @@ class PrimalDualRun(AnyRun):
         self.problem, self.guess, self.tolerance, self.scaled = problem, guess, tolerance, scaling
         self.phases, self.minimum = Phases(), False
         self.reason: Reason | None = None
+        self.measurements = 0
         self.first = start_of(problem, guess)
         self.units: Scaling | None = None
 
@@ -69,6 +71,8 @@ class PrimalDualRun(AnyRun):
         if begun.interior is None:
             return self._refuse(begun.stage)
         self.main = begun.interior
+        if self.first.gaps is not None:
+            self._measured_anew(of_cost=False)
         return self._record(np.nan)
 
     def _refuse(self, stage: int | None) -> Iteration:
@@ -91,7 +95,9 @@ class PrimalDualRun(AnyRun):
     def _advance(self) -> None:
         """Do one iteration on the problem itself."""
         move = self.main.step(self.phases)
-        if move is Move.OPTIMAL:
+        if move is Move.OPTIMAL and self._measured_anew(of_cost=True):
+            self._advance()
+        elif move is Move.OPTIMAL:
             self._finish()
         elif move is Move.NOT_FINITE:
             self.status = Status.DIVERGED
@@ -101,6 +107,27 @@ class PrimalDualRun(AnyRun):
             self.restoring = restoration.begin(self.main)
         elif self._bottomless():
             self.status = Status.DIVERGED
+
+    def _measured_anew(self, *, of_cost: bool) -> bool:
+        """Whether the units at the iterate are others than those that its errors were measured in; then take these.
+
+        A start may be far away: what is small beside it need not be beside a solution.
+        """
+        if not self.scaled or self.measurements >= MEASUREMENTS:
+            return False
+        self.measurements += 1
+        assert self.units is not None
+        units = units_at(self.main, self.program, self.units, of_cost=of_cost)
+        program = Program(self.problem, units)
+        sizes = [(each.cost_unit, each.unit, each.gap_unit, each.row_unit) for each in (self.program, program)]
+        ratios = np.concatenate([np.atleast_1d(a / b) for a, b in zip(*sizes)])
+        if not np.isfinite(ratios).all() or ratios.max() <= FAR_OFF:
+            return False
+        there = in_units(self.main, self.program, program)
+        if there is None:
+            return False
+        self.main, self.program, self.units = there, program, units
+        return True
 
     def _bottomless(self) -> bool:
         at = self.main.at

@@ -24,14 +24,16 @@ from ocpkit.solvers.primal_dual.interior import Interior
 from ocpkit.solvers.primal_dual.newton import Iterate, least_squares_duals
 from ocpkit.solvers.primal_dual.program import Program
 from ocpkit.solvers.primal_dual.slacks import Slacks
-from ocpkit.solvers.verdicts.natural_units import Sweep, natural_units
+from ocpkit.solvers.verdicts.natural_units import Sweep, natural_units, row_unit
 
 FIRST_BARRIER = 0.1
 PUSH = 1e-2
 """κ_1 = κ_2 (Wächter & Biegler 2006, section 3.6): room to a bound that a start is given, in units and as a share."""
 WARM_PUSH, WARM_BARRIER = 1e-8, 1e-6
 """The same for a warm start, and its least barrier: with a smaller one, rows that become active are found late."""
-RELAXATION = 1e-8
+LEAST_SHARE = 1e-6
+"""Share of a unit that is still a size: what is smaller at a solution may as well be rounding."""
+RELAXATION = 1e-9
 """By how much inequality rows are widened, in their units, so that what they leave has an interior."""
 
 
@@ -92,10 +94,8 @@ def begin(program: Program, trajectory: Trajectory, guess: Guess, tolerance: flo
     values = program.values(inside.value)
     if not values.finite:
         return Begun(None)
-    lower, upper, gaps = program.row_lower, program.row_upper, len(values.gaps)
-    equal = lower == upper
-    wide = RELAXATION * ~equal
-    slacks = Slacks.of_rows(lower - wide, upper + wide, gaps)
+    gaps = len(values.gaps)
+    slacks, targets = _slacks(program, gaps)
     v = Bounded.inside(values.rows[slacks.place - gaps], slacks.lower, slacks.upper, push=push, multiplier=1.0)
     at = Iterate(inside, v, np.zeros(gaps + len(values.rows)), values)
     blocks = program.derivatives(inside.value, at.duals[:gaps], at.duals[gaps:])
@@ -105,8 +105,67 @@ def begin(program: Program, trajectory: Trajectory, guess: Guess, tolerance: flo
         at = replace(at, duals=least_squares_duals(slacks, blocks, at))
     else:
         at = _warm(at, slacks, blocks, *warm, mu)
-    targets = np.concatenate([np.zeros(gaps), np.where(equal, lower, 0.0)])
     return Begun(Interior(program, slacks, targets, at, mu, tolerance))
+
+
+def units_at(main: Interior, program: Program, known: Scaling, *, of_cost: bool) -> Scaling:
+    """Return units no larger than the known ones, by what the iterate says of its states, its rows and perhaps J.
+
+    The known ones may come from a rollout that ran far away, beside which everything at a solution is small.
+    """
+    states, _ = program.split(main.at.w.value)
+    largest = dict[int, Array]()
+    for x in states:
+        largest[len(x)] = np.maximum(largest.get(len(x), np.zeros(len(x))), np.abs(x))
+    of_x = [
+        np.where(largest[len(unit)] > LEAST_SHARE * unit, np.minimum(unit, largest[len(unit)]), unit)
+        for unit in known.states
+    ]
+    moves = dict[int, Array]()
+    for t, (each, G) in enumerate(zip(program.rows, main.blocks_here().rows_of)):
+        layout, k = program.layout, id(each)
+        z = np.concatenate([of_x[t], *known.controls[t : t + 1]])
+        slope = np.abs(G) * program.row_unit[layout.row[t]][:, None] / program.unit[layout.z[t]]
+        moves[k] = np.maximum(moves.get(k, np.zeros(each.count)), slope @ z)
+    of_rows = [
+        np.minimum(unit, row_unit(each, moves[id(each)])) if each.count else unit
+        for each, unit in zip(program.rows, known.rows)
+    ]
+    share = float(np.clip(abs(main.at.values.cost), LEAST_SHARE, 1.0)) if of_cost else 1.0
+    return Scaling(share * known.cost, known.controls, tuple(of_x), tuple(of_rows))
+
+
+def in_units(main: Interior, before: Program, program: Program) -> Interior | None:
+    """Return the same iterate in the units of another program; None where a slack finds no room there."""
+    at, cost = main.at, before.cost_unit / program.cost_unit
+    gaps, of_w = len(at.values.gaps), program.unit / before.unit
+    of_rows = np.concatenate([program.gap_unit / before.gap_unit, program.row_unit / before.row_unit])
+    values = program.values(at.w.value / of_w)
+    if not values.finite:
+        return None
+    slacks, targets = _slacks(program, gaps)
+    w, v = (
+        replace(
+            Bounded.inside(each.value / unit, lower, upper, push=WARM_PUSH, multiplier=0.0),
+            below=each.below * cost * unit,
+            above=each.above * cost * unit,
+        )
+        for each, unit, lower, upper in (
+            (at.w, of_w, program.lower, program.upper),
+            (at.v, of_rows[slacks.place], slacks.lower, slacks.upper),
+        )
+    )
+    there = Iterate(w, v, at.duals * cost * of_rows, values)
+    return Interior(program, slacks, targets, there, min(main.mu * cost, FIRST_BARRIER), main.tolerance)
+
+
+def _slacks(program: Program, gaps: int) -> tuple[Slacks, Array]:
+    """Return the slacks of the rows that are no equalities, and the targets of those that are."""
+    lower, upper = program.row_lower, program.row_upper
+    equal = lower == upper
+    wide = RELAXATION * ~equal
+    targets = np.concatenate([np.zeros(gaps), np.where(equal, lower, 0.0)])
+    return Slacks.of_rows(lower - wide, upper + wide, gaps), targets
 
 
 def _warm_barrier(guess: Guess) -> float:

@@ -207,7 +207,7 @@ def _rows(
             sides = [side[t] - at[t] for side in beside]
             known = moves.get(id(each), np.zeros(each.count))
             moves[id(each)] = largest([known, np.abs(slopes[t]) @ unit, *sides])
-    return [_row_unit(each, moves.get(id(each), np.zeros(0))) for each in rows]
+    return [row_unit(each, moves.get(id(each), np.zeros(0))) for each in rows]
 
 
 def _rows_along(
@@ -232,7 +232,7 @@ def _every_parameter(problem: Problem) -> Array:
     return np.broadcast_to(p, (problem.horizon + 1, len(p))) if p.ndim == 1 else p
 
 
-def _row_unit(rows: ConstraintRows, move: Array) -> Array:
+def row_unit(rows: ConstraintRows, move: Array) -> Array:
     """Half the range of two bounds, the bound that is not zero, or how far the row moves."""
     lower, upper = rows.traced.lower, rows.traced.upper
     span = (upper - lower) / 2
