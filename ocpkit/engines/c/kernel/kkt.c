@@ -133,7 +133,7 @@ long ocpkit_kkt_factor(const kkt *s) {
     const long n = s->n[t], m = s->m[t], z = n + m, next = s->n[t + 1];
     double *Q = s->scratch, *P = Q + z * z, *Y = P + next * z;
     if (at.elastic) {
-      if (!soften(at.S, V, at.elastic, next, P, Q)) return t;
+      if (!soften(at.S, V, at.elastic, next, Q + next * next, Q)) return t;
     } else {
       memcpy(at.S, V, sizeof(double) * next * next);
     }
