@@ -5,11 +5,12 @@
 
 Rows have a compliance D > 0: that of a slack under its barrier, 1/Σ, or a small one that regularizes an equality. So
 they are eliminated in place, y = D⁻¹ (G z + h), and what is left is the Bellman step on H + Gᵀ D⁻¹ G. Dynamics have a
-compliance C ≥ 0 only where their gaps are elastic (`restoration`); it softens the value of the next state,
-(V_xx⁻¹ + C)⁻¹ in place of V_xx.
+compliance C > 0 only where their gaps are elastic (`restoration`); it softens the value of the next state,
+(V_xx⁻¹ + C)⁻¹ in place of V_xx. With R = √C and M = I + R V_xx R this is R⁻¹ M⁻¹ R V_xx, in which nothing cancels,
+however stiff V_xx is and however soft the gaps: V_xx − V_xx R M⁻¹ R V_xx would lose all digits of R V_xx R.
 
-The system has the inertia of a minimum exactly where every Q_uu is positive definite, and every
-I + √C V_xx √C (δx_0 is fixed); the sweep finds out by its Cholesky factors.
+The system has the inertia of a minimum exactly where every Q_uu is positive definite, and every M (δx_0 is fixed);
+the sweep finds out by its Cholesky factors.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Weights(NamedTuple):
     compliance
         D of the rows.
     elastic
-        C of the gaps, or None where the dynamics hold.
+        C > 0 of the gaps, or None where the dynamics hold.
     """
 
     variables: Array
@@ -54,10 +55,18 @@ class Step(NamedTuple):
 
 
 class Soft(NamedTuple):
-    """Factor of I + √C V_xx √C, and √C V_xx."""
+    """R = √C, and the factor of M = I + R V_xx R."""
 
+    root: Array
     factor: Array
-    product: Array
+
+    def slope(self, v: Array) -> Array:
+        """Return R⁻¹ M⁻¹ R v, which is V_x before the gap where v is V_x behind it."""
+        return _solve(self.factor, self.root * v) / self.root
+
+    def landed(self, x: Array, slope: Array) -> Array:
+        """Return the state behind the gap, R M⁻¹ R⁻¹ x − C slope, where the dynamics lead to x."""
+        return self.root * (_solve(self.factor, x / self.root) - self.root * slope)
 
 
 class Factors:
@@ -117,8 +126,9 @@ class Factors:
         root = np.sqrt(self.weights.elastic[self.layout.gap[t]])
         product = root[:, None] * V
         factor = _cholesky(np.eye(len(V)) + product * root, t)
-        self.soft[t] = Soft(factor, product)
-        return V - product.T @ _solve(factor, product)
+        self.soft[t] = Soft(root, factor)
+        softened = _solve(factor, product) / root[:, None]
+        return (softened + softened.T) / 2
 
     def solve(self, q: Array, b: Array, h: Array) -> Step:
         """Solve for the right-hand side: q like w, b of the gaps, h of the rows."""
@@ -129,7 +139,8 @@ class Factors:
         v = q[layout.z[T]] + self.blocks.rows_of[T].T @ along[layout.row[T]]
         slopes[T] = v
         for t in reversed(range(T)):
-            v = self._softened_slope(t, v)
+            soft = self.soft[t]
+            v = v if soft is None else soft.slope(v)
             slopes[t + 1] = v
             landed = v + self.softened[t + 1] @ b[layout.gap[t]]
             Q = q[layout.z[t]] + self.blocks.dynamics_of[t].T @ landed
@@ -140,13 +151,8 @@ class Factors:
             v = Q[:n] + self.gains[t].T @ Q[n:]
         return self._forward(b, h, feedforward, slopes)
 
-    def _softened_slope(self, t: int, v: Array) -> Array:
-        """V_x behind elastic dynamics, (I − Ṽ C) v."""
-        C = self.weights.elastic
-        return v if C is None else v - self.softened[t + 1] @ (C[self.layout.gap[t]] * v)
-
     def _forward(self, b: Array, h: Array, feedforward: list[Array], slopes: list[Array]) -> Step:
-        layout, C = self.layout, self.weights.elastic
+        layout = self.layout
         d, costates, x = np.zeros(layout.starts[-1]), np.zeros(len(b)), np.zeros(layout.states[0])
         multipliers = np.zeros(len(h))
         for t in range(layout.horizon):
@@ -156,8 +162,8 @@ class Factors:
                 multipliers[layout.row[t]] = self.blocks.rows_of[t] @ z
             x = self.blocks.dynamics_of[t] @ z + b[layout.gap[t]]
             costates[layout.gap[t]] = self.softened[t + 1] @ x + slopes[t + 1]
-            if C is not None:
-                x = x - C[layout.gap[t]] * costates[layout.gap[t]]
+            soft = self.soft[t]
+            x = x if soft is None else soft.landed(x, slopes[t + 1])
         d[layout.z[-1]] = x
         multipliers[layout.row[-1]] = self.blocks.rows_of[-1] @ x
         return Step(d, costates, (multipliers + h) / self.weights.compliance)
@@ -181,7 +187,7 @@ class _Struct(ctypes.Structure):
     _fields_: ClassVar = [
         ("horizon", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("n", "m", "k", "F", "G", "H", "diagonal", "compliance", "elastic")),
-        *((name, ctypes.c_void_p) for name in ("V", "S", "K", "L", "scratch")),
+        *((name, ctypes.c_void_p) for name in ("V", "S", "M", "K", "L", "scratch")),
     ]
 
 
@@ -193,11 +199,11 @@ class CompiledFactors:
         self.layout, self.library = layout, library
         sizes = [np.array(each, dtype=ctypes.c_long) for each in (layout.states, layout.controls, layout.rows)]
         n, m, _ = sizes
-        self._V, self._S = np.empty(int((n**2).sum())), np.empty(int((n[1:] ** 2).sum()))
+        self._V, (S, M) = np.empty(int((n**2).sum())), np.empty((2, int((n[1:] ** 2).sum())))
         self._K, L = np.empty(int((n[:-1] * m).sum())), np.empty(int((m**2).sum()))
         scratch = np.empty(4 * max(layout.widths) ** 2 + 4)
         arrays: list[Any] = [*sizes, blocks.dynamics, blocks.rows, blocks.hessians]
-        arrays += [weights.variables, weights.compliance, weights.elastic, self._V, self._S, self._K, L, scratch]
+        arrays += [weights.variables, weights.compliance, weights.elastic, self._V, S, M, self._K, L, scratch]
         self._memory = [None if each is None else np.ascontiguousarray(each) for each in arrays]
         self._struct = _Struct(layout.horizon, *(None if each is None else each.ctypes.data for each in self._memory))
         failed = library.ocpkit_kkt_factor(ctypes.byref(self._struct))

@@ -9,6 +9,7 @@ typedef struct {
   const double *F, *G, *H, *diagonal, *compliance;
   const double *elastic; /* of the gaps, or NULL */
   double *V, *S;         /* V_xx at stages 0 ... T; what stands for it behind each stage's dynamics */
+  double *M;             /* where these are elastic, the factor with which it is found */
   double *K, *L;         /* gains, and Cholesky factors of Q_uu */
   double *scratch;       /* 4 (largest n + m)^2 */
 } kkt;
@@ -82,41 +83,48 @@ static void hessian(double *Q, const double *H, const double *diagonal, const do
     }
 }
 
-/* S <- (V^-1 + C)^-1 = V - X' X with X = chol(I + R V R)^-1 R V and R = sqrt(C). */
-static int soften(double *S, const double *V, const double *C, long n, double *X, double *M) {
+/* X <- R^-1 M^-1 R X with R = sqrt(C), or R M^-1 R^-1 X if `back`; M by its factor. */
+static void through(const double *M, const double *C, long n, double *X, long columns, int back) {
   for (long i = 0; i < n; i++)
-    for (long j = 0; j < n; j++) {
-      X[i * n + j] = sqrt(C[i]) * V[i * n + j];
-      M[i * n + j] = X[i * n + j] * sqrt(C[j]) + (i == j);
-    }
+    for (long j = 0; j < columns; j++) X[i * columns + j] *= back ? 1 / sqrt(C[i]) : sqrt(C[i]);
+  forward(M, n, n, X, columns);
+  backward(M, n, n, X, columns);
+  for (long i = 0; i < n; i++)
+    for (long j = 0; j < columns; j++) X[i * columns + j] *= back ? sqrt(C[i]) : 1 / sqrt(C[i]);
+}
+
+/* S <- (V^-1 + C)^-1 = R^-1 M^-1 R V with M = I + R V R; in M its factor. */
+static int soften(double *S, const double *V, const double *C, long n, double *M) {
+  for (long i = 0; i < n; i++)
+    for (long j = 0; j < n; j++) M[i * n + j] = sqrt(C[i]) * V[i * n + j] * sqrt(C[j]) + (i == j);
   if (!cholesky(M, n, n)) return 0;
-  forward(M, n, n, X, n);
   memcpy(S, V, sizeof(double) * n * n);
-  add_square(S, X, n, n, -1);
-  mirror(S, n);
+  through(M, C, n, S, n, 0);
+  for (long i = 0; i < n; i++)
+    for (long j = 0; j < i; j++) S[i * n + j] = S[j * n + i] = (S[i * n + j] + S[j * n + i]) / 2;
   return 1;
 }
 
 typedef struct {
   const double *F, *G, *H, *diagonal, *compliance, *elastic;
-  double *V, *S, *K, *L;
+  double *V, *S, *M, *K, *L;
 } place;
 
 static void step_back(place *at, const kkt *s, long t) {
   const long n = s->n[t], m = s->m[t], z = n + m, next = s->n[t + 1], k = s->k[t];
   at->F -= next * z, at->G -= k * z, at->H -= z * z, at->diagonal -= z, at->compliance -= k;
   if (at->elastic) at->elastic -= next;
-  at->V -= n * n, at->S -= next * next, at->K -= m * n, at->L -= m * m;
+  at->V -= n * n, at->S -= next * next, at->M -= next * next, at->K -= m * n, at->L -= m * m;
 }
 
 /* The end of all arrays but that of the last stage's own. */
 static place end_of(const kkt *s) {
-  place at = {s->F, s->G, s->H, s->diagonal, s->compliance, s->elastic, s->V, s->S, s->K, s->L};
+  place at = {s->F, s->G, s->H, s->diagonal, s->compliance, s->elastic, s->V, s->S, s->M, s->K, s->L};
   for (long t = 0; t < s->horizon; t++) {
     const long n = s->n[t], m = s->m[t], z = n + m, next = s->n[t + 1], k = s->k[t];
     at.F += next * z, at.G += k * z, at.H += z * z, at.diagonal += z, at.compliance += k;
     if (at.elastic) at.elastic += next;
-    at.V += n * n, at.S += next * next, at.K += m * n, at.L += m * m;
+    at.V += n * n, at.S += next * next, at.M += next * next, at.K += m * n, at.L += m * m;
   }
   return at;
 }
@@ -133,7 +141,7 @@ long ocpkit_kkt_factor(const kkt *s) {
     const long n = s->n[t], m = s->m[t], z = n + m, next = s->n[t + 1];
     double *Q = s->scratch, *P = Q + z * z, *Y = P + next * z;
     if (at.elastic) {
-      if (!soften(at.S, V, at.elastic, next, Q + next * next, Q)) return t;
+      if (!soften(at.S, V, at.elastic, next, at.M)) return t;
     } else {
       memcpy(at.S, V, sizeof(double) * next * next);
     }
@@ -196,14 +204,10 @@ void ocpkit_kkt_solve(const kkt *s, const double *q, const double *b, const doub
     const long n = s->n[t], m = s->m[t], z = n + m, next = s->n[t + 1];
     step_back(&at, s, t);
     qt -= z, bt -= next, dt -= z, ct -= next, yt -= s->k[t];
-    if (at.elastic) {
-      double *cv = v + next;
-      for (long i = 0; i < next; i++) cv[i] = -at.elastic[i] * v[i];
-      add_product(v, at.S, cv, next, next);
-    }
+    if (at.elastic) through(at.M, at.elastic, next, v, 1, 0);
     memcpy(ct, v, sizeof(double) * next);
     add_product(v, at.S, bt, next, next);
-    Q = v + 2 * next;
+    Q = v + next;
     memcpy(Q, qt, sizeof(double) * z);
     add_transposed(Q, at.F, v, next, z);
     add_transposed(Q, at.G, yt, s->k[t], z);
@@ -225,10 +229,14 @@ void ocpkit_kkt_solve(const kkt *s, const double *q, const double *b, const doub
     }
     memcpy(following, bt, sizeof(double) * next);
     add_product(following, at.F, dt, next, z);
+    double *slope = s->scratch;
+    memcpy(slope, ct, sizeof(double) * next);
     add_product(ct, at.S, following, next, next);
-    if (at.elastic)
-      for (long i = 0; i < next; i++) following[i] -= at.elastic[i] * ct[i];
-    at.F += next * z, at.G += k * z, at.S += next * next, at.K += m * n, at.compliance += k;
+    if (at.elastic) {
+      through(at.M, at.elastic, next, following, 1, 1);
+      for (long i = 0; i < next; i++) following[i] -= at.elastic[i] * slope[i];
+    }
+    at.F += next * z, at.G += k * z, at.S += next * next, at.M += next * next, at.K += m * n, at.compliance += k;
     if (at.elastic) at.elastic += next;
     dt += z, bt += next, ct += next, yt += k;
   }
