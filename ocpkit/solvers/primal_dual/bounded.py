@@ -58,6 +58,11 @@ class Bounded:
         low, high = self.room
         return mu / high - mu / low
 
+    def felt(self, least: float) -> tuple[Array, Array]:
+        """Multipliers of both sides; 0 where they are below `least` and below the room: the barrier's own."""
+        low, high = (np.where((z <= least) & (z <= room), 0.0, z) for z, room in zip((self.below, self.above), self.room))
+        return low, high
+
     def barrier(self) -> float:
         """−Σ ln(v − l) − Σ ln(u − v)."""
         low, high = (side[np.isfinite(side)] for side in self.room)

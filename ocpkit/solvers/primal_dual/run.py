@@ -28,6 +28,7 @@ from ocpkit.solvers.primal_dual.start import begin, in_units, start_of, units_at
 BOTTOMLESS = 1e20  # of J in natural units, or of a variable: there is no minimum within reach
 FAR_OFF, MEASUREMENTS = 10.0, 3  # factor by which units have shrunk that matters; how often they are measured at most
 NOTICED = 1e-4  # least violation, in natural units, that a converged restoration calls infeasible
+UNFELT = 1e-6  # multiplier, in natural units, of an inequality that does not hold as an equality
 STIFF = 1e4  # penalty of the rows, in natural units, with which a saddle of the Lagrangian is looked for
 
 
@@ -242,9 +243,11 @@ class PrimalDualRun(AnyRun):
         if not hasattr(self, "main"):
             return None
         program, at = self.program, self.main.at
-        layout = program.layout
-        y = at.duals[len(at.values.gaps) :] * program.cost_unit / program.row_unit
-        of_w = (at.w.above - at.w.below) * program.cost_unit / program.unit
+        layout, gaps = program.layout, len(at.values.gaps)
+        y = at.duals[gaps:] * program.cost_unit / program.row_unit
+        (below, above), (low, high) = (each.felt(UNFELT) for each in (at.w, at.v))
+        y[(self.main.slacks.place - gaps)[(low == 0) & (high == 0)]] = 0.0
+        of_w = (above - below) * program.cost_unit / program.unit
         of_controls = [of_w[u][stage.bounded_controls] for u, stage in zip(layout.u, self.problem.stages)]
         return [np.concatenate(pair) for pair in zip([y[row] for row in layout.row], [*of_controls, np.zeros(0)])]
 
