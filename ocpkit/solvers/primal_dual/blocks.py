@@ -72,6 +72,22 @@ class Blocks:
         found[self.layout.following] -= costates
         return found
 
+    def curved(self, d: Array) -> Array:
+        """Return the Hessian times d, like w."""
+        found = np.zeros_like(d)
+        for where, H, _ in self.layout.runs(self.hessians, self.layout.widths):
+            found[where] = np.einsum("tij,tj->ti", H, d[where].reshape(H.shape[:2])).ravel()
+        return found
+
+    def linear(self, d: Array) -> tuple[Array, Array]:
+        """Return what d does to the gaps and to the rows, to first order."""
+        gaps, rows = -d[self.layout.following], np.zeros(sum(self.layout.rows))
+        for where, F, gap in self.layout.runs(self.dynamics, self.layout.states[1:]):
+            gaps[gap] += np.einsum("tkz,tz->tk", F, d[where].reshape(len(F), -1)).ravel()
+        for where, G, row in self.layout.runs(self.rows, self.layout.rows):
+            rows[row] = np.einsum("tkz,tz->tk", G, d[where].reshape(len(G), -1)).ravel()
+        return gaps, rows
+
     def costates(self, multipliers: Array, of_bounds: Array) -> Array:
         """Return λ for which the gradient of the Lagrangian by x_1 … x_T vanishes, flat like the gaps."""
         layout, found = self.layout, np.zeros(sum(self.layout.states[1:]))

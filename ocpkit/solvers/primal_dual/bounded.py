@@ -60,7 +60,9 @@ class Bounded:
 
     def felt(self, least: float) -> tuple[Array, Array]:
         """Multipliers of both sides; 0 where they are below `least` and below the room: the barrier's own."""
-        low, high = (np.where((z <= least) & (z <= room), 0.0, z) for z, room in zip((self.below, self.above), self.room))
+        low, high = (
+            np.where((z <= least) & (z <= room), 0.0, z) for z, room in zip((self.below, self.above), self.room)
+        )
         return low, high
 
     def barrier(self) -> float:

@@ -16,7 +16,7 @@ from ocpkit.boundary.arrays import Array
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.solvers.primal_dual.blocks import Blocks, Values
 from ocpkit.solvers.primal_dual.bounded import Bounded
-from ocpkit.solvers.primal_dual.kkt import AnyFactors, Weights, factorize
+from ocpkit.solvers.primal_dual.kkt import AnyFactors, Step, Weights, factorize
 from ocpkit.solvers.primal_dual.slacks import Slacks
 
 REGULARIZATION = 1e-8
@@ -25,6 +25,9 @@ REFINEMENTS = 3
 """Solutions with one factorization, after which a regularized equality holds as if it were not."""
 EXACT = 1e-10
 """Residual of a linearized equality that needs no more of them, as a share of the largest residual."""
+
+LEAST_SIGMA = 1e-20
+"""Curvature of a slack without bounds, which follows its row."""
 
 ON_STATES = 1e-2
 """Share of the damping that states get: less leaves directions open in which V_xx falls, more shortens steps of states
@@ -102,7 +105,7 @@ class NewtonSystem:
     def __init__(self, slacks: Slacks, blocks: Blocks, at: Iterate, mu: float, damping: Damping) -> None:
         self.slacks, self.blocks, self.at, self.mu = slacks, blocks, at, mu
         self.gaps, count = len(at.values.gaps), len(at.duals)
-        self._sigma = at.v.sigma()
+        self._sigma = np.maximum(at.v.sigma(), LEAST_SIGMA)
         self._slope = slacks.cost + at.v.slope(mu)
         compliance = slacks.sum(1 / self._sigma, count)  # a² = 1
         self._shift = slacks.sum(slacks.sign * self._slope / self._sigma, count)
@@ -115,8 +118,9 @@ class NewtonSystem:
     def _factorize(self, damping: Damping, compliance: Array, elastic: Array | None) -> AnyFactors:
         sigma = self.at.w.sigma()
         for value in damping.trials():
+            self.weights = Weights(sigma + value * self._metric, compliance, elastic)
             try:
-                found = factorize(self.blocks, Weights(sigma + value * self._metric, compliance, elastic))
+                found = factorize(self.blocks, self.weights)
             except NotPositiveDefinite:
                 continue
             damping.used = value
@@ -130,7 +134,7 @@ class NewtonSystem:
         y = self.at.duals[self.gaps :]
         for _ in range(REFINEMENTS):
             h = right[self.gaps :] + self._regular * y
-            step = self.factors.solve(self.q, right[: self.gaps], h)
+            step = self._solve(right[: self.gaps], h)
             missed = np.abs(self._regular * (step.multipliers - y)).max(initial=0.0)
             y = step.multipliers
             if missed <= EXACT * np.abs(residual).max(initial=0.0):
@@ -140,6 +144,18 @@ class NewtonSystem:
         v = -(self._slope + s.sign * duals[s.place]) / self._sigma
         slope = float(self.q @ step.d + self._slope @ v)
         return Direction(step.d, v, duals - self.at.duals, slope)
+
+    def _solve(self, b: Array, h: Array) -> Step:
+        """Solve; behind elastic rows, whose compliance comes to rounding, once more for what the multipliers miss."""
+        step, (_, compliance, elastic) = self.factors.solve(self.q, b, h), self.weights
+        if elastic is None:
+            return step
+        blocks = self.blocks
+        along = blocks.along(step.costates, step.multipliers) - blocks.gradient
+        q = self.q + blocks.curved(step.d) + self.weights.variables * step.d + along
+        gaps, rows = blocks.linear(step.d)
+        more = self.factors.solve(q, gaps + b - elastic * step.costates, rows + h - compliance * step.multipliers)
+        return Step(*(a + b for a, b in zip(step, more)))
 
 
 LARGEST_GUESS = 1e3
