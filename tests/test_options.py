@@ -33,6 +33,7 @@ from ocpkit import (
     KalmanFilter,
     LineSearch,
     Penalty,
+    PrimalDual,
     Problem,
     ProblemError,
     Solution,
@@ -161,6 +162,7 @@ TABLE: dict[type[Solver], dict[str, Row]] = {
     },
     AugmentedLagrangian: OF_AUGMENTED,
     InteriorPoint: OF_AUGMENTED | {"barrier": (LIMITED, {}, Barrier(first=1.0))},
+    PrimalDual: OF_EVERY | {"max_iterations": (LIMITED, {}, 1), "tolerance": (LIMITED, {}, 1e-2)},
     MSA: OF_FIRST_ORDER
     | {
         "minimization": (SWING, {"max_iterations": 3}, "gradient"),

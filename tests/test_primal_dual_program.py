@@ -118,10 +118,13 @@ def test_derivatives_are_those_of_the_values(name: str, seed: int | None) -> Non
         of_gaps = [F @ d[z] for F, z in zip(blocks.dynamics_of, layout.z)]
         of_rows = [G @ d[z] for G, z in zip(blocks.rows_of, layout.z)]
         expected = [blocks.gradient @ d, np.concatenate(of_gaps) - d[layout.following], np.concatenate(of_rows)]
+        for a, b in zip(blocks.linear(d), expected[1:]):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
         for a, b in zip(measured, expected):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * max(1e-3, np.abs(b).max(initial=0.0)))
         curved = (slope(w + h * d) - slope(w - h * d)) / (2 * h)
         along = np.concatenate([H @ d[z] for H, z in zip(blocks.hessians_of, layout.z)])
+        np.testing.assert_allclose(blocks.curved(d), along, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(curved, along, rtol=1e-4, atol=1e-5 * max(1e-3, np.abs(along).max()))
 
 
