@@ -12,10 +12,18 @@ from ocpkit.boundary.arrays import Array
 APART = 1e10
 """κ_Σ of Wächter & Biegler (2006), Eq. 16: how far z (v − bound) may be from μ, as a factor."""
 
+NARROW = 1e-9
+"""Distance between two bounds that fixes a value: it leaves no interior. A share of their size where that is above 1."""
+ROUNDING = 4 * float(np.finfo(float).eps)
+FIXED = 1e20
+"""Σ of values that are fixed: no step moves them."""
+
 
 @dataclass(frozen=True)
 class Bounded:
     """Values between bounds and their multipliers z, of which those of infinite bounds are zero.
+
+    Values whose bounds leave no room are fixed: they have no barrier and no z.
 
     Attributes
     ----------
@@ -35,23 +43,34 @@ class Bounded:
     def inside(cls, value: Array, lower: Array, upper: Array, *, push: float, multiplier: float) -> Bounded:
         """Values pushed inside their bounds (Wächter & Biegler 2006, section 3.6), at equal multipliers."""
         wide = np.where(np.isfinite(upper - lower), upper - lower, np.inf)
-        least = lower + np.minimum(push * np.maximum(1.0, np.abs(lower)), push * wide)
-        most = upper - np.minimum(push * np.maximum(1.0, np.abs(upper)), push * wide)
+        away = [np.maximum(push * np.minimum(np.maximum(1.0, b), wide), ROUNDING * b) for b in np.abs([lower, upper])]
+        least, most = lower + away[0], upper - away[1]
         with np.errstate(invalid="ignore"):
             value = np.where(np.isfinite(lower), np.maximum(value, least), value)
             value = np.where(np.isfinite(upper), np.minimum(value, most), value)
-        below, above = (np.where(np.isfinite(side), multiplier, 0.0) for side in (lower, upper))
-        return cls(value, lower, upper, below, above)
+        none = np.zeros_like(value)
+        at = cls(value, lower, upper, none, none)
+        at = replace(at, value=np.where(at.fixed, np.clip(value, lower, upper), value))
+        below, above = (np.where(np.isfinite(room), multiplier, 0.0) for room in at.room)
+        return replace(at, below=below, above=above)
+
+    @property
+    def fixed(self) -> NDArray[np.bool_]:
+        """Mask of the values that cannot move."""
+        size = np.abs(np.where(np.isfinite(self.lower), self.lower, 0.0))
+        return self.upper - self.lower <= NARROW * np.maximum(1.0, size)
 
     @property
     def room(self) -> tuple[Array, Array]:
-        """Distances to both bounds; ∞ where there is none."""
-        return self.value - self.lower, self.upper - self.value
+        """Distances to both bounds; ∞ where there is none, or no room at all."""
+        fixed = self.fixed
+        low, high = self.value - self.lower, self.upper - self.value
+        return np.where(fixed, np.inf, low), np.where(fixed, np.inf, high)
 
     def sigma(self) -> Array:
         """Σ = z_l/(v − l) + z_u/(u − v)."""
         low, high = self.room
-        return self.below / low + self.above / high
+        return np.where(self.fixed, FIXED, self.below / low + self.above / high)
 
     def slope(self, mu: float) -> Array:
         """Gradient of the barrier, −μ/(v − l) + μ/(u − v)."""
@@ -92,7 +111,7 @@ class Bounded:
 
     def moved(self, step: Array) -> Bounded:
         """Return other values at the same multipliers."""
-        return replace(self, value=self.value + step)
+        return replace(self, value=np.where(self.fixed, self.value, self.value + step))
 
     def with_multipliers(self, below: Array, above: Array, mu: float) -> Bounded:
         """Return other multipliers, held within a factor of μ over the room."""

@@ -105,6 +105,7 @@ class Interior:
         self.damping, self.step_size, self.corrections, self.rollouts = Damping(), 1.0, 0, 0
         self.free = np.ones(len(self.at.w.value), dtype=bool)
         self.free[self.functions.layout.x[0]] = False
+        self.free &= ~self.at.w.fixed
         first = self.violation(self.at)
         self.filter = Filter(LARGE_VIOLATION * max(1.0, first))
         self.small = SMALL_VIOLATION * max(1.0, first)

@@ -15,7 +15,7 @@ import numpy as np
 from ocpkit.boundary.arrays import Array
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.solvers.primal_dual.blocks import Blocks, Values
-from ocpkit.solvers.primal_dual.bounded import Bounded
+from ocpkit.solvers.primal_dual.bounded import FIXED, Bounded
 from ocpkit.solvers.primal_dual.kkt import AnyFactors, Step, Weights, factorize
 from ocpkit.solvers.primal_dual.slacks import Slacks
 
@@ -170,7 +170,7 @@ def least_squares_duals(slacks: Slacks, blocks: Blocks, at: Iterate) -> Array:
     compliance = slacks.sum(np.ones(len(slope)), count)
     elastic = compliance[:gaps] if compliance[:gaps].any() else None
     of_rows = np.where(compliance[gaps:] > 0, compliance[gaps:], REGULARIZATION)
-    factors = factorize(flat, Weights(np.ones_like(at.w.value), of_rows, elastic))
+    factors = factorize(flat, Weights(np.where(at.w.fixed, FIXED, 1.0), of_rows, elastic))
     shift = -slacks.sum(slacks.sign * slope, count)
     step = factors.solve(blocks.gradient - at.w.below + at.w.above, shift[:gaps], shift[gaps:])
     duals = np.concatenate([step.costates, step.multipliers])

@@ -49,6 +49,7 @@ class PrimalDualRun(AnyRun):
     restoring: Interior | None = None
     status: Status | None = None
     policy: ValueAlong | None = None
+    slope: Array | None = None  # of the Lagrangian without bounds, at the end
 
     def __init__(self, problem: Problem, guess: Guess, tolerance: float, *, scaling: bool) -> None:
         self.problem, self.guess, self.tolerance, self.scaled = problem, guess, tolerance, scaling
@@ -162,7 +163,8 @@ class PrimalDualRun(AnyRun):
         gains = [K * unit[u][:, None] / unit[x] for K, u, x in zip(system.factors.gains, layout.u, layout.x)]
         hessians = [V * (S / unit[x][:, None] / unit[x]) for V, x in zip(system.factors.values, layout.x)]
         costates = at.duals[: len(at.values.gaps)] * S / program.gap_unit
-        first = system.blocks.along(*np.split(at.duals, [len(at.values.gaps)]))[layout.x[0]] * S / unit[layout.x[0]]
+        self.slope = system.blocks.along(*np.split(at.duals, [len(at.values.gaps)]))
+        first = self.slope[layout.x[0]] * S / unit[layout.x[0]]
         along = [first, *(costates[gap] for gap in layout.gap)]
         self.policy = ValueAlong([np.zeros(m) for m in layout.controls], gains, along, hessians)
 
@@ -247,7 +249,10 @@ class PrimalDualRun(AnyRun):
         y = at.duals[gaps:] * program.cost_unit / program.row_unit
         (below, above), (low, high) = (each.felt(UNFELT) for each in (at.w, at.v))
         y[(self.main.slacks.place - gaps)[(low == 0) & (high == 0)]] = 0.0
-        of_w = (above - below) * program.cost_unit / program.unit
+        of_w = above - below
+        if self.slope is not None:
+            of_w[at.w.fixed] = -self.slope[at.w.fixed]
+        of_w *= program.cost_unit / program.unit
         of_controls = [of_w[u][stage.bounded_controls] for u, stage in zip(layout.u, self.problem.stages)]
         return [np.concatenate(pair) for pair in zip([y[row] for row in layout.row], [*of_controls, np.zeros(0)])]
 
