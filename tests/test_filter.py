@@ -63,8 +63,8 @@ def bounded(draw: st.DrawFn) -> Bounded:
     """Values pushed between bounds, of which some are infinite, and some narrow."""
     count = draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    width = 10.0 ** rng.uniform(-6, 3, count)
-    middle = width * 10.0 ** rng.uniform(-3, 3, count) * rng.normal(size=count)
+    width = 10.0 ** rng.uniform(-6, 3, count)  # as a share of the size 1e-8 at least
+    middle = width * 10.0 ** rng.uniform(-3, 8, count) * rng.normal(size=count)
     lower = np.where(rng.random(count) < 0.3, -np.inf, middle - width)
     upper = np.where(rng.random(count) < 0.3, np.inf, middle + width)
     push, multiplier = draw(st.sampled_from([1e-2, 1e-8])), 10.0 ** rng.uniform(-3, 3)
@@ -151,6 +151,19 @@ def test_slope_and_sigma_are_derivatives_of_the_barrier(at: Bounded) -> None:
         assert central.slope(mu)[i] == pytest.approx(slope, rel=1e-4, abs=1e-4 * mu / min(low[i], high[i], 1e3))
         second = (ahead.slope(mu)[i] - behind.slope(mu)[i]) / (2 * h)
         assert central.sigma()[i] == pytest.approx(second, rel=1e-3, abs=1e-3 * mu / min(low[i], high[i], 1e3) ** 2)
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e6])
+def test_values_without_room_are_fixed(size: float) -> None:
+    lower, upper = np.array([size, -1.0]), np.array([size + 1e-10 * max(1.0, size), 1.0])
+    at = Bounded.inside(np.array([5.0, 0.0]), lower, upper, push=1e-2, multiplier=1.0)
+    step = np.array([1.0, 0.5])
+    assert at.fixed.tolist() == [True, False]
+    assert lower[0] <= at.value[0] <= upper[0]
+    assert at.largest_step(step, 0.99) == 1.0
+    assert at.moved(step).value.tolist() == [at.value[0], 0.5]
+    assert (at.below[0], at.above[0], at.slope(0.1)[0]) == (0.0, 0.0, 0.0)
+    assert at.complementarity(1.0) == 0.0
 
 
 def test_nothing_to_run_into_is_a_full_step() -> None:

@@ -329,16 +329,37 @@ def test_rows_that_depend_on_each_other(name: str) -> None:
     assert twice.iterations <= once.iterations + 3
 
 
-NO_ROOM = pytest.mark.xfail(reason="a barrier needs an interior: fixed controls are not taken out yet")
-
-
-@pytest.mark.parametrize("gap", [pytest.param(0.0, marks=NO_ROOM), pytest.param(1e-12, marks=NO_ROOM), 1e-6])
+@pytest.mark.parametrize("gap", [0.0, 1e-12, 1e-6])
 def test_controls_that_cannot_move(gap: float) -> None:
     problem = swing(control_bounds=(0.3, 0.3 + gap))
     solution = PrimalDual().solve(problem)
     assert solution.success, str(solution)
     assert excess_of_controls(problem, solution) <= 0
     assert solution.cost == pytest.approx(problem.rollout(np.full((20, 1), 0.3))[1], rel=1e-5)
+    assert_is_a_point(problem, solution)
+
+
+def test_one_control_that_cannot_move_beside_one_that_can() -> None:
+    """Also where it keeps the end from being reached; beside it all is as if it were a number of the model."""
+    problem = trolley(REST, control_bounds=(-9, 9), x0=[1.0, 0.0])
+    A, B = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.005, 0.002], [0.1, 0.3]])
+    two = Problem.from_functions(
+        dynamics=lambda x, u: A @ x + B @ u,
+        cost=lambda x, u: 0.1 * u[0] ** 2 + u[1] ** 2,
+        terminal_cost=lambda x: 0.1 * x[0] ** 2,
+        x0=problem.x0,
+        horizon=10,
+        control_size=2,
+        control_bounds=([-9, 0.0], [9, 0.0]),
+        terminal_constraints=(REST,),
+    )
+    solution, reference = PrimalDual().solve(two), PrimalDual().solve(problem)
+    assert solution.success
+    assert solution.cost == pytest.approx(reference.cost, rel=1e-9)
+    assert (solution.controls[:, 1] == 0).all()
+    assert_is_a_point(two, solution)
+    far = two.replace(terminal_constraints=(Constraint(lambda x: x[0], 50.0, 60.0, "far"),))
+    assert PrimalDual().solve(far).status is Status.INFEASIBLE
 
 
 def test_rows_without_bounds_cost_nothing() -> None:
