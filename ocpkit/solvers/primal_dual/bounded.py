@@ -13,7 +13,7 @@ APART = 1e10
 """κ_Σ of Wächter & Biegler (2006), Eq. 16: how far z (v − bound) may be from μ, as a factor."""
 
 NARROW = 1e-9
-"""Distance between two bounds that fixes a value: it leaves no interior. A share of their size where that is above 1."""
+"""Distance between bounds that fixes a value: it leaves no interior. A share of their size where that is above 1."""
 ROUNDING = 4 * float(np.finfo(float).eps)
 FIXED = 1e20
 """Σ of values that are fixed: no step moves them."""
