@@ -111,6 +111,7 @@ class Interior:
         self.small = SMALL_VIOLATION * max(1.0, first)
         self.errors = Errors(np.inf, first, np.inf)
         self.system: NewtonSystem | None = None
+        self._known: tuple[Iterate, Blocks] | None = None
 
     def residual(self, at: Iterate) -> Array:
         """c(w) + Σ a v of all gaps and rows."""
@@ -129,12 +130,10 @@ class Interior:
 
     def step(self, phases: Phases) -> Move:
         """Do one iteration."""
-        with phases.derivatives:
-            blocks = self.blocks_here()
+        blocks = self.look(phases)
         if not blocks.finite:
             return Move.NOT_FINITE
-        self.errors = self._errors(blocks, 0.0)
-        if self._optimal(self.errors):
+        if self.settled(phases):
             return Move.OPTIMAL
         self._lower_barrier(blocks)
         try:
@@ -150,16 +149,26 @@ class Interior:
         self._take(taken, direction)
         return Move.TAKEN
 
-    def blocks_here(self) -> Blocks:
-        """Return the derivatives at the iterate."""
-        gaps = len(self.at.values.gaps)
-        return self.functions.derivatives(self.at.w.value, self.at.duals[:gaps], self.at.duals[gaps:])
+    def settled(self, phases: Phases) -> bool:
+        """Whether the optimality conditions hold at the iterate."""
+        blocks = self.look(phases)
+        self.errors = self._errors(blocks, 0.0)
+        return blocks.finite and self._optimal(self.errors)
+
+    def look(self, phases: Phases) -> Blocks:
+        """Return the derivatives at the iterate, evaluated once."""
+        if self._known is None or self._known[0] is not self.at:
+            gaps, at = len(self.at.values.gaps), self.at
+            with phases.derivatives:
+                self._known = at, self.functions.derivatives(at.w.value, at.duals[:gaps], at.duals[gaps:])
+        return self._known[1]
 
     def system_at(self, phases: Phases) -> NewtonSystem | None:
         """Return the linearized conditions at the iterate, as `step` would solve them; None if no damping helps."""
+        blocks = self.look(phases)
         with phases.backward:
             try:
-                return NewtonSystem(self.slacks, self.blocks_here(), self.at, self.mu, self.damping)
+                return NewtonSystem(self.slacks, blocks, self.at, self.mu, self.damping)
             except NotPositiveDefinite:
                 return None
 

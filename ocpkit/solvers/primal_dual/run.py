@@ -29,6 +29,8 @@ BOTTOMLESS = 1e20  # of J in natural units, or of a variable: there is no minimu
 FAR_OFF, MEASUREMENTS = 10.0, 3  # factor by which units have shrunk that matters; how often they are measured at most
 NOTICED = 1e-4  # least violation, in natural units, that a converged restoration calls infeasible
 UNFELT = 1e-6  # multiplier, in natural units, of an inequality that does not hold as an equality
+ACCEPTABLE, FAR_BEYOND = 1e-4, 10.0
+"""Errors of a restoration whose rounding blocks it that are good enough, where what is left is so much larger."""
 STIFF = 1e4  # penalty of the rows, in natural units, with which a saddle of the Lagrangian is looked for
 
 
@@ -75,6 +77,8 @@ class PrimalDualRun(AnyRun):
         self.main = begun.interior
         if self.first.gaps is not None:
             self._measured_anew(of_cost=False)
+        if self.main.settled(self.phases):
+            self._finish()
         return self._record(np.nan)
 
     def _refuse(self, stage: int | None) -> Iteration:
@@ -97,10 +101,9 @@ class PrimalDualRun(AnyRun):
     def _advance(self) -> None:
         """Do one iteration on the problem itself."""
         move = self.main.step(self.phases)
-        if move is Move.OPTIMAL and self._measured_anew(of_cost=True):
-            self._advance()
-        elif move is Move.OPTIMAL:
-            self._finish()
+        if move is Move.OPTIMAL or (move is Move.TAKEN and self.main.settled(self.phases)):
+            if not self._measured_anew(of_cost=True) or self.main.settled(self.phases):
+                self._finish()
         elif move is Move.NOT_FINITE:
             self.status = Status.DIVERGED
         elif move is Move.BLOCKED and self.main.errors.primal <= self.tolerance:
@@ -119,7 +122,8 @@ class PrimalDualRun(AnyRun):
             return False
         self.measurements += 1
         assert self.units is not None
-        units = units_at(self.main, self.program, self.units, of_cost=of_cost)
+        blocks = self.main.look(self.phases)
+        units = units_at(self.main.at, blocks, self.program, self.units, of_cost=of_cost)
         program = Program(self.problem, units)
         sizes = [(each.cost_unit, each.unit, each.gap_unit, each.row_unit) for each in (self.program, program)]
         ratios = np.concatenate([np.atleast_1d(a / b) for a, b in zip(*sizes)])
@@ -143,11 +147,11 @@ class PrimalDualRun(AnyRun):
             if found.values.finite and restoration.succeeded(main, found):
                 restoration.resume(main, found)
                 self.restoring = None
-        elif move is Move.OPTIMAL:
-            found = restoration.original(main, restoring)
-            left = float(np.abs(main.residual(found)).max(initial=0.0))
-            main.at = found
-            self.status = Status.INFEASIBLE if left > NOTICED else Status.GAVE_UP
+        elif move is Move.OPTIMAL or (move is Move.BLOCKED and max(restoring.errors) <= ACCEPTABLE):
+            main.at = restoration.original(main, restoring)
+            left = float(np.abs(main.residual(main.at)).max(initial=0.0))
+            sure = NOTICED if move is Move.OPTIMAL else FAR_BEYOND * ACCEPTABLE
+            self.status = Status.INFEASIBLE if left > sure else Status.GAVE_UP
         else:
             self.status = Status.GAVE_UP
 

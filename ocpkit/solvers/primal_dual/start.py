@@ -108,12 +108,12 @@ def begin(program: Program, trajectory: Trajectory, guess: Guess, tolerance: flo
     return Begun(Interior(program, slacks, targets, at, mu, tolerance))
 
 
-def units_at(main: Interior, program: Program, known: Scaling, *, of_cost: bool) -> Scaling:
+def units_at(at: Iterate, blocks: Blocks, program: Program, known: Scaling, *, of_cost: bool) -> Scaling:
     """Return units no larger than the known ones, by what the iterate says of its states, its rows and perhaps J.
 
     The known ones may come from a rollout that ran far away, beside which everything at a solution is small.
     """
-    states, _ = program.split(main.at.w.value)
+    states, _ = program.split(at.w.value)
     largest = dict[int, Array]()
     for x in states:
         largest[len(x)] = np.maximum(largest.get(len(x), np.zeros(len(x))), np.abs(x))
@@ -122,7 +122,7 @@ def units_at(main: Interior, program: Program, known: Scaling, *, of_cost: bool)
         for unit in known.states
     ]
     moves = dict[int, Array]()
-    for t, (each, G) in enumerate(zip(program.rows, main.blocks_here().rows_of)):
+    for t, (each, G) in enumerate(zip(program.rows, blocks.rows_of)):
         layout, k = program.layout, id(each)
         z = np.concatenate([of_x[t], *known.controls[t : t + 1]])
         slope = np.abs(G) * program.row_unit[layout.row[t]][:, None] / program.unit[layout.z[t]]
@@ -131,7 +131,7 @@ def units_at(main: Interior, program: Program, known: Scaling, *, of_cost: bool)
         np.minimum(unit, row_unit(each, moves[id(each)])) if each.count else unit
         for each, unit in zip(program.rows, known.rows)
     ]
-    share = float(np.clip(abs(main.at.values.cost), LEAST_SHARE, 1.0)) if of_cost else 1.0
+    share = float(np.clip(abs(at.values.cost), LEAST_SHARE, 1.0)) if of_cost else 1.0
     return Scaling(share * known.cost, known.controls, tuple(of_x), tuple(of_rows))
 
 
