@@ -24,6 +24,7 @@ from benchmarks.suite import PROBLEMS, discretized
 from ocpkit import (
     DDP,
     IPOPT,
+    MPC,
     AugmentedLagrangian,
     Constraint,
     Iteration,
@@ -466,6 +467,26 @@ def test_a_warm_start_from_its_own_solution(name: str) -> None:
     assert warm.success
     assert warm.iterations <= min(8, cold.iterations - 1)
     assert warm.cost == pytest.approx(cold.cost, rel=1e-7)
+
+
+def test_an_optimum_is_recognized_where_it_is() -> None:
+    """After the one step of a quadratic problem, and at a guess that is one."""
+    problem, solution = solved("lqr-2-1-20")
+    assert solution.iterations == 1
+    assert PrimalDual().solve(problem, solution).iterations == 0
+    assert solution.history[-1].gradient_norm <= 1e-8
+
+
+def test_a_controller_goes_on_from_the_last_plan() -> None:
+    problem, solver = CONSTRAINED["mixed"](), PrimalDual()
+    controller, x, iterations = MPC(problem, solver), problem.x0, list[int]()
+    for _ in range(4):
+        plan = controller.step(x).plan
+        assert plan is not None
+        assert plan.success
+        iterations.append(plan.iterations)
+        x = plan.states[1]
+    assert max(iterations[1:]) < iterations[0]
 
 
 def test_a_warm_start_of_a_problem_nearby_and_of_the_next_tick() -> None:
