@@ -130,7 +130,7 @@ def test_constrained_tasks_are_raced_by_both_methods() -> None:
 
 def test_every_task_under_general_constraints_is_raced() -> None:
     raced = {task.name.removeprefix(f"{CONSTRAINED} ") for task in TASKS if task.method}
-    assert raced >= {name for name in models.names() if models.get(name).solver in ("al", "ip")}
+    assert raced >= {name for name in models.names() if models.get(name).solver == "auto"}
 
 
 @settings(deadline=None)
