@@ -163,7 +163,7 @@ TABLE: dict[type[Solver], dict[str, Row]] = {
     },
     AugmentedLagrangian: OF_AUGMENTED,
     InteriorPoint: OF_AUGMENTED | {"barrier": (LIMITED, {}, Barrier(first=1.0))},
-    Automatic: OF_EVERY | {"tolerance": (SWING, {}, 1e9), "engine": (SWING, {}, "numpy")},
+    Automatic: OF_EVERY | {"tolerance": (SWING, {}, 1e9), "engine": (SWING, {}, "vm")},
     PrimalDual: OF_EVERY | {"max_iterations": (LIMITED, {}, 1), "tolerance": (LIMITED, {}, 1e-2)},
     MSA: OF_FIRST_ORDER
     | {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-from benchmarks.declaration import remember
-print(*remember(800, "numpy"))
+from benchmarks.declaration import SOLVERS, remember
+print(*remember(800, SOLVERS["numpy"]))
 """
 KILOBYTES = 4.0  # per problem; the derivatives of one take more than 20
 

@@ -33,7 +33,7 @@ WARM_PUSH, WARM_BARRIER = 1e-8, 1e-6
 """The same for a warm start, and its least barrier: with a smaller one, rows that become active are found late."""
 LEAST_SHARE = 1e-6
 """Share of a unit that is still a size: what is smaller at a solution may as well be rounding."""
-RELAXATION = 1e-9
+RELAXATION = 1e-10
 """By how much inequality rows are widened, in their units, so that what they leave has an interior."""
 
 
