@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from benchmarks.first_solve import cases
 from ocpkit import Problem, Solution
 from ocpkit.solvers.driver import Solver
+from ocpkit.solvers.primal_dual.kkt import KERNEL
 
 T = TypeVar("T")
 
@@ -77,7 +78,9 @@ def build_in_c(case: cases.Case, limit: float) -> dict[str, Any]:
 
 def _wait_for_c(solver: Solver, problem: Problem) -> None:
     build = solver.compile(problem)
-    if build is not None:  # else its compiled parts serve any problem
+    if build is None:  # its compiled parts serve any problem
+        KERNEL.wait()
+    else:
         build.wait()
 
 

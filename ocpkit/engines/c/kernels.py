@@ -1,6 +1,7 @@
 """Kernels for all models: C that takes any sizes, compiled once on a machine, while whoever asks goes on without.
 
-A thread looks for it in the cache, or waits for the compiler, which is a process of its own: half a second, once.
+A thread looks for it in the cache, or waits for the compiler, which is a process of its own. It compiles twice, without
+optimization for the moment and then with it; whoever asks gets the best that is there.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ocpkit.engines.c.cache import open_cache
-from ocpkit.engines.c.compiler import CompilerError, find_compiler
+from ocpkit.engines.c.compiler import Compiler, CompilerError, find_compiler
 from ocpkit.engines.c.source import kernel
 
 BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: what is not in the cache is not built
@@ -57,20 +59,28 @@ class Kernel:
     def _prepare(self) -> None:
         """Load it from the cache, compiled before if need be; without a compiler everybody does without."""
         with suppress(CompilerError, OSError):
-            compiler, cache, text = find_compiler(), open_cache(), kernel(self.file)
-            key = hashlib.sha256("\n".join([text, compiler.identity]).encode()).hexdigest()[:32]
-            path = cache.find(key)
-            if path is None and os.environ.get(BESIDE) == "0":
-                return
+            compiler, cache = find_compiler(), open_cache()
+            best = cache.find(self._key(compiler))
+            if best is not None:
+                self._load(best)
+            elif os.environ.get(BESIDE) != "0":
+                for each in (compiler.quick, compiler):
+                    known = cache.find(self._key(each))
+                    self._load(known or cache.add(self._key(each), partial(self._build, each)))
+                cache.drop(self._key(compiler.quick))
 
-            def build(target: Path) -> None:
-                source = target.with_suffix(".c")
-                source.write_text(text, encoding="utf-8")
-                compiler.build(source, target)
+    def _key(self, compiler: Compiler) -> str:
+        return hashlib.sha256("\n".join([kernel(self.file), compiler.identity]).encode()).hexdigest()[:32]
 
-            library = ctypes.CDLL(str(path or cache.add(key, build)))
-            self._declare(library)
-            self._library = library
+    def _build(self, compiler: Compiler, target: Path) -> None:
+        source = target.with_suffix(".c")
+        source.write_text(kernel(self.file), encoding="utf-8")
+        compiler.build(source, target)
+
+    def _load(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        self._declare(library)
+        self._library = library
 
     def _forget(self) -> None:
         """Leave a thread to the process that this one was forked from."""

@@ -55,6 +55,7 @@ class PrimalDualRun(AnyRun):
 
     def __init__(self, problem: Problem, guess: Guess, tolerance: float, *, scaling: bool) -> None:
         self.problem, self.guess, self.tolerance, self.scaled = problem, guess, tolerance, scaling
+        KERNEL.look()  # what it takes is there when the first step asks for it, or soon after
         self.phases, self.minimum = Phases(), False
         self.reason: Reason | None = None
         self.measurements = 0
