@@ -6,6 +6,7 @@ minimize J(w)   subject to   f_t(x_t, u_t) − x_{t+1} = 0,   lower ≤ g_t(x_t,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from ocpkit.solution.scaling import Scaling
 from ocpkit.solvers.primal_dual.blocks import Blocks, Values
 from ocpkit.solvers.primal_dual.functions import StageRun, stage_runs
 from ocpkit.solvers.primal_dual.layout import Layout
+
+SIDES = "control_lower", "control_upper"
 
 
 class Program:
@@ -50,17 +53,28 @@ class Program:
             tuple(problem.state_sizes), tuple(problem.control_sizes), tuple(rows.count for rows in self.rows)
         )
         self._runs = stage_runs(trace_problem(problem), self.rows)
+        free = [np.full(n, np.inf) for n in problem.state_sizes]
+        lower, upper = ([np.asarray(getattr(each, side)) for each in problem.stages] for side in SIDES)
+        self._bounds = self.join([-x for x in free], lower), self.join(free, upper)
+        self._row_bounds = (
+            np.concatenate([rows.traced.lower for rows in self.rows]),
+            np.concatenate([rows.traced.upper for rows in self.rows]),
+        )
+        p = problem.parameters
+        self._p = np.broadcast_to(p, (problem.horizon + 1, len(p))) if p.ndim == 1 else p
+        self._measure_in(units)
+
+    def in_units(self, units: Scaling) -> Program:
+        """Return the same program in other units."""
+        other = copy(self)
+        other._measure_in(units)
+        return other
+
+    def _measure_in(self, units: Scaling) -> None:
         self.cost_unit, self.unit = units.cost, self.join(units.states, units.controls)
         self.gap_unit, self.row_unit = np.concatenate(units.states[1:]), np.concatenate(units.rows)
-        free = [np.full(n, np.inf) for n in problem.state_sizes]
-        sides = [(np.asarray(stage.control_lower), np.asarray(stage.control_upper)) for stage in problem.stages]
-        self.lower = self.join([-x for x in free], [low for low, _ in sides]) / self.unit
-        self.upper = self.join(free, [high for _, high in sides]) / self.unit
-        self.row_lower = np.concatenate([rows.traced.lower for rows in self.rows]) / self.row_unit
-        self.row_upper = np.concatenate([rows.traced.upper for rows in self.rows]) / self.row_unit
-        T = problem.horizon
-        p = problem.parameters
-        self._p = np.broadcast_to(p, (T + 1, len(p))) if p.ndim == 1 else p
+        self.lower, self.upper = (side / self.unit for side in self._bounds)
+        self.row_lower, self.row_upper = (side / self.row_unit for side in self._row_bounds)
 
     def join(self, states: Sequence[Array], controls: Sequence[Array]) -> Array:
         """Return states and controls as one vector."""

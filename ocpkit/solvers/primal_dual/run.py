@@ -22,8 +22,7 @@ from ocpkit.solvers.phases import Phases
 from ocpkit.solvers.primal_dual import restoration
 from ocpkit.solvers.primal_dual.interior import Interior, Move
 from ocpkit.solvers.primal_dual.kkt import KERNEL
-from ocpkit.solvers.primal_dual.program import Program
-from ocpkit.solvers.primal_dual.start import begin, in_units, start_of, units_at, units_of
+from ocpkit.solvers.primal_dual.start import begin, in_units, program_at, start_of, units_at
 
 BOTTOMLESS = 1e20  # of J in natural units, or of a variable: there is no minimum within reach
 FAR_OFF, MEASUREMENTS = 10.0, 3  # factor by which units have shrunk that matters; how often they are measured at most
@@ -65,8 +64,7 @@ class PrimalDualRun(AnyRun):
     def start(self) -> Iteration:
         if not self.first.finite:
             return self._refuse(None)
-        self.units = units_of(self.problem, self.first, scaling=self.scaled)
-        self.program = Program(self.problem, self.units)
+        self.program, self.units = program_at(self.problem, self.first, scaling=self.scaled)
         excess, row = broken_at_start(self.problem, self.program.rows[0])
         if excess > 0 and excess > FEASIBLE * self._unit_at_start(row):
             self.status = Status.INFEASIBLE
@@ -125,7 +123,7 @@ class PrimalDualRun(AnyRun):
         assert self.units is not None
         blocks = self.main.look(self.phases)
         units = units_at(self.main.at, blocks, self.program, self.units, of_cost=of_cost)
-        program = Program(self.problem, units)
+        program = self.program.in_units(units)
         sizes = [(each.cost_unit, each.unit, each.gap_unit, each.row_unit) for each in (self.program, program)]
         ratios = np.concatenate([np.atleast_1d(a / b) for a, b in zip(*sizes)])
         if not np.isfinite(ratios).all() or ratios.max() <= FAR_OFF:

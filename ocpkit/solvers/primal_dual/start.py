@@ -49,15 +49,17 @@ def start_of(problem: Problem, guess: Guess) -> Trajectory:
     return replace(guess, controls=tuple(problem.clip(guess.controls))).trajectory(NumpyEngine(problem))
 
 
-def units_of(problem: Problem, trajectory: Trajectory, *, scaling: bool) -> Scaling:
-    """Return natural units at a trajectory, or the user's."""
+def program_at(problem: Problem, trajectory: Trajectory, *, scaling: bool) -> tuple[Program, Scaling]:
+    """Return the program in natural units at a trajectory, or in the user's; and the units."""
     rows = problem_rows(problem, bounds=False)
     sizes = problem.control_sizes, problem.state_sizes, [each.count for each in rows]
     ones = Scaling(1.0, *(tuple(np.ones(size) for size in series) for series in sizes))
+    program = Program(problem, ones)
     if not scaling:
-        return ones
+        return program, ones
     engine = VMEngine(problem, trace_problem(problem))
-    return natural_units(engine, trajectory, rows, _sweep(Program(problem, ones), trajectory))
+    units = natural_units(engine, trajectory, rows, _sweep(program, trajectory))
+    return program.in_units(units), units
 
 
 def _sweep(program: Program, trajectory: Trajectory) -> Sweep:

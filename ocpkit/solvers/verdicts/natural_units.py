@@ -214,16 +214,23 @@ def _rows_along(
     problem: Problem, rows: Sequence[ConstraintRows], states: Sequence[Array], controls: Sequence[Array]
 ) -> Sequence[Array]:
     """Return g of every stage and of the end along a trajectory."""
-    evaluate = AlongStages([each.traced.function for each in rows], 1)
-    found: Sequence[Array] = evaluate(gather(states), gather(controls), _every_parameter(problem))
+    found: Sequence[Array] = _evaluations(tuple(rows))[0](gather(states), gather(controls), _every_parameter(problem))
     return found
 
 
 def _slopes_along(problem: Problem, rows: Sequence[ConstraintRows], at: Trajectory) -> Sequence[Array]:
     """Return their derivatives by (x, u), at the end by x."""
-    evaluate = AlongStages([_jacobian(each) for each in rows], 2)
-    found: Sequence[Array] = evaluate(gather(at.states), gather(at.controls), _every_parameter(problem))
+    found: Sequence[Array] = _evaluations(tuple(rows))[1](
+        gather(at.states), gather(at.controls), _every_parameter(problem)
+    )
     return found
+
+
+@lru_cache(maxsize=32)
+def _evaluations(rows: tuple[ConstraintRows, ...]) -> tuple[AlongStages, AlongStages]:
+    """g and its derivatives for all stages and the end at once."""
+    values, slopes = [each.traced.function for each in rows], [_jacobian(each) for each in rows]
+    return AlongStages(values, 1), AlongStages(slopes, 2)
 
 
 def _every_parameter(problem: Problem) -> Array:
