@@ -22,6 +22,7 @@ from ocpkit.solvers.driver import AnyRun, Callback, Clock, Solver, positive
 from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.primal_dual.primal_dual import PrimalDual
 
+SEARCH = 200  # iterations of the interior point; where it has not arrived by then, others do more often
 LEAST = 1e-9  # seconds of a time limit that has passed
 ENDED = (Status.CONVERGED, Status.STOPPED, Status.INTERRUPTED, Status.TIME_LIMIT, Status.INVALID_INPUT)
 _log = logging.getLogger("ocpkit")
@@ -81,7 +82,10 @@ class Automatic(Solver):
             if self.engine != "auto":
                 return
         if self.engine == "auto" and traceable(problem):
-            yield Method(PrimalDual(), "there are rows of constraints" if rows else "states are guessed as well")
+            yield Method(
+                PrimalDual(max_iterations=SEARCH),
+                "there are rows of constraints" if rows else "states are guessed as well",
+            )
         inner = DDP(engine=self.engine)
         sturdy = AugmentedLagrangian(inner=replace(inner, max_iterations=300)) if rows else inner
         yield Method(sturdy, "it takes any engine" if self.engine != "auto" else "it works where others stall")

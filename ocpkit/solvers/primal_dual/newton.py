@@ -163,14 +163,20 @@ LARGEST_GUESS = 1e3
 
 
 def least_squares_duals(slacks: Slacks, blocks: Blocks, at: Iterate) -> Array:
-    """Multipliers for which the gradient of the Lagrangian is smallest, those of the bounds held; zero where large."""
+    """Multipliers for which the gradient of the Lagrangian is smallest, those of the bounds held; zero where large.
+
+    Also where rounding leaves none, as along dynamics that grow beyond it.
+    """
     gaps, count = len(at.values.gaps), len(at.duals)
     flat = replace(blocks, hessians=np.zeros_like(blocks.hessians))
     slope = slacks.cost - at.v.below + at.v.above
     compliance = slacks.sum(np.ones(len(slope)), count)
     elastic = compliance[:gaps] if compliance[:gaps].any() else None
     of_rows = np.where(compliance[gaps:] > 0, compliance[gaps:], REGULARIZATION)
-    factors = factorize(flat, Weights(np.where(at.w.fixed, FIXED, 1.0), of_rows, elastic))
+    try:
+        factors = factorize(flat, Weights(np.where(at.w.fixed, FIXED, 1.0), of_rows, elastic))
+    except NotPositiveDefinite:
+        return np.zeros(count)
     shift = -slacks.sum(slacks.sign * slope, count)
     step = factors.solve(blocks.gradient - at.w.below + at.w.above, shift[:gaps], shift[gaps:])
     duals = np.concatenate([step.costates, step.multipliers])
