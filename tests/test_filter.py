@@ -89,7 +89,7 @@ def test_a_start_is_inside(at: Bounded) -> None:
 @settings(max_examples=300)
 @given(at=bounded(), seed=seeds, tau=st.sampled_from([0.9, 0.99, 1 - 1e-6]))
 def test_no_step_leaves_the_bounds(at: Bounded, seed: int, tau: float) -> None:
-    """The room that is left to each bound is 1 − τ of it, to a hundredth; a step that is not short has come that near to one."""
+    """The room left to each bound is 1 − τ of it, to a hundredth; a step that is not short has come so near to one."""
     step = step_of(at, seed)
     alpha = at.largest_step(step, tau)
     moved = at.moved(alpha * step)
