@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_published_problems_that_others_fail_on(name: str) -> None:
 
 @pytest.mark.slow
 def test_random_problems_are_solved_as_often_as_by_ipopt() -> None:
-    """And what is not is called infeasible, but for two restorations that end short of their tolerance."""
+    """And what is not is called infeasible, but for one restoration that ends short of its tolerance."""
     ours = theirs = gave_up = 0
     for seed in range(20):
         problem = random_problem(seed)
@@ -212,7 +213,7 @@ def test_random_problems_are_solved_as_often_as_by_ipopt() -> None:
             assert_is_a_point(problem, solution)
         ours, theirs = ours + solution.success, theirs + IPOPT().solve(problem).success
     assert ours >= theirs
-    assert gave_up <= 2
+    assert gave_up <= 1
 
 
 # ------------------------------------------------------------------------------------------ warm starts
@@ -337,6 +338,7 @@ def test_a_solve_says_what_it_did() -> None:
     history = solution.history
     assert history[0].barrier == pytest.approx(0.1)
     assert history[-1].barrier <= 1e-9
+    assert all(a.barrier >= b.barrier for a, b in pairwise(history))
     assert all(0 < line.step_size <= 1 for line in history[1:])
     assert history[-1].violation <= 1e-8
     assert solution.details.seconds.backward > 0

@@ -120,7 +120,7 @@ class InteriorIteration(Iteration):
     damping
         Added to the Hessian so that the step leads to a minimum [natural units].
     barrier
-        μ [natural unit of J].
+        μ [natural unit of J at the start].
     violation
         Largest gap of the dynamics or violation of a row [natural units].
     restoring

@@ -102,7 +102,7 @@ class Interior:
     last_mu: float | None = None
 
     def __post_init__(self) -> None:
-        self.damping, self.step_size, self.corrections, self.rollouts = Damping(), 1.0, 0, 0
+        self.damping, self.step_size = Damping(), 1.0
         self.free = np.ones(len(self.at.w.value), dtype=bool)
         self.free[self.functions.layout.x[0]] = False
         self.free &= ~self.at.w.fixed
@@ -240,7 +240,7 @@ class Interior:
             trial = self._rolled(direction, step_size, tau)
             lower = trial is not None and trial.cost + price * trial.violation < phi + price * theta
             if trial is not None and lower and self._acceptable(trial, direction.slope, step_size, theta, phi):
-                self.step_size, self.rollouts = step_size, self.rollouts + 1
+                self.step_size = step_size
                 return trial
             step_size /= 2
         return None
@@ -304,7 +304,6 @@ class Interior:
             if found is None or found.violation > LESS * before:
                 return None
             if self._acceptable(found, direction.slope, step_size, theta, phi):
-                self.corrections += 1
                 return found
             before, residual = found.violation, length * residual + self.residual(found.at)
         return None

@@ -65,6 +65,7 @@ class PrimalDualRun(AnyRun):
         if not self.first.finite:
             return self._refuse(None)
         self.program, self.units = program_at(self.problem, self.first, scaling=self.scaled)
+        self.first_cost_unit = self.program.cost_unit
         excess, row = broken_at_start(self.problem, self.program.rows[0])
         if excess > 0 and excess > FEASIBLE * self._unit_at_start(row):
             self.status = Status.INFEASIBLE
@@ -201,7 +202,7 @@ class PrimalDualRun(AnyRun):
             gradient_norm=active.errors.dual,
             step_size=active.step_size,
             damping=active.damping.used,
-            barrier=active.mu,
+            barrier=active.mu * self.program.cost_unit / self.first_cost_unit,
             violation=float(np.abs(main.residual(main.at)).max(initial=0.0)),
             restoring=float(self.restoring is not None),
         )
