@@ -18,6 +18,7 @@ from ocpkit.control.closed_loop import INTERRUPTED, ClosedLoop, Controller, simu
 from ocpkit.control.mpc import MPC, Health
 from ocpkit.control.plan_feedback import PlanFeedback
 from ocpkit.errors import ProblemError
+from ocpkit.problem.constraint_rows import has_rows
 from ocpkit.problem.stage import Dynamics
 
 ITERATIONS = 5
@@ -98,9 +99,7 @@ def _usual_solver(found: Target) -> str:
     """Name of the solver that plans where nobody chooses one: warm ticks want compiled sweeps."""
     if found.task is not None and found.task.solver != "auto":
         return found.task.solver
-    problem = found.problem
-    rows = problem.terminal_constraints or any(stage.constraints for _, stage in problem.distinct_stages)
-    return "al" if rows else "ddp"
+    return "al" if has_rows(found.problem) else "ddp"
 
 
 def _warm_up(controller: MPC) -> None:

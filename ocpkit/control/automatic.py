@@ -13,7 +13,7 @@ from ocpkit.control.ilqg import ILQG
 from ocpkit.engines.c.build import Build
 from ocpkit.engines.graphs import trace_problem
 from ocpkit.errors import UnsupportedProblem
-from ocpkit.problem.constraint_rows import problem_rows
+from ocpkit.problem.constraint_rows import has_rows, problem_rows
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import Solution, Status
 from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian
@@ -76,7 +76,7 @@ class Automatic(Solver):
         if any(stage.noise is not None for _, stage in problem.distinct_stages):
             yield Method(ILQG(), "stages have noise")
             return
-        rows = problem.terminal_constraints or any(stage.constraints for _, stage in problem.distinct_stages)
+        rows = has_rows(problem)
         if not rows and not gaps:
             yield Method(DDP(engine=self.engine), "only controls have bounds")
             if self.engine != "auto":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ocpkit.errors import ProblemError
+from ocpkit.problem.constraint_rows import has_rows
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.sensitivity import Sensitivity
 from ocpkit.solution.solution import Solution
@@ -71,7 +72,7 @@ class _Layer:
 
 
 def _precise_solver(problem: Problem) -> Solver:
-    if problem.terminal_constraints or any(stage.constraints for stage in problem.stages):
+    if has_rows(problem):
         return AugmentedLagrangian(gradient_tolerance=PRECISE)
     # at the rounding of J many small changes of the damping find a step sooner than few large ones
     return DDP(gradient_tolerance=PRECISE, cost_tolerance=1e-300, damping=QUADRATIC)

@@ -85,6 +85,11 @@ def _rows(constraints: Sequence[Constraint], sizes: tuple[int, ...], where: str)
     return ConstraintRows(traced, tuple(names))
 
 
+def has_rows(problem: Problem) -> bool:
+    """Whether there are constraints beside the bounds of the controls."""
+    return bool(problem.terminal_constraints) or any(stage.constraints for _, stage in problem.distinct_stages)
+
+
 def row_values(
     problem: Problem, rows: Sequence[ConstraintRows], states: Sequence[Array], controls: Sequence[Array]
 ) -> list[Array]:

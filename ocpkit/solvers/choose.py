@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ocpkit.engines.c.build import Build, begin_build, library_within, ready_library
 from ocpkit.engines.c.compiler import CompilerError
+from ocpkit.engines.c.kernels import BESIDE
 from ocpkit.engines.c.library import Library
 from ocpkit.engines.graphs import ProblemGraph, trace_problem
 from ocpkit.engines.interface import Engine
@@ -23,7 +24,6 @@ LARGEST_FOR_VM, KINDS_FOR_VM = 24, 8
 LARGEST_AT_ALL = 80
 LARGEST_TO_COMPILE = 20_000  # operations of a Jacobian; the compiler's time grows faster than the code
 SHARE = 0.7  # of a time limit, after which a solve that wants C goes on without, to have an answer in time
-BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: only engine="c" compiles
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ocpkit.engines.c.cache import open_cache
 from ocpkit.engines.c.compiler import Compiler, CompilerError, find_compiler
 from ocpkit.engines.c.source import kernel
 
-BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: what is not in the cache is not built
+BESIDE = "OCPKIT_BUILD_BESIDE"  # 0: only engine="c" compiles
 AT_EXIT = 0.5  # seconds that the end of the process waits for a compiler
 
 

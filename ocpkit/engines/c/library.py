@@ -41,7 +41,7 @@ GENERATORS = (
 )
 
 
-def _fields(struct: str, file: str) -> list[tuple[str, Any]]:
+def struct_fields(struct: str, file: str) -> list[tuple[str, Any]]:
     """Read a struct from the file that declares it."""
     text = re.sub(r"/\*.*?\*/", "", kernel(file), flags=re.S)
     found = re.search(rf"typedef struct \{{(.*?)\}} {struct};", text, re.S)
@@ -57,13 +57,13 @@ def _fields(struct: str, file: str) -> list[tuple[str, Any]]:
 class State(ctypes.Structure):
     """The struct `ddp` of kernel/ddp.c."""
 
-    _fields_ = _fields("ddp", "ddp.c")
+    _fields_ = struct_fields("ddp", "ddp.c")
 
 
 class AugmentedState(ctypes.Structure):
     """The struct `augmented` of kernel/units.c."""
 
-    _fields_ = _fields("augmented", "units.c")
+    _fields_ = struct_fields("augmented", "units.c")
 
 
 PATIENCE = 120  # seconds after which somebody else's compiler is not waited for any longer

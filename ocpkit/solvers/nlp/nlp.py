@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from ocpkit.engines.numpy import NumpyEngine, first_not_finite
 from ocpkit.errors import ProblemError, unknown_name
-from ocpkit.problem.constraint_rows import broken_at_start, largest_violation, problem_rows, row_values
+from ocpkit.problem.constraint_rows import broken_at_start, has_rows, largest_violation, problem_rows, row_values
 from ocpkit.problem.problem import Problem
 from ocpkit.solution.details import Details, Failure, Reason, WorstRow
 from ocpkit.solution.history import Iteration
@@ -203,7 +203,7 @@ class NLPSolver(Solver):
         if status not in _FAILED or watch.stop is not None or start.gaps is not None:
             return False
         worse = not self._feasible(watch) or not watch.iterate.trajectory.cost <= start.cost
-        return worse and not _constrained(watch.program.problem)  # else the start may break rows
+        return worse and not has_rows(watch.program.problem)  # else the start may break rows
 
     def _left(self, watch: Watch) -> int:
         """Iterations that are left for the next call of the plugin."""
@@ -261,7 +261,7 @@ class NLPSolver(Solver):
     def _onward(self, watch: Watch) -> _Onward | None:
         """Return from where to go on although the plugin calls a point optimal; None where its claim is believed."""
         problem, nominal = watch.program.problem, watch.iterate.trajectory
-        if not _constrained(problem):
+        if not has_rows(problem):
             return self._onward_without_rows(watch)
         units = self._units(problem, nominal)
         if units is not None and watch.units is not None:
@@ -438,11 +438,6 @@ class SQP(NLPSolver):
             "qpsol": self.qp_solver,
             "qpsol_options": {"error_on_fail": False, "print_iter": False, "print_header": False},
         }
-
-
-def _constrained(problem: Problem) -> bool:
-    """Whether there are rows beside the control bounds."""
-    return any(rows.count for rows in problem_rows(problem, bounds=False))
 
 
 def _reason(error: RuntimeError) -> Reason:

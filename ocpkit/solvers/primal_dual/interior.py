@@ -6,6 +6,7 @@ constraints (`restoration`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -19,7 +20,6 @@ from ocpkit.solvers.primal_dual.blocks import Blocks, Values
 from ocpkit.solvers.primal_dual.filter import GAMMA_COST, GAMMA_VIOLATION, Filter
 from ocpkit.solvers.primal_dual.layout import Layout
 from ocpkit.solvers.primal_dual.newton import Damping, Direction, Iterate, NewtonSystem
-from ocpkit.solvers.primal_dual.program import Program
 from ocpkit.solvers.primal_dual.slacks import Slacks
 
 LINEAR, SUPERLINEAR, ENOUGH = 0.2, 1.5, 10.0  # κ_μ, θ_μ, κ_ε
@@ -45,6 +45,11 @@ class Functions(Protocol):
 
     def derivatives(self, w: Array, costates: Array, multipliers: Array, weight: float = 1.0) -> Blocks:
         """Differentiate them, and twice the Lagrangian with `weight` J."""
+
+    def rollout(
+        self, w: Array, step: Array, gains: Sequence[Array], sides: tuple[Array, Array], step_size: float
+    ) -> Array | None:
+        """Follow the dynamics with feedback; None where gaps are elastic."""
 
 
 class Move(Enum):
@@ -247,14 +252,13 @@ class Interior:
 
     def _rolled(self, direction: Direction, step_size: float, tau: float) -> Trial | None:
         """Follow the dynamics under the step's feedback: what the curvature of f adds to the gaps is none."""
-        if self.system is None or not isinstance(self.functions, Program):
-            return None
+        assert self.system is not None
         w, v = self.at.w, self.at.v
         low, high = w.room
         sides = w.value - tau * low, w.value + tau * high
         found = self.functions.rollout(w.value, direction.w, self.system.factors.gains, sides, step_size)
-        values = self.functions.values(found) if np.isfinite(found).all() else None
-        if values is None or not values.finite:
+        values = self.functions.values(found) if found is not None and np.isfinite(found).all() else None
+        if found is None or values is None or not values.finite:
             return None
         at = replace(self.at, w=replace(w, value=found), v=v.moved(step_size * direction.v), values=values)
         return Trial(at, self.violation(at), self.cost(at))

@@ -16,13 +16,14 @@ the sweep finds out by its Cholesky factors.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
 
 from ocpkit.boundary.arrays import Array
 from ocpkit.engines.c.kernels import Kernel
+from ocpkit.engines.c.library import struct_fields
 from ocpkit.errors import NotPositiveDefinite
 from ocpkit.solvers.primal_dual.blocks import Blocks
 from ocpkit.solvers.primal_dual.layout import cut
@@ -184,11 +185,7 @@ def _solve(factor: Array, right: Array) -> Array:
 class _Struct(ctypes.Structure):
     """The struct `kkt` of kernel/kkt.c."""
 
-    _fields_: ClassVar = [
-        ("horizon", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("n", "m", "k", "F", "G", "H", "diagonal", "compliance", "elastic")),
-        *((name, ctypes.c_void_p) for name in ("V", "S", "M", "K", "L", "scratch")),
-    ]
+    _fields_ = struct_fields("kkt", "kkt.c")
 
 
 class CompiledFactors:

@@ -19,8 +19,6 @@ from ocpkit.solvers.primal_dual.blocks import Blocks, Values
 from ocpkit.solvers.primal_dual.functions import StageRun, stage_runs
 from ocpkit.solvers.primal_dual.layout import Layout
 
-SIDES = "control_lower", "control_upper"
-
 
 class Program:
     """The functions of the nonlinear program, evaluated for all stages of one kind by one call of CasADi.
@@ -54,7 +52,7 @@ class Program:
         )
         self._runs = stage_runs(trace_problem(problem), self.rows)
         free = [np.full(n, np.inf) for n in problem.state_sizes]
-        lower, upper = ([np.asarray(getattr(each, side)) for each in problem.stages] for side in SIDES)
+        lower, upper = problem.control_limits
         self._bounds = self.join([-x for x in free], lower), self.join(free, upper)
         self._row_bounds = (
             np.concatenate([rows.traced.lower for rows in self.rows]),

@@ -9,6 +9,7 @@ infeasible.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,11 @@ class Nearness:
         """Evaluate the objective, gaps and rows."""
         away = w - self.reference
         return self.program.values(w)._replace(cost=float(self.diagonal @ away**2) / 2)
+
+    def rollout(
+        self, w: Array, step: Array, gains: Sequence[Array], sides: tuple[Array, Array], step_size: float
+    ) -> None:
+        """Return nothing: gaps are elastic."""
 
     def derivatives(self, w: Array, costates: Array, multipliers: Array, weight: float = 1.0) -> Blocks:
         """Differentiate them."""

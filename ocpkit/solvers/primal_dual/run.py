@@ -147,7 +147,7 @@ class PrimalDualRun(AnyRun):
             if found.values.finite and restoration.succeeded(main, found):
                 restoration.resume(main, found)
                 self.restoring = None
-        elif move is Move.OPTIMAL or (move is Move.BLOCKED and max(restoring.errors) <= ACCEPTABLE):
+        elif move is Move.OPTIMAL or (move is Move.BLOCKED and restoring.errors.largest <= ACCEPTABLE):
             main.at = restoration.original(main, restoring)
             left = float(np.abs(main.residual(main.at)).max(initial=0.0))
             sure = NOTICED if move is Move.OPTIMAL else FAR_BEYOND * ACCEPTABLE
