@@ -18,7 +18,7 @@ from ocpkit.problem.problem import Problem
 from ocpkit.solution.solution import Solution, Status
 from ocpkit.solvers.constrained.augmented_lagrangian import AugmentedLagrangian
 from ocpkit.solvers.ddp.ddp import DDP
-from ocpkit.solvers.driver import AnyRun, Callback, Clock, Solver, positive
+from ocpkit.solvers.driver import AnyRun, Callback, Clock, Solver, check_call, positive
 from ocpkit.solvers.guess import Guess
 from ocpkit.solvers.primal_dual.primal_dual import PrimalDual
 
@@ -110,6 +110,7 @@ class Automatic(Solver):
         callback: Callback | None = None,
     ) -> Solution:
         """Solve a problem; see `Solver.solve`."""
+        check_call(problem, guess, callback)
         clock, best, done = Clock(), None, 0
         gaps = states is not None or (guess is None and controls is None and problem.states is not None)
         for method in self.methods(problem, gaps):
